@@ -1,0 +1,186 @@
+"""A model as a folder: config.json, model.safetensors, the tokenizer's files, MODEL_CARD.md.
+
+Written beside and renamed, so that a folder is whole or absent. Read without any training code and without
+running anything from the folder: JSON, safetensors and a tokenizer table, no pickle. The text tower can be left on
+disk until a sentence has to be encoded.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clipact import towers
+from clipact.config import to_table
+from clipact.dual_encoder import DualEncoder
+from clipact.errors import ConfigError, ModelError
+from clipact.model_config import FORMAT, WEIGHTS, ModelConfig, read_config
+from clipact.towers.tower import TextTower
+
+Made = TypeVar("Made")
+
+
+def save(
+    encoder: DualEncoder,
+    folder: str | Path,
+    *,
+    name: str,
+    trained_on: Sequence[str] = (),
+    license: str = "",
+    card: str | None = None,
+    dtype: torch.dtype | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the model as a folder and return its path; an older folder of that name is replaced whole.
+
+    `dtype` (torch.float16, say) converts weights on the way out, scalars excepted. `card` is MODEL_CARD.md's text.
+    ModelError when the folder cannot be written; an older one is untouched then.
+    """
+    folder = Path(folder)
+    config = ModelConfig(
+        format=FORMAT,
+        name=name,
+        visual=towers.describe(encoder.visual),
+        text=towers.describe(encoder.text),
+        clip=encoder.spec,
+        dim=encoder.dim,
+        trained_on=tuple(trained_on),
+        license=license,
+        notes=dict(notes or {}),
+    )
+    weights = {
+        key: (value.to(dtype) if dtype is not None and value.is_floating_point() and value.ndim else value).contiguous()
+        for key, value in encoder.state_dict().items()
+    }
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            save_file(weights, beside / WEIGHTS, metadata={"format": "pt"})
+            encoder.text.save_tokenizer(beside)
+            table = json.dumps(to_table(config), indent=2, ensure_ascii=False)
+            (beside / "config.json").write_text(table + "\n", encoding="utf-8")
+            if card is not None:
+                (beside / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+            beside.chmod(0o755)
+            _put_in_place(beside, folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder} cannot be written: {error}") from error
+    return folder
+
+
+def _put_in_place(new: Path, folder: Path) -> None:
+    if not folder.exists():
+        os.replace(new, folder)
+        return
+    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
+    os.replace(folder, old / folder.name)
+    os.replace(new, folder)
+    shutil.rmtree(old)
+
+
+def load(folder: str | Path, *, defer_text: bool = False) -> DualEncoder:
+    """The model in a checkpoint folder: fp32, on the CPU, in evaluation mode.
+
+    With `defer_text` the text tower's weights stay on disk until a sentence is encoded.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    visual = _construct(lambda: towers.visual_from(config.visual, config.clip), folder)
+    _fill(visual, folder, "visual.")
+
+    def load_text() -> TextTower:
+        text = _construct(lambda: towers.text_from(config.text, folder), folder)
+        _fill(text, folder, "text.")
+        return text.eval()
+
+    text = DeferredText(load_text, dim=config.dim) if defer_text else load_text()
+    scalars = _tensors(folder, lambda key: key in ("log_scale", "bias"))
+    if "log_scale" not in scalars:
+        raise ModelError(f"{folder / WEIGHTS} has no log_scale: it is not a clipact model's weights")
+    encoder = DualEncoder(
+        visual,
+        text,
+        log_scale=float(scalars["log_scale"]),
+        bias=float(scalars["bias"]) if "bias" in scalars else None,
+    )
+    return encoder.eval()
+
+
+class DeferredText(TextTower):
+    """A text tower that is loaded when it is first asked; until then it costs nothing and has no parameters."""
+
+    def __init__(self, load: Callable[[], TextTower], *, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self._load = load
+        self.tower: TextTower | None = None
+        self.place: Tensor
+        self.register_buffer("place", torch.empty(0), persistent=False)  # follows .to(device)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights have been read."""
+        return self.tower is not None
+
+    def materialise(self) -> TextTower:
+        """The tower itself, read from disk the first time."""
+        if self.tower is None:
+            self.tower = self._load().to(self.place.device)
+        return self.tower
+
+    def tokenize(self, sentences: Sequence[str]) -> Int[Tensor, "b l"]:
+        """Token ids; loads the tower."""
+        return self.materialise().tokenize(sentences)
+
+    def forward(self, ids: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
+        """The features of each sentence; loads the tower."""
+        features: Tensor = self.materialise()(ids)
+        return features
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer's files; loads the tower."""
+        self.materialise().save_tokenizer(folder)
+
+
+def _construct(make: Callable[[], Made], folder: Path) -> Made:
+    """What `make` makes, its weights not even allocated: drawing mini's at random first would take 0.4 s."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except ConfigError as error:
+        raise ModelError(f"{folder / 'config.json'}: {error}") from error
+
+
+def _tensors(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys() if wanted(key)}  # noqa: SIM118
+    except FileNotFoundError:
+        raise ModelError(f"{folder} is no whole clipact model: it has no {WEIGHTS}") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _fill(tower: torch.nn.Module, folder: Path, prefix: str) -> None:
+    """Give a tower its weights from the file, in fp32."""
+    weights = {
+        key.removeprefix(prefix): value.float() if value.is_floating_point() else value
+        for key, value in _tensors(folder, lambda key: key.startswith(prefix)).items()
+    }
+    try:
+        tower.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise ModelError(f"{folder / WEIGHTS} does not fit its config.json: {error}") from error

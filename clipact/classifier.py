@@ -1,0 +1,156 @@
+"""Zero-shot classification: a clip is named by the label whose sentences lie nearest to it.
+
+The central object. It joins a model (zoo), words (prompts), video and the text cache; each of them can be had alone.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from clipact import zoo
+from clipact.errors import StoreError, UsageError, VideoError
+from clipact.prediction import Prediction, Scored
+from clipact.prompts import LabelSet, PromptSet
+from clipact.store import Store, content_key
+from clipact.video.ahead import Decoded, decode_ahead
+from clipact.video.load import load_clips
+from clipact.video.normalise import normalise_frames
+from clipact.video.transforms import fit_frame
+
+
+class ZeroShotClassifier:
+    """Names the action in a clip by words, with no training on them; satisfies `Recognizer`.
+
+        classifier = ZeroShotClassifier.load("mini", labels=["drink", "read"])
+        print(classifier.classify("video.mp4"))
+
+    model    what `clipact.zoo.load` gives
+    labels   phrases, a LabelSet, or the name of a shipped set ("kinetics400")
+    prompts  a PromptSet, or the name or path of one: the sentences into which labels are put
+    frames   frames a clip, instead of the number that the model was made for
+    clips    clips a video, spread over it; their embeddings are averaged
+    store    where text embeddings are kept between runs; the default folder when None
+    """
+
+    def __init__(
+        self,
+        model: zoo.Model,
+        labels: LabelSet | Sequence[str] | str,
+        *,
+        prompts: PromptSet | str = "action",
+        frames: int | None = None,
+        clips: int = 1,
+        store: Store | None = None,
+    ) -> None:
+        self.model = model
+        self.label_set = labels if isinstance(labels, LabelSet) else LabelSet.of_any(labels)
+        self.prompts = prompts if isinstance(prompts, PromptSet) else PromptSet.load(prompts)
+        self.spec = model.encoder.spec.with_frames(frames)
+        self.clips = clips
+        if clips < 1:
+            raise UsageError(f"clips is {clips}; a video has at least 1")
+        self._text = embed_labels(model, self.label_set, self.prompts, store=store or Store())
+
+    @classmethod
+    def load(
+        cls,
+        model: str = "mini",
+        *,
+        labels: LabelSet | Sequence[str] | str,
+        device: str = "auto",
+        **options: Any,
+    ) -> "ZeroShotClassifier":
+        """A classifier from a model's name (see `clipact.zoo.load`); `options` as for the constructor."""
+        return cls(zoo.load(model, device=device, defer_text=True), labels, **options)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it chooses from, as they were given."""
+        return self.label_set.labels
+
+    @property
+    def text_embeddings(self) -> Float[Tensor, "n d"]:
+        """One unit vector a label: the mean over its sentences, normalised again."""
+        return self._text
+
+    def classify(
+        self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
+    ) -> Prediction:
+        """The prediction for one file, or for a part of it; VideoError when it cannot be read."""
+        clips = load_clips(path, self.spec, clips=self.clips, start_seconds=start_seconds, end_seconds=end_seconds)
+        return self.classify_decoded(Decoded(str(path), clips))
+
+    def classify_frames(self, frames: UInt8[np.ndarray, "t h w c"]) -> Prediction:
+        """The prediction for frames that are decoded already, RGB, of any size: all of them are used."""
+        if frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0 or frames.dtype != np.uint8:
+            raise UsageError(
+                f"frames are {frames.dtype} of shape {frames.shape}; wanted uint8 of shape (t, h, w, 3), t >= 1"
+            )
+        fitted = np.stack([fit_frame(frame, self.spec) for frame in frames])
+        return self._predict(self._embed([fitted]))
+
+    def classify_many(self, paths: Iterable[str | Path], **span: Any) -> Iterator[Prediction | VideoError]:
+        """A prediction a path, in order, decoding ahead; where a file cannot be read its VideoError stands instead.
+
+        `span` may hold start_seconds and end_seconds, for all of them.
+        """
+        for decoded in decode_ahead(paths, self.spec, clips=self.clips, **span):
+            yield decoded.error or self.classify_decoded(decoded)
+
+    def classify_decoded(self, decoded: Decoded) -> Prediction:
+        """The prediction for clips that were decoded as `self.spec` says; raises the error that stands in them."""
+        if decoded.error is not None:
+            raise decoded.error
+        first = decoded.clips[0]
+        return replace(
+            self._predict(self._embed([clip.frames for clip in decoded.clips])),
+            video=decoded.source,
+            duration_seconds=first.duration_seconds,
+            decoder=first.decoder,
+            frames=tuple(stamp for clip in decoded.clips for stamp in clip.stamps),
+            notes=tuple(dict.fromkeys(note for clip in decoded.clips for note in clip.notes)),
+        )
+
+    @torch.inference_mode()
+    def _embed(self, clips: Sequence[np.ndarray]) -> Float[Tensor, "1 d"]:
+        device = self._text.device
+        video = torch.stack([normalise_frames(frames, self.spec, device=device) for frames in clips])
+        return F.normalize(self.model.encoder.encode_video(video).mean(0, keepdim=True), dim=-1)
+
+    @torch.inference_mode()
+    def _predict(self, embedding: Float[Tensor, "1 d"]) -> Prediction:
+        scores = self.model.encoder.logits(embedding, self._text)[0].float().softmax(0).cpu()
+        order = scores.argsort(descending=True, stable=True).tolist()
+        values = scores.tolist()
+        return Prediction(
+            ranked=tuple(Scored(self.labels[i], values[i]) for i in order),
+            model=self.model.name,
+            prompts=self.prompts.name,
+        )
+
+
+@torch.inference_mode()
+def embed_labels(model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, store: Store) -> Float[Tensor, "n d"]:
+    """One unit vector a label on the model's device, from the store when they were computed before.
+
+    The key holds the weights' hash and every sentence with its group: anything that changes a vector changes it.
+    """
+    sentences, groups = prompts.sentences(labels)
+    key = content_key("label embeddings 1", model.key, *sentences, ",".join(map(str, groups)))
+    device = model.encoder.log_scale.device
+    if (kept := store.read("text", key)) is not None:
+        return torch.from_numpy(kept["embeddings"]).to(device)
+    embeddings = model.encoder.embed_groups(sentences, groups)
+    try:
+        store.write("text", key, {"embeddings": embeddings.float().cpu().numpy()})
+    except StoreError as error:  # a cache that cannot be written costs time, not the answer
+        warnings.warn(str(error), stacklevel=2)
+    return embeddings

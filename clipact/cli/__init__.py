@@ -1,0 +1,1 @@
+"""The command line: one file a command. The only floor that prints; nothing here imports torch at its top."""

@@ -1,0 +1,64 @@
+"""The `clipact` command: which commands there are, and how every error reaches the person who typed it."""
+
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from clipact import __version__
+from clipact.cli.classify import classify
+from clipact.cli.data import data
+from clipact.cli.frames import frames
+from clipact.cli.models import models
+from clipact.cli.probe import probe
+from clipact.cli.screen import note
+from clipact.cli.train import train
+from clipact.errors import ClipactError
+
+app = typer.Typer(
+    name="clipact",
+    help="Recognise human actions in video from plain words.\n\nTry:  clipact classify video.mp4 --labels drink,read",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    """Options that stand before any command."""
+    if version:
+        print(f"clipact {__version__}")
+        raise typer.Exit
+
+
+app.command(no_args_is_help=True)(classify)
+app.command(no_args_is_help=True)(train)
+app.command(no_args_is_help=True)(probe)
+app.command(no_args_is_help=True)(frames)
+app.add_typer(data, name="data")
+app.add_typer(models, name="models")
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 something failed, 2 wrong usage, 130 interrupted."""
+    warnings.showwarning = lambda message, *_, **__: note(str(message))
+    try:
+        app()
+    except ClipactError as error:
+        note(str(error), kind="error")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        note("interrupted", kind="error")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe has gone: nothing is wrong here
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""`clipact classify`: what happens in these videos, among these labels?"""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from clipact.errors import VideoError
+from clipact.prediction import Prediction
+
+
+def classify(
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO", help="Video files, folders of them, or patterns.")],
+    labels: Annotated[
+        list[str],
+        typer.Option(
+            "--labels",
+            "-l",
+            help="What to choose from: [bold]drink,read[/] or @file.txt (one a line) or a shipped set such as "
+            "kinetics400. Repeatable.",
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="CLIPACT_MODEL",
+            help="mini, a folder, or open_clip:ViT-B-32/openai (downloaded once).",
+        ),
+    ] = "mini",
+    prompts: Annotated[str, typer.Option(help="The sentences into which labels are put: a set or a file.")] = "action",
+    frames: Annotated[int | None, typer.Option(min=1, show_default="the model's own", help="Frames a clip.")] = None,
+    clips: Annotated[int, typer.Option(min=1, help="Clips a video, spread over it and averaged.")] = 1,
+    start: Annotated[float | None, typer.Option("--from", min=0, help="Begin at this second.")] = None,
+    end: Annotated[float | None, typer.Option("--to", min=0, help="End at this second.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a video and line.")] = False,
+) -> None:
+    """Name the action in each video by words of your own.
+
+    clipact classify video.mp4 --labels drink,read
+
+    clipact classify clips/ --labels kinetics400 --top 3 --json > answers.jsonl
+
+    Scores are a softmax over all labels; --top only cuts what is shown.
+    Exit code 1 when a video could not be read; the others are done all the same.
+    """
+    from clipact.cli.inputs import expand_videos
+    from clipact.cli.screen import note, track
+    from clipact.model_config import checkpoint_folder, read_config
+    from clipact.prompts import PromptSet, parse_labels
+    from clipact.video.ahead import decode_ahead
+
+    paths = expand_videos(videos)
+    label_set, prompt_set = parse_labels(labels), PromptSet.load(prompts)
+    span: dict[str, Any] = {"clips": clips, "start_seconds": start, "end_seconds": end}
+    decoded = None
+    if (folder := checkpoint_folder(model)) is not None:
+        # The videos are decoded while torch is imported, which takes longer than a clip does.
+        decoded = decode_ahead(paths, read_config(folder).clip.with_frames(frames), **span)
+
+    from clipact.classifier import ZeroShotClassifier
+
+    if model == "mini":
+        note("mini is small and embedded; larger models are more accurate: --model open_clip:ViT-B-32/openai")
+    classifier = ZeroShotClassifier.load(
+        model, labels=label_set, prompts=prompt_set, frames=frames, clips=clips, device=device
+    )
+    decoded = decoded or decode_ahead(paths, classifier.spec, **span)
+
+    def answers() -> Iterator[tuple[str, Prediction | VideoError]]:
+        for item in decoded:
+            yield item.source, item.error or classifier.classify_decoded(item)
+
+    failed = 0
+    for source, answer in track(answers(), total=len(paths), what="classifying"):
+        failed += isinstance(answer, VideoError)
+        if as_json:
+            print(json.dumps(_row(source, answer, model=model, prompts=prompt_set.name, top=top)), flush=True)
+        elif isinstance(answer, VideoError):
+            note(str(answer), kind="error")
+        else:
+            _show(answer, top=top)
+    if failed:
+        note(f"{failed} of {len(paths)} videos could not be read", kind="error")
+        raise typer.Exit(1)
+
+
+def _show(prediction: Prediction, *, top: int) -> None:
+    from rich.console import Console
+
+    from clipact.cli.screen import note, prediction_table
+
+    Console(file=sys.stdout).print(prediction_table(prediction, top=top), "")
+    for remark in prediction.notes:
+        note(f"{prediction.video}: {remark}", kind="warning")
+
+
+def _row(source: str, answer: Prediction | VideoError, *, model: str, prompts: str, top: int) -> dict[str, Any]:
+    known = answer if isinstance(answer, Prediction) else None
+    return {
+        "video": source,
+        "model": model,
+        "prompts": prompts,
+        "duration_seconds": known and known.duration_seconds,
+        "decoder": known and known.decoder,
+        "frames": [{"index": s.index, "seconds": s.seconds} for s in known.frames] if known else [],
+        "predictions": [{"label": e.label, "score": e.score} for e in known.top(top)] if known else [],
+        "notes": list(known.notes) if known else [],
+        "error": None if isinstance(answer, Prediction) else {"type": type(answer).__name__, "message": str(answer)},
+    }

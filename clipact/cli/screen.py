@@ -1,0 +1,56 @@
+"""What every command shows in the same way: notes and progress on stderr, predictions as a table."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Literal, TypeVar
+
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from clipact.prediction import Prediction
+
+T = TypeVar("T")
+_BAR_CELLS = 24
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def note(message: str, *, kind: Literal["note", "warning", "error"] = "note") -> None:
+    """Print one line for the person, on stderr."""
+    style = {"note": "dim", "warning": "yellow", "error": "bold red"}[kind]
+    console = Console(stderr=True, highlight=False)
+    console.print(Text.assemble((f"{kind}: ", style), message), soft_wrap=True)
+
+
+def track(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
+    """The items, with a progress bar on stderr when there are several and a person is watching."""
+    if total < 2 or not sys.stderr.isatty():
+        yield from items
+        return
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield from progress.track(items, total=total)
+
+
+def bar(share: float, cells: int = _BAR_CELLS) -> str:
+    """A share of 0..1 drawn with block characters, to an eighth of a cell."""
+    eighths = round(max(0.0, min(1.0, share)) * cells * 8)
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + (_EIGHTHS[rest] if rest else "")
+
+
+def prediction_table(prediction: Prediction, *, top: int) -> Group:
+    """What the clip is, its best labels with bar and score, and what was looked at."""
+    facts = [f"{len(prediction.frames)} frames"]
+    if prediction.duration_seconds is not None:
+        facts.append(f"{prediction.duration_seconds:.1f} s")
+    facts += [prediction.model, f"prompts {prediction.prompts}"]
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    table.add_column(overflow="fold", max_width=44)
+    table.add_column(width=_BAR_CELLS, no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for rank, entry in enumerate(prediction.top(top)):
+        style = "bold green" if rank == 0 else ""
+        table.add_row(Text(entry.label, style=style), Text(bar(entry.score), style=style), f"{entry.score:.1%}")
+    return Group(Text(prediction.video or "frames", style="bold"), table, Text(" " + " · ".join(facts), style="dim"))

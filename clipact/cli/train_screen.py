@@ -1,0 +1,137 @@
+"""What a person sees of a run: a progress bar while it lasts, its plan before, and what a Ctrl-C does to it."""
+
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from clipact.training.loop import Run
+    from clipact.training.plan import Plan
+    from clipact.training.report import Report
+    from clipact.training.verify import GradientCheck
+
+_QUIET_SECONDS = 30  # between two lines where no one watches a bar
+
+
+class TrainScreen:
+    """Progress bars on stderr, where it is a terminal; else a line now and then. Use it in a with statement."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True, highlight=False)
+        self.watched = console.is_terminal
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[facts]}", style="dim"),
+        )
+        self.progress = Progress(*columns, console=console, transient=True, disable=not self.watched)
+
+    def __enter__(self) -> "TrainScreen":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def watch(self, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+        """The items, with a bar of their own."""
+        task = self.progress.add_task(what, total=total, facts="")
+        try:
+            for item in items:
+                yield item
+                self.progress.advance(task)
+        finally:
+            self.progress.remove_task(task)
+
+    def follow(self, run: "Run", reports: Iterator["Report"]) -> None:
+        """Take the run to its end, or to the first Ctrl-C."""
+        task, said = self.progress.add_task("training", total=run.steps, facts=""), time.monotonic()
+        with self._interrupts(run):
+            for report in reports:
+                facts = _facts(report)
+                self.progress.update(task, completed=report.step, facts=facts)
+                if report.figures:
+                    self._say(f"step {report.step}: {_figures(report)}")
+                elif not self.watched and (time.monotonic() - said > _QUIET_SECONDS or report.step == run.steps):
+                    self._say(f"step {report.step} of {run.steps}: {facts}")
+                    said = time.monotonic()
+        for path, cause in run.broken.items():
+            self._say(f"left out: {path}: {cause}")
+
+    @contextmanager
+    def _interrupts(self, run: "Run") -> Iterator[None]:
+        """Inside, the first Ctrl-C (or a termination) ends the run after its step, and a second one at once."""
+
+        def stop(number: int, _: object) -> None:
+            run.stopping = True
+            signal.signal(number, before[signal.Signals(number)])
+            self._say("saving after this step; once more to stop at once, and go on from the last checkpoint")
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _say(self, line: str) -> None:
+        self.progress.console.print(line, markup=False, soft_wrap=True)
+
+
+def show_check(check: "GradientCheck") -> None:
+    """Print how far the cached gradient lies from plain autograd's."""
+    table = Table("gradient of", "differs by", "bound", box=None)
+    for name, seen in check.differences.items():
+        table.add_row(name, f"{seen:.1e}", f"{check.bounds[name]:.0e}")
+    Console(stderr=True, highlight=False).print(table)
+
+
+def show_plan(plan: "Plan") -> None:
+    """Print what a run would do."""
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    for tower in plan.towers:
+        kept = "; what it sees is encoded once and kept" if tower.kept else ""
+        table.add_row(tower.name, f"{tower.learns} learns: {tower.learning:,} of {tower.all:,} parameters{kept}")
+        table.add_row("", f"{tower.chunks} chunks a batch, the graphs of {tower.kept_chunks} kept")
+        table.add_row("", f"batch norm: {tower.batch_norm}")
+    for change in plan.later:
+        table.add_row("later", change)
+    table.add_row("data", f"{plan.entries:,} entries; {plan.batch:,} a batch, {plan.accumulate} batches a step")
+    table.add_row("steps", f"{plan.steps:,}, {plan.steps * plan.batch * plan.accumulate / plan.entries:.1f} epochs")
+    table.add_row("graphs", f"{_bytes(plan.graph_bytes)} at most at a time")
+    expected, measured = _bytes(plan.expected_memory_bytes), _bytes(plan.measured_memory_bytes)
+    table.add_row("peak memory", f"{expected} expected, {measured} measured over {len(plan.step_seconds)} steps")
+    table.add_row("a step", ", ".join(f"{seconds:.2f} s" for seconds in plan.step_seconds))
+    table.add_row("the run", _duration(plan.run_seconds))
+    Console(file=sys.stdout, highlight=False).print(table)
+
+
+def _facts(report: "Report") -> str:
+    return (
+        f"loss {report.loss:.3f} · scale {report.scale:.1f} · {report.rows / report.seconds:,.0f} samples/s · "
+        f"{_bytes(report.memory_bytes)} · {report.waited_seconds / report.seconds:.0%} waiting for data"
+    )
+
+
+def _figures(report: "Report") -> str:
+    shown = ", ".join(f"{name} {value:.1%}" for name, value in report.figures.items())
+    return f"{shown}{' (best so far)' if report.best else ''}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"

@@ -1,0 +1,64 @@
+"""What a visual tower eats: how many frames, chosen how, at which size, normalised how.
+
+A ClipSpec travels with the model's weights, so that the frames a model sees at inference are the frames it
+was trained on. It holds facts only; `clipact.video` carries them out.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from clipact.errors import ConfigError, choices
+
+Sampling = Literal["uniform", "middles", "strided", "fps"]
+Resize = Literal["shortest", "squash", "longest"]
+Interpolation = Literal["bicubic", "bilinear", "nearest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """The input of a visual tower.
+
+    frames         frames a clip, at least 1
+    sampling       "uniform": linspace that includes the first and last frame (PE, arXiv 2504.13181);
+                   "middles": the middle of equal segments (TSN, arXiv 1608.00859; InternVideo2);
+                   "strided": `stride` frames from each other (SlowFast, Open-VCLIP);
+                   "fps": `rate_fps` frames a second, whatever the rate of the video
+    stride         for "strided", at least 1
+    rate_fps       for "fps", above 0
+    size           height and width in pixels after the transform
+    resize         "shortest": the shorter side to size, then a centre crop; "squash": both sides, the aspect ratio
+                   is lost; "longest": the longer side to size, the rest padded with `fill`
+    interpolation  always antialiased when it makes a picture smaller
+    mean, std      per channel, on a 0..1 scale
+    modality       "rgb" for now: c = 3
+    """
+
+    frames: int = 8
+    sampling: Sampling = "middles"
+    size: tuple[int, int] = (224, 224)
+    resize: Resize = "shortest"
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, arXiv 2103.00020
+    std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+    fill: int = 0
+    modality: Literal["rgb"] = "rgb"
+    stride: int = 16
+    rate_fps: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise ConfigError(f"frames is {self.frames}; a clip has at least 1")
+        if self.stride < 1 or not self.rate_fps > 0:
+            raise ConfigError(f"stride is {self.stride} and rate_fps {self.rate_fps}; at least 1, and above 0")
+        if min(self.size) < 1:
+            raise ConfigError(f"size is {self.size}; height and width are at least 1 pixel")
+        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+            raise ConfigError(f"mean {self.mean} and std {self.std}: one each a channel, std above 0")
+        for name, allowed in (("sampling", Sampling), ("resize", Resize), ("interpolation", Interpolation)):
+            seen = getattr(self, name)
+            if seen not in get_args(allowed):
+                raise ConfigError(f"{name} is {seen!r}; {choices(str(seen), get_args(allowed))}")
+
+    def with_frames(self, frames: int | None) -> "ClipSpec":
+        """The same with another number of frames; itself when None."""
+        return self if frames is None else replace(self, frames=frames)

@@ -1,0 +1,119 @@
+"""TOML and JSON tables become frozen dataclasses, strictly.
+
+A key that no field answers to is an error that names the nearest known one; so is a value of another type.
+This room knows dataclasses, not models: what a key means is said beside the class that carries it.
+"""
+
+import dataclasses
+import tomllib
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from clipact.errors import ConfigError, choices
+
+T = TypeVar("T")
+
+
+def load_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a TOML file; ConfigError when it is missing or is not TOML."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def parse(kind: type[T], table: Mapping[str, Any], *, where: str = "") -> T:
+    """An instance of the dataclass `kind`, its fields taken from `table`; `where` prefixes keys in messages."""
+    hints = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(cast(Any, kind)) if field.init}
+    for key in table:
+        if key not in fields:
+            raise ConfigError(f"unknown key {where + key!r}; {choices(key, fields)}")
+    missing = [
+        where + name
+        for name, field in fields.items()
+        if name not in table and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"missing {', '.join(missing)}")
+    values = {key: _convert(hints[key], value, where + key) for key, value in table.items()}
+    return kind(**values)
+
+
+def override(table: Mapping[str, Any], assignment: str) -> dict[str, Any]:
+    """A copy of `table` with one `a.b=value` carried out; the value is read as TOML, else as a plain string."""
+    path, equals, text = assignment.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or not all(keys):
+        raise ConfigError(f"{assignment!r} is not of the form a.b=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    changed = dict(table)
+    inner = changed
+    for key in keys[:-1]:
+        below = inner.get(key, {})
+        if not isinstance(below, Mapping):
+            raise ConfigError(f"{assignment!r}: {key} holds a value, not a table")
+        inner[key] = dict(below)
+        inner = inner[key]
+    inner[keys[-1]] = value
+    return changed
+
+
+def to_table(instance: Any) -> dict[str, Any]:
+    """The plain table that `parse` turns back into an equal instance; fields that are None are left out."""
+    table = dataclasses.asdict(instance)
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items() if inner is not None}
+        if isinstance(value, (tuple, list)):
+            return [plain(inner) for inner in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return cast(dict[str, Any], plain(table))
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{key} is {value!r}; {choices(str(value), map(str, arguments))}")
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        failures = []
+        for argument in arguments:
+            if argument is type(None):
+                continue
+            try:
+                return _convert(argument, value, key)
+            except ConfigError as failure:
+                failures.append(failure)
+        raise failures[0]
+    if origin is tuple and isinstance(value, (list, tuple)):
+        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(inner) != len(value):
+            raise ConfigError(f"{key} has {len(value)} values; it takes {len(inner)}")
+        return tuple(_convert(h, v, f"{key}[{i}]") for i, (h, v) in enumerate(zip(inner, value, strict=True)))
+    if origin is dict and isinstance(value, Mapping):
+        return {k: _convert(arguments[1], v, f"{key}.{k}") for k, v in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return parse(cast(type[Any], hint), value, where=f"{key}.")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if isinstance(hint, type) and isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
+        return value
+    wanted = getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"{key} is {value!r} ({type(value).__name__}); it takes {wanted}")

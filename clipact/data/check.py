@@ -1,0 +1,123 @@
+"""Reads everything that a manifest names, and says what is wrong with it: the table, the files, and what they share.
+
+An error is what training would stumble over; a warning is what a person should know and training would not notice, such
+as a picture that is in two splits under two names.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from clipact.clip_spec import ClipSpec
+from clipact.data.manifest import Manifest, Sample, scan_manifest
+from clipact.errors import VideoError
+from clipact.video.load import load_clips
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that is wrong, in which line of the manifest, with which file ("" when the line names none)."""
+
+    kind: Literal["error", "warning"]
+    line: int
+    path: str
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a manifest holds and all that is wrong with it, in the order of its lines."""
+
+    manifest: Manifest
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> int:
+        """How many of the findings are errors."""
+        return sum(finding.kind == "error" for finding in self.findings)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Samples of each split, as far as their lines could be read."""
+        return dict(Counter(sample.split for sample in self.manifest.samples))
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Samples of each label, most first."""
+        named = (sample.label for sample in self.manifest.samples if sample.label is not None)
+        return dict(Counter(named).most_common())
+
+    @property
+    def captions(self) -> int:
+        """Captions in all, said twice of one sample counted once."""
+        return sum(len(sample.captions) for sample in self.manifest.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    sample: Sample
+    digest: str
+    findings: tuple[Finding, ...]
+
+
+def check_manifest(
+    source: str | Path,
+    root: str | Path | None = None,
+    *,
+    frames: int = 8,
+    watch: Callable[[Iterable[_Seen], int], Iterable[_Seen]] = lambda seen, _: seen,
+) -> Report:
+    """The report on a manifest whose paths start from `root`, by default its own folder.
+
+    Of every sample `frames` frames are decoded, spread from its first to its last. ManifestError when the file is no
+    table at all. `watch` is handed the results as they come, and their number.
+    """
+    manifest, wrong = scan_manifest(source, root)
+    spec = ClipSpec(frames=frames, sampling="uniform", size=(32, 32), interpolation="nearest")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda sample: _look_at(manifest.root / sample.path, sample, spec), manifest.samples)
+        seen = list(watch(results, len(manifest.samples)))
+    findings = [Finding(kind="error", line=error.line or 0, path="", cause=error.cause) for error in wrong]
+    findings += [
+        Finding(kind="warning", line=line, path="", cause="it says again what a line before it says; it counts once")
+        for line in manifest.repeats
+    ]
+    findings += [finding for one in seen for finding in one.findings]
+    findings += _same_bytes(seen)
+    return Report(manifest=manifest, findings=tuple(sorted(findings, key=lambda finding: (finding.line, finding.path))))
+
+
+def _look_at(path: Path, sample: Sample, spec: ClipSpec) -> _Seen:
+    start, end = sample.start_seconds, sample.end_seconds
+    try:
+        (clip,) = load_clips(path, spec, start_seconds=start, end_seconds=end)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except VideoError as error:
+        broken = Finding(kind="error", line=sample.line, path=sample.path, cause=error.cause)
+        return _Seen(sample=sample, digest="", findings=(broken,))
+    # That a picture's only frame repeats is as it should be.
+    notes = () if len(set(clip.stamps)) == 1 else clip.notes
+    findings = (Finding(kind="warning", line=sample.line, path=sample.path, cause=note) for note in notes)
+    return _Seen(sample=sample, digest=f"{digest} {start} {end}", findings=tuple(findings))
+
+
+def _same_bytes(seen: Iterable[_Seen]) -> Iterator[Finding]:
+    """A warning for every file that has, under another name, another split or another label."""
+    first: dict[str, Sample] = {}
+    for one in seen:
+        if not one.digest:
+            continue
+        now, before = one.sample, first.setdefault(one.digest, one.sample)
+        for name in ("split", "label"):
+            ours, theirs = getattr(now, name), getattr(before, name)
+            if ours != theirs:
+                cause = (
+                    f"its {name} is {ours!r}, but {before.path} in line {before.line}, the same file, has {theirs!r}"
+                )
+                yield Finding(kind="warning", line=now.line, path=now.path, cause=cause)

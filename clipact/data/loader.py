@@ -1,0 +1,201 @@
+"""Batches of clips and sentences, decoded in worker processes, the same for any number of them.
+
+Workers fill pieces of few rows and one shape, because a batch is encoded piece by piece, and so that a batch of 32,768
+keeps all of them busy. Files that cannot be read are left out of their batch, counted and named; more of them than the
+limit end the run.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from clipact.data.order import Place, Stream
+from clipact.data.samples import Broken, Example, Samples
+from clipact.errors import DataError
+
+_AHEAD = 4  # pieces that each worker decodes before they are asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The rows of one step.
+
+    visual     uint8 frames, in pieces of one shape each; or features that were made of them before
+    sentences  one a row; those of one file's clips are the same
+    visual_ids, text_ids, label_ids  two rows are positives of each other when any of the three agrees
+    """
+
+    visual: tuple[UInt8[Tensor, "_ _ h w c"], ...] | tuple[Float[Tensor, "_ ..."], ...]
+    sentences: tuple[str, ...]
+    visual_ids: Int64[Tensor, " b"]
+    text_ids: Int64[Tensor, " b"]
+    label_ids: Int64[Tensor, " b"]
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+
+class Loader:
+    """Batches of `batch` entries each, from one endless stream over all samples.
+
+    chunk         frames in a piece: 64 pictures, or 8 clips of 8 frames
+    workers       processes that decode; 0 decodes here
+    broken        files that could not be read so far, with their causes; loaders may share one
+    broken_limit  how many there may be; DataError names them when there are more
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        *,
+        batch: int,
+        chunk: int,
+        workers: int = 0,
+        shuffled: bool = True,
+        broken: dict[str, str] | None = None,
+        broken_limit: int = 0,
+    ) -> None:
+        self.samples, self.batch, self.chunk, self.workers = samples, batch, chunk, workers
+        self.stream = Stream(len(samples), seed=samples.seed, shuffled=shuffled)
+        self.broken = {} if broken is None else broken
+        self.broken_limit = broken_limit
+
+    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        """The batches of the steps from `first_step` up to and without `last_step`."""
+        return self.load(range(step * self.batch, (step + 1) * self.batch) for step in range(first_step, last_step))
+
+    def once(self) -> Iterator[Batch]:
+        """The first epoch alone: every entry once, the last batch as small as it comes."""
+        count = len(self.samples)
+        return self.load(range(i, min(i + self.batch, count)) for i in range(0, count, self.batch))
+
+    def load(self, stretches: Iterable[range]) -> Iterator[Batch]:
+        """A batch for each stretch of the stream."""
+        sizes: deque[int] = deque()
+
+        def plan() -> Iterator[list[Place]]:
+            for stretch in stretches:
+                pieces = self._pieces(stretch)
+                sizes.append(len(pieces))
+                yield from pieces
+
+        loaded = iter(self._decoders(plan()))
+        try:
+            for first in loaded:
+                # No name is given to the batch here: it would be kept while the next one is read.
+                yield self._join([_owned(piece) for piece in (first, *islice(loaded, sizes.popleft() - 1))])
+        except RuntimeError as error:  # DataLoader has no narrower kind for a worker that died
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(f"{error} If memory ran out, take fewer workers or a smaller chunk") from error
+
+    def _pieces(self, stretch: range) -> list[list[Place]]:
+        """The places of a batch, put together by shape and cut into pieces; the order within a shape is kept."""
+        alike: dict[tuple[int, int], list[Place]] = {}
+        for place in self.stream.stretch(stretch.start, stretch.stop):
+            entry = self.samples.entries[place.entry]
+            alike.setdefault((entry.frames, entry.clips), []).append(place)
+        pieces = []
+        for (frames, clips), places in alike.items():
+            size = max(1, self.chunk // (frames * clips))
+            pieces += [places[i : i + size] for i in range(0, len(places), size)]
+        return pieces
+
+    def _decoders(self, plan: Iterator[list[Place]]) -> "DataLoader[Any]":
+        parallel: dict[str, Any] = {}
+        if self.workers:
+            # A fork of a process with threads (progress bar, OpenMP) may hang; spawned workers each import torch anew.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([__name__])
+            parallel = {"num_workers": self.workers, "multiprocessing_context": context, "prefetch_factor": _AHEAD}
+            parallel["worker_init_fn"] = _prepare_worker
+        return DataLoader(
+            self.samples,  # type: ignore[arg-type]  # any object with __getitem__ will do
+            batch_sampler=plan,
+            collate_fn=_collate,
+            # DataLoader draws a seed that nothing here uses: from a generator of its own, so that ours stay untouched.
+            generator=torch.Generator(),
+            **parallel,
+        )
+
+    def _join(self, pieces: Sequence["_Piece"]) -> Batch:
+        self._count_broken(broken for piece in pieces for broken in piece.broken)
+        sentences = tuple(sentence for piece in pieces for sentence in piece.sentences)
+        if not sentences:
+            raise DataError(f"not one of the {self.batch} files of a batch could be read; {self._causes()}")
+        visual_ids, text_ids, label_ids = torch.cat([piece.ids for piece in pieces]).unbind(1)
+        return Batch(
+            visual=tuple(piece.video for piece in pieces if piece.video is not None),
+            sentences=sentences,
+            visual_ids=visual_ids,
+            text_ids=text_ids,
+            label_ids=label_ids,
+        )
+
+    def _count_broken(self, broken: Iterable[Broken]) -> None:
+        self.broken.update((one.path, one.cause) for one in broken)
+        if len(self.broken) > self.broken_limit:
+            raise DataError(
+                f"{len(self.broken)} files could not be read, more than broken_limit = {self.broken_limit}; "
+                f"{self._causes()}"
+            )
+
+    def _causes(self) -> str:
+        named = [f"{path}: {cause}" for path, cause in islice(self.broken.items(), 5)]
+        return "; ".join(named) + ". `clipact data check` finds all of them"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """What a worker sends: a row for each clip, its sentence and its three ids."""
+
+    video: UInt8[Tensor, "b t h w c"] | None
+    sentences: tuple[str, ...]
+    ids: Int64[Tensor, "b 3"]
+    broken: tuple[Broken, ...]
+
+
+def _prepare_worker(_: int) -> None:
+    """Leave Ctrl-C, which reaches every process of a terminal, to the one that trains; and end when that one ends.
+
+    torch's own watch looks at the parent, which is the fork server and outlives a trainer that was killed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+
+    def follow() -> None:
+        trainer.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _collate(items: Sequence[Example | Broken]) -> _Piece:
+    examples = [item for item in items if isinstance(item, Example)]
+    rows = [(one.sentence, one.ids) for one in examples for _ in one.clips]
+    return _Piece(
+        video=torch.from_numpy(np.concatenate([one.clips for one in examples])) if examples else None,
+        sentences=tuple(sentence for sentence, _ in rows),
+        ids=torch.tensor([ids for _, ids in rows], dtype=torch.int64).reshape(-1, 3),
+        broken=tuple(item for item in items if isinstance(item, Broken)),
+    )
+
+
+def _owned(piece: _Piece) -> _Piece:
+    """The piece in ordinary memory: what comes from a worker holds a file handle and shared memory each."""
+    if piece.video is None or not piece.video.is_shared():  # type: ignore[no-untyped-call]
+        return piece
+    return replace(piece, video=piece.video.clone(), ids=piece.ids.clone())

@@ -1,0 +1,98 @@
+"""What a run learns from: manifests, and what is taken from them, become one list of entries.
+
+Pictures, clips, and files that give several clips may stand in one list: an entry knows its frames and clips.
+Manifests are read here; no media file is opened.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from clipact.data.manifest import Manifest, Sample, read_manifest
+from clipact.data.order import seed_from
+from clipact.errors import ConfigError
+from clipact.prompts import PromptSet, phrase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One manifest in a recipe.
+
+    manifest  the CSV file, below the data folder
+    root      the folder its paths start from, below the data folder; by default the manifest's own
+    split     which of its samples, or "all"
+    frames    frames a clip: 1 for pictures
+    clips     clips a file, each of which is paired with the file's text
+    captions  "one": each epoch draws one of a sample's captions; "all": each caption is an entry of its own
+    prompts   the templates that labels are put into; each epoch draws one
+    """
+
+    manifest: Path
+    root: Path | None = None
+    split: str = "train"
+    frames: int = 1
+    clips: int = 1
+    captions: Literal["one", "all"] = "one"
+    prompts: str = "action"
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or self.clips < 1:
+            raise ConfigError(f"frames is {self.frames} and clips {self.clips}; both are at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One pair to learn from: a file, or a part of it, and the sentences of which one is drawn at its turn.
+
+    file       the path below its manifest's root: the same wherever the data lie
+    visual_id  the same for the same part of the same file
+    label_id   the same for the same label; None without one
+    """
+
+    file: str
+    path: str
+    start_seconds: float | None
+    end_seconds: float | None
+    frames: int
+    clips: int
+    sentences: tuple[str, ...]
+    visual_id: int
+    label_id: int | None
+
+    @property
+    def name(self) -> str:
+        """The file, and which part of it."""
+        return f"{self.file} {self.start_seconds} {self.end_seconds}"
+
+
+def read_sources(sources: Sequence[Source], data: Path) -> tuple[Entry, ...]:
+    """The entries of all sources, in their order; manifests and roots are looked for below the folder `data`."""
+    return tuple(entry for source in sources for entry in _entries(source, data))
+
+
+def _entries(source: Source, data: Path) -> Iterator[Entry]:
+    manifest = read_manifest(data / source.manifest, None if source.root is None else data / source.root)
+    samples = manifest.of_split(source.split)
+    templates = PromptSet.load(source.prompts).templates
+    for sample in samples:
+        sentences = sample.captions
+        if sample.label is not None:
+            sentences = tuple(template.fill(phrase(sample.label)) for template in templates)
+        for said in [(s,) for s in sentences] if source.captions == "all" else [sentences]:
+            yield _entry(sample, said, source, manifest)
+
+
+def _entry(sample: Sample, sentences: tuple[str, ...], source: Source, manifest: Manifest) -> Entry:
+    path = str(manifest.root / sample.path)
+    return Entry(
+        file=sample.path,
+        path=path,
+        start_seconds=sample.start_seconds,
+        end_seconds=sample.end_seconds,
+        frames=source.frames,
+        clips=source.clips,
+        sentences=sentences,
+        visual_id=seed_from("file", path, f"{sample.start_seconds} {sample.end_seconds}"),
+        label_id=None if sample.label is None else seed_from("label", sample.label),
+    )

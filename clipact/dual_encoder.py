@@ -1,0 +1,109 @@
+"""Two towers and a scale: clips and sentences become unit vectors in one space.
+
+The only place that normalises. Everything above compares embeddings by dot product and never asks
+where they came from.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clipact.clip_spec import ClipSpec
+from clipact.errors import ModelError
+from clipact.towers.tower import TextTower, VisualTower
+
+
+def unit(features: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    """The rows at unit length: what towers give becomes embeddings."""
+    return F.normalize(features, dim=-1)
+
+
+class DualEncoder(nn.Module):
+    """A visual tower, a text tower and a learnt temperature (CLIP, arXiv 2103.00020, figure 3).
+
+    log_scale  the logarithm of what multiplies cosines, a scalar parameter
+    bias       added to scaled cosines, a scalar parameter, or None (SigLIP, arXiv 2303.15343, has one)
+    """
+
+    def __init__(
+        self,
+        visual: VisualTower,
+        text: TextTower,
+        *,
+        log_scale: float = math.log(1 / 0.07),
+        bias: float | None = None,
+    ) -> None:
+        super().__init__()
+        if visual.dim != text.dim:
+            raise ModelError(
+                f"the visual tower gives {visual.dim} features, the text tower {text.dim}; "
+                "both must end in the same number: give one a projection"
+            )
+        self.visual = visual
+        self.text = text
+        self.log_scale = nn.Parameter(torch.tensor(float(log_scale)))
+        self.bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
+
+    @property
+    def spec(self) -> ClipSpec:
+        """How clips must be prepared for `encode_video`."""
+        return self.visual.spec
+
+    @property
+    def dim(self) -> int:
+        """The width d of an embedding."""
+        return self.visual.dim
+
+    @property
+    def scale(self) -> Tensor:
+        """What multiplies cosines to make logits, a positive scalar."""
+        return self.log_scale.exp()
+
+    def encode_video(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b d"]:
+        """Unit-norm embeddings of normalised clips (see `spec`); a picture is a clip of one frame."""
+        return unit(self.visual(video))
+
+    def encode_text(self, sentences: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "n d"]:
+        """Unit-norm embeddings of sentences, encoded `batch_size` at a time, each as if it were alone."""
+        device = self.log_scale.device
+        # Sentences of like length share a batch, so that little is spent on padding.
+        order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
+        rows: list[Tensor] = []
+        for start in range(0, len(order), batch_size):
+            ids = self.text.tokenize([sentences[i] for i in order[start : start + batch_size]])
+            rows.append(unit(self.text(ids.to(device))))
+        if not rows:
+            return self.log_scale.new_zeros((0, self.dim))
+        place = torch.empty(len(order), dtype=torch.long)
+        place[torch.tensor(order)] = torch.arange(len(order))
+        return torch.cat(rows)[place.to(device)]
+
+    def embed_groups(
+        self, sentences: Sequence[str], groups: Sequence[int], *, batch_size: int = 256
+    ) -> Float[Tensor, "n d"]:
+        """One unit vector a group: the mean of its sentences' embeddings, normalised again.
+
+        `groups[i]` is the group, 0..n-1, of `sentences[i]`; every group has at least one sentence
+        (prompt ensembling in embedding space, arXiv 2103.00020, section 3.1.4).
+        """
+        if len(sentences) != len(groups):
+            raise ModelError(f"{len(sentences)} sentences but {len(groups)} group numbers")
+        unique = list(dict.fromkeys(sentences))
+        row = {sentence: i for i, sentence in enumerate(unique)}
+        embeddings = self.encode_text(unique, batch_size=batch_size)
+        index = torch.tensor(groups, dtype=torch.long)
+        count = int(index.max()) + 1 if len(groups) else 0
+        if set(groups) != set(range(count)):
+            raise ModelError(f"group numbers must be 0..{count - 1}, each with a sentence at least")
+        sums = embeddings.new_zeros((count, self.dim))
+        sums.index_add_(0, index.to(sums.device), embeddings[[row[s] for s in sentences]])
+        return unit(sums)
+
+    def logits(self, video: Float[Tensor, "b d"], text: Float[Tensor, "n d"]) -> Float[Tensor, "b n"]:
+        """scale x cosine (+ bias) of each clip with each sentence, from their embeddings."""
+        scores = self.scale * video @ text.T
+        return scores if self.bias is None else scores + self.bias

@@ -1,0 +1,76 @@
+"""What a checkpoint folder says of itself, read without torch.
+
+The command line needs a model's frames and size before it can afford to import torch: the video is decoded meanwhile.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clipact.assets import asset_path
+from clipact.clip_spec import ClipSpec
+from clipact.config import parse
+from clipact.errors import ConfigError, ModelError
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """config.json: how to make the towers again, what they eat, what they were trained on.
+
+    visual, text  tables that name a tower and carry its configuration
+    clip          how clips are prepared
+    dim           width of an embedding
+    trained_on    data sets whose samples shaped the weights, by name: scores on these are not zero-shot
+    """
+
+    format: int
+    name: str
+    visual: dict[str, Any]
+    text: dict[str, Any]
+    clip: ClipSpec
+    dim: int
+    trained_on: tuple[str, ...] = ()
+    license: str = ""
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def checkpoint_folder(name: str) -> Path | None:
+    """The folder that `name` means: "mini" is the embedded one, else a path that exists; None for other models."""
+    if name == "mini":
+        return asset_path("mini")
+    return Path(name) if Path(name).is_dir() else None
+
+
+def read_config(folder: str | Path) -> ModelConfig:
+    """What the folder's config.json says; ModelError when it is not a checkpoint that this version reads."""
+    path = Path(folder) / "config.json"
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"{folder} is no clipact model: it has no config.json") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(table, dict) or table.get("format") != FORMAT:
+        seen = table.get("format") if isinstance(table, dict) else None
+        raise ModelError(f"{path}: format is {seen!r}; this version of clipact reads format {FORMAT}")
+    try:
+        return parse(ModelConfig, table)
+    except ConfigError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def weights_hash(folder: str | Path) -> str:
+    """The hex sha256 of config.json and model.safetensors together: two models that differ anywhere differ here."""
+    digest = hashlib.sha256()
+    for name in ("config.json", WEIGHTS):
+        try:
+            with (Path(folder) / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ModelError(f"{folder} is no whole clipact model: {name}: {error.strerror}") from error
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Pure tensor parts that towers are put together from; no input, no output, no weights from anywhere."""

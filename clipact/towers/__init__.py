@@ -1,0 +1,61 @@
+"""Towers by name, and the tables that a checkpoint's config.json keeps of them.
+
+A table names its tower under "tower"; the other keys are the tower's Config. A new tower is one file and one line here.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from clipact.clip_spec import ClipSpec
+from clipact.config import parse, to_table
+from clipact.errors import ConfigError, ModelError, choices
+from clipact.towers.efficientnet_lite import EfficientNetLite
+from clipact.towers.frames import FramesTower
+from clipact.towers.text import TOKENIZER, BertText
+from clipact.towers.tower import ImageTower, TextTower, VisualTower
+
+IMAGE_TOWERS = {"efficientnet_lite": EfficientNetLite}
+VIDEO_TOWERS = {"frames": FramesTower}
+TEXT_TOWERS = {"bert": BertText}
+
+Kind = TypeVar("Kind")
+
+
+def image_from(table: Mapping[str, Any]) -> ImageTower:
+    """The image tower that a table names, with fresh weights; ConfigError when it names none."""
+    kind, settings = _look_up(IMAGE_TOWERS, table, "visual.image.")
+    return kind(parse(kind.Config, settings, where="visual.image."))
+
+
+def visual_from(table: Mapping[str, Any], spec: ClipSpec) -> VisualTower:
+    """The video tower that a table names, with fresh weights, fed as `spec` says; ConfigError when it names none."""
+    kind, settings = _look_up(VIDEO_TOWERS, table, "visual.")
+    image = image_from(settings.pop("image", {}))
+    return kind(image, parse(kind.Config, settings, where="visual."), spec=spec)
+
+
+def text_from(table: Mapping[str, Any], folder: Path) -> TextTower:
+    """The text tower that a table names, with fresh weights and the tokenizer in `folder`."""
+    kind, settings = _look_up(TEXT_TOWERS, table, "text.")
+    return kind(parse(kind.Config, settings, where="text."), folder / TOKENIZER)
+
+
+def describe(tower: nn.Module) -> dict[str, Any]:
+    """The table from which the tower can be made again; ModelError when it is none of ours."""
+    for name, kind in (IMAGE_TOWERS | VIDEO_TOWERS | TEXT_TOWERS).items():
+        if type(tower) is kind:
+            inner = {"image": describe(tower.image)} if isinstance(tower, FramesTower) else {}
+            return {"tower": name, **inner, **to_table(tower.config)}
+    raise ModelError(f"a {type(tower).__name__} cannot be saved: it is not in a table of clipact.towers")
+
+
+def _look_up(
+    kinds: Mapping[str, type[Kind]], table: Mapping[str, Any], where: str
+) -> tuple[type[Kind], dict[str, Any]]:
+    name = str(table.get("tower"))
+    if name not in kinds:
+        raise ConfigError(f"{where}tower is {name!r}; {choices(name, kinds)}")
+    return kinds[name], {key: value for key, value in table.items() if key != "tower"}

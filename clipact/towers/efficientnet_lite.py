@@ -1,0 +1,150 @@
+"""EfficientNet-Lite: MobileNet blocks scaled in width and depth, without squeeze-and-excitation or swish.
+
+Lite keeps the ratios of EfficientNet (arXiv 1905.11946, table 1) but never scales the stem, the head, and the depth of
+the first and last stage. Pictures arrive as (x - 127) / 128; padding is TensorFlow's "SAME", which puts the odd pixel
+below and to the right. This file holds the network alone: weights and pictures come from elsewhere.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clipact.clip_spec import ClipSpec
+from clipact.nn.head import Head
+from clipact.towers.tower import Headed, ImageTower
+
+Variant = Literal["lite0", "lite1", "lite2"]
+
+_SCALES: dict[Variant, tuple[float, float, int]] = {  # width, depth, pixels
+    "lite0": (1.0, 1.0, 224),
+    "lite1": (1.0, 1.1, 240),
+    "lite2": (1.1, 1.2, 260),
+}
+_STAGES = (  # expansion, channels, blocks, stride, kernel
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 40, 2, 2, 5),
+    (6, 80, 3, 2, 3),
+    (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)
+_STEM_CHANNELS, _FEATURES = 32, 1280
+_NORM_EPS = 1e-3  # TensorFlow's, not torch's 1e-5
+
+
+class EfficientNetLite(ImageTower, Headed):
+    """One picture in, its pooled features through a head out."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Which network, and the head that ends it."""
+
+        variant: Variant = "lite2"
+        head: Head.Config = field(default_factory=Head.Config)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width, depth, pixels = _SCALES[config.variant]
+        self.config = config
+        self.spec = ClipSpec(
+            frames=1, size=(pixels, pixels), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic"
+        )
+        self.stem = ConvNorm(3, _STEM_CHANNELS, kernel=3, stride=2)
+        blocks: list[Block] = []
+        channels_in = _STEM_CHANNELS
+        for stage, (expansion, channels, count, stride, kernel) in enumerate(_STAGES):
+            channels_out = _round_to_eight(channels * width)
+            scaled = 0 < stage < len(_STAGES) - 1
+            for i in range(math.ceil(count * depth) if scaled else count):
+                blocks.append(
+                    Block(
+                        channels_in,
+                        channels_out,
+                        expansion=expansion,
+                        kernel=kernel,
+                        stride=stride if i == 0 else 1,
+                    )
+                )
+                channels_in = channels_out
+        self.blocks = nn.Sequential(*blocks)
+        self.last = ConvNorm(channels_in, _FEATURES)
+        self.head = Head(_FEATURES, config.head)
+        self.dim = self.head.dim
+
+    def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
+        """What the network sees before its head: 1280 numbers a picture, 0..6."""
+        # Channels last: 8 pictures of 260 pixels take 180 ms instead of 500 on two cores (AVX2).
+        x = F.relu6(self.stem(images.contiguous(memory_format=torch.channels_last)), inplace=True)
+        x = F.relu6(self.last(self.blocks(x)), inplace=True)
+        return x.mean((2, 3))
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """The features of each picture, through the head."""
+        return self.head(self.features(images))
+
+
+class Block(nn.Module):
+    """Widen, filter each channel alone, narrow; the input is added where shapes agree (arXiv 1801.04381)."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, expansion: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        wide = channels_in * expansion
+        self.expand = ConvNorm(channels_in, wide) if expansion > 1 else None
+        self.depthwise = ConvNorm(wide, wide, kernel=kernel, stride=stride, groups=wide)
+        self.project = ConvNorm(wide, channels_out)
+        self.adds = stride == 1 and channels_in == channels_out
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        """The block's output, `stride` times smaller."""
+        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
+        return x + y if self.adds else y
+
+
+class ConvNorm(nn.Module):
+    """A convolution with "SAME" padding, and its batch norm.
+
+    In evaluation the norm is folded into the weights at each call: that costs 3 ms a batch and saves a pass over
+    every activation, and neither the weights on disk nor a return to training have to know.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, *, kernel: int = 1, stride: int = 1, groups: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride=stride, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(channels_out, eps=_NORM_EPS)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        """Convolved and normalised, without an activation."""
+        conv, norm = self.conv, self.norm
+        x, padding = _pad_same(x, conv.kernel_size[0], conv.stride[0])
+        if self.training:
+            return norm(F.conv2d(x, conv.weight, None, conv.stride, padding, groups=conv.groups))
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        weight = conv.weight * rearrange(gain, "o -> o 1 1 1")
+        bias = norm.bias - norm.running_mean * gain
+        return F.conv2d(x, weight, bias, conv.stride, padding, groups=conv.groups)
+
+
+def _pad_same(x: Tensor, kernel: int, stride: int) -> tuple[Tensor, tuple[int, int]]:
+    """The input and the padding that the convolution itself must add, so that ceil(size / stride) pixels come out."""
+    height, width = (max((-size % stride or stride) and kernel - (size % stride or stride), 0) for size in x.shape[-2:])
+    if height % 2 == 0 and width % 2 == 0:
+        return x, (height // 2, width // 2)
+    # Only an odd amount has to be written out: a convolution pads both sides alike.
+    top, left = height // 2, width // 2
+    return F.pad(x, (left, width - left, top, height - top)), (0, 0)
+
+
+def _round_to_eight(channels: float) -> int:
+    """The nearest multiple of eight that is no more than a tenth below."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded

@@ -1,0 +1,193 @@
+"""open_clip's models (https://github.com/mlfoundations/open_clip) as an image tower and a text tower.
+
+open_clip is imported inside functions: that costs 4.5 s. Nothing in a model's files is executed: weights are
+safetensors, or pickles that hold tensors alone, and a tokenizer brings no code of its own. Where the files come from
+is `open_clip_source`'s business.
+"""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from clipact.clip_spec import ClipSpec
+from clipact.download import hub_file
+from clipact.errors import ModelError
+from clipact.towers.open_clip_source import Source
+from clipact.towers.tower import ImageTower, TextTower
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+
+class OpenClipImage(ImageTower):
+    """open_clip's visual network: what encode_image gives before it is normalised."""
+
+    def __init__(self, network: nn.Module, spec: ClipSpec, *, dim: int) -> None:
+        super().__init__()
+        self.network = network
+        self.spec = spec
+        self.dim = dim
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """The features of each picture."""
+        return _pooled(self.network(images))
+
+
+class OpenClipText(TextTower):
+    """open_clip's text network and tokenizer: what encode_text gives before it is normalised.
+
+    The tokenizer is made when the first sentence comes, or by `load_tokenizer`; ModelError where it cannot be had.
+    """
+
+    def __init__(self, network: nn.Module, make_tokenizer: Callable[[], Tokenizer], *, dim: int) -> None:
+        super().__init__()
+        self.network = network
+        self.dim = dim
+        self._make_tokenizer = make_tokenizer
+        self._tokenizer: Tokenizer | None = None
+
+    def load_tokenizer(self) -> Tokenizer:
+        """open_clip's own tokenizer, made the first time."""
+        if self._tokenizer is None:
+            self._tokenizer = self._make_tokenizer()
+        return self._tokenizer
+
+    def tokenize(self, sentences: Sequence[str]) -> Int[Tensor, "b l"]:
+        """Token ids, padded to the model's own length and cut there."""
+        return self.load_tokenizer()(list(sentences))
+
+    def forward(self, ids: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
+        """The features of each sentence."""
+        return _pooled(self.network(ids))
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Refused: these towers stand in open_clip's own folders."""
+        raise ModelError("an open_clip model cannot be saved as a clipact folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """An open_clip model taken apart, in evaluation mode on the CPU; log_scale and bias as DualEncoder wants them."""
+
+    image: OpenClipImage
+    text: OpenClipText
+    log_scale: float
+    bias: float | None
+
+
+def load_parts(source: Source) -> Parts:
+    """The model's towers with their weights; ModelError when the files do not make one."""
+    model = _construct(source)
+    _fill(model, source.weights)
+    dim = int(source.config["embed_dim"])
+    bias = model.logit_bias
+    return Parts(
+        image=OpenClipImage(model.visual, clip_spec(model.visual, source.preprocess), dim=dim).eval(),
+        text=OpenClipText(model.text, lambda: _make_tokenizer(source), dim=dim).eval(),
+        log_scale=model.logit_scale.item(),
+        bias=None if bias is None else bias.item(),
+    )
+
+
+def clip_spec(visual: nn.Module, preprocess: dict[str, Any]) -> ClipSpec:
+    """How open_clip prepares a picture for this network: its defaults, changed by `preprocess`."""
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    chosen = merge_preprocess_dict(PreprocessCfg(), preprocess)
+    size = getattr(visual, "image_size", chosen["size"])  # the network knows better than its card
+    return ClipSpec(
+        size=(size, size) if isinstance(size, int) else tuple(size),
+        resize=chosen["resize_mode"],
+        interpolation="bilinear" if chosen["interpolation"] == "bilinear" else "bicubic",  # it knows no third
+        mean=tuple(map(float, chosen["mean"])),
+        std=tuple(map(float, chosen["std"])),
+        fill=chosen["fill_color"],
+    )
+
+
+class _NoRandomWeights(TorchFunctionMode):
+    """Leaves new weights as the memory was: a checkpoint overwrites each of them (ViT-B-32: 0.1 s, not 3.1)."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The call itself, unless it draws numbers in place."""
+        if function in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return function(*args, **(kwargs or {}))
+
+
+def _construct(source: Source) -> Any:
+    import open_clip
+
+    config = deepcopy(source.config)
+    # The class whose two towers stand apart serves all; it is also what takes older checkpoints' names.
+    config.pop("custom_text", None)
+    kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
+    try:
+        # Only our own file brings weights: no parts from elsewhere.
+        config["vision_cfg"]["timm_model_pretrained"] = False
+        config["text_cfg"]["hf_model_pretrained"] = False
+        if language_model := config["text_cfg"].get("hf_model_name"):
+            hub_file(language_model, "config.json")
+        with _NoRandomWeights():
+            return kind(**config)
+    except (TypeError, KeyError, ValueError, RuntimeError, AssertionError, OSError) as error:
+        raise ModelError(
+            f"open_clip {open_clip.__version__} cannot make {source.name}: {_first_line(error)}"
+        ) from error
+
+
+def _fill(model: Any, weights: Path) -> None:
+    import open_clip
+
+    if weights.suffix != ".safetensors":
+        _refuse_code(weights)
+    try:
+        open_clip.load_checkpoint(model, str(weights), strict=True, weights_only=True)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{weights} is damaged or no safetensors file: {error}") from error
+    except Exception as error:  # whatever open_clip stumbles over in a file that holds another model
+        raise ModelError(f"{weights} does not fit the architecture: {_first_line(error)}") from error
+
+
+def _refuse_code(weights: Path) -> None:
+    """ModelError unless the pickle holds tensors alone; the tensors themselves are not read.
+
+    open_clip asks torch for weights only, but asks again without when a file provokes a TypeError, and torch before
+    2.6 then runs what the file says.
+    """
+    try:
+        torch.load(weights, map_location="meta", weights_only=True)
+    except Exception as error:  # a hostile file can provoke any
+        raise ModelError(
+            f"{weights} is damaged or holds more than tensors, which could only be read by running code from it; "
+            "a .safetensors file of the same model is safe"
+        ) from error
+
+
+def _make_tokenizer(source: Source) -> Tokenizer:
+    import open_clip
+
+    hugging_face = source.config["text_cfg"].get("hf_tokenizer_name")
+    if hugging_face and source.folder is None:
+        hub_file(hugging_face, "tokenizer_config.json")
+    # A model's own configuration may ask for a tokenizer's code to be run; this overrules it.
+    options = {"trust_remote_code": False} if hugging_face else {}
+    try:
+        return cast(Tokenizer, open_clip.get_tokenizer(source.name, **options))
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise ModelError(f"the tokenizer of {source.name} cannot be read: {_first_line(error)}") from error
+
+
+def _pooled(features: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    return features[0] if isinstance(features, tuple) else features  # CoCa's towers give their tokens too
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

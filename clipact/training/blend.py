@@ -1,0 +1,51 @@
+"""Two models become one by a straight line between their weights (WiSE-FT, arXiv 2109.01903).
+
+What was tuned on a task and what it was tuned from often meet in a model that is better than both, on the task and away
+from it. Both must be of one build; nothing is trained here.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clipact import checkpoint
+from clipact.errors import ModelError, UsageError
+from clipact.model_config import read_config
+
+
+def blend(first: str | Path, second: str | Path, out: str | Path, *, alpha: float, name: str | None = None) -> Path:
+    """The folder of the model with weights (1 - alpha) x first + alpha x second.
+
+    It was trained on what either was trained on. Counters are taken from the first. UsageError when `alpha` is not in
+    0..1 or the folder is there already, ModelError when the two differ in anything but weights.
+    """
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"alpha is {alpha:g}; it takes a number from 0 (all the first) to 1 (all the second)")
+    if Path(out).exists():
+        raise UsageError(f"{out} is there already; name a new folder")
+    ours, theirs = read_config(first), read_config(second)
+    for part in ("visual", "text", "clip", "dim"):
+        if getattr(ours, part) != getattr(theirs, part):
+            raise ModelError(
+                f"{first} and {second} differ in {part!r} of config.json: only models of one build can be blended"
+            )
+    encoder, other = checkpoint.load(first), checkpoint.load(second)
+    weights, others = encoder.state_dict(), other.state_dict()
+    if weights.keys() != others.keys():
+        raise ModelError(
+            f"{first} and {second} have other weights: {', '.join(sorted(weights.keys() ^ others.keys()))}"
+        )
+    encoder.load_state_dict({key: _between(weights[key], others[key], alpha) for key in weights})
+    return checkpoint.save(
+        encoder,
+        out,
+        name=name or f"{ours.name}+{alpha:g}*{theirs.name}",
+        trained_on=tuple(dict.fromkeys([*ours.trained_on, *theirs.trained_on])),
+        license=ours.license if ours.license == theirs.license else f"{ours.license}; {theirs.license}",
+        notes={"blend": {"first": ours.name, "second": theirs.name, "alpha": alpha}},
+    )
+
+
+def _between(first: Tensor, second: Tensor, alpha: float) -> Tensor:
+    return torch.lerp(first, second, alpha) if first.is_floating_point() else first

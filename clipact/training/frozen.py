@@ -1,0 +1,163 @@
+"""What frozen bodies make of clips and sentences: encoded once, and kept in the store.
+
+A key holds the body's weights, how clips are cut and prepared, and the content of every file: whatever changes a
+feature changes it. Clips are kept in one view or several: the first as they are, the others augmented, each drawn once.
+"""
+
+import csv
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from clipact import towers
+from clipact.clip_spec import ClipSpec
+from clipact.data.loader import Loader
+from clipact.data.sources import Entry
+from clipact.errors import ModelError
+from clipact.store import Store, content_key
+from clipact.towers.tower import TextTower, VisualTower
+from clipact.training.feature_batches import SentenceFeatures, VisualFeatures
+from clipact.training.learning import split
+from clipact.video.normalise import normalise_frames
+
+Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]
+"""A progress bar around items, told how many there are and what is done with them."""
+
+_SHARD = 256  # entries or sentences in a file of the store
+
+
+@torch.no_grad()
+def encode_visuals(
+    tower: VisualTower,
+    entries: Iterable[Entry],
+    *,
+    views: int,
+    loader: Callable[[Sequence[Entry], bool], Loader],
+    store: Store,
+    watch: Watch,
+) -> VisualFeatures:
+    """The features of every clip of the entries in each view, from the store or from the files.
+
+    `loader(entries, augmented)` reads files, unshuffled, a batch of 256 entries; it counts and names those that cannot
+    be read, and they have no features.
+    """
+    body, made = hash_body(tower), VisualFeatures(views=views)
+    visuals = {entry.visual_id: replace(entry, sentences=("",)) for entry in entries}.values()
+    for shape in sorted({(entry.frames, entry.clips) for entry in visuals}):
+        alike = [entry for entry in visuals if (entry.frames, entry.clips) == shape]
+        hashes = [f"{entry.name} {hash_file(entry.path)}" for entry in alike]
+        rows: list[dict[int, Tensor]] = [{} for _ in range(views)]  # of each view, by visual id
+        for augmented, numbers in ((False, range(1)), (True, range(1, views))):
+            reader = loader(alike, augmented)
+            key = (body, repr(tower.spec), str(shape), repr(reader.samples.augment))
+            for view, ids, features in _shards(tower, alike, hashes, numbers, reader, key, store, watch):
+                rows[view] |= zip(ids, features, strict=True)
+        whole = [visual_id for visual_id in rows[0] if all(visual_id in view for view in rows)]
+        if whole:
+            made.add(whole, torch.stack([torch.stack([view[visual_id] for visual_id in whole]) for view in rows]))
+    return made
+
+
+def _shards(
+    tower: VisualTower,
+    entries: Sequence[Entry],
+    hashes: Sequence[str],
+    views: range,
+    reader: Loader,
+    key: tuple[str, ...],
+    store: Store,
+    watch: Watch,
+) -> Iterator[tuple[int, list[int], Float[Tensor, "n k ..."]]]:
+    """View, visual ids and features of each shard; those that the store lacks are encoded and put there."""
+    missing: list[tuple[int, range, str]] = []
+    for view in views:
+        for start in range(0, len(entries), _SHARD):
+            part = range(start, min(start + _SHARD, len(entries)))
+            name = content_key("clip features 1", *key, str(view), *hashes[part.start : part.stop])
+            if (kept := store.read("features", name)) is not None:
+                yield view, [entries[i].visual_id for i in part], torch.from_numpy(kept["features"])
+            else:
+                missing.append((view, part, name))
+    if not missing:
+        return
+    body, clips = split(tower).body, entries[0].clips
+    # The reader's epoch is the view: what it draws for an entry hangs on that.
+    stretches = (range(view * len(entries) + part.start, view * len(entries) + part.stop) for view, part, _ in missing)
+    for (view, part, name), batch in watch(zip(missing, reader.load(stretches), strict=True), len(missing), "encoding"):
+        pieces = [body(prepare(piece, tower.spec, device=device_of(tower))).float().cpu() for piece in batch.visual]
+        features = rearrange(torch.cat(pieces), "(n k) ... -> n k ...", k=clips)
+        if len(features) == len(part):  # a shard with broken files is read anew, so that they are named anew
+            store.write("features", name, {"features": features.numpy()})
+        yield view, batch.visual_ids[::clips].tolist(), features
+
+
+@torch.no_grad()
+def encode_sentences(tower: TextTower, sentences: Iterable[str], *, store: Store, watch: Watch) -> SentenceFeatures:
+    """The features of each distinct sentence, from the store or from the body."""
+    # Sentences of like length share a shard, so that little is spent on padding.
+    ordered = sorted(set(sentences), key=lambda sentence: (len(sentence), sentence))
+    shards = [ordered[i : i + _SHARD] for i in range(0, len(ordered), _SHARD)]
+    body, weights, rows = split(tower).body, hash_body(tower), []
+    for shard in watch(shards, len(shards), "encoding sentences"):
+        ids = tower.tokenize(shard)
+        name = content_key("sentence features 1", weights, str(tuple(ids.shape)), ids.numpy().tobytes())
+        if (kept := store.read("features", name)) is None:
+            kept = {"features": body(ids.to(device_of(tower))).float().cpu().numpy()}
+            store.write("features", name, kept)
+        rows.append(torch.from_numpy(kept["features"]))
+    return SentenceFeatures(ordered, torch.cat(rows))
+
+
+def prepare(frames: UInt8[Tensor, "b t h w c"], spec: ClipSpec, *, device: torch.device) -> Float[Tensor, "b t c h w"]:
+    """The frames as a visual tower takes them, on its device."""
+    pictures = rearrange(frames, "b t h w c -> (b t) h w c").numpy()
+    return rearrange(normalise_frames(pictures, spec, device=device), "(b t) c h w -> b t c h w", b=len(frames))
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's parameters lie."""
+    return next(module.parameters()).device
+
+
+def hash_body(tower: nn.Module) -> str:
+    """A hex sha256 of what decides what a tower's body does: its weights, and its configuration without the head's."""
+    parts = split(tower)
+    digest = hashlib.sha256(repr(_facts(tower)).encode())
+    for name, value in tower.state_dict(keep_vars=True).items():
+        if not (isinstance(value, nn.Parameter) and parts.learns(value)):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _facts(tower: nn.Module) -> Any:
+    try:
+        table = towers.describe(tower)
+    except ModelError:  # one that no table names: its build is all that is known of it
+        return str(tower)
+    return {key: value for key, value in (table | table.get("image", {})).items() if key not in ("head", "image")}
+
+
+def hash_file(path: str) -> str:
+    """The hex sha256 of a file's bytes, "" for one that cannot be read: decoding it says why."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def write_files_seen(entries: Iterable[Entry], path: Path) -> None:
+    """Write a CSV table of the files of the entries and their content: what a model's weights saw."""
+    files = {entry.path: entry.file for entry in entries}
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["path", "sha256"])
+        table.writerows([name, hash_file(place)] for place, name in files.items())

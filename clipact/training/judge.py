@@ -1,0 +1,113 @@
+"""How good a model is while it trains: retrieval on captions, zero-shot recognition on labels.
+
+Figures here choose the best step and show a trend; `clipact eval` is what judges a finished model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clipact.data.sources import Entry, Source
+from clipact.dual_encoder import unit
+from clipact.errors import ConfigError, choices
+from clipact.metrics import recall, top_k
+from clipact.training.feed import Feed
+
+_KS = (1, 5, 10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedSet:
+    """Held-out samples of one manifest: captions are retrieved both ways, labels are recognised by their prompts.
+
+    The keys are those of a source in data.sources.
+    """
+
+    name: str
+    manifest: Path
+    root: Path | None = None
+    split: str = "dev"
+    frames: int = 1
+    clips: int = 1
+    prompts: str = "action"
+
+    @property
+    def source(self) -> Source:
+        """The same as something to read from."""
+        return Source(
+            manifest=self.manifest,
+            root=self.root,
+            split=self.split,
+            frames=self.frames,
+            clips=self.clips,
+            prompts=self.prompts,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig:
+    """When a model is judged, and on what.
+
+    every  steps between two judgements; 0 judges after the last step alone
+    best   the figure whose highest value marks the best step, such as "dev.text_to_visual_recall_1";
+           by default the first of the first set
+    """
+
+    every: int = 0
+    sets: tuple[JudgedSet, ...] = ()
+    best: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ConfigError(f"judge.every is {self.every}; it is a number of steps, or 0")
+        names = [one.name for one in self.sets]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"judge.sets have the names {', '.join(names)}; each needs its own")
+
+    def pick(self, figures: dict[str, float]) -> float | None:
+        """The figure that marks the best step; None when nothing is judged."""
+        if not figures:
+            return None
+        name = self.best or next(iter(figures))
+        if name not in figures:
+            raise ConfigError(f"judge.best is {name!r}; {choices(name, figures)}")
+        return figures[name]
+
+
+@torch.no_grad()
+def judge(feed: Feed) -> dict[str, float]:
+    """The figures of one set, 0..1: recall at 1, 5 and 10 both ways, or top-1 and top-5."""
+    visual_ids, clips = feed.embed_clips()
+    place = {visual_id: row for row, visual_id in enumerate(visual_ids)}
+    entries = [entry for entry in feed.entries if entry.visual_id in place]
+    rows = torch.tensor([place[entry.visual_id] for entry in entries])
+    if all(entry.label_id is None for entry in entries):
+        return _retrieval(feed, entries, clips[rows])
+    return _recognition(feed, entries, clips[rows])
+
+
+def _retrieval(feed: Feed, entries: Sequence[Entry], clips: Float[Tensor, "n d"]) -> dict[str, float]:
+    said = [(sentence, number) for number, entry in enumerate(entries) for sentence in entry.sentences]
+    scores = feed.embed_all([sentence for sentence, _ in said]) @ clips.T
+    texts, numbers = torch.tensor([number for _, number in said]), torch.arange(len(entries))
+    figures = {f"text_to_visual_recall_{k}": share for k, share in recall(scores, texts, numbers, ks=_KS).items()}
+    return figures | {
+        f"visual_to_text_recall_{k}": share for k, share in recall(scores.T, numbers, texts, ks=_KS).items()
+    }
+
+
+def _recognition(feed: Feed, entries: Sequence[Entry], clips: Float[Tensor, "n d"]) -> dict[str, float]:
+    prompts = {entry.label_id: entry.sentences for entry in entries}
+    number = {label_id: i for i, label_id in enumerate(prompts)}
+    said = [(sentence, number[label_id]) for label_id, sentences in prompts.items() for sentence in sentences]
+    labels = unit(_sums(feed.embed_all([sentence for sentence, _ in said]), torch.tensor([i for _, i in said])))
+    truth = torch.tensor([number[entry.label_id] for entry in entries])
+    return {f"top_{k}": top_k(clips @ labels.T, truth, k=k) for k in (1, 5)}
+
+
+def _sums(rows: Float[Tensor, "m d"], groups: Int[Tensor, " m"]) -> Float[Tensor, "n d"]:
+    return rows.new_zeros((int(groups.max()) + 1, rows.shape[1])).index_add_(0, groups, rows)

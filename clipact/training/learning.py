@@ -1,0 +1,131 @@
+"""What learns, and from which step on: whole towers, their heads, or nothing (locked-image tuning, arXiv 2111.07991).
+
+A tower is seen in two parts: its body, whose features can be kept when it stays as it is, and its head, which learns on
+them. What stays as it is is also in evaluation mode: no dropout, and batch norm leaves its statistics alone.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from clipact.dual_encoder import DualEncoder
+from clipact.errors import ConfigError
+from clipact.towers.frames import FramesTower
+from clipact.towers.tower import Headed
+
+Learns = Literal["all", "head", "nothing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+    """How far a tower learns.
+
+    learns         "all" of it, its "head" alone, or "nothing"
+    unfreeze_step  the step, counted from 0, from which all of it learns nevertheless; None for never
+    batch_norm     "update": statistics are taken in once a step, where the tower learns; "frozen": never
+    """
+
+    learns: Learns = "all"
+    unfreeze_step: int | None = None
+    batch_norm: Literal["update", "frozen"] = "update"
+
+    def at(self, step: int) -> Learns:
+        """What learns in this step."""
+        return "all" if self.unfreeze_step is not None and step >= self.unfreeze_step else self.learns
+
+
+@dataclass(frozen=True)
+class Split:
+    """A tower in two: its output is `head(body(inputs))`; `modules` hold the head's parameters."""
+
+    body: Callable[[Tensor], Tensor]
+    head: Callable[[Tensor], Tensor]
+    modules: tuple[nn.Module, ...]
+
+    def learns(self, parameter: nn.Parameter) -> bool:
+        """Whether a parameter is one of the head's."""
+        return any(parameter is own for module in self.modules for own in module.parameters())
+
+
+def split(tower: nn.Module) -> Split:
+    """The tower in two. Of a frame-by-frame tower the head is the image tower's, and the aggregator.
+
+    A tower without a head has an empty one: its features are its output.
+    """
+    if isinstance(tower, FramesTower):
+        inner = split(tower.image)
+
+        def body(video: Tensor) -> Tensor:
+            frames = inner.body(rearrange(video, "b t c h w -> (b t) c h w"))
+            return rearrange(frames, "(b t) f -> b t f", t=video.shape[1])
+
+        def head(features: Tensor) -> Tensor:
+            frames = inner.head(rearrange(features, "b t f -> (b t) f"))
+            aggregated: Tensor = tower.aggregator(rearrange(frames, "(b t) d -> b t d", t=features.shape[1]))
+            return aggregated
+
+        return Split(body, head, (*inner.modules, tower.aggregator))
+    if isinstance(tower, Headed):
+        return Split(tower.features, tower.head, (tower.head,))
+    return Split(tower, lambda features: features, ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """What of a model learns: `visual` and `text` say how far the towers do; the scale and the bias always do."""
+
+    visual: TowerConfig
+    text: TowerConfig
+
+    def names(self, encoder: DualEncoder, *, step: int) -> tuple[str, ...]:
+        """The parameters that learn in this step; ConfigError when a tower has no head to learn."""
+        return tuple(self._names(encoder, {"visual": self.visual.at(step), "text": self.text.at(step)}))
+
+    def names_ever(self, encoder: DualEncoder) -> tuple[str, ...]:
+        """The parameters that learn in some step."""
+        return self.names(encoder, step=max(self.borders))
+
+    @property
+    def borders(self) -> tuple[int, ...]:
+        """The steps from which on something else learns than before; 0 is the first."""
+        later = {config.unfreeze_step or 0 for config in (self.visual, self.text)}
+        return tuple(sorted({0, *later}))
+
+    def border_before(self, step: int) -> int:
+        """The step from which on the same things have learnt as in this one."""
+        return max(border for border in self.borders if border <= step)
+
+    def apply(self, encoder: DualEncoder, *, step: int) -> None:
+        """Set what takes a gradient and which modules are in training mode, as this step wants it."""
+        learning = set(self.names(encoder, step=step))
+        for name, parameter in encoder.named_parameters():
+            parameter.requires_grad_(name in learning)
+        for tower, config in ((encoder.visual, self.visual), (encoder.text, self.text)):
+            learns = config.at(step)
+            tower.train(learns == "all")
+            for module in split(tower).modules if learns == "head" else ():
+                module.train()
+            if config.batch_norm == "frozen":
+                for module in tower.modules():
+                    if isinstance(module, _NormBase):
+                        module.eval()
+
+    def _names(self, encoder: DualEncoder, learns: dict[str, Learns]) -> Iterator[str]:
+        for side, tower in (("visual", encoder.visual), ("text", encoder.text)):
+            parts = split(tower)
+            chosen = [
+                f"{side}.{name}"
+                for name, parameter in tower.named_parameters()
+                if learns[side] == "all" or (learns[side] == "head" and parts.learns(parameter))
+            ]
+            if learns[side] == "head" and not chosen:
+                raise ConfigError(
+                    f"learns is 'head' for the {side} tower, a {type(tower).__name__}, which has none; "
+                    "take 'all' or 'nothing'"
+                )
+            yield from chosen
+        yield from (name for name, _ in encoder.named_parameters(recurse=False))

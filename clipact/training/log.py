@@ -1,0 +1,67 @@
+"""What a run writes down as it goes: a JSON object a line, and the same numbers for TensorBoard when asked.
+
+A line belongs to a step. A run that is resumed cuts off the lines of steps that it will do again, so that the log of a
+run that was killed reads as if nothing had happened, but for the times.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from clipact.errors import TrainingError
+
+
+class Log:
+    """The log file of a run in `folder`, going on after `step` steps; use it in a with statement."""
+
+    def __init__(self, folder: Path, *, step: int, tensorboard: bool = False) -> None:
+        self.path = folder / "log.jsonl"
+        self._board: Any = _open_board(folder / "tensorboard", step) if tensorboard else None
+        _cut_after(self.path, step)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def write(self, step: int, **facts: Any) -> None:
+        """Put down what is known of a step; numbers go to TensorBoard, too."""
+        self._file.write(json.dumps({"step": step, **facts}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in facts.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(name, value, step)
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, in order; a last line that was cut off by a kill is left out."""
+    lines = []
+    for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def _cut_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = [line for line in read_log(path.parent) if line["step"] <= step]
+    part = path.with_name(f".{path.name}.part")
+    part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    os.replace(part, path)
+
+
+def _open_board(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise TrainingError("TensorBoard is not installed: pip install 'clipact[tensorboard]'") from error
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,0 +1,111 @@
+"""What turns a gradient into a change of weights: AdamW in groups, and the learning rate of each step.
+
+Groups are formed by two questions. Does weight decay pull at it (matrices: yes; biases, norms, the scale: no), and how
+deep does it lie (with layer-wise decay, what lies near the input changes less).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from clipact.dual_encoder import DualEncoder
+from clipact.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW (arXiv 1711.05101) and what goes with it.
+
+    lr             the highest learning rate
+    visual_lr, text_lr   factors on it for the two towers
+    layer_decay    a factor for each layer further from a tower's output (arXiv 2106.08254); 1 treats all alike
+    warmup_steps   the rate rises evenly from 0 over these, then falls along a cosine
+    final_lr       factor that the cosine ends at
+    clip_norm      the gradient's norm is cut to this; None leaves it
+    average_decay  of the moving mean of weights, with which the model is judged and saved; None keeps none
+    """
+
+    lr: float = 1e-3
+    visual_lr: float = 1.0
+    text_lr: float = 1.0
+    layer_decay: float = 1.0
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    warmup_steps: int = 0
+    final_lr: float = 0.0
+    clip_norm: float | None = None
+    average_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.weight_decay < 0 or self.warmup_steps < 0:
+            raise ConfigError(
+                f"lr is {self.lr:g}, weight_decay {self.weight_decay:g}, warmup_steps {self.warmup_steps}; "
+                "lr is above 0, the others are not below"
+            )
+        for name in ("layer_decay", "average_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ConfigError(f"{name} is {value:g}; it takes a number above 0, up to 1")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ConfigError(f"clip_norm is {self.clip_norm:g}; it is above 0, or left out")
+
+
+def make_optimizer(encoder: DualEncoder, names: Sequence[str], config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over the parameters of these names; a group keeps its highest rate as "peak_lr"."""
+    parameters = dict(encoder.named_parameters())
+    depths = _depths(encoder)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name in names:
+        tower = {"visual": config.visual_lr, "text": config.text_lr}.get(name.partition(".")[0], 1.0)
+        peak = config.lr * tower * config.layer_decay ** depths.get(name, 0)
+        decay = config.weight_decay if parameters[name].ndim > 1 else 0.0
+        groups.setdefault((peak, decay), []).append(parameters[name])
+    return torch.optim.AdamW(
+        [
+            {"params": members, "lr": peak, "peak_lr": peak, "weight_decay": decay}
+            for (peak, decay), members in groups.items()
+        ],
+        betas=config.betas,
+        eps=config.eps,
+    )
+
+
+def set_rate(optimizer: torch.optim.Optimizer, *, step: int, steps: int, config: OptimConfig) -> float:
+    """The highest rate of any group in this step, 0..steps-1, after setting each group's."""
+    factor = rate_factor(step=step, steps=steps, config=config)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+    return max(float(group["lr"]) for group in optimizer.param_groups)
+
+
+def rate_factor(*, step: int, steps: int, config: OptimConfig) -> float:
+    """What the highest rate is multiplied with in this step: a line up, then half a cosine down to `final_lr`."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    return config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _depths(encoder: DualEncoder) -> dict[str, int]:
+    """How many layers each tower parameter lies below its tower's head: 1 for the last layer, most for the stem."""
+    depths: dict[str, int] = {}
+    for side, tower in (("visual", encoder.visual), ("text", encoder.text)):
+        stacks = [(n, m) for n, m in tower.named_modules() if isinstance(m, (nn.ModuleList, nn.Sequential))]
+        if not stacks:
+            continue
+        stack, layers = max(stacks, key=lambda named: len(named[1]))
+        met = False
+        for name, _ in tower.named_parameters():
+            inside = name.startswith(f"{stack}.")
+            met = met or inside
+            if inside:
+                depth = len(layers) - int(name[len(stack) + 1 :].partition(".")[0])
+            else:
+                # A projection may be declared before the layers that it follows.
+                depth = 0 if met or "proj" in name else len(layers) + 1
+            depths[f"{side}.{name}"] = depth
+    return depths

@@ -1,0 +1,68 @@
+"""What a step came to, as the log keeps it and a progress bar shows it."""
+
+import resource
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a step came to.
+
+    step            steps done, this one counted
+    rate            the highest learning rate
+    seconds         that it took, `waited_seconds` of them for data
+    memory_bytes    the most that was in use so far
+    figures         of the sets that were judged after it, if any
+    best            whether these are the best so far
+    saved           whether the run can be resumed from here
+    """
+
+    step: int
+    loss: float
+    scale: float
+    rate: float
+    gradient_norm: float
+    rows: int
+    seconds: float
+    waited_seconds: float
+    memory_bytes: int
+    figures: dict[str, float] = field(default_factory=dict)
+    best: bool = False
+    saved: bool = False
+
+    def line(self) -> dict[str, Any]:
+        """What the log keeps of it."""
+        return {
+            "step": self.step,
+            "loss": self.loss,
+            "scale": self.scale,
+            "rate": self.rate,
+            "gradient_norm": self.gradient_norm,
+            "samples_per_second": self.rows / self.seconds,
+            "waited": self.waited_seconds / self.seconds,
+            "memory_gb": self.memory_bytes / 1e9,
+            **self.figures,
+        }
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that was in use so far: the device's, or the process's own on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def memory_bytes(device: torch.device) -> int:
+    """What is in use now: of the device, or by the process on a CPU (where only its peak is known, that)."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        return peak_memory_bytes(device)
+    return int(status.read_text().split()[1]) * resource.getpagesize()

@@ -1,0 +1,146 @@
+"""A run as one file: weights, the optimiser's memory, the mean of the weights, and where the run stands.
+
+The file is written beside, forced to disk and renamed, so that a kill at any moment leaves the one before or the one
+after. Nothing in it is a pickle: tensors, and a line of JSON. Random numbers need no saving, because all of them follow
+from the seed, the step and the place at which they are drawn.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clipact.config import parse
+from clipact.dual_encoder import DualEncoder
+from clipact.errors import TrainingError, UsageError
+from clipact.training.average import WeightAverage, moving_tensors
+
+FORMAT = 1
+_MAY_CHANGE = ("data.workers", "data.broken_limit", "train.save_minutes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands.
+
+    step         steps done
+    recipe       the recipe's table: a run is not resumed under another
+    kept_chunks  by the step from which it holds, how many chunks' graphs each encoder keeps: measured once, because
+                 rounding hangs on it
+    best         the best figure so far, and the step that it belongs to
+    broken       files that could not be read, with their causes
+    """
+
+    step: int = 0
+    recipe: dict[str, Any] = field(default_factory=dict)
+    kept_chunks: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    best: float | None = None
+    best_step: int = 0
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+class RunState:
+    """Everything that a step changes, to be saved and brought back; `names` are the parameters that ever learn."""
+
+    def __init__(
+        self,
+        encoder: DualEncoder,
+        optimizer: torch.optim.AdamW,
+        names: tuple[str, ...],
+        *,
+        average: WeightAverage | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        self.encoder, self.optimizer, self.names = encoder, optimizer, names
+        self.average, self.scaler = average, scaler
+
+    def save(self, path: Path, progress: Progress) -> None:
+        """Write the file at `path`; TrainingError when the disk refuses."""
+        facts = {"format": FORMAT, "progress": dataclasses.asdict(progress)}
+        if self.scaler is not None:
+            facts["scaler"] = self.scaler.state_dict()
+        tensors = {name: tensor.detach().contiguous() for name, tensor in self._tensors().items()}
+        part = path.with_name(f".{path.name}.part")
+        try:
+            save_file(tensors, part, metadata={"clipact": json.dumps(facts)})
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink()
+            raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
+
+    def load(self, path: Path) -> Progress:
+        """Bring back what `save` wrote; TrainingError when it is not there, damaged, or of another model."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads((file.metadata() or {})["clipact"])
+                saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if facts["format"] != FORMAT:
+                raise TrainingError(f"{path}: format is {facts['format']!r}; this version of clipact reads {FORMAT}")
+            progress = parse(Progress, facts["progress"])
+        except FileNotFoundError:
+            raise TrainingError(f"{path} is not there: nothing to resume; leave out --resume to begin") from None
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise TrainingError(f"{path} is no state of a clipact run, or is damaged: {error}") from error
+        self._fill(saved, path)
+        if self.scaler is not None:
+            self.scaler.load_state_dict(facts["scaler"])
+        return progress
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"model.{name}": tensor for name, tensor in moving_tensors(self.encoder, self.names).items()}
+        parameters = dict(self.encoder.named_parameters())
+        for name in self.names:
+            memory: Mapping[str, Tensor] = self.optimizer.state.get(parameters[name], {})
+            tensors |= {f"optimizer.{name}.{kind}": tensor for kind, tensor in memory.items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
+        return tensors
+
+    @torch.no_grad()
+    def _fill(self, saved: Mapping[str, Tensor], path: Path) -> None:
+        here = self._tensors()
+        expected = {name for name in here if not name.startswith("optimizer.")}
+        if expected != {name for name in saved if not name.startswith("optimizer.")}:
+            raise TrainingError(f"{path} is of another model: its tensors have other names")
+        for name in expected:
+            here[name].copy_(saved[name])
+        parameters = dict(self.encoder.named_parameters())
+        for name in self.names:
+            kinds = {
+                key.rpartition(".")[2]: tensor
+                for key, tensor in saved.items()
+                if key.rpartition(".")[0] == f"optimizer.{name}"
+            }
+            if kinds:
+                device = parameters[name].device
+                self.optimizer.state[parameters[name]] = {
+                    kind: tensor if kind == "step" else tensor.to(device) for kind, tensor in kinds.items()
+                }
+
+
+def refuse_changes(then: dict[str, Any], now: dict[str, Any]) -> None:
+    """UsageError when a run would go on under another recipe."""
+    before, after = _flat(then), _flat(now)
+    changed = [key for key in before | after if before.get(key) != after.get(key) and key not in _MAY_CHANGE]
+    if changed:
+        said = ", ".join(f"{key} is {after.get(key)!r} and was {before.get(key)!r}" for key in changed)
+        raise UsageError(f"a run goes on with its own recipe, but {said}; take --set to put it back, or another --out")
+
+
+def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return flat

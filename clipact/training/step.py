@@ -1,0 +1,103 @@
+"""One step: batches in, weights a little better, and what it came to."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from clipact.data.loader import Batch
+from clipact.data.order import seed_from
+from clipact.dual_encoder import DualEncoder
+from clipact.errors import TrainingError
+from clipact.losses import LOSSES, bound_log_scale
+from clipact.training.chunks import Encoder, Pieces
+from clipact.training.gradcache import cached_step
+from clipact.training.recipe import TrainConfig
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The mean loss over a step's batches, the gradient's norm before it was cut, and the rows that were seen."""
+
+    loss: float
+    gradient_norm: float
+    rows: int
+
+
+def take_step(
+    encoder: DualEncoder,
+    encoders: Sequence[Encoder],
+    batches: Sequence[Batch],
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    *,
+    seed: int,
+    retain: Sequence[int] | int = 0,
+    scaler: torch.amp.GradScaler | None = None,
+    clip_norm: float | None = None,
+) -> Outcome:
+    """Take the gradient of the mean of the batches' losses, and one step of the optimiser along it.
+
+    All random numbers follow from `seed`: a new one each step.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss = 0.0
+    for number, batch in enumerate(batches):
+        value = cached_step(
+            encoders,
+            inputs_of(batch),
+            loss_fn=loss_of(encoder, batch, config, share=1 / len(batches)),
+            chunk_size=config.chunk,
+            seed=seed_from(seed, number),
+            retain=retain,
+            autocast=PRECISIONS[config.precision],
+            scaler=scaler,
+        )
+        loss += value.item()
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    learning = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = nn.utils.clip_grad_norm_(learning, float("inf") if clip_norm is None else clip_norm).item()
+    if not math.isfinite(loss) or (scaler is None and not math.isfinite(norm)):
+        raise TrainingError(
+            f"the loss is {loss} and the gradient's norm {norm:g}: this step was not taken; lower optim.lr, "
+            "set optim.clip_norm, or look at the data"
+        )
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+    bound_log_scale(encoder.log_scale)
+    return Outcome(loss=loss, gradient_norm=norm, rows=sum(map(len, batches)))
+
+
+def inputs_of(batch: Batch) -> tuple[Pieces, tuple[str, ...]]:
+    """What the two encoders are given."""
+    return Pieces(batch.visual), batch.sentences
+
+
+def loss_of(
+    encoder: DualEncoder, batch: Batch, config: TrainConfig, *, share: float = 1.0
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of a batch as a function of both sides' embeddings, times `share`."""
+    device = encoder.log_scale.device
+    ids = [vector.to(device) for vector in (batch.visual_ids, batch.text_ids, batch.label_ids)]
+    tile = config.loss_tile if len(batch) > config.loss_tile else None
+
+    def loss(visual: Tensor, text: Tensor) -> Tensor:
+        return share * LOSSES[config.loss](
+            visual,
+            text,
+            scale=encoder.scale,
+            bias=encoder.bias,
+            ids=ids,
+            label_smoothing=config.label_smoothing,
+            tile=tile,
+        )
+
+    return loss

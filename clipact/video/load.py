@@ -1,0 +1,234 @@
+"""The door of the video room: a source and what is wanted of it in, Clips out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from clipact.clip_spec import ClipSpec
+from clipact.errors import UsageError, VideoError
+from clipact.video.augment import Augment, DrawnAugment
+from clipact.video.clip import Clip
+from clipact.video.decode import DECODERS, check_decoder
+from clipact.video.decode_counted import CountedVideo
+from clipact.video.media import Media
+from clipact.video.packets import FramesDifferError
+from clipact.video.sampling import sample
+from clipact.video.source import Source, open_source
+from clipact.video.timeline import Timeline
+from clipact.video.transforms import fit_frame
+from clipact.video.video import Video
+
+Short = Literal["repeat", "error"]
+Fit = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is asked of a video; the fields are told where `load_clip` takes them."""
+
+    spec: ClipSpec
+    resized: bool = True
+    clips: int = 1
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    short: Short = "repeat"
+    generator: np.random.Generator | None = None
+    augment: Augment | None = None
+    crops: int = 1
+    decoder: str = "pyav"
+
+
+def load_clip(
+    source: Source,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    *,
+    spec: ClipSpec | None = None,
+    frames: int | None = None,
+    short: Short = "repeat",
+    generator: np.random.Generator | None = None,
+    augment: Augment | None = None,
+    decoder: str = "pyav",
+    time_limit_seconds: float | None = None,
+) -> Clip:
+    """One clip: the frames that `spec` samples between two times, at its size.
+
+    source              a file, a folder of numbered pictures, an address, "-", bytes, a file object or an array
+    start, end          seconds, counted from the first frame
+    spec                None: 8 frames from the middles of equal segments, at their own size
+    frames              overrules the number in the spec
+    short               fewer frames than wanted repeat and are noted, or ("error") are a VideoError
+    generator           takes a random frame of each segment; an `augment` draws from it
+    time_limit_seconds  decodes in a process of its own, which is ended when the time is up
+
+    VideoError, with path and cause, when the frames cannot be had.
+    """
+    wanted = Wanted(
+        spec=(spec or ClipSpec()).with_frames(frames),
+        resized=spec is not None,
+        start_seconds=start_seconds,
+        end_seconds=end_seconds,
+        short=short,
+        generator=generator,
+        augment=augment,
+        decoder=decoder,
+    )
+    return load_wanted(source, wanted, time_limit_seconds=time_limit_seconds)[0]
+
+
+def load_clips(
+    source: Source,
+    spec: ClipSpec,
+    *,
+    clips: int = 1,
+    crops: int = 1,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    short: Short = "repeat",
+    generator: np.random.Generator | None = None,
+    augment: Augment | None = None,
+    decoder: str = "pyav",
+    time_limit_seconds: float | None = None,
+) -> tuple[Clip, ...]:
+    """`clips` clips of one video, sampled between two times as `clipact.video.sampling.sample` says.
+
+    With crops=3 each is there three times: the left or top, the centre and the right or bottom of its frames. All
+    of them are decoded in one pass. The rest as for `load_clip`.
+    """
+    if clips < 1:
+        raise UsageError(f"clips is {clips}; a video gives at least 1")
+    if crops not in (1, 3):
+        raise UsageError(f"crops is {crops}; 1 (the centre) or 3 (start, centre and end of the longer side)")
+    wanted = Wanted(
+        spec=spec,
+        clips=clips,
+        crops=crops,
+        start_seconds=start_seconds,
+        end_seconds=end_seconds,
+        short=short,
+        generator=generator,
+        augment=augment,
+        decoder=decoder,
+    )
+    return load_wanted(source, wanted, time_limit_seconds=time_limit_seconds)
+
+
+def load_wanted(source: Source, wanted: Wanted, *, time_limit_seconds: float | None = None) -> tuple[Clip, ...]:
+    """The clips that are wanted of the source; as `load_clip` says."""
+    check_decoder(wanted.decoder)
+    if time_limit_seconds is not None:
+        from clipact.video.isolate import load_isolated
+
+        return load_isolated(source, wanted, time_limit_seconds=time_limit_seconds)
+    with closing(open_source(source, end_seconds=wanted.end_seconds)) as opened:
+        if isinstance(opened, Video):
+            return _read(opened, wanted)
+        for video, note in _attempts(opened, wanted.decoder):
+            try:
+                clips = _read(video, wanted)
+            except FramesDifferError:
+                opened.rewind()
+            else:
+                return tuple(replace(clip, notes=clip.notes + note) for clip in clips)
+    raise AssertionError("the last attempt gives frames or raises")
+
+
+def _attempts(media: Media, decoder: str) -> Iterator[tuple[Video, tuple[str, ...]]]:
+    """The ways to decode it, best first, each with what its use must be noted with."""
+    yield DECODERS[decoder](media), ()
+    if decoder != "pyav":
+        yield DECODERS["pyav"](media), (f"{decoder} did not give the frames that the packets announce: pyav did",)
+    yield CountedVideo(media), () if decoder == "pyav" else (f"its time stamps do not hold, which {decoder} needs",)
+
+
+def _read(video: Video, wanted: Wanted) -> tuple[Clip, ...]:
+    timeline = video.timeline()
+    chosen = _sampled(timeline, wanted, name=video.name)
+    notes = [_repeats(numbers, wanted.short, name=video.name) for numbers in chosen]
+    views = [(numbers, fit) for numbers in chosen for fit in _fits(wanted)]
+    frames = _decoded(video, timeline, views)
+    damaged = set(video.damaged())
+    return tuple(
+        Clip(
+            frames=array,
+            stamps=timeline.stamps(numbers),
+            source=video.name,
+            decoder=video.decoder,
+            duration_seconds=timeline.duration_seconds or None,
+            notes=timeline.notes + notes[i // wanted.crops] + _damage(numbers, damaged),
+        )
+        for i, (array, (numbers, _)) in enumerate(zip(frames, views, strict=True))
+    )
+
+
+def _fits(wanted: Wanted) -> list[Fit]:
+    """What each frame of a clip goes through: one for each crop, drawn anew for each clip when it is random."""
+    if wanted.augment is not None:
+        if wanted.generator is None:
+            raise UsageError("an augment is random; give the generator that it draws from")
+        return [DrawnAugment(wanted.augment, wanted.spec, generator=wanted.generator) for _ in range(wanted.crops)]
+    if not wanted.resized:
+        return [lambda frame: frame]
+    if wanted.crops == 1:
+        return [partial(fit_frame, spec=wanted.spec)]
+    return [partial(fit_frame, spec=wanted.spec, keep=keep) for keep in ("start", "centre", "end")]
+
+
+def _sampled(timeline: Timeline, wanted: Wanted, *, name: str) -> list[list[int]]:
+    """The frame numbers of each clip, in the whole video."""
+    allowed = timeline.within(wanted.start_seconds, wanted.end_seconds, name=name)
+    seconds = timeline.seconds[allowed.start : allowed.stop]
+    end = min(wanted.end_seconds or timeline.duration_seconds, timeline.duration_seconds)
+    chosen = sample(
+        wanted.spec,
+        seconds,
+        duration_seconds=max(end - float(seconds[0]), 0.0),
+        clips=wanted.clips,
+        generator=wanted.generator,
+    )
+    return [[allowed[i] for i in numbers] for numbers in chosen]
+
+
+def _decoded(video: Video, timeline: Timeline, views: Sequence[tuple[list[int], Fit]]) -> list[np.ndarray]:
+    """The frames of each view, every one put in its places as soon as it is decoded and resized."""
+    arrays: list[np.ndarray | None] = [None] * len(views)
+    for index, picture in video.decode(timeline, sorted({i for numbers, _ in views for i in numbers})):
+        for at, (numbers, fit) in enumerate(views):
+            if index not in numbers:
+                continue
+            fitted = fit(picture)
+            array = arrays[at]
+            if array is None:
+                array = arrays[at] = np.empty((len(numbers), *fitted.shape), np.uint8)
+            if fitted.shape != array.shape[1:]:
+                raise VideoError(video.name, _size_change(array.shape[1:], fitted.shape))
+            array[[place for place, number in enumerate(numbers) if number == index]] = fitted
+    whole = [array for array in arrays if array is not None]
+    assert len(whole) == len(views), "a decoder left a frame out"
+    return whole
+
+
+def _size_change(before: Sequence[int], after: Sequence[int]) -> str:
+    return (
+        f"its frames change size, from {before[1]} x {before[0]} to {after[1]} x {after[0]}; "
+        "give a spec, so that all come out alike"
+    )
+
+
+def _repeats(numbers: Sequence[int], short: Short, *, name: str) -> tuple[str, ...]:
+    distinct = len(set(numbers))
+    if distinct == len(numbers):
+        return ()
+    said = f"{len(numbers)} frames asked for, {distinct} there"
+    if short == "error":
+        raise VideoError(name, f"{said}; ask for fewer, or let them repeat")
+    return (f"{said}: some repeat",)
+
+
+def _damage(numbers: Sequence[int], damaged: set[int]) -> tuple[str, ...]:
+    hurt = len(damaged.intersection(numbers))
+    return (f"{hurt} of {len(set(numbers))} frames are damaged",) if hurt else ()

@@ -1,0 +1,150 @@
+"""An open file and its video stream, through PyAV: what every decoder here reads from.
+
+FFmpeg's own refusals and crashes of format become VideoErrors with a cause that a reader understands. Opening
+costs 3 ms; it is what `rewind` does, because no seek to the start is right for every format.
+"""
+
+import io
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from clipact.errors import VideoError
+
+# 8K video and a little more. A header may claim 16384 x 16384 in 40 bytes: three such frames fill a gigabyte.
+MAX_PIXELS = 8192 * 4352
+TOO_LARGE = f"more than {MAX_PIXELS / 1e6:.1f} megapixels are not decoded; make it smaller with FFmpeg's scale filter"
+
+# FFmpeg "plays" text files as terminal art; nobody means that.
+_TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf", "lrc"}
+
+_FORMATS_WITH_DURATION = {"mov", "matroska", "flv", "avi"}
+
+
+class Media:
+    """One video stream, open for reading; to be closed.
+
+    place    a path, an address, or a file object that can seek
+    name     what messages call it
+    timeout  seconds that opening, and each read, may wait: for addresses; None for files
+    broken   why reading stopped before the end; empty while it did not
+    """
+
+    def __init__(
+        self, place: str | io.IOBase, *, name: str, timeout: float | None = None, options: dict[str, str] | None = None
+    ) -> None:
+        self.place = place
+        self.name = name
+        self.broken = ""
+        self._timeout = timeout
+        self._options = {"max_pixels": str(MAX_PIXELS), **(options or {})}
+        self._open()
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._container.close()
+
+    def rewind(self) -> None:
+        """Stand before the first packet again."""
+        self.close()
+        self._open()
+
+    def seek(self, tick: int) -> None:
+        """Stand at or before `tick`, a decoding time; how far before is the format's affair."""
+        try:
+            self._container.seek(tick, stream=self.stream)
+        except av.error.FFmpegError:
+            self.rewind()  # neither a pipe nor every server can jump
+
+    def packets(self) -> Iterator[av.Packet]:
+        """The packets of the stream from here on, in the order of decoding, without empty ones.
+
+        What demux ends with is empty, and so is what an AVI calls a frame that was dropped. A file that breaks off
+        ends there; `broken` then says why.
+        """
+        while True:
+            try:
+                yield from (packet for packet in self._container.demux(self.stream) if packet.size)
+            except IndexError:
+                # A spoilt MPEG-TS may start a new stream half way, which PyAV does not know: its packet is not ours.
+                continue
+            except av.error.FFmpegError as error:
+                self.broken = self._because(error)
+            return
+
+    @property
+    def context(self) -> Any:
+        """The decoder of the stream (av.VideoCodecContext)."""
+        return self.stream.codec_context
+
+    @property
+    def promised_seconds(self) -> float | None:
+        """How long the header says that the video lasts; None where FFmpeg only guesses from sizes."""
+        if self.format.split(",")[0] not in _FORMATS_WITH_DURATION:
+            return None
+        if self.stream.duration:
+            return float(self.stream.duration * self.time_base)
+        return self._container.duration / av.time_base if self._container.duration else None
+
+    @property
+    def format(self) -> str:
+        """The container format, as FFmpeg names it: "mov,mp4,m4a,3gp,3g2,mj2", "avi"."""
+        return str(self._container.format.name)
+
+    @property
+    def time_base(self) -> Fraction:
+        """Seconds a tick."""
+        base = self.stream.time_base
+        if not base or base <= 0:
+            raise self.error("its time base is zero, so that no frame has a time")
+        return Fraction(base)
+
+    def error(self, cause: str | Exception) -> VideoError:
+        """The VideoError for this file; FFmpeg's words are put into ours."""
+        return VideoError(self.name, cause if isinstance(cause, str) else self._because(cause))
+
+    def _open(self) -> None:
+        self._began = time.monotonic()
+        if not isinstance(self.place, str):
+            self.place.seek(0)
+        try:
+            # Real files carry metadata that is not UTF-8 (HMDB51 has some), which is no reason to refuse their frames.
+            self._container = av.open(
+                self.place, "r", metadata_errors="ignore", timeout=self._timeout, options=self._options
+            )
+        except (av.error.FFmpegError, ValueError) as error:
+            raise self.error(error) from error
+        try:
+            self.stream = self._video_stream()
+        except VideoError:
+            self.close()
+            raise
+        self.stream.thread_type = "AUTO"
+
+    def _video_stream(self) -> Any:
+        if self.format in _TEXT_FORMATS:
+            raise self.error("it is a text file, not a video")
+        # A cover picture in a music file is a video stream by name only.
+        cover = av.stream.Disposition.attached_pic
+        streams = [s for s in self._container.streams.video if not s.disposition & cover]
+        if not streams:
+            kinds = sorted({s.type for s in self._container.streams}) or ["no stream at all"]
+            raise self.error(f"it has no video stream, only {', '.join(kinds)}")
+        stream = streams[0]
+        context = stream.codec_context
+        if context is None:
+            raise self.error("FFmpeg has no decoder for its codec")
+        if context.width * context.height > MAX_PIXELS:
+            raise self.error(f"its frames are {context.width} x {context.height}; {TOO_LARGE}")
+        return stream
+
+    def _because(self, error: Exception) -> str:
+        # A read that was broken off reaches us as any error, by protocol.
+        if self._timeout is not None and time.monotonic() - self._began >= self._timeout:
+            return f"nothing came within {self._timeout:g} seconds"
+        if isinstance(error, av.error.InvalidDataError):
+            return "it is not a video that FFmpeg knows, or its index is missing: cut short, or still being written?"
+        return str(getattr(error, "strerror", None) or error)

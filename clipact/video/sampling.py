@@ -1,0 +1,130 @@
+"""Which frames of a video make a clip: arithmetic on frame numbers, and nothing else.
+
+Each way of sampling returns one list of numbers a clip: as many as asked, sorted, each in 0..available-1.
+When a video has fewer frames than asked, frames repeat, spread evenly, so that motion is slowed down and never
+frozen at the end; `load` says so in the ledger, or refuses, as its caller chose.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float
+
+from clipact.clip_spec import ClipSpec
+
+
+def uniform(available: int, frames: int) -> list[int]:
+    """Evenly spread frame numbers from the first frame to the last, both included (PE, arXiv 2504.13181).
+
+    NumPy's linspace with the fractions cut off. One frame alone is the first.
+    """
+    return _whole(np.linspace(0, available - 1, frames))
+
+
+def middles(available: int, frames: int) -> list[int]:
+    """The middle of each of `frames` equal segments (TSN, arXiv 1608.00859, as InternVideo2 rounds it).
+
+    Borders are cut to whole frames; of two middle frames the earlier is taken. Where there are fewer frames than
+    segments InternVideo2 repeats the last one; here they repeat evenly.
+    """
+    if available < frames:
+        return [(2 * i + 1) * available // (2 * frames) for i in range(frames)]
+    return [(low + high - 1) // 2 for low, high in pairwise(_whole(np.linspace(0, available, frames + 1)))]
+
+
+def random_in_segments(available: int, frames: int, *, generator: np.random.Generator) -> list[int]:
+    """A random frame of each of `frames` equal segments, for training (TSN, arXiv 1608.00859)."""
+    if available < frames:
+        return sorted(generator.integers(available, size=frames).tolist())
+    borders = _whole(np.linspace(0, available, frames + 1))
+    return [int(generator.integers(low, high)) for low, high in pairwise(borders)]
+
+
+def strided(available: int, frames: int, stride: int, *, clip: int = 0, clips: int = 1) -> list[int]:
+    """The frames of window `clip` of `clips`, each `frames` x `stride` long, `stride` frames from each other.
+
+    As SlowFast and Open-VCLIP sample: the window's first and last frame are included, so that neighbours are
+    (frames x stride - 1) / (frames - 1) apart; `clips` windows start at equal steps from 0; a video shorter than a
+    window repeats its last frame. Deviations: one window alone is centred, theirs begins at 0; the stride counts
+    frames of this video, theirs frames at 30 a second.
+    """
+    start = _window_start(float(available - frames * stride), clip, clips)
+    if clips == 1:
+        start = math.floor(start)
+    window = np.linspace(start, start + frames * stride - 1, frames)
+    return _whole(np.clip(window, 0, available - 1))
+
+
+def at_fps(
+    seconds: Float[np.ndarray, " available"],
+    frames: int,
+    rate_fps: float,
+    *,
+    duration_seconds: float,
+    clip: int = 0,
+    clips: int = 1,
+) -> list[int]:
+    """The frames on show at `rate_fps` moments a second, in window `clip` of `clips`, whatever the video's own rate.
+
+    `seconds` says when each frame appears, rising. A window lasts frames / rate_fps seconds and is placed as in
+    `strided`; each moment is the middle of its share. Time stamps decide, so a variable frame rate is no matter.
+    """
+    start = seconds[0] + _window_start(duration_seconds - frames / rate_fps, clip, clips)
+    moments = start + (np.arange(frames) + 0.5) / rate_fps
+    return _whole(np.clip(np.searchsorted(seconds, moments, side="right") - 1, 0, len(seconds) - 1))
+
+
+def spans(available: int, clips: int) -> list[range]:
+    """The frame numbers cut into `clips` equal, adjoining spans, each of one frame at least.
+
+    With fewer frames than clips, neighbours share a frame.
+    """
+    lows = [min(i * available // clips, available - 1) for i in range(clips)]
+    highs = [(i + 1) * available // clips for i in range(clips)]
+    return [range(low, max(low + 1, high)) for low, high in zip(lows, highs, strict=True)]
+
+
+def sample(
+    spec: ClipSpec,
+    seconds: Float[np.ndarray, " available"],
+    *,
+    duration_seconds: float,
+    clips: int = 1,
+    generator: np.random.Generator | None = None,
+) -> list[list[int]]:
+    """The frame numbers of each clip, as `spec.sampling` says.
+
+    "uniform" and "middles" sample each of `clips` equal spans; "strided" and "fps" place windows over the whole.
+    With a generator a random frame is taken from each segment, whatever the spec says: that is how training samples.
+    """
+    available = len(seconds)
+    if generator is not None:
+        return _each_span(available, clips, lambda n: random_in_segments(n, spec.frames, generator=generator))
+    match spec.sampling:
+        case "uniform":
+            return _each_span(available, clips, lambda n: uniform(n, spec.frames))
+        case "middles":
+            return _each_span(available, clips, lambda n: middles(n, spec.frames))
+        case "strided":
+            return [strided(available, spec.frames, spec.stride, clip=i, clips=clips) for i in range(clips)]
+        case "fps":
+            return [
+                at_fps(seconds, spec.frames, spec.rate_fps, duration_seconds=duration_seconds, clip=i, clips=clips)
+                for i in range(clips)
+            ]
+
+
+def _each_span(available: int, clips: int, choose: Callable[[int], Sequence[int]]) -> list[list[int]]:
+    return [[span[i] for i in choose(len(span))] for span in spans(available, clips)]
+
+
+def _window_start(slack: float, clip: int, clips: int) -> float:
+    """Where a window begins when `slack` is left beside it (below zero: the video is shorter than the window)."""
+    slack = max(slack, 0)
+    return slack / 2 if clips == 1 else slack * clip / clips
+
+
+def _whole(numbers: np.ndarray) -> list[int]:
+    return [int(number) for number in numbers]

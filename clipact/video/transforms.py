@@ -1,0 +1,86 @@
+"""What happens to a decoded frame before it is normalised: resize, then crop or pad, all on uint8.
+
+Each step is the one that open_clip's preprocessing takes with the same picture (Pillow's resampling with
+antialiasing, the same rounding of sizes and offsets), so that the tensor comes out bit for bit equal. It is done
+right after decoding, frame by frame: frames of full size never pile up.
+"""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from clipact.clip_spec import ClipSpec
+
+_RESAMPLING = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+
+def fit_frame(
+    frame: UInt8[np.ndarray, "h w c"], spec: ClipSpec, *, keep: Literal["start", "centre", "end"] = "centre"
+) -> UInt8[np.ndarray, "h2 w2 c"]:
+    """The frame at `spec.size`, resized as `spec.resize` says.
+
+    `keep` is the part of the longer side that a crop keeps: its left or top, its centre, its right or bottom. The
+    three together are the three crops that video models are tested with (SlowFast, arXiv 1812.03982).
+    """
+    height, width = resized_size(frame.shape[0], frame.shape[1], spec)
+    picture = Image.fromarray(frame)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), _resampling(spec))
+    fill = spec.fill if spec.resize == "longest" else 0
+    return np.asarray(crop_or_pad(picture, spec.size, keep=keep, fill=fill))
+
+
+def resized_size(height: int, width: int, spec: ClipSpec) -> tuple[int, int]:
+    """Height and width after the resize and before the crop or the padding.
+
+    Square targets cut off fractions, others round: open_clip uses torchvision's Resize for the first and its own
+    ResizeKeepRatio for the second.
+    """
+    target_height, target_width = spec.size
+    if spec.resize == "squash":
+        return spec.size
+    if spec.resize == "shortest" and target_height == target_width:
+        if width <= height:
+            return max(1, int(target_width * height / width)), target_width
+        return target_height, max(1, int(target_height * width / height))
+    ratios = (height / target_height, width / target_width)
+    ratio = max(ratios) if spec.resize == "longest" else min(ratios)
+    return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+
+def crop_or_pad(
+    picture: Image.Image, size: tuple[int, int], *, keep: Literal["start", "centre", "end"] = "centre", fill: int = 0
+) -> Image.Image:
+    """The picture at exactly `size` (height, width), cut, and with `fill` around it where it is too small.
+
+    An odd remainder goes to the right and the bottom when padding; a half offset rounds to even when cropping.
+    """
+    height, width = size
+    left = _offset(picture.width, width, keep)
+    top = _offset(picture.height, height, keep)
+    if (left, top) == (0, 0) and picture.size == (width, height):
+        return picture
+    if left >= 0 and top >= 0:
+        return picture.crop((left, top, left + width, top + height))
+    canvas = Image.new("RGB", (width, height), (fill, fill, fill))
+    canvas.paste(picture, (-left, -top))
+    return canvas
+
+
+def _offset(seen: int, wanted: int, keep: str) -> int:
+    """Where the crop begins; negative when the picture begins that much inside the padding."""
+    if seen < wanted:
+        return -((wanted - seen) // 2)
+    return {"start": 0, "centre": round((seen - wanted) / 2), "end": seen - wanted}[keep]
+
+
+def _resampling(spec: ClipSpec) -> Image.Resampling:
+    # open_clip's ResizeKeepRatio is made without the interpolation for a target that is not square.
+    keeps_ratio = spec.resize == "shortest" and spec.size[0] != spec.size[1]
+    return _RESAMPLING["bicubic" if keeps_ratio and spec.interpolation == "bilinear" else spec.interpolation]

@@ -1,0 +1,104 @@
+"""A name becomes a loaded model.
+
+    mini                           the embedded one
+    PATH                           a clipact model's folder
+    open_clip:ARCH/TAG             ViT-B-32/openai, fetched from a hub the first time
+    open_clip:ARCH@FILE            an architecture with weights from a file
+    open_clip:hf-hub:ORG/NAME      an open_clip repository on a hub
+    open_clip:local-dir:FOLDER     a folder with the same files
+
+An open_clip model sees a clip frame by frame; the mean of its frames' features is the clip's. Nothing is fetched for
+a name of the first two kinds, ARCH@FILE or a folder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from clipact import checkpoint
+from clipact.dual_encoder import DualEncoder
+from clipact.errors import ModelError, UsageError, choices
+from clipact.model_config import checkpoint_folder, read_config, weights_hash
+from clipact.towers import open_clip_source
+from clipact.towers.frames import FramesTower
+from clipact.towers.from_open_clip import load_parts
+
+KINDS = (
+    "mini",
+    "FOLDER",
+    "open_clip:ViT-B-32/openai",
+    "open_clip:ARCH@FILE",
+    "open_clip:hf-hub:ORG/NAME",
+    "open_clip:local-dir:FOLDER",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model ready for use.
+
+    name        as the user named it
+    encoder     in evaluation mode, on its device
+    key         a sha256 of the weights and of what decides how they are used: a text cache is keyed by it
+    trained_on  data sets whose samples shaped the weights, () when unknown
+    """
+
+    name: str
+    encoder: DualEncoder
+    key: str
+    trained_on: tuple[str, ...]
+
+
+def load(name: str, *, device: str = "auto", defer_text: bool = False) -> Model:
+    """The model of that name (see above) on a device (see `pick_device`).
+
+    With `defer_text` nothing is done for sentences before the first one: a folder's text weights stay on disk, and
+    an open_clip model's tokenizer is not made (its text network is in memory, though it never runs).
+    UsageError for a name that means nothing, ModelError for files that hold no model, DownloadError for a hub.
+    """
+    place = pick_device(device)
+    family, _, rest = name.partition(":")
+    if family == "open_clip" and rest:
+        model = _load_open_clip(name, rest, defer_text=defer_text)
+    elif name and (folder := checkpoint_folder(name)) is not None:
+        model = _load_folder(name, folder, defer_text=defer_text)
+    else:
+        raise UsageError(f"no model is called {name!r} and no such folder exists; {choices(name, KINDS)}")
+    model.encoder.to(place)
+    return model
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; for "auto" a GPU (cuda, else mps) when there is one. UsageError when it is absent."""
+    here = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if here:
+        here.insert(0, "cuda")
+    if torch.backends.mps.is_available():
+        here.append("mps")
+    here.append("cpu")
+    if name == "auto":
+        return torch.device(here[0])
+    if name not in here:
+        raise UsageError(f"this machine has no device {name!r}; {choices(name, ['auto', *here])}")
+    return torch.device(name)
+
+
+def _load_folder(name: str, folder: Path, *, defer_text: bool) -> Model:
+    if (folder / open_clip_source.CONFIG).is_file():
+        raise ModelError(f"{folder} is a folder of open_clip's: call it open_clip:local-dir:{folder}")
+    return Model(
+        name=name,
+        encoder=checkpoint.load(folder, defer_text=defer_text),
+        key=weights_hash(folder),
+        trained_on=read_config(folder).trained_on,
+    )
+
+
+def _load_open_clip(name: str, rest: str, *, defer_text: bool) -> Model:
+    source = open_clip_source.find_source(rest)
+    parts = load_parts(source)
+    if not defer_text:
+        parts.text.load_tokenizer()
+    encoder = DualEncoder(FramesTower(parts.image), parts.text, log_scale=parts.log_scale, bias=parts.bias)
+    return Model(name=name, encoder=encoder.eval(), key=source.key(), trained_on=source.trained_on)

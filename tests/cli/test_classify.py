@@ -1,0 +1,178 @@
+import json
+
+import pytest
+
+from clipact import ZeroShotClassifier
+
+LABELS = "drink,read,UseLaptop"
+
+
+def rows(done):
+    return [json.loads(line) for line in done.out.splitlines()]
+
+
+def test_one_json_line_a_video_with_the_agreed_keys(clipact, tiny, videos):
+    done = clipact("classify", videos / "a.mp4", videos / "b.mp4", "--labels", LABELS, "--model", tiny, "--json")
+    assert done.code == 0, done.err
+    first, second = rows(done)
+    assert list(first) == [
+        "video",
+        "model",
+        "prompts",
+        "duration_seconds",
+        "decoder",
+        "frames",
+        "predictions",
+        "notes",
+        "error",
+    ]
+    assert (first["video"], second["video"]) == (str(videos / "a.mp4"), str(videos / "b.mp4"))
+    assert first["duration_seconds"] == pytest.approx(2.0)
+    assert first["decoder"] == "pyav"
+    assert [f["index"] for f in first["frames"]] == [2, 7, 12, 17]
+    assert [f["seconds"] for f in first["frames"]] == pytest.approx([0.2, 0.7, 1.2, 1.7])
+    assert {p["label"] for p in first["predictions"]} == {"drink", "read", "UseLaptop"}
+    scores = [p["score"] for p in first["predictions"]]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1, abs=1e-5)
+    assert first["error"] is None
+
+
+def test_top_cuts_what_is_shown_and_not_what_is_counted(clipact, tiny, videos):
+    words = ("classify", videos / "a.mp4", "--labels", LABELS, "--model", tiny, "--json")
+    (whole,), (cut,) = rows(clipact(*words)), rows(clipact(*words, "--top", 1))
+    assert cut["predictions"] == whole["predictions"][:1]
+    assert cut["predictions"][0]["score"] < 1
+
+
+def test_the_command_and_the_library_say_the_same(clipact, tiny, videos):
+    (row,) = rows(clipact("classify", videos / "a.mp4", "--labels", LABELS, "--model", tiny, "--json"))
+    prediction = ZeroShotClassifier.load(str(tiny), labels=LABELS.split(",")).classify(videos / "a.mp4")
+    assert [(p["label"], p["score"]) for p in row["predictions"]] == [(e.label, e.score) for e in prediction.ranked]
+
+
+def test_folders_and_globs(clipact, tiny, videos):
+    found = rows(clipact("classify", videos, "--labels", LABELS, "--model", tiny, "--json"))
+    assert [row["video"] for row in found] == [str(videos / name) for name in ("a.mp4", "b.mp4", "more/c.mp4")]
+    found = rows(clipact("classify", f"{videos}/*.mp4", "--labels", LABELS, "--model", tiny, "--json"))
+    assert [row["video"] for row in found] == [str(videos / name) for name in ("a.mp4", "b.mp4")]
+
+
+def test_one_bad_file_among_many_is_reported_and_the_others_are_done(clipact, tiny, videos):
+    words = (videos / "a.mp4", videos / "notes.txt", videos / "gone.mp4", videos / "b.mp4")
+    done = clipact("classify", *words, "--labels", LABELS, "--model", tiny, "--json")
+    assert done.code == 1
+    good, text, gone, last = rows(done)
+    assert good["error"] is None
+    assert last["error"] is None
+    assert text["error"]["type"] == "VideoError"
+    assert str(videos / "notes.txt") in text["error"]["message"]
+    assert "no such file" in gone["error"]["message"]
+    assert text["predictions"] == []
+    assert "2 of 4 videos could not be read" in done.err
+
+
+def test_a_table_fits_the_terminal(clipact, tiny, videos, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    labels = "drink,read," + "a very long label that goes on and on " * 3
+    done = clipact("classify", videos / "a.mp4", "--labels", labels, "--model", tiny)
+    assert done.code == 0
+    assert "%" in done.out
+    assert max(map(len, done.out.splitlines())) <= 60
+    assert "█" in done.out or "▏" in done.out
+
+
+def test_mini_says_once_that_there_is_better(clipact, videos):
+    done = clipact("classify", videos / "a.mp4", videos / "b.mp4", "--labels", LABELS, "--model", "mini")
+    assert done.code == 0
+    assert done.err.count("larger models are more accurate") == 1
+    assert "open_clip:" in done.err
+
+
+def test_the_environment_names_the_model(clipact, tiny, videos, monkeypatch):
+    monkeypatch.setenv("CLIPACT_MODEL", str(tiny))
+    (row,) = rows(clipact("classify", videos / "a.mp4", "--labels", LABELS, "--json"))
+    assert row["model"] == str(tiny)
+
+
+def test_times_frames_and_clips(clipact, tiny, videos):
+    words = ("classify", videos / "a.mp4", "--labels", LABELS, "--model", tiny, "--json")
+    (row,) = rows(clipact(*words, "--from", 1, "--frames", 5))
+    assert len(row["frames"]) == 5
+    assert min(f["seconds"] for f in row["frames"]) >= 1
+    (row,) = rows(clipact(*words, "--clips", 3, "--frames", 2))
+    assert len(row["frames"]) == 6
+    done = clipact(*words, "--from", 9)
+    assert done.code == 1
+    assert "2.0" in rows(done)[0]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("drink,drink", "drink"),
+        ("", "label"),
+        (" , ", "label"),
+        ("@missing.txt", "missing.txt"),
+    ],
+)
+def test_labels_that_cannot_be_meant(clipact, tiny, videos, labels, said):
+    done = clipact("classify", videos / "a.mp4", "--labels", labels, "--model", tiny)
+    assert done.code == 2
+    assert done.out == ""
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+def test_one_label_alone_commas_and_unicode(clipact, tiny, videos, tmp_path):
+    words = ("classify", videos / "a.mp4", "--model", tiny, "--json", "--labels")
+    (row,) = rows(clipact(*words, "drink"))
+    assert row["predictions"] == [{"label": "drink", "score": 1.0}]
+    (row,) = rows(clipact(*words, '"put down, then leave",read'))
+    assert {p["label"] for p in row["predictions"]} == {"put down, then leave", "read"}
+    (tmp_path / "labels.txt").write_text("喝水\nlire un café\n", encoding="utf-8")
+    (row,) = rows(clipact(*words, f"@{tmp_path}/labels.txt"))
+    assert {p["label"] for p in row["predictions"]} == {"喝水", "lire un café"}
+
+
+def test_ten_thousand_labels(clipact, tiny, videos, tmp_path):
+    (tmp_path / "many.txt").write_text("\n".join(f"action number {i}" for i in range(10_000)))
+    words = ("classify", videos / "a.mp4", "--model", tiny, "--json", "--prompts", "bare")
+    (row,) = rows(clipact(*words, "--labels", f"@{tmp_path}/many.txt", "--top", 3))
+    assert len(row["predictions"]) == 3
+
+
+def test_wrong_model_and_wrong_prompts(clipact, videos):
+    done = clipact("classify", videos / "a.mp4", "--labels", LABELS, "--model", "minni")
+    assert done.code in (1, 2)
+    assert "mini" in done.err
+    done = clipact("classify", videos / "a.mp4", "--labels", LABELS, "--prompts", "actoin")
+    assert done.code == 2
+    assert "did you mean 'action'" in done.err
+
+
+@pytest.mark.filterwarnings("default:the cache folder")
+def test_a_cache_that_cannot_be_written_costs_a_note_and_not_the_answer(clipact, tiny, videos, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CLIPACT_CACHE", str(tmp_path / "file"))
+    done = clipact("classify", videos / "a.mp4", "--labels", LABELS, "--model", tiny, "--json")
+    assert done.code == 0
+    assert rows(done)[0]["error"] is None
+    assert "CLIPACT_CACHE" in done.err
+
+
+def test_version_and_help(clipact):
+    assert clipact("--version").out.startswith("clipact 0.")
+    done = clipact("classify", "--help")
+    assert done.code == 0
+    for word in ("--labels", "--model", "--json", "drink,read", "Exit code"):
+        assert word in done.out
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tiny, videos, tmp_path):
+    import subprocess
+    import sys
+
+    command = f"'{sys.executable}' -m clipact.cli.app classify '{videos}' -l drink,read -m '{tiny}' --json | head -c 5"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,36 @@
+import json
+
+import pytest
+
+from tests.data.drawing import draw_data, write_manifest
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return draw_data(tmp_path_factory.mktemp("data"))
+
+
+def test_a_good_manifest_in_words_and_for_machines(clipact, data):
+    done = clipact("data", "check", data / "pictures.csv")
+    assert done.code == 0
+    assert "train 10, test 2" in done.out
+    done = clipact("data", "check", data / "pictures.csv", "--json")
+    row = json.loads(done.out)
+    assert (row["samples"], row["captions"], row["errors"], row["findings"]) == (12, 24, 0, [])
+
+
+def test_errors_are_listed_and_the_exit_code_says_so(clipact, data, tmp_path):
+    path = write_manifest(tmp_path / "m.csv", *({"path": f"{i}.png", "label": "x"} for i in range(60)))
+    done = clipact("data", "check", path, "--data", data / "pictures")
+    assert done.code == 1
+    assert "line 14: error: 12.png: no such file" in done.out
+    assert "48 errors" in done.err
+    done = clipact("data", "check", path)
+    assert "… and 10 more" in done.out
+    assert json.loads(clipact("data", "check", path, "--json").out)["errors"] == 60
+
+
+def test_what_is_no_manifest_at_all_is_wrong_usage(clipact, tmp_path):
+    done = clipact("data", "check", tmp_path / "none.csv")
+    assert done.code == 2
+    assert "No such file" in done.err

@@ -1,0 +1,67 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.video.drawing import draw_video
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return draw_video(tmp_path_factory.mktemp("video") / "numbers.mp4")
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder that says how its clips are prepared; `frames` needs no more of a model."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    clip = {"frames": 6, "size": [40, 48], "resize": "squash", "sampling": "uniform"}
+    config = {"format": 1, "name": "small", "visual": {}, "text": {}, "clip": clip, "dim": 8}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_probe_tells_the_facts(clipact, video):
+    done = clipact("probe", video)
+    assert done.code == 0
+    assert str(video) in done.out
+    assert "96 x 64" in done.out
+    assert "4.000 s, 10 fps, 40 frames" in done.out
+
+
+def test_probe_answers_for_every_file_and_fails_when_one_is_bad(clipact, video, tmp_path):
+    (tmp_path / "bad.mp4").write_text("words")
+    done = clipact("probe", "--json", video, tmp_path / "bad.mp4", video)
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert done.code == 1
+    assert [row["error"] is None for row in rows] == [True, False, True]
+    assert rows[0]["frames"] == 40
+    assert "not a video" in rows[1]["error"]["message"]
+    assert "bad.mp4" in clipact("probe", tmp_path / "bad.mp4").err
+
+
+def test_frames_draws_what_the_model_sees(clipact, video, model, tmp_path):
+    out = tmp_path / "strip.png"
+    done = clipact("frames", video, "--out", out, "--model", model)
+    assert done.code == 0
+    assert "6 frames" in done.out
+    strip = np.asarray(Image.open(out))
+    assert strip.shape == (40 + 24 + 6, 6 * (48 + 6) + 6, 3)
+
+
+def test_frames_says_what_is_wrong(clipact, video, model, tmp_path):
+    assert clipact("frames", tmp_path / "none.mp4", "-o", tmp_path / "a.png", "-m", model).code == 1
+    assert "png" in clipact("frames", video, "-o", tmp_path / "a.xyz", "-m", model).err
+    assert clipact("frames", video, "-o", tmp_path / "none" / "a.png", "-m", model).code == 2
+    assert clipact("frames", video, "-o", tmp_path / "a.png", "-m", model, "--decoder", "vlc").code == 2
+    done = clipact("frames", video, "-o", tmp_path / "a.png", "-m", model, "--from", "9")
+    assert done.code == 1
+    assert "4.000 seconds" in done.err
+
+
+def test_neither_imports_torch(shell, video, tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert shell("probe", video).returncode == 0

@@ -1,0 +1,103 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from clipact.checkpoint import load
+from clipact.model_config import weights_hash
+from tests.data.drawing import draw_data
+from tests.training.small_run import small_model
+
+RECIPE = """
+name = "small"
+trained_on = ["drawn"]
+
+[data]
+sources = [{ manifest = "pictures.csv" }, { manifest = "clips.csv", frames = 4 }]
+workers = 0
+
+[train]
+batch = 5
+chunk = 8
+steps = 6
+
+[judge]
+every = 2
+sets = [{ name = "dev", manifest = "pictures.csv", split = "test" }]
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = draw_data(tmp_path_factory.mktemp("data"))
+    model = small_model(folder / "small")
+    (folder / "small.toml").write_text(RECIPE + f'\n[start]\nmodel = "{model}"\n')
+    return folder
+
+
+def _log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_recipe_becomes_a_model(clipact, data, tmp_path):
+    done = clipact("train", data / "small.toml", "--data", data, "--out", tmp_path / "out")
+    assert (done.code, done.out.strip()) == (0, str(tmp_path / "out/best"))
+    assert "step 2: dev.text_to_visual_recall_1" in done.err
+    assert "step 6 of 6" not in done.err.replace("step 6: dev", "")
+    assert load(tmp_path / "out/last").dim == 16
+    assert [line["step"] for line in _log(tmp_path / "out")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(clipact, data, tmp_path):
+    done = clipact(
+        "train", data / "small.toml", "--data", data, "--out", tmp_path / "out", "--dry-run", "--set", "train.batch=6"
+    )
+    assert done.code == 0
+    for said in ("all learns", "chunks a batch", "taken in once a step", "6 a batch", "3 steps", "the run"):
+        assert said in done.out, done.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_gradient_is_verified_first(clipact, data, tmp_path):
+    done = clipact("train", data / "small.toml", "--data", data, "--dry-run", "--verify-grad")
+    assert done.code == 0
+    assert "log_scale" in done.err
+    assert "1e-06" in done.err
+
+
+def test_what_is_wrong_is_said_before_anything_is_done(clipact, data, tmp_path):
+    out = tmp_path / "out"
+    done = clipact("train", tmp_path / "none.toml", "--data", data, "--out", out)
+    assert done.code == 2
+    assert "none.toml" in done.err
+    done = clipact("train", data / "small.toml", "--data", data, "--out", out, "--set", "train.bach=3")
+    assert done.code == 2
+    assert "did you mean 'batch'?" in done.err
+    done = clipact("train", data / "small.toml", "--data", tmp_path, "--out", out)
+    assert done.code == 2
+    assert "pictures.csv" in done.err
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(clipact, data, tmp_path):
+    words = ["train", data / "small.toml", "--data", data, "--set", "train.steps=400", "--set", "judge.every=0"]
+    script = "import tests.training.small_run; from clipact.cli.app import main; main()"
+    command = [sys.executable, "-c", script, *map(str, words), "--out", str(tmp_path / "cut")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        while not (tmp_path / "cut/log.jsonl").exists() or not (tmp_path / "cut/log.jsonl").read_text():
+            assert running.poll() is None
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        said = running.communicate()[1]
+    assert running.returncode == 130
+    assert "go on with: clipact train" in said
+    assert said.strip().endswith("--resume")
+    done = len(_log(tmp_path / "cut"))
+    assert 0 < done < 400
+    assert clipact(*words, "--out", tmp_path / "cut", "--resume").code == 0
+    assert clipact(*words, "--out", tmp_path / "whole").code == 0
+    assert weights_hash(tmp_path / "cut/last") == weights_hash(tmp_path / "whole/last")

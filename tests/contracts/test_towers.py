@@ -1,0 +1,110 @@
+"""What every tower in the tables promises; a new line in a table is tested at once, or fails for want of an example."""
+
+import pytest
+import torch
+
+from clipact import towers
+from clipact.clip_spec import ClipSpec
+from clipact.towers.aggregators import AGGREGATORS
+from tests.tiny import tiny_tokenizer
+
+SPEC = ClipSpec(frames=4, size=(32, 32))
+HEAD = {"dim": 16, "hidden": 16}
+IMAGE = {"efficientnet_lite": {"variant": "lite0", "head": HEAD}}
+TEXT = {
+    "bert": {"vocabulary": 64, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "max_tokens": 32, "head": HEAD},
+}
+SENTENCES = ["a man drinks", "reading", "she is walking in a very long street, slowly"]
+
+
+def _shaken(tower):
+    """The tower with every parameter moved, so that what starts at zero is seen too."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in tower.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return tower.eval()
+
+
+def _video_tables():
+    for name in towers.VIDEO_TOWERS:
+        assert name == "frames", f"give {name} an example here"
+        for image in towers.IMAGE_TOWERS:
+            for aggregator in AGGREGATORS:
+                yield {"tower": name, "image": {"tower": image, **IMAGE[image]}, "aggregator": aggregator}
+
+
+@pytest.fixture(
+    params=_video_tables(), ids=lambda table: f"{table['tower']}-{table['image']['tower']}-{table['aggregator']}"
+)
+def video_tower(request):
+    torch.manual_seed(0)
+    return _shaken(towers.visual_from(request.param, SPEC))
+
+
+@pytest.fixture(params=towers.TEXT_TOWERS)
+def text_tower(request, tmp_path):
+    torch.manual_seed(0)
+    tiny_tokenizer(tmp_path / towers.TOKENIZER)
+    return _shaken(towers.text_from({"tower": request.param, **TEXT[request.param]}, tmp_path))
+
+
+@pytest.fixture
+def video():
+    return torch.randn(3, 4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_clip_gives_the_same_features_twice(video_tower, video):
+    with torch.inference_mode():
+        first, second = video_tower(video), video_tower(video)
+    assert first.shape == (3, video_tower.dim)
+    assert torch.equal(first, second)
+
+
+def test_a_batch_of_clips_equals_its_singles(video_tower, video):
+    with torch.inference_mode():
+        together = video_tower(video)
+        alone = torch.cat([video_tower(clip[None]) for clip in video])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_the_order_of_frames_matters_unless_it_is_declared_free(video_tower, video):
+    with torch.inference_mode():
+        forward, backward = video_tower(video), video_tower(video.flip(1))
+    same = torch.allclose(forward, backward, atol=1e-5, rtol=1e-5)
+    assert same == video_tower.order_free
+
+
+def test_every_parameter_of_a_video_tower_gets_a_gradient(video_tower, video):
+    video_tower(video).square().sum().backward()
+    assert not [n for n, p in video_tower.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+def test_a_video_tower_is_made_again_from_its_table(video_tower, video):
+    again = towers.visual_from(towers.describe(video_tower), video_tower.spec)
+    again.load_state_dict(video_tower.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(again.eval()(video), video_tower(video))
+
+
+def test_a_sentence_gives_the_same_features_alone_and_among_others(text_tower):
+    with torch.inference_mode():
+        together = text_tower(text_tower.tokenize(SENTENCES))
+        alone = torch.cat([text_tower(text_tower.tokenize([sentence])) for sentence in SENTENCES])
+    assert together.shape == (3, text_tower.dim)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_every_parameter_of_a_text_tower_gets_a_gradient(text_tower):
+    text_tower(text_tower.tokenize(SENTENCES)).square().sum().backward()
+    assert not [n for n, p in text_tower.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+def test_a_text_tower_is_made_again_from_its_table_and_folder(text_tower, tmp_path):
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    text_tower.save_tokenizer(folder)
+    again = towers.text_from(towers.describe(text_tower), folder)
+    again.load_state_dict(text_tower.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(again.eval()(again.tokenize(SENTENCES)), text_tower(text_tower.tokenize(SENTENCES)))

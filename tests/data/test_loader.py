@@ -1,0 +1,181 @@
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clipact.clip_spec import ClipSpec
+from clipact.data.loader import Loader
+from clipact.data.order import Place
+from clipact.data.samples import Broken, Samples
+from clipact.data.sources import Source, read_sources
+from clipact.errors import ConfigError, DataError
+from clipact.prompts import PromptSet, phrase
+from clipact.video.augment import Augment
+
+# More workers than cores is what some of these tests are about.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+SPEC = ClipSpec(size=(16, 16))
+AUGMENT = Augment(brightness=0.3)
+PICTURES = Source(manifest=Path("pictures.csv"))
+CLIPS = Source(manifest=Path("clips.csv"), frames=4, clips=2)
+
+
+def _samples(data, *sources, augment=AUGMENT):
+    return Samples(read_sources(sources, data), SPEC, seed=0, augment=augment)
+
+
+def _same(one, other):
+    assert one.sentences == other.sentences
+    for name in ("visual_ids", "text_ids", "label_ids"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    assert [v.shape for v in one.visual] == [v.shape for v in other.visual]
+    assert all(torch.equal(a, b) for a, b in zip(one.visual, other.visual, strict=True))
+
+
+def test_any_number_of_workers_gives_the_same_batches(data):
+    def batches(workers):
+        loader = Loader(_samples(data, PICTURES, CLIPS), batch=7, chunk=8, workers=workers)
+        return list(loader.batches(0, 5))
+
+    alone = batches(0)
+    assert {tuple(v.shape[1:]) for b in alone for v in b.visual} == {(1, 16, 16, 3), (4, 16, 16, 3)}
+    for workers in (1, 3):
+        for one, other in zip(alone, batches(workers), strict=True):
+            _same(one, other)
+
+
+def test_a_run_can_begin_at_any_step(data):
+    loader = Loader(_samples(data, PICTURES, CLIPS), batch=7, chunk=8)
+    for one, other in zip(list(loader.batches(0, 5))[3:], loader.batches(3, 5), strict=True):
+        _same(one, other)
+
+
+def test_reading_data_leaves_torchs_random_numbers_alone(data):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    list(Loader(_samples(data, PICTURES), batch=7, chunk=8).batches(0, 2))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_batch_may_be_larger_than_the_data(data):
+    (batch,) = Loader(_samples(data, PICTURES), batch=25, chunk=4).batches(0, 1)
+    assert len(batch) == 25
+    assert len(batch.visual_ids.unique()) == 10
+    assert [len(v) for v in batch.visual] == [4, 4, 4, 4, 4, 4, 1]
+
+
+def test_one_pass_has_every_entry_once_in_order(data):
+    samples = _samples(data, PICTURES)
+    batches = list(Loader(samples, batch=4, chunk=2, shuffled=False).once())
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert torch.cat([batch.visual_ids for batch in batches]).tolist() == [e.visual_id for e in samples.entries]
+
+
+def test_every_clip_of_a_file_goes_with_its_sentence(data):
+    (batch,) = Loader(_samples(data, CLIPS), batch=3, chunk=100, shuffled=False).batches(0, 1)
+    assert [tuple(v.shape) for v in batch.visual] == [(6, 4, 16, 16, 3)]
+    assert torch.equal(batch.visual_ids[0::2], batch.visual_ids[1::2])
+    assert batch.sentences[0::2] == batch.sentences[1::2]
+    assert torch.equal(batch.text_ids[0::2], batch.text_ids[1::2])
+    assert len(set(batch.visual_ids.tolist())) == 3
+    waving, bending, again = batch.label_ids[0::2].tolist()
+    assert waving == again != bending
+    known = {t.fill(phrase(label)) for t in PromptSet.load("action").templates for label in ("waving", "bending")}
+    assert set(batch.sentences) <= known
+
+
+def test_sentences_are_those_of_their_files_and_share_an_id_when_they_are_the_same(data):
+    samples = _samples(data, PICTURES)
+    (batch,) = Loader(samples, batch=40, chunk=100).batches(0, 1)
+    of_file = {entry.visual_id: entry.sentences for entry in samples.entries}
+    rows = list(zip(batch.sentences, batch.visual_ids.tolist(), strict=True))
+    assert all(sentence in of_file[visual_id] for sentence, visual_id in rows)
+    assert len(set(rows)) < len(rows), "some pairs come twice, so ids can be compared"
+    ids = dict(zip(batch.sentences, batch.text_ids.tolist(), strict=True))
+    assert [ids[sentence] for sentence in batch.sentences] == batch.text_ids.tolist()
+    assert len(set(ids.values())) == len(ids)
+    assert torch.equal(batch.label_ids, batch.text_ids), "without labels the label agrees only where the text does"
+
+
+def test_captions_are_drawn_anew_each_epoch_or_all_taken(data):
+    samples = _samples(data, PICTURES)
+    drawn = {(samples[Place(e, 0)].sentence, samples[Place(e, 0)].ids[0]) for e in range(12)}
+    assert len(drawn) == 2
+    assert samples[Place(3, 0)].sentence == samples[Place(3, 0)].sentence
+    every = read_sources([Source(manifest=Path("pictures.csv"), captions="all")], data)
+    assert len(every) == 20
+    assert all(len(entry.sentences) == 1 for entry in every)
+    assert len({entry.visual_id for entry in every}) == 10
+
+
+@pytest.fixture
+def damaged(data, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(data, folder)
+    (folder / "pictures/3.png").write_bytes(b"no picture")
+    os.unlink(folder / "pictures/5.png")
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_files_are_left_out_counted_and_named(damaged, data, workers):
+    loader = Loader(_samples(damaged, PICTURES), batch=10, chunk=4, workers=workers, broken_limit=2)
+    (batch,) = loader.batches(0, 1)
+    assert sorted(Path(path).name for path in loader.broken) == ["3.png", "5.png"]
+    assert "no such file" in loader.broken[str(damaged / "pictures/5.png")]
+    whole = next(Loader(_samples(data, PICTURES), batch=10, chunk=4).batches(0, 1))
+    assert len(batch) == 8
+    assert set(batch.text_ids.tolist()) < set(whole.text_ids.tolist()), "nothing stands in for what is broken"
+    list(loader.batches(1, 4))
+    assert len(loader.broken) == 2, "a file that fails again counts once"
+
+
+def test_too_many_broken_files_end_the_run_by_name(damaged):
+    with pytest.raises(
+        DataError, match=r"2 files could not be read, more than broken_limit = 1; .*5\.png: no such file"
+    ):
+        list(Loader(_samples(damaged, PICTURES), batch=10, chunk=4, broken_limit=1).batches(0, 1))
+    shutil.rmtree(damaged / "pictures")
+    with pytest.raises(DataError, match="not one of the 4 files of a batch"):
+        list(Loader(_samples(damaged, PICTURES), batch=4, chunk=4, broken_limit=99).batches(0, 1))
+
+
+class _Dying(Samples):
+    def __getitem__(self, place):
+        os._exit(3)
+
+
+def test_a_worker_that_dies_is_said_not_waited_for(data):
+    loader = Loader(_Dying(read_sources([PICTURES], data), SPEC, seed=0), batch=4, chunk=4, workers=1)
+    with pytest.raises(DataError, match="fewer workers"):
+        list(loader.batches(0, 1))
+
+
+def test_a_broken_sample_is_an_answer_not_an_exception(damaged):
+    broken = _samples(damaged, PICTURES)[Place(0, 5)]
+    assert isinstance(broken, Broken)
+    assert Path(broken.path).name == "5.png"
+
+
+def test_pixels_are_those_of_the_file(data):
+    example = _samples(data, PICTURES, augment=None)[Place(0, 7)]
+    assert example.clips.shape == (1, 1, 16, 16, 3)
+    assert np.abs(example.clips.astype(int) - 140).max() <= 2
+
+
+def test_augmented_frames_are_drawn_anew_each_epoch_and_the_same_each_time(data):
+    samples, plain = _samples(data, CLIPS), _samples(data, CLIPS, augment=None)
+    first, again, later = (samples[Place(epoch, 0)].clips for epoch in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, later)
+    assert np.array_equal(plain[Place(0, 0)].clips, plain[Place(1, 0)].clips)
+
+
+def test_impossible_sources_are_refused():
+    with pytest.raises(ConfigError, match="frames is 0"):
+        Source(manifest=Path("m.csv"), frames=0)

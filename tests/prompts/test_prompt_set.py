@@ -1,0 +1,94 @@
+"""Templates and their sets: one hole, sentences label by label, published sets verbatim."""
+
+import hashlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipact.errors import LabelError
+from clipact.prompts import LabelSet, PromptSet, Template, set_names
+
+# The first 16 hex digits of the SHA-256 of the templates as published, joined by newlines.
+PUBLISHED = {
+    "clip-ucf101": (48, "d1fceafd76c54a5f"),
+    "clip-kinetics700": (28, "820c23cc30bda2e5"),
+    "actionclip": (16, "3c15b373c88d8d5c"),
+}
+
+
+def test_a_template_has_one_hole():
+    assert Template("a photo of {}.").fill("drinking {tea}") == "a photo of drinking {tea}."
+    for text in ("a photo", "{} and {}", "{a}", "{{}}", "a { of {}", "a {0} {}", ""):
+        with pytest.raises(LabelError, match="one hole"):
+            Template(text)
+
+
+def test_sentences_go_label_by_label_with_the_number_of_their_label():
+    prompts = PromptSet.of(["a photo of {}.", "{}"])
+    sentences, groups = prompts.sentences(["drink", "UseLaptop"])
+    assert sentences == ["a photo of drinking.", "drinking", "a photo of using laptop.", "using laptop"]
+    assert groups == [0, 0, 1, 1]
+
+
+def test_phrases_left_alone_go_into_sentences_unchanged():
+    labels = LabelSet.of(["ApplyEyeMakeup"], phrases=["ApplyEyeMakeup"])
+    assert PromptSet.load("bare").sentences(labels) == (["ApplyEyeMakeup"], [0])
+
+
+@settings(deadline=None)
+@given(st.lists(st.text("abcäß跑 ", min_size=1, max_size=8), min_size=1, max_size=8), st.integers(1, 5))
+def test_every_label_has_as_many_sentences_as_there_are_templates(words, count):
+    prompts = PromptSet.of([f"take {i}: {{}}" for i in range(count)])
+    try:
+        labels = LabelSet.of(words)
+    except LabelError:
+        return
+    sentences, groups = prompts.sentences(labels)
+    assert groups == sorted(list(range(len(labels))) * count)
+    assert len(set(sentences)) == len(sentences)
+    assert all(labels.phrases[group] in sentence for sentence, group in zip(sentences, groups, strict=True))
+
+
+def test_sets_that_cannot_be_used():
+    with pytest.raises(LabelError, match="no template"):
+        PromptSet.of([])
+    with pytest.raises(LabelError, match=r"the template 'a \{\}' twice"):
+        PromptSet.of(["a {}", "{}", "a {}"])
+    with pytest.raises(LabelError, match=r"no prompt set 'actoin'; did you mean 'action'\? Known: action, actionclip"):
+        PromptSet.load("actoin")
+    with pytest.raises(LabelError, match="no such file"):
+        PromptSet.load("my/own.toml")
+
+
+@pytest.mark.parametrize("name", set_names("templates"))
+def test_shipped_sets_load_and_say_where_they_are_from(name):
+    prompts = PromptSet.load(name)
+    assert prompts.name == name
+    assert prompts.title
+    assert prompts.source == "clipact's own" or "arXiv" in prompts.source
+
+
+@pytest.mark.parametrize(("name", "count", "digest"), [(k, *v) for k, v in PUBLISHED.items()])
+def test_published_sets_are_verbatim(name, count, digest):
+    texts = [template.text for template in PromptSet.load(name).templates]
+    assert len(texts) == count
+    assert hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16] == digest
+
+
+def test_the_default_set_is_small_and_of_whole_sentences():
+    texts = [template.text for template in PromptSet.load("action").templates]
+    assert 4 <= len(texts) <= 8
+    assert all(text.endswith("{}.") for text in texts)
+
+
+def test_a_set_of_one_s_own(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\ntemplates = ["look, {}!"]\n', encoding="utf-8")
+    assert PromptSet.load(path) == PromptSet.load(str(path)) == PromptSet.of(["look, {}!"], name="mine")
+
+
+def test_ten_thousand_labels_make_their_sentences():
+    sentences, groups = PromptSet.load("action").sentences([f"carry box {i}" for i in range(10_000)])
+    assert len(sentences) == len(groups) == 60_000
+    assert (sentences[-1], groups[-1]) == ("a video of carrying box 9999.", 9_999)

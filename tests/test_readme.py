@@ -1,0 +1,62 @@
+"""The README says what is so: the tree, the commands, the Python."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from typer.main import get_command
+
+from clipact.cli.app import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _block(marker: str) -> str:
+    match = re.search(rf"<!-- {marker} -->\n```\w*\n(.*?)```", README, re.DOTALL)
+    assert match, f"README.md has no block marked {marker!r}"
+    return match.group(1)
+
+
+def _tracked_folders() -> set[str]:
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    folders = {str(parent) for name in files.stdout.splitlines() for parent in Path(name).parents} - {"."}
+    return {f for f in folders if not f.startswith(".") and not f.startswith("tests/")}
+
+
+def test_the_tree_names_every_folder_and_no_other():
+    named, above = set(), []
+    for line in _block("tree").splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        above = [*above[:depth], line.split()[0].rstrip("/")]
+        named.add("/".join(above))
+    deeper = {f for f in _tracked_folders() if f.startswith("clipact/_assets/")}
+    assert named == _tracked_folders() - deeper
+
+
+def test_the_table_of_commands_is_complete():
+    real = set(get_command(app).commands)
+    named = set(re.findall(r"^\| `clipact (\w+)", README, re.MULTILINE))
+    assert named == real
+
+
+def test_the_two_commands_are_one_line_each_and_install():
+    for marker in ("run command", "test command"):
+        lines = _block(marker).strip().splitlines()
+        assert len(lines) == 1
+        assert "pip install" in lines[0]
+
+
+def test_the_python_example_is_six_lines_and_runs(monkeypatch, tmp_path):
+    code = re.search(r"## Python\n\n```python\n(.*?)```", README, re.DOTALL).group(1)
+    assert len([line for line in code.splitlines() if line.strip()]) == 6
+    for name in ("a.mp4", "b.mp4"):
+        code = code.replace(f'"{name}"', '"examples/eating_biscuits.mp4"')
+    monkeypatch.chdir(ROOT)
+    exec(compile(code, "README.md", "exec"), {})

@@ -1,0 +1,41 @@
+import pytest
+import torch
+
+from clipact.checkpoint import load
+from clipact.errors import ModelError, UsageError
+from clipact.model_config import read_config
+from clipact.training.blend import blend
+from tests.tiny import tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    return tiny_checkpoint(folder / "a", seed=0), tiny_checkpoint(folder / "b", seed=1)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_every_weight_lies_on_the_line(pair, tmp_path, alpha):
+    ours, theirs = (load(folder).state_dict() for folder in pair)
+    mixed = load(blend(*pair, tmp_path / "out", alpha=alpha)).state_dict()
+    for name, value in mixed.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (1 - alpha) * ours[name] + alpha * theirs[name])
+        else:
+            assert torch.equal(value, ours[name])
+    assert read_config(tmp_path / "out").trained_on == ("nothing",)
+    assert read_config(tmp_path / "out").notes["blend"]["alpha"] == alpha
+
+
+def test_what_cannot_be_blended_is_refused(pair, tmp_path):
+    with pytest.raises(UsageError, match=r"alpha is 1\.5"):
+        blend(*pair, tmp_path / "out", alpha=1.5)
+    with pytest.raises(UsageError, match="is there already"):
+        blend(*pair, tmp_path, alpha=0.5)
+    config = (pair[1] / "config.json").read_text()
+    try:
+        (pair[1] / "config.json").write_text(config.replace('"frames": 4', '"frames": 8'))
+        with pytest.raises(ModelError, match="differ in 'clip'"):
+            blend(*pair, tmp_path / "out", alpha=0.5)
+    finally:
+        (pair[1] / "config.json").write_text(config)

@@ -1,0 +1,135 @@
+import shutil
+
+import pytest
+import torch
+
+from clipact.checkpoint import load
+from clipact.data.sources import read_sources
+from clipact.store import Store
+from clipact.training.feed import Feed
+from clipact.training.frozen import hash_body
+from clipact.training.learning import Learning
+from tests.data.drawing import draw_data, draw_picture
+from tests.training.small_run import small_recipe
+
+
+@pytest.fixture
+def feed(small, drawn, tmp_path):
+    """A feed whose bodies stay as they are: `feed(keeps, data=..., **data tables)`."""
+
+    def make(*keeps, folder=drawn, encoder=None, **tables):
+        tables = {"augment": None} | tables
+        recipe = small_recipe(small, visual={"learns": "head"}, text={"learns": "head"}, data=tables)
+        encoder = encoder or load(small)
+        Learning(visual=recipe.visual, text=recipe.text).apply(encoder, step=0)
+        entries = read_sources(recipe.data.sources, folder)
+        return Feed(
+            encoder,
+            entries,
+            recipe.data,
+            chunk=8,
+            seed=0,
+            keeps=keeps,
+            broken={},
+            store=Store(tmp_path / "store"),
+            watch=lambda items, total, what: items,
+        )
+
+    return make
+
+
+@torch.no_grad()
+def _embedded(feed, batch):
+    visual, text = feed.encoders
+    return torch.cat([visual.encode(piece) for piece in batch.visual]), text.encode(batch.sentences)
+
+
+def test_kept_features_give_the_batches_and_the_embeddings_of_frames_and_sentences(feed):
+    kept, plain = feed("visual", "text"), feed()
+    kept.encoder.eval()
+    plain.encoder.eval()
+    batches = zip(kept.batches(0, 4, batch=6), plain.batches(0, 4, batch=6), strict=True)
+    for ours, theirs in batches:
+        # Of a batch, pieces of one shape come together; which shape is first may differ.
+        order = [sorted(range(len(b)), key=lambda i: (b.visual_ids[i].item(), b.sentences[i])) for b in (ours, theirs)]
+        assert [ours.sentences[i] for i in order[0]] == [theirs.sentences[i] for i in order[1]]
+        for name in ("visual_ids", "text_ids", "label_ids"):
+            assert torch.equal(getattr(ours, name)[order[0]].unique(), getattr(theirs, name)[order[1]].unique())
+        for a, b in zip(_embedded(kept, ours), _embedded(plain, theirs), strict=True):
+            # A file's clips share id and sentence, in the order of the file on both sides.
+            torch.testing.assert_close(a[order[0]], b[order[1]])
+
+
+def test_clips_are_embedded_alike_with_and_without_the_store(feed):
+    kept, plain = feed("visual", "text"), feed()
+    for one in (kept, plain):
+        one.encoder.eval()
+    with torch.no_grad():
+        (ids, rows), (other_ids, other_rows) = kept.embed_clips(), plain.embed_clips()
+    other = dict(zip(other_ids, other_rows, strict=True))
+    assert set(ids) == set(other)
+    torch.testing.assert_close(rows, torch.stack([other[i] for i in ids]))
+
+
+def test_what_is_in_the_store_is_not_read_again(feed, monkeypatch):
+    first = feed("visual", "text").clip_features
+
+    def never(*_, **__):
+        raise AssertionError("a file was decoded again")
+
+    monkeypatch.setattr("clipact.data.samples.load_clips", never)
+    again = feed("visual", "text").clip_features
+    assert again.places == first.places
+    assert all(torch.equal(a, b) for a, b in zip(again.groups, first.groups, strict=True))
+
+
+def test_another_picture_under_the_same_name_is_encoded_anew(feed, tmp_path):
+    folder = draw_data(tmp_path / "own")
+    before = feed("visual", folder=folder).clip_features
+    draw_picture(folder / "pictures/4.png", shade=255)
+    after = feed("visual", folder=folder)
+    changed = next(e.visual_id for e in after.entries if e.file == "pictures/4.png")
+    for visual_id, (group, row) in before.places.items():
+        same = torch.equal(before.groups[group][:, row], after.clip_features.groups[group][:, row])
+        assert same == (visual_id != changed)
+
+
+def test_the_key_is_of_the_body_not_of_the_head(small):
+    encoder = load(small)
+    before = [hash_body(tower) for tower in (encoder.visual, encoder.text)]
+    with torch.no_grad():
+        encoder.visual.image.head.project.weight.add_(1)
+        encoder.text.head.project.weight.add_(1)
+    assert [hash_body(tower) for tower in (encoder.visual, encoder.text)] == before
+    with torch.no_grad():
+        encoder.visual.image.norm.running_mean.add_(1)
+        encoder.text.layers[0].grow.bias.add_(1)
+    assert all(a != b for a, b in zip(before, map(hash_body, (encoder.visual, encoder.text)), strict=True))
+
+
+def test_files_that_cannot_be_read_are_left_out_named_each_time_and_never_kept(feed, tmp_path):
+    folder = tmp_path / "broken"
+    draw_data(folder)
+    (folder / "pictures/2.png").write_bytes(b"no")
+    shutil.copy(folder / "pictures/2.png", folder / "clips/0.mp4")
+    for _ in range(2):
+        one = feed("visual", "text", folder=folder, broken_limit=2)
+        (batch,) = one.batches(0, 1, batch=len(one.entries))
+        assert sorted(path.rpartition("/")[2] for path in one.broken) == ["0.mp4", "2.png"]
+        assert len(batch) == 9 + 2 * 2
+
+
+def test_the_first_view_is_the_clip_as_it_is_and_each_turn_shows_one_of_them(feed):
+    plain = feed("visual", "text").clip_features
+    one = feed("visual", "text", augment={"brightness": 0.5}, views=3)
+    assert one.clip_features.places == plain.places
+    for ours, theirs in zip(one.clip_features.groups, plain.groups, strict=True):
+        assert len(ours) == 3
+        torch.testing.assert_close(ours[:1], theirs)
+        assert not torch.allclose(ours[0], ours[1])
+        assert not torch.allclose(ours[1], ours[2])
+    shown = torch.cat(
+        [piece for batch in one.batches(0, 20, batch=13) for piece in batch.visual if piece.shape[1] == 1]
+    )
+    pictures = next(group for group in one.clip_features.groups if group.shape[3] == 1)
+    assert len(shown.flatten(1).unique(dim=0)) == len(pictures.flatten(0, 2).flatten(1).unique(dim=0))

@@ -1,0 +1,135 @@
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from clipact.checkpoint import load
+from clipact.errors import ConfigError, TrainingError, UsageError
+from clipact.model_config import read_config, weights_hash
+from clipact.training.log import read_log
+from clipact.training.loop import STATE
+from tests.training.small_run import small_recipe, small_run
+
+
+@pytest.fixture
+def go(drawn, small, tmp_path):
+    """A run of the small recipe, changed by tables, to its end or to a step: its folder."""
+
+    def run(name, *, stop_after=None, resume=False, **tables):
+        trainer = small_run(small_recipe(small, **tables), drawn, tmp_path / f"store-{name}")
+        for report in trainer.train(tmp_path / name, resume=resume):
+            trainer.stopping = trainer.stopping or report.step == stop_after
+        return tmp_path / name
+
+    return run
+
+
+def _steps(folder):
+    """The log without what is measured."""
+    measured = ("samples_per_second", "waited", "memory_gb")
+    return [{key: value for key, value in line.items() if key not in measured} for line in read_log(folder)]
+
+
+def test_a_run_gives_a_model_and_a_line_a_step(go):
+    out = go("out")
+    lines = read_log(out)
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert [line["step"] for line in lines if "dev.text_to_visual_recall_1" in line] == [3, 6, 8]
+    for name in ("best", "last"):
+        assert read_config(out / name).trained_on == ("drawn",)
+        seen = (out / name / "trained_on.csv").read_text().splitlines()
+        assert len(seen) == 1 + 10 + 3
+    start = load(out / "last").encode_text(["a picture"])
+    assert start.isfinite().all()
+
+
+def test_two_runs_are_the_same_bit_for_bit_and_another_seed_is_not(go):
+    first, second = go("first"), go("second")
+    assert weights_hash(first / "last") == weights_hash(second / "last")
+    assert _steps(first) == _steps(second)
+    assert weights_hash(go("third", seed=1) / "last") != weights_hash(first / "last")
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 7])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(go, stop_after):
+    whole = go("whole")
+    cut = go("cut", stop_after=stop_after)
+    assert not (cut / "last").exists()
+    assert _steps(go("cut", resume=True)) == _steps(whole)
+    assert weights_hash(cut / "last") == weights_hash(whole / "last")
+    assert weights_hash(cut / "best") == weights_hash(whole / "best")
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_run_that_was_killed_goes_on_bit_for_bit(go, drawn, small, tmp_path):
+    """Killed in the middle of an epoch and in the middle of a checkpoint, with workers on; then taken to its end."""
+    whole = go("whole")
+    for moment in ("step", "save"):
+        resume = ["--resume"] if moment != "step" else []
+        words = [drawn, small, tmp_path / "killed", tmp_path / "store", moment, *resume]
+        command = [sys.executable, "-m", "tests.training.small_run", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "killed" / "last").exists()
+    killed = go("killed", resume=True)
+    assert weights_hash(killed / "last") == weights_hash(whole / "last")
+    assert weights_hash(killed / "best") == weights_hash(whole / "best")
+    assert _steps(killed) == _steps(whole)
+
+
+def test_a_locked_tower_learns_from_its_step_on(go, small):
+    before = load(small).state_dict()
+    locked = {"visual": {"learns": "nothing", "unfreeze_step": 4}, "optim": {"average_decay": None}}
+    early = go("early", train={"steps": 4}, **locked)
+    late = go("late", train={"steps": 5}, **locked)
+    for out, moved in ((early, False), (late, True)):
+        after = load(out / "last").state_dict()
+        changed = [name for name in before if name.startswith("visual.") and not torch.equal(before[name], after[name])]
+        assert bool(changed) == moved, changed
+        assert not torch.equal(before["text.words.weight"], after["text.words.weight"])
+    whole, cut = go("whole", **locked), go("cut", stop_after=6, **locked)
+    go("cut", resume=True, **locked)
+    assert weights_hash(cut / "last") == weights_hash(whole / "last")
+
+
+def test_kept_graphs_are_chosen_once_for_a_run(go):
+    out = go("out", stop_after=2, train={"memory_gb": 1.0})
+    with safe_open(out / STATE, framework="pt") as file:
+        facts = json.loads(file.metadata()["clipact"])
+    visual, text = facts["progress"]["kept_chunks"]["0"]
+    assert visual >= 1
+    assert text >= 1
+    go("out", resume=True, train={"memory_gb": 1.0})
+    assert (out / "last").is_dir()
+
+
+def test_a_run_is_not_begun_twice_nor_gone_on_with_under_another_recipe(go, tmp_path):
+    out = go("out", stop_after=2)
+    with pytest.raises(UsageError, match="holds a run already: --resume"):
+        go("out")
+    with pytest.raises(UsageError, match=r"train\.batch is 7 and was 5"):
+        go("out", resume=True, train={"batch": 7})
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        go("none", resume=True)
+    go("out", resume=True, data={"workers": 0, "broken_limit": 3})
+    assert (out / "last").is_dir()
+
+
+def test_what_cannot_be_trained_is_said_at_once(go):
+    with pytest.raises(ConfigError, match="'fp16', which is for CUDA"):
+        go("out", train={"precision": "fp16"})
+    with pytest.raises(ConfigError, match="did you mean"):
+        go("out", judge={"best": "dev.text_to_visual_recal_1"}, train={"steps": 1})
+
+
+@pytest.mark.parametrize(
+    "change", [{"precision": "bf16"}, {"loss": "sigmoid", "loss_tile": 2}, {"label_smoothing": 0.1}]
+)
+def test_every_kind_of_step_runs_and_repeats(go, change):
+    first, second = (go(name, train={"steps": 3, **change}) for name in ("first", "second"))
+    assert weights_hash(first / "last") == weights_hash(second / "last")
+    assert weights_hash(first / "last") != weights_hash(go("plain", train={"steps": 3}) / "last")

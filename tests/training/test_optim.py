@@ -1,0 +1,100 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipact.checkpoint import load
+from clipact.errors import ConfigError
+from clipact.training.average import WeightAverage
+from clipact.training.optim import OptimConfig, make_optimizer, rate_factor, set_rate
+from tests.tiny import tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return load(tiny_checkpoint(tmp_path_factory.mktemp("m") / "tiny"))
+
+
+def _groups(encoder, config):
+    """name -> (highest rate, decay)"""
+    names = [name for name, _ in encoder.named_parameters()]
+    optimizer = make_optimizer(encoder, names, config)
+    facts = {id(p): (g["peak_lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    return {name: facts[id(p)] for name, p in encoder.named_parameters()}
+
+
+def test_every_parameter_is_in_one_group_and_only_matrices_decay(encoder):
+    groups = _groups(encoder, OptimConfig(weight_decay=0.3))
+    for name, parameter in encoder.named_parameters():
+        assert groups[name][1] == (0.3 if parameter.ndim > 1 else 0.0), name
+    assert groups["log_scale"] == (1e-3, 0.0)
+
+
+def test_layers_near_the_input_change_less(encoder):
+    groups = _groups(encoder, OptimConfig(lr=1.0, layer_decay=0.5, text_lr=0.1))
+    blocks = len(encoder.visual.image.blocks)
+    assert groups["visual.image.head.project.weight"][0] == 1.0
+    assert groups["visual.image.last.conv.weight"][0] == 1.0
+    for i in range(blocks):
+        rates = {rate for name, (rate, _) in groups.items() if name.startswith(f"visual.image.blocks.{i}.")}
+        assert rates == {0.5 ** (blocks - i)}
+    assert groups["visual.image.stem.conv.weight"][0] == 0.5 ** (blocks + 1)
+    assert groups["text.words.weight"][0] == pytest.approx(0.1 * 0.5**2)
+    assert groups["text.layers.0.attend.weight"][0] == pytest.approx(0.1 * 0.5)
+    assert groups["text.head.blocks.0.grow.weight"][0] == pytest.approx(0.1), "the head's own blocks are no layers"
+
+
+@given(st.integers(1, 200), st.integers(0, 50), st.floats(0, 0.5))
+def test_the_rate_rises_then_falls(steps, warmup, final):
+    config = OptimConfig(warmup_steps=warmup, final_lr=final)
+    factors = [rate_factor(step=step, steps=steps, config=config) for step in range(max(steps, warmup))]
+    assert all(a < b for a, b in pairwise(factors[:warmup]))
+    assert all(a >= b for a, b in pairwise(factors[warmup:]))
+    assert all(0 < factor <= 1 for factor in factors) or final == 0
+    if warmup < steps:
+        assert factors[warmup] == pytest.approx(1)
+
+
+def test_the_rate_of_a_step_is_set_in_every_group(encoder):
+    config = OptimConfig(lr=1.0, visual_lr=0.5, warmup_steps=4)
+    optimizer = make_optimizer(encoder, ["log_scale", "visual.image.head.norm.bias"], config)
+    assert set_rate(optimizer, step=1, steps=10, config=config) == 0.5
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"lr": 0.0}, "lr is 0"),
+        ({"layer_decay": 1.5}, "layer_decay is 1.5"),
+        ({"average_decay": 0.0}, "average_decay is 0"),
+        ({"clip_norm": -1.0}, "clip_norm is -1"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong, said):
+    with pytest.raises(ConfigError, match=said):
+        OptimConfig(**wrong)
+
+
+def test_the_mean_of_weights_follows_its_recursion_and_gives_the_weights_back(encoder):
+    name = "visual.image.head.project.bias"
+    weight = dict(encoder.named_parameters())[name]
+    average = WeightAverage(encoder, [name], decay=0.5)
+    before = weight.detach().clone()
+    expected = before.double()
+    with torch.no_grad():
+        for step in range(20):
+            weight.add_(1.0)
+            average.update(step=step)
+            decay = min(0.5, (1 + step) / (10 + step))
+            expected = decay * expected + (1 - decay) * weight.double()
+    torch.testing.assert_close(average.tensors[name].double(), expected)
+    live = weight.detach().clone()
+    with average.applied():
+        assert torch.equal(weight, average.tensors[name]) is False
+        torch.testing.assert_close(weight.double(), expected, check_dtype=False)
+    assert torch.equal(weight, live)
+    assert math.isclose(float((live - before).mean()), 20.0, rel_tol=1e-5)

@@ -1,0 +1,160 @@
+import os
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+
+from clipact.clip_spec import ClipSpec
+from clipact.errors import UsageError, VideoError
+from clipact.video.load import load_clip, load_clips
+from clipact.video.sampling import middles, uniform
+from clipact.video.transforms import fit_frame
+
+from .drawing import draw_video, number_in
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory):
+    return draw_video(tmp_path_factory.mktemp("video") / "numbers.mp4")
+
+
+def test_the_frames_are_those_that_the_ledger_says(video):
+    clip = load_clip(video)
+    assert [stamp.index for stamp in clip.stamps] == middles(40, 8)
+    assert [number_in(frame) for frame in clip.frames] == middles(40, 8)
+    assert [stamp.seconds for stamp in clip.stamps] == [index / 10 for index in middles(40, 8)]
+    assert clip.duration_seconds == 4.0
+    assert (clip.source, clip.decoder, clip.notes) == (str(video), "pyav", ())
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi", "a.mov"])
+@pytest.mark.parametrize(("codec", "b_frames"), [("libx264", 2), ("libx264", 0), ("mpeg4", 0), ("mpeg4", 2)])
+def test_every_frame_of_every_container_is_found(tmp_path, name, codec, b_frames):
+    path = draw_video(tmp_path / name, frames=30, codec=codec, b_frames=b_frames)
+    spec = ClipSpec(frames=30, sampling="uniform")
+    clip = load_clip(path, frames=30)
+    assert [number_in(frame) for frame in clip.frames] == list(range(30))
+    assert [stamp.index for stamp in clip.stamps] == list(range(30))
+    assert np.allclose(np.diff([stamp.seconds for stamp in clip.stamps]), 0.1, atol=1e-3)
+    few = load_clip(path, frames=3)
+    assert [number_in(frame) for frame in few.frames] == middles(30, 3)
+    assert load_clip(path, spec=spec).frames.shape == (30, 224, 224, 3)
+
+
+def test_the_same_pixels_as_decoding_everything(video):
+    with av.open(str(video)) as container:
+        every = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    for frames in (1, 3, 8, 40):
+        clip = load_clip(video, frames=frames)
+        for stamp, frame in zip(clip.stamps, clip.frames, strict=True):
+            assert np.array_equal(frame, every[stamp.index])
+
+
+def test_a_spec_chooses_frames_and_fits_each(video):
+    spec = ClipSpec(frames=5, sampling="uniform", size=(32, 32))
+    clip = load_clip(video, spec=spec)
+    assert [stamp.index for stamp in clip.stamps] == uniform(40, 5)
+    native = load_clip(video, frames=40)
+    for stamp, frame in zip(clip.stamps, clip.frames, strict=True):
+        assert np.array_equal(frame, fit_frame(native.frames[stamp.index], spec))
+
+
+def test_times_select_frames(video):
+    assert [s.index for s in load_clip(video, 1.0, 2.0, frames=10).stamps] == list(range(10, 20))
+    assert [s.index for s in load_clip(video, 3.5, frames=5).stamps] == list(range(35, 40))
+    assert [s.index for s in load_clip(video, None, 0.3, frames=3).stamps] == [0, 1, 2]
+    assert [s.index for s in load_clip(video, 1.02, 1.04, frames=1).stamps] == [10]
+    assert [s.index for s in load_clip(video, 3.95, frames=1).stamps] == [39]
+
+
+def test_impossible_times(video):
+    with pytest.raises(VideoError, match=r"4\.000 seconds"):
+        load_clip(video, 4.0)
+    with pytest.raises(UsageError, match="not after"):
+        load_clip(video, 2.0, 1.0)
+
+
+def test_fewer_frames_than_asked_repeat_and_are_noted(video):
+    clip = load_clip(video, 0.0, 0.2, frames=6)
+    assert [s.index for s in clip.stamps] == [0, 0, 0, 1, 1, 1]
+    assert "repeat" in clip.notes[0]
+
+
+def test_clips_are_equal_spans_each_sampled_alike(video):
+    spec = ClipSpec(frames=4, size=(16, 16))
+    clips = load_clips(video, spec, clips=5)
+    assert [[s.index for s in clip.stamps] for clip in clips] == [[8 * k + i for i in middles(8, 4)] for k in range(5)]
+    (one,) = load_clips(video, spec)
+    assert np.array_equal(one.frames, load_clip(video, spec=spec).frames)
+    with pytest.raises(UsageError):
+        load_clips(video, spec, clips=0)
+
+
+def test_what_is_no_video_is_named_with_its_cause(tmp_path):
+    text = tmp_path / "text.mp4"
+    text.write_text("This is not a video. " * 50)
+    (tmp_path / "empty.mp4").touch()
+    for path, cause in [
+        (tmp_path / "missing.mp4", "no such file"),
+        (tmp_path, "folder"),
+        (text, "not a video"),
+        (tmp_path / "empty.mp4", "empty"),
+    ]:
+        with pytest.raises(VideoError, match=cause) as raised:
+            load_clip(path)
+        assert raised.value.path == str(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_file(video, tmp_path):
+    path = tmp_path / "locked.mp4"
+    path.write_bytes(video.read_bytes())
+    path.chmod(0)
+    with pytest.raises(VideoError, match=r"[Pp]ermission"):
+        load_clip(path)
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    path = tmp_path / "sound.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        frame.rate = 8000
+        container.mux(stream.encode(frame))
+    with pytest.raises(VideoError, match="no video stream, only audio"):
+        load_clip(path)
+
+
+@pytest.mark.parametrize("name", ["cut.mkv", "cut.ts", "cut.avi"])
+def test_a_file_that_stops_half_way_gives_what_is_there(tmp_path, name):
+    whole = draw_video(tmp_path / f"whole-{name}", b_frames=0)
+    cut = tmp_path / name
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    clip = load_clip(cut)
+    assert 0 < clip.stamps[-1].index < 35
+    assert [number_in(frame) for frame in clip.frames] == [s.index for s in clip.stamps]
+
+
+def test_a_cut_file_whose_index_is_whole_says_so(tmp_path, video):
+    front = tmp_path / "front.mp4"
+    with av.open(str(video)) as source, av.open(str(front), "w", options={"movflags": "faststart"}) as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                copy.mux(packet)
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(front.read_bytes()[: front.stat().st_size * 2 // 3])
+    clip = load_clip(cut, frames=4)
+    assert any("cut short" in note and "of 40" in note for note in clip.notes)
+    cut.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    with pytest.raises(VideoError, match="index is missing"):
+        load_clip(cut)
+
+
+def test_decoding_does_not_import_torch(video):
+    code = "import sys; from clipact.video.load import load_clip; load_clip(sys.argv[1]); print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code, str(video)], check=True, capture_output=True, text=True)
+    assert answer.stdout.strip() == "False"
