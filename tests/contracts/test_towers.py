@@ -7,10 +7,11 @@ from clipact import towers
 from clipact.clip_spec import ClipSpec
 from clipact.towers.aggregators import AGGREGATORS
 from tests.tiny import tiny_tokenizer
+from tests.training import small_run  # noqa: F401  puts "small" into the table, whatever is collected first
 
 SPEC = ClipSpec(frames=4, size=(32, 32))
 HEAD = {"dim": 16, "hidden": 16}
-IMAGE = {"efficientnet_lite": {"variant": "lite0", "head": HEAD}}
+IMAGE = {"efficientnet_lite": {"variant": "lite0", "head": HEAD}, "small": {"head": HEAD}}  # small: the tests' own
 TEXT = {
     "bert": {"vocabulary": 64, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "max_tokens": 32, "head": HEAD},
 }
