@@ -72,6 +72,8 @@ def save(
             if card is not None:
                 (beside / "MODEL_CARD.md").write_text(card, encoding="utf-8")
             beside.chmod(0o755)
+            for file in beside.iterdir():  # safetensors writes for the owner alone
+                file.chmod(0o644)
             _put_in_place(beside, folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)

@@ -39,6 +39,11 @@ def test_reloaded_equals_saved(folder, tmp_path):
     assert read_config(folder).trained_on == ("nothing",)
 
 
+def test_a_saved_model_is_readable_for_everyone(folder):
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
+    assert folder.stat().st_mode & 0o777 == 0o755
+
+
 def test_deferred_text_is_read_only_when_a_sentence_comes(folder):
     plain, deferred = load(folder), load(folder, defer_text=True)
     assert not deferred.text.loaded

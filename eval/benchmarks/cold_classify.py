@@ -1,6 +1,6 @@
 """How long one answer takes, from nothing: a new process each time, the text cache warm.
 
-    python eval/benchmarks/cold_classify.py [--repeats 7] [--json]
+    python eval/benchmarks/cold_classify.py [--repeats 7] [--videos DIR] [--json]
 
 `clipact classify` against plain scripts (eval/benchmarks/cold) with the same weights and frames, in turns, on two
 videos made from examples/: 10 s of 640x360 and 60 s of 1920x1080. The answers must agree before anything is timed.
@@ -22,7 +22,9 @@ COLD = Path(__file__).parent / "cold"
 
 
 def make_video(path, *, seconds, width, height):
-    """A clip of real frames: an example, repeated to length."""
+    """A clip of real frames: an example, repeated to length; one that is there already stays."""
+    if path.is_file():
+        return str(path)
     command = ["ffmpeg", "-v", "error", "-y", "-stream_loop", "-1", "-i", str(ROOT / "examples/reading_newspaper.mp4")]
     command += ["-t", str(seconds), "-r", "30", "-vf", f"scale={width}:{height}", "-preset", "fast", str(path)]
     subprocess.run(command, check=True)
@@ -51,6 +53,7 @@ def scores(output):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--videos", type=Path, help="where the two videos are kept from run to run")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     python = sys.executable
@@ -58,9 +61,10 @@ def main():
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CLIPACT_CACHE"] = f"{folder}/cache"
+        kept = arguments.videos or Path(folder)
         videos = {
-            "10 s 640x360": make_video(Path(folder) / "short.mp4", seconds=10, width=640, height=360),
-            "60 s 1920x1080": make_video(Path(folder) / "long.mp4", seconds=60, width=1920, height=1080),
+            "10 s 640x360": make_video(kept / "short.mp4", seconds=10, width=640, height=360),
+            "60 s 1920x1080": make_video(kept / "long.mp4", seconds=60, width=1920, height=1080),
         }
         for name, video in videos.items():
             commands = {

@@ -1,6 +1,7 @@
 """The same modules as `clipact classify`, called one after the other, with nothing but torch imported.
 
-`--decode-all` decodes every frame of the video and then picks; without it the frames come from clipact.load_clip.
+`--decode-all` decodes every frame of the video and keeps those it needs; without it the frames come from
+clipact.load_clip.
 """
 
 import argparse
@@ -17,10 +18,11 @@ def frames_by_decoding_all(path, spec):
     from clipact.video.transforms import fit_frame
 
     with av.open(path) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    middles = ((np.arange(spec.frames) + 0.5) * len(frames) / spec.frames).astype(int)
-    return np.stack([fit_frame(frames[i], spec) for i in middles])
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        middles = set(((np.arange(spec.frames) + 0.5) * stream.frames / spec.frames).astype(int).tolist())
+        frames = [f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(stream)) if i in middles]
+    return np.stack([fit_frame(frame, spec) for frame in frames])
 
 
 def main():

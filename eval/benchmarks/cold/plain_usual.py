@@ -83,9 +83,10 @@ def main():
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
 
     with av.open(arguments.video) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        frames = [frame.to_image() for frame in container.decode(video=0)]
-    middles = ((np.arange(config.clip.frames) + 0.5) * len(frames) / config.clip.frames).astype(int)
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        middles = set(((np.arange(config.clip.frames) + 0.5) * stream.frames / config.clip.frames).astype(int).tolist())
+        frames = [frame.to_image() for i, frame in enumerate(container.decode(stream)) if i in middles]
     preprocess = transforms.Compose(
         [
             transforms.Resize(config.clip.size[0], interpolation=transforms.InterpolationMode.BICUBIC),
@@ -94,7 +95,7 @@ def main():
             transforms.Normalize(config.clip.mean, config.clip.std),
         ]
     )
-    video = torch.stack([preprocess(frames[i]) for i in middles])
+    video = torch.stack([preprocess(frame) for frame in frames])
 
     labels = parse_labels([arguments.labels])
     sentences, groups = PromptSet.load("action").sentences(labels)
