@@ -10,7 +10,8 @@
     ├── ModelError               a model that is not there, not whole, or not what it says
     │   └── DownloadError        the hub could not be reached, or refused
     ├── TrainingError            a training run that cannot go on, or whose gradient cannot be trusted
-    └── StoreError               the cache on disk cannot be read or written
+    ├── StoreError               the cache on disk cannot be read or written
+    └── ResultError              an evaluation's result that is not there, not whole, or cannot be written
 
 The command line prints the message without a traceback. Anything else that escapes is a bug in clipact.
 """
@@ -83,6 +84,10 @@ class TrainingError(ClipactError):
 
 class StoreError(ClipactError):
     """The cache folder cannot be used."""
+
+
+class ResultError(ClipactError):
+    """What an evaluation left on disk is missing, not whole, of another version, or cannot be written."""
 
 
 def choices(seen: str, allowed: Iterable[str]) -> str:
