@@ -18,17 +18,19 @@ class Head(nn.Module):
         hidden   width inside a residual block
         blocks   how many residual blocks
         dropout  in training, on the input and inside the blocks
+        norm_eps of the norm before the projection
         """
 
         dim: int = 256
         hidden: int = 1024
         blocks: int = 1
         dropout: float = 0.0
+        norm_eps: float = 1e-5
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
         self.dim = config.dim
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
         self.project = nn.Linear(width, config.dim)
         self.blocks = nn.Sequential(

@@ -14,11 +14,13 @@ from clipact.config import parse, to_table
 from clipact.errors import ConfigError, ModelError, choices
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
+from clipact.towers.swin3d import Swin3D
 from clipact.towers.text import TOKENIZER, BertText
 from clipact.towers.tower import ImageTower, TextTower, VisualTower
+from clipact.towers.vivit import ViViT
 
 IMAGE_TOWERS = {"efficientnet_lite": EfficientNetLite}
-VIDEO_TOWERS = {"frames": FramesTower}
+VIDEO_TOWERS: dict[str, Any] = {"frames": FramesTower, "vivit": ViViT, "swin3d": Swin3D}
 TEXT_TOWERS = {"bert": BertText}
 
 Kind = TypeVar("Kind")
@@ -33,8 +35,8 @@ def image_from(table: Mapping[str, Any]) -> ImageTower:
 def visual_from(table: Mapping[str, Any], spec: ClipSpec) -> VisualTower:
     """The video tower that a table names, with fresh weights, fed as `spec` says; ConfigError when it names none."""
     kind, settings = _look_up(VIDEO_TOWERS, table, "visual.")
-    image = image_from(settings.pop("image", {}))
-    return kind(image, parse(kind.Config, settings, where="visual."), spec=spec)
+    image = (image_from(settings.pop("image", {})),) if kind is FramesTower else ()
+    return kind(*image, parse(kind.Config, settings, where="visual."), spec=spec)
 
 
 def text_from(table: Mapping[str, Any], folder: Path) -> TextTower:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
 from clipact.nn.head import Head
-from clipact.towers.tower import Headed, ImageTower
+from clipact.towers.tower import Headed, ImageTower, Shiftable
 
 Variant = Literal["lite0", "lite1", "lite2"]
 
@@ -39,7 +39,7 @@ _STEM_CHANNELS, _FEATURES = 32, 1280
 _NORM_EPS = 1e-3  # TensorFlow's, not torch's 1e-5
 
 
-class EfficientNetLite(ImageTower, Headed):
+class EfficientNetLite(ImageTower, Headed, Shiftable):
     """One picture in, its pooled features through a head out."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,13 @@ class EfficientNetLite(ImageTower, Headed):
         self.last = ConvNorm(channels_in, _FEATURES)
         self.head = Head(_FEATURES, config.head)
         self.dim = self.head.dim
+
+    channel_axis = 1
+
+    @property
+    def residual_branches(self) -> list[nn.Module]:
+        """The first convolution of each block that adds its input to its output."""
+        return [block.expand or block.depthwise for block in self.blocks if isinstance(block, Block) and block.adds]
 
     def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
         """What the network sees before its head: 1280 numbers a picture, 0..6."""

@@ -1,45 +1,82 @@
 """A clip seen picture by picture: an image tower a frame, then one vector for all of them."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
+from clipact.config import parse
 from clipact.errors import ConfigError, choices
+from clipact.nn.shift import temporal_shift
 from clipact.towers.aggregators import AGGREGATORS
-from clipact.towers.tower import ImageTower, VisualTower
+from clipact.towers.tower import ImageTower, Shiftable, VisualTower
 
 
 class FramesTower(VisualTower):
     """Any image tower, made a video tower by an aggregator over the frames' raw features.
 
     image   the tower for one frame
-    config  which aggregator
+    config  which aggregator, and whether frames see their neighbours inside the image tower
     spec    how clips are prepared; when None, the image tower's pictures in the default number of frames
     """
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """`aggregator` is a name in `clipact.towers.aggregators.AGGREGATORS`."""
+        """What makes a clip of frames.
+
+        aggregator  a name in `clipact.towers.aggregators.AGGREGATORS`
+        settings    the aggregator's own, such as {layers = 2}
+        shift       share of the channels that each residual branch of the image tower takes from the frame before,
+                    and as many from the frame after: 0 for none, 0.125 in TSM (arXiv 1811.08383), 0.5 at most
+        """
 
         aggregator: str = "mean"
+        settings: dict[str, Any] = field(default_factory=dict)
+        shift: float = 0.0
 
         def __post_init__(self) -> None:
             if self.aggregator not in AGGREGATORS:
                 raise ConfigError(f"aggregator is {self.aggregator!r}; {choices(self.aggregator, AGGREGATORS)}")
+            if not 0 <= self.shift <= 0.5:
+                raise ConfigError(f"shift is {self.shift:g}; it is a share of the channels, 0 to 0.5")
 
     def __init__(self, image: ImageTower, config: Config | None = None, *, spec: ClipSpec | None = None) -> None:
         super().__init__()
         self.config = config or self.Config()
         self.image = image
-        self.aggregator = AGGREGATORS[self.config.aggregator]()
         self.spec = spec or replace(image.spec, frames=ClipSpec().frames)
+        kind = AGGREGATORS[self.config.aggregator]
+        settings = parse(kind.Config, self.config.settings, where=f"{self.config.aggregator}.settings.")
+        self.aggregator = kind(image.dim, frames=self.spec.frames, config=settings)
         self.dim = image.dim
-        self.order_free = self.aggregator.order_free
+        self.order_free = self.aggregator.order_free and not self.config.shift
+        self._frames = 1  # of the clips at hand: what a shift has to know
+        if self.config.shift:
+            self._shift_branches()
 
     def forward(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b d"]:
         """The aggregate of the frames' features, any number of frames."""
-        frames = self.image(rearrange(video, "b t c h w -> (b t) c h w"))
-        return self.aggregator(rearrange(frames, "(b t) d -> b t d", t=video.shape[1]))
+        return self.aggregator(self.per_frame(self.image, video))
+
+    def per_frame(self, see: Callable[[Tensor], Tensor], video: Float[Tensor, "b t ..."]) -> Float[Tensor, "b t f"]:
+        """What `see`, the image tower or a part of it, makes of each frame."""
+        self._frames = video.shape[1]
+        seen = see(rearrange(video, "b t ... -> (b t) ..."))
+        return rearrange(seen, "(b t) f -> b t f", t=video.shape[1])
+
+    def _shift_branches(self) -> None:
+        if not isinstance(self.image, Shiftable):
+            raise ConfigError(
+                f"shift is {self.config.shift:g}, but a {type(self.image).__name__} has no branches for it"
+            )
+        axis = self.image.channel_axis
+
+        def shift(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (temporal_shift(inputs[0], frames=self._frames, share=self.config.shift, axis=axis), *inputs[1:])
+
+        for branch in self.image.residual_branches:
+            branch.register_forward_pre_hook(shift)

@@ -71,3 +71,18 @@ class Headed(ABC):
     @abstractmethod
     def features(self, inputs: Tensor, /) -> Tensor:
         """What the head is given."""
+
+
+class Shiftable(ABC):
+    """What an image tower says of itself, besides, when frames may lend channels to their neighbours inside it.
+
+    residual_branches  modules whose input feeds a residual branch and nothing else
+    channel_axis       where the channels lie in that input
+    """
+
+    channel_axis: int
+
+    @property
+    @abstractmethod
+    def residual_branches(self) -> Sequence[nn.Module]:
+        """The modules, in order."""

@@ -142,7 +142,11 @@ def _facts(tower: nn.Module) -> Any:
         table = towers.describe(tower)
     except ModelError:  # one that no table names: its build is all that is known of it
         return str(tower)
-    return {key: value for key, value in (table | table.get("image", {})).items() if key not in ("head", "image")}
+    return {
+        key: value
+        for key, value in (table | table.get("image", {})).items()
+        if key not in ("head", "image", "aggregator", "settings")
+    }
 
 
 def hash_file(path: str) -> str:

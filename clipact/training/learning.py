@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -60,12 +59,10 @@ def split(tower: nn.Module) -> Split:
         inner = split(tower.image)
 
         def body(video: Tensor) -> Tensor:
-            frames = inner.body(rearrange(video, "b t c h w -> (b t) c h w"))
-            return rearrange(frames, "(b t) f -> b t f", t=video.shape[1])
+            return tower.per_frame(inner.body, video)
 
         def head(features: Tensor) -> Tensor:
-            frames = inner.head(rearrange(features, "b t f -> (b t) f"))
-            aggregated: Tensor = tower.aggregator(rearrange(frames, "(b t) d -> b t d", t=features.shape[1]))
+            aggregated: Tensor = tower.aggregator(tower.per_frame(inner.head, features))
             return aggregated
 
         return Split(body, head, (*inner.modules, tower.aggregator))

@@ -1,0 +1,93 @@
+"""Video Swin (arXiv 2106.13230): torchvision's own swin3d, ended by a head into the shared space.
+
+torchvision is imported inside functions. What its windows cannot be laid over without padding is refused: a padded
+clip is another clip, and a map smaller than a window would take position biases that are not its own.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clipact.clip_spec import ClipSpec
+from clipact.errors import ConfigError, ModelError
+from clipact.nn.head import Head
+from clipact.towers.tower import Headed, VisualTower
+
+Variant = Literal["tiny", "small", "base"]
+
+_SIZES: dict[Variant, tuple[int, tuple[int, ...], tuple[int, ...], float]] = {  # width, depths, heads, stochastic depth
+    "tiny": (96, (2, 2, 6, 2), (3, 6, 12, 24), 0.1),
+    "small": (96, (2, 2, 18, 2), (3, 6, 12, 24), 0.1),
+    "base": (128, (2, 2, 18, 2), (4, 8, 16, 32), 0.1),
+}
+_PATCH = (2, 4, 4)
+
+
+class Swin3D(VisualTower, Headed):
+    """Clips of an even number of frames, at the size of its spec."""
+
+    order_free = False
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Which network, how large its windows are (time, height, width), and the head that ends it."""
+
+        variant: Variant = "tiny"
+        window: tuple[int, int, int] = (8, 7, 7)
+        head: Head.Config = field(default_factory=lambda: Head.Config(blocks=0))
+
+    def __init__(self, config: Config, *, spec: ClipSpec) -> None:
+        super().__init__()
+        from torchvision.models.video.swin_transformer import SwinTransformer3d
+
+        self.config, self.spec = config, spec
+        width, depths, heads, drop = _SIZES[config.variant]
+        self._refuse_size()
+        self._refuse_length(spec.frames)
+        self.network = SwinTransformer3d(
+            patch_size=list(_PATCH),
+            embed_dim=width,
+            depths=list(depths),
+            num_heads=list(heads),
+            window_size=list(config.window),
+            stochastic_depth_prob=drop,
+        )
+        out = self.network.num_features
+        self.network.head = nn.Identity()
+        self.head = Head(out, config.head)
+        self.dim = self.head.dim
+
+    def features(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b f"]:
+        """What the network sees, normalised and averaged over space and time."""
+        self._refuse_length(video.shape[1])
+        if tuple(video.shape[-2:]) != self.spec.size:
+            raise ModelError(f"frames are {tuple(video.shape[-2:])} pixels; this tower takes {self.spec.size}")
+        return self.network(rearrange(video, "b t c h w -> b c t h w"))
+
+    def forward(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b d"]:
+        """The features of each clip, through the head; ModelError for an odd number of frames or another size."""
+        return self.head(self.features(video))
+
+    def load_published(self, weights: dict[str, Tensor]) -> None:
+        """Take over torchvision's weights for Kinetics, all but the classifier; RuntimeError when they do not fit."""
+        self.network.load_state_dict({name: value for name, value in weights.items() if not name.startswith("head.")})
+
+    def _refuse_size(self) -> None:
+        for side, window in zip(self.spec.size, self.config.window[1:], strict=True):
+            maps = [side // 4 // 2**stage for stage in range(4)]
+            if side % 32 or min(maps) < window or any(extent % window for extent in maps):
+                raise ConfigError(
+                    f"size is {self.spec.size} and window {self.config.window}: maps are {maps} tokens wide, and a "
+                    f"window divides each of them. Windows of 7 take multiples of 224, windows of 4 multiples of 128"
+                )
+
+    def _refuse_length(self, frames: int) -> None:
+        steps, window = frames // _PATCH[0], self.config.window[0]
+        if frames % _PATCH[0] or (steps > window and steps % window):
+            raise ModelError(
+                f"a clip has {frames} frames; this tower takes even numbers up to {_PATCH[0] * window}, "
+                f"and multiples of that"
+            )

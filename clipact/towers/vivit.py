@@ -1,0 +1,152 @@
+"""ViViT (arXiv 2103.15691): a vision transformer over the space-time tokens of a clip.
+
+Three of the paper's four ways to look: "joint" (model 1), "factorised_encoder" (model 2: a transformer a frame, then
+one over the frames) and "factorised_self" (model 3). Where ours deviates: with a class token a frame, the clip's vector
+is the mean over the frames' tokens, and what looks along time is added to that and begins at zero. So a tower that was
+started from an image transformer gives a still clip that transformer's features, exactly.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clipact.clip_spec import ClipSpec
+from clipact.errors import ConfigError, ModelError
+from clipact.nn.attention import Activation, Block
+from clipact.nn.head import Head
+from clipact.nn.positions import sines, stretch
+from clipact.nn.spacetime import SpaceTimeBlock
+from clipact.towers.aggregators import Transformer
+from clipact.towers.tower import Headed, VisualTower
+
+Look = Literal["joint", "factorised_encoder", "factorised_self"]
+
+
+class ViViT(VisualTower, Headed):
+    """Clips of any number of frames that its tubelets divide, at the size of its spec."""
+
+    order_free = False
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """What the network is made of; the defaults are ViT-Ti's (arXiv 2012.12877).
+
+        patch        pixels along the side of a token
+        tubelet      frames that a token spans; 1 is the paper's uniform frame sampling (section 3.2)
+        attention    "joint", "factorised_encoder" or "factorised_self"
+        time_layers  of the transformer over the frames, for "factorised_encoder"
+        positions    "learnt", one for each place and time step, stretched along time to other lengths, or "sines"
+        class_token  one for the "clip" (joint attention alone) or one a "frame"
+        norm_first   whether tokens are normalised before the first block, as in CLIP
+        """
+
+        width: int = 192
+        layers: int = 12
+        heads: int = 3
+        hidden: int = 768
+        patch: int = 16
+        patch_bias: bool = True
+        tubelet: int = 2
+        attention: Look = "factorised_self"
+        time_layers: int = 4
+        positions: Literal["learnt", "sines"] = "learnt"
+        class_token: Literal["clip", "frame"] = "frame"
+        norm_first: bool = False
+        activation: Activation = "gelu"
+        norm_eps: float = 1e-6
+        head: Head.Config = field(default_factory=lambda: Head.Config(blocks=0))
+
+        def __post_init__(self) -> None:
+            if self.width % self.heads or self.width % 2:
+                raise ConfigError(f"width is {self.width} and heads {self.heads}; heads and 2 divide the width")
+            if self.tubelet < 1 or self.patch < 1:
+                raise ConfigError(f"tubelet is {self.tubelet} and patch {self.patch}; both are at least 1")
+            if self.class_token == "clip" and self.attention != "joint":
+                raise ConfigError(f"class_token is 'clip' and attention {self.attention!r}; only 'joint' can have that")
+
+    def __init__(self, config: Config, *, spec: ClipSpec) -> None:
+        super().__init__()
+        rows, columns = spec.size[0] // config.patch, spec.size[1] // config.patch
+        if (rows * config.patch, columns * config.patch) != spec.size:
+            raise ConfigError(f"size is {spec.size}; patches of {config.patch} pixels divide neither side with a rest")
+        self.config, self.spec = config, spec
+        self._refuse_length(spec.frames)
+        inputs = len(spec.mean) * config.tubelet * config.patch**2
+        self.embed = nn.Linear(inputs, config.width, bias=config.patch_bias)
+        self.class_token = nn.Parameter(0.02 * torch.randn(config.width))  # with its position added
+        if config.positions == "learnt":
+            steps = spec.frames // config.tubelet
+            self.positions = nn.Parameter(0.02 * torch.randn(steps, rows * columns, config.width))
+        self.norm_first = nn.LayerNorm(config.width, eps=config.norm_eps) if config.norm_first else None
+        block = SpaceTimeBlock if config.attention == "factorised_self" else Block
+        self.blocks = nn.Sequential(
+            *(
+                block(
+                    config.width,
+                    heads=config.heads,
+                    hidden=config.hidden,
+                    activation=config.activation,
+                    norm_eps=config.norm_eps,
+                )
+                for _ in range(config.layers)
+            )
+        )
+        self.over_time = None
+        if config.attention == "factorised_encoder":
+            settings = Transformer.Config(layers=config.time_layers, heads=config.heads)
+            self.over_time = Transformer(config.width, frames=spec.frames // config.tubelet, config=settings)
+        self.head = Head(config.width, config.head)
+        self.dim = self.head.dim
+
+    def features(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b f"]:
+        """What the transformer makes of each clip, before the last norm and the projection."""
+        x = self._tokens(video)
+        if self.config.class_token == "clip":
+            token = repeat(self.class_token, "d -> b 1 d", b=len(x))
+            return self._blocks(torch.cat([token, rearrange(x, "b t l d -> b (t l) d")], dim=1))[:, 0]
+        steps = x.shape[1]
+        x = torch.cat([repeat(self.class_token, "d -> b t 1 d", b=len(x), t=steps), x], dim=2)
+        if self.config.attention == "joint":
+            x = rearrange(self._blocks(rearrange(x, "b t l d -> b (t l) d")), "b (t l) d -> b t l d", t=steps)
+        elif self.config.attention == "factorised_self":
+            x = self._blocks(x)
+        else:
+            x = rearrange(self._blocks(rearrange(x, "b t l d -> (b t) l d")), "(b t) l d -> b t l d", t=steps)
+        frames = x[:, :, 0]
+        return frames.mean(1) if self.over_time is None else self.over_time(frames)
+
+    def forward(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b d"]:
+        """The features of each clip; ModelError for a number of frames or a size that the tokens do not divide."""
+        return self.head(self.features(video))
+
+    def _tokens(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b s l d"]:
+        config = self.config
+        self._refuse_length(video.shape[1])
+        if tuple(video.shape[-2:]) != self.spec.size:
+            raise ModelError(f"frames are {tuple(video.shape[-2:])} pixels; this tower takes {self.spec.size}")
+        x = self.embed(
+            rearrange(
+                video,
+                "b (t u) c (h p) (w q) -> b t (h w) (c u p q)",
+                u=config.tubelet,
+                p=config.patch,
+                q=config.patch,
+            )
+        )
+        if config.positions == "learnt":
+            return x + stretch(self.positions, x.shape[1])
+        place, time = sines(x.shape[2], config.width), sines(x.shape[1], config.width)
+        return x + (rearrange(time, "t d -> t 1 d") + place).to(x)
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        return self.blocks(x if self.norm_first is None else self.norm_first(x))
+
+    def _refuse_length(self, frames: int) -> None:
+        if frames % self.config.tubelet:
+            raise ModelError(
+                f"a clip has {frames} frames; this tower sees {self.config.tubelet} at a time and takes multiples"
+            )

@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from clipact.errors import ConfigError
+from clipact.nn.positions import sines, stretch
+from clipact.nn.shift import temporal_shift
+from clipact.towers.aggregators import AGGREGATORS
+from clipact.towers.frames import FramesTower
+from tests.tiny import SPEC
+from tests.training.small_run import SmallImage
+
+BEGIN_AT_MEAN = sorted(set(AGGREGATORS) - {"max"})
+
+
+def _aggregator(name, *, frames=4, width=8):
+    kind = AGGREGATORS[name]
+    torch.manual_seed(0)
+    return kind(width, frames=frames, config=kind.Config())
+
+
+@pytest.mark.parametrize("name", BEGIN_AT_MEAN)
+@pytest.mark.parametrize("frames", [1, 4, 7])
+def test_an_aggregator_begins_exactly_at_the_mean(name, frames):
+    x = torch.randn(3, frames, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(_aggregator(name)(x), x.mean(1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", sorted(set(AGGREGATORS) - {"mean", "max"}))
+def test_an_aggregator_learns_from_the_first_step(name):
+    x = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(1))
+    aggregator = _aggregator(name)
+    aggregator(x).pow(2).sum().backward()
+    gradients = [p.grad.abs().sum() for p in aggregator.parameters() if p.grad is not None]
+    assert sum(gradients) > 0
+
+
+def test_settings_reach_the_aggregator_and_unknown_ones_are_named():
+    image = SmallImage(SmallImage.Config())
+    tower = FramesTower(image, FramesTower.Config(aggregator="transformer", settings={"layers": 3}), spec=SPEC)
+    assert len(tower.aggregator.blocks) == 3
+    with pytest.raises(ConfigError, match=r"transformer\.settings\.layer.*layers"):
+        FramesTower(image, FramesTower.Config(aggregator="transformer", settings={"layer": 3}), spec=SPEC)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_shift_takes_channels_from_the_neighbours(axis):
+    frames, share = 3, 0.25
+    x = torch.randn(2 * frames, 8, 8, generator=torch.Generator().manual_seed(0))
+    shifted = temporal_shift(x, frames=frames, share=share, axis=axis)
+    for row in range(len(x)):
+        clip, t = divmod(row, frames)
+        for channel in range(8):
+            source = t - 1 if channel < 2 else t + 1 if channel < 4 else t
+            expected = torch.zeros(8)
+            if 0 <= source < frames:
+                expected = x[clip * frames + source].select(axis - 1, channel)
+            assert torch.equal(shifted[row].select(axis - 1, channel), expected)
+
+
+def test_a_shift_needs_an_image_tower_with_branches():
+    with pytest.raises(ConfigError, match="no branches"):
+        FramesTower(SmallImage(SmallImage.Config()), FramesTower.Config(shift=0.125), spec=SPEC)
+
+
+def test_positions_are_stretched_along_time_alone():
+    table = torch.arange(4.0)[:, None, None].expand(4, 2, 3)
+    longer = stretch(table, 8)
+    assert longer.shape == (8, 2, 3)
+    assert longer[:, 1, 2].tolist() == [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]
+    assert stretch(table, 4) is table
+
+
+def test_sines_tell_every_place_from_every_other():
+    table = sines(50, 16)
+    assert table.shape == (50, 16)
+    apart = torch.cdist(table, table) + torch.eye(50)
+    assert apart.min() > 0.1
+    torch.testing.assert_close(table[3, :2], torch.stack([torch.tensor(3.0).sin(), torch.tensor(3.0).cos()]))

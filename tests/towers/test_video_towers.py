@@ -1,0 +1,45 @@
+"""What a clip may be for the towers that see space and time at once."""
+
+import pytest
+import torch
+
+from clipact.clip_spec import ClipSpec
+from clipact.errors import ConfigError, ModelError
+from clipact.towers.swin3d import Swin3D
+from clipact.towers.vivit import ViViT
+
+SPEC = ClipSpec(frames=4, size=(32, 32))
+SMALL = ViViT.Config(width=32, layers=2, heads=2, hidden=64)
+
+
+def test_vivit_takes_any_length_that_its_tubelets_divide():
+    torch.manual_seed(0)
+    tower = ViViT(SMALL, spec=SPEC).eval()
+    for frames in (2, 4, 6, 16):
+        assert tower(torch.randn(1, frames, 3, 32, 32)).shape == (1, tower.dim)
+    with pytest.raises(ModelError, match="3 frames.*2 at a time"):
+        tower(torch.randn(1, 3, 3, 32, 32))
+    with pytest.raises(ModelError, match=r"\(16, 32\).*\(32, 32\)"):
+        tower(torch.randn(1, 4, 3, 16, 32))
+
+
+def test_vivit_refuses_what_cannot_be_built():
+    with pytest.raises(ModelError, match="multiples"):
+        ViViT(SMALL, spec=ClipSpec(frames=5, size=(32, 32)))
+    with pytest.raises(ConfigError, match="patches of 16"):
+        ViViT(SMALL, spec=ClipSpec(frames=4, size=(40, 32)))
+    with pytest.raises(ConfigError, match="only 'joint'"):
+        ViViT.Config(class_token="clip")
+    with pytest.raises(ConfigError, match="divide the width"):
+        ViViT.Config(width=33)
+
+
+def test_swin_refuses_windows_that_do_not_fit():
+    with pytest.raises(ConfigError, match=r"\[32, 16, 8, 4\].*multiples of 224"):
+        Swin3D(Swin3D.Config(), spec=ClipSpec(frames=8, size=(128, 128)))
+    with pytest.raises(ModelError, match="7 frames.*even numbers up to 16"):
+        Swin3D(Swin3D.Config(), spec=ClipSpec(frames=7, size=(224, 224)))
+    tower = Swin3D(Swin3D.Config(window=(2, 1, 1)), spec=SPEC).eval()
+    assert tower(torch.randn(1, 8, 3, 32, 32)).shape == (1, tower.dim)
+    with pytest.raises(ModelError, match="6 frames.*up to 4, and multiples"):
+        tower(torch.randn(1, 6, 3, 32, 32))
