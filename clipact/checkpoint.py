@@ -24,9 +24,10 @@ from clipact.config import to_table
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError, ModelError
 from clipact.model_config import FORMAT, WEIGHTS, ModelConfig, read_config
+from clipact.nn.blank import NoRandomWeights
 from clipact.towers.tower import TextTower
 
-Made = TypeVar("Made")
+Made = TypeVar("Made", bound=torch.nn.Module)
 
 
 def save(
@@ -99,13 +100,10 @@ def load(folder: str | Path, *, defer_text: bool = False) -> DualEncoder:
     """
     folder = Path(folder)
     config = read_config(folder)
-    visual = _construct(lambda: towers.visual_from(config.visual, config.clip), folder)
-    _fill(visual, folder, "visual.")
+    visual = _made(lambda: towers.visual_from(config.visual, config.clip), folder, "visual.")
 
     def load_text() -> TextTower:
-        text = _construct(lambda: towers.text_from(config.text, folder), folder)
-        _fill(text, folder, "text.")
-        return text.eval()
+        return _made(lambda: towers.text_from(config.text, folder), folder, "text.").eval()
 
     text = DeferredText(load_text, dim=config.dim) if defer_text else load_text()
     scalars = _tensors(folder, lambda key: key in ("log_scale", "bias"))
@@ -156,13 +154,27 @@ class DeferredText(TextTower):
         self.materialise().save_tokenizer(folder)
 
 
-def _construct(make: Callable[[], Made], folder: Path) -> Made:
-    """What `make` makes, its weights not even allocated: drawing mini's at random first would take 0.4 s."""
+def _made(make: Callable[[], Made], folder: Path, prefix: str) -> Made:
+    """The tower that `make` makes, with its weights from the file.
+
+    At first its own are not even allocated: drawing mini's at random would take 0.4 s. A tower that computes tensors
+    which no file holds is made once more, in memory.
+    """
     try:
         with torch.device("meta"):
-            return make()
+            tower = make()
+        if any(buffer.is_meta for buffer in _unsaved(tower)):
+            with NoRandomWeights():
+                tower = make()
     except ConfigError as error:
         raise ModelError(f"{folder / 'config.json'}: {error}") from error
+    _fill(tower, folder, prefix)
+    return tower
+
+
+def _unsaved(tower: torch.nn.Module) -> list[Tensor]:
+    kept = tower.state_dict().keys()
+    return [buffer for name, buffer in tower.named_buffers() if name not in kept]
 
 
 def _tensors(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:

@@ -68,16 +68,18 @@ def override(table: Mapping[str, Any], assignment: str) -> dict[str, Any]:
 
 def to_table(instance: Any) -> dict[str, Any]:
     """The plain table that `parse` turns back into an equal instance; fields that are None are left out."""
-    table = dataclasses.asdict(instance)
 
     def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(inner) for key, inner in value.items() if inner is not None}
+        if dataclasses.is_dataclass(value):
+            values = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+            return {key: plain(inner) for key, inner in values.items() if inner is not None}
+        if isinstance(value, Mapping):
+            return {key: plain(inner) for key, inner in value.items()}
         if isinstance(value, (tuple, list)):
             return [plain(inner) for inner in value]
         return str(value) if isinstance(value, Path) else value
 
-    return cast(dict[str, Any], plain(table))
+    return cast(dict[str, Any], plain(instance))
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:

@@ -14,14 +14,15 @@ from clipact.config import parse, to_table
 from clipact.errors import ConfigError, ModelError, choices
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
+from clipact.towers.from_open_clip import OpenClipImage, OpenClipText
 from clipact.towers.swin3d import Swin3D
 from clipact.towers.text import TOKENIZER, BertText
 from clipact.towers.tower import ImageTower, TextTower, VisualTower
 from clipact.towers.vivit import ViViT
 
-IMAGE_TOWERS = {"efficientnet_lite": EfficientNetLite}
+IMAGE_TOWERS: dict[str, Any] = {"efficientnet_lite": EfficientNetLite, "open_clip": OpenClipImage}
 VIDEO_TOWERS: dict[str, Any] = {"frames": FramesTower, "vivit": ViViT, "swin3d": Swin3D}
-TEXT_TOWERS = {"bert": BertText}
+TEXT_TOWERS: dict[str, Any] = {"bert": BertText, "open_clip": OpenClipText}
 
 Kind = TypeVar("Kind")
 
@@ -47,8 +48,8 @@ def text_from(table: Mapping[str, Any], folder: Path) -> TextTower:
 
 def describe(tower: nn.Module) -> dict[str, Any]:
     """The table from which the tower can be made again; ModelError when it is none of ours."""
-    for name, kind in (IMAGE_TOWERS | VIDEO_TOWERS | TEXT_TOWERS).items():
-        if type(tower) is kind:
+    for table in (IMAGE_TOWERS, VIDEO_TOWERS, TEXT_TOWERS):
+        for name in (name for name, kind in table.items() if type(tower) is kind):
             inner = {"image": describe(tower.image)} if isinstance(tower, FramesTower) else {}
             return {"tower": name, **inner, **to_table(tower.config)}
     raise ModelError(f"a {type(tower).__name__} cannot be saved: it is not in a table of clipact.towers")

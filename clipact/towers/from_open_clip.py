@@ -7,7 +7,7 @@ is `open_clip_source`'s business.
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,25 +15,51 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from clipact.clip_spec import ClipSpec
 from clipact.download import hub_file
-from clipact.errors import ModelError
+from clipact.errors import ConfigError, ModelError
+from clipact.nn.blank import NoRandomWeights
 from clipact.towers.open_clip_source import Source
-from clipact.towers.tower import ImageTower, TextTower
+from clipact.towers.tower import ImageTower, Shiftable, TextTower
 
 Tokenizer = Callable[[list[str]], Tensor]
 
 
-class OpenClipImage(ImageTower):
+class OpenClipImage(ImageTower, Shiftable):
     """open_clip's visual network: what encode_image gives before it is normalised."""
 
-    def __init__(self, network: nn.Module, spec: ClipSpec, *, dim: int) -> None:
+    channel_axis = 2
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """open_clip's own tables.
+
+        model       of the architecture; its embed_dim, vision_cfg and quick_gelu count
+        preprocess  where the preparation of pictures differs from open_clip's default
+        """
+
+        model: dict[str, Any]
+        preprocess: dict[str, Any] = field(default_factory=dict)
+
+    def __init__(self, config: Config, *, network: nn.Module | None = None) -> None:
+        """`network` is the one that the tables describe, if it is made already."""
         super().__init__()
-        self.network = network
-        self.spec = spec
-        self.dim = dim
+        self.config = config
+        self.network = network or _make(config.model, "vision_cfg")
+        self.spec = clip_spec(self.network, config.preprocess)
+        self.dim = int(config.model["embed_dim"])
+
+    @property
+    def residual_branches(self) -> list[nn.Module]:
+        """The norms before attention; ConfigError when the network is no plain vision transformer."""
+        from open_clip.transformer import VisionTransformer
+
+        if not isinstance(self.network, VisionTransformer):
+            raise ConfigError(
+                f"shift takes a plain vision transformer; this is open_clip's {type(self.network).__name__}"
+            )
+        return [block.ln_1 for block in self.network.transformer.resblocks]
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """The features of each picture."""
@@ -46,11 +72,28 @@ class OpenClipText(TextTower):
     The tokenizer is made when the first sentence comes, or by `load_tokenizer`; ModelError where it cannot be had.
     """
 
-    def __init__(self, network: nn.Module, make_tokenizer: Callable[[], Tokenizer], *, dim: int) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """open_clip's own table of the architecture; its embed_dim, text_cfg and quick_gelu count."""
+
+        model: dict[str, Any]
+
+    def __init__(
+        self,
+        config: Config,
+        tokenizer_file: Path,
+        *,
+        network: nn.Module | None = None,
+        make_tokenizer: Callable[[], Tokenizer] | None = None,
+    ) -> None:
+        """`network` and `make_tokenizer` are a model's that is at hand; else `tokenizer_file`'s folder counts."""
         super().__init__()
-        self.network = network
-        self.dim = dim
-        self._make_tokenizer = make_tokenizer
+        self.config = config
+        self.network = network or _make(config.model, "text_cfg")
+        self.dim = int(config.model["embed_dim"])
+        self._make_tokenizer = make_tokenizer or (
+            lambda: _tokenizer_in(tokenizer_file.parent, config.model["text_cfg"])
+        )
         self._tokenizer: Tokenizer | None = None
 
     def load_tokenizer(self) -> Tokenizer:
@@ -68,8 +111,12 @@ class OpenClipText(TextTower):
         return _pooled(self.network(ids))
 
     def save_tokenizer(self, folder: Path) -> None:
-        """Refused: these towers stand in open_clip's own folders."""
-        raise ModelError("an open_clip model cannot be saved as a clipact folder")
+        """Write the tokenizer's files; CLIP's own comes with open_clip and needs none."""
+        tokenizer: Any = self.load_tokenizer()
+        if self.config.model["text_cfg"].get("hf_tokenizer_name"):
+            tokenizer.tokenizer.save_pretrained(folder)
+        elif type(tokenizer).__name__ != "SimpleTokenizer":
+            raise ModelError(f"a model with open_clip's {type(tokenizer).__name__} cannot be saved as a clipact folder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +133,15 @@ def load_parts(source: Source) -> Parts:
     """The model's towers with their weights; ModelError when the files do not make one."""
     model = _construct(source)
     _fill(model, source.weights)
-    dim = int(source.config["embed_dim"])
     bias = model.logit_bias
+    shared = {key: source.config[key] for key in ("embed_dim", "quick_gelu") if key in source.config}
+    pictures = OpenClipImage.Config(
+        model=shared | {"vision_cfg": source.config["vision_cfg"]}, preprocess=source.preprocess
+    )
+    words = OpenClipText.Config(model=shared | {"text_cfg": source.config["text_cfg"]})
     return Parts(
-        image=OpenClipImage(model.visual, clip_spec(model.visual, source.preprocess), dim=dim).eval(),
-        text=OpenClipText(model.text, lambda: _make_tokenizer(source), dim=dim).eval(),
+        image=OpenClipImage(pictures, network=model.visual).eval(),
+        text=OpenClipText(words, Path(), network=model.text, make_tokenizer=lambda: _make_tokenizer(source)).eval(),
         log_scale=model.logit_scale.item(),
         bias=None if bias is None else bias.item(),
     )
@@ -112,16 +163,6 @@ def clip_spec(visual: nn.Module, preprocess: dict[str, Any]) -> ClipSpec:
     )
 
 
-class _NoRandomWeights(TorchFunctionMode):
-    """Leaves new weights as the memory was: a checkpoint overwrites each of them (ViT-B-32: 0.1 s, not 3.1)."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The call itself, unless it draws numbers in place."""
-        if function in (Tensor.normal_, Tensor.uniform_):
-            return args[0]
-        return function(*args, **(kwargs or {}))
-
-
 def _construct(source: Source) -> Any:
     import open_clip
 
@@ -135,11 +176,29 @@ def _construct(source: Source) -> Any:
         config["text_cfg"]["hf_model_pretrained"] = False
         if language_model := config["text_cfg"].get("hf_model_name"):
             hub_file(language_model, "config.json")
-        with _NoRandomWeights():
+        with NoRandomWeights():
             return kind(**config)
     except (TypeError, KeyError, ValueError, RuntimeError, AssertionError, OSError) as error:
         raise ModelError(
             f"open_clip {open_clip.__version__} cannot make {source.name}: {_first_line(error)}"
+        ) from error
+
+
+def _make(config: dict[str, Any], part: str) -> nn.Module:
+    """One network alone, with fresh weights."""
+    import open_clip
+    from open_clip.model import _build_text_tower, _build_vision_tower
+
+    settings = deepcopy(config[part])
+    make = {"vision_cfg": _build_vision_tower, "text_cfg": _build_text_tower}[part]
+    try:
+        settings["timm_model_pretrained" if part == "vision_cfg" else "hf_model_pretrained"] = False
+        if language_model := settings.get("hf_model_name"):
+            hub_file(language_model, "config.json")
+        return cast(nn.Module, make(config["embed_dim"], settings, config.get("quick_gelu", False)))
+    except (TypeError, KeyError, ValueError, RuntimeError, AssertionError, OSError) as error:
+        raise ModelError(
+            f"open_clip {open_clip.__version__} cannot make the network of {part}: {_first_line(error)}"
         ) from error
 
 
@@ -183,6 +242,24 @@ def _make_tokenizer(source: Source) -> Tokenizer:
         return cast(Tokenizer, open_clip.get_tokenizer(source.name, **options))
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise ModelError(f"the tokenizer of {source.name} cannot be read: {_first_line(error)}") from error
+
+
+def _tokenizer_in(folder: Path, text: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of a clipact folder: its files, or open_clip's own table of CLIP's words."""
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+    length, options = text.get("context_length", 77), text.get("tokenizer_kwargs", {})
+    try:
+        if text.get("hf_tokenizer_name"):
+            mode = text.get("tokenizer_mode")
+            made = HFTokenizer(
+                str(folder), context_length=length, tokenizer_mode=mode, **{**options, "trust_remote_code": False}
+            )
+        else:
+            made = SimpleTokenizer(context_length=length, **options)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise ModelError(f"the tokenizer in {folder} cannot be read: {_first_line(error)}") from error
+    return cast(Tokenizer, made)
 
 
 def _pooled(features: Tensor | tuple[Tensor, Tensor]) -> Tensor:

@@ -71,10 +71,6 @@ class Swin3D(VisualTower, Headed):
         """The features of each clip, through the head; ModelError for an odd number of frames or another size."""
         return self.head(self.features(video))
 
-    def load_published(self, weights: dict[str, Tensor]) -> None:
-        """Take over torchvision's weights for Kinetics, all but the classifier; RuntimeError when they do not fit."""
-        self.network.load_state_dict({name: value for name, value in weights.items() if not name.startswith("head.")})
-
     def _refuse_size(self) -> None:
         for side, window in zip(self.spec.size, self.config.window[1:], strict=True):
             maps = [side // 4 // 2**stage for stage in range(4)]

@@ -95,9 +95,12 @@ def _depths(encoder: DualEncoder) -> dict[str, int]:
     depths: dict[str, int] = {}
     for side, tower in (("visual", encoder.visual), ("text", encoder.text)):
         stacks = [(n, m) for n, m in tower.named_modules() if isinstance(m, (nn.ModuleList, nn.Sequential))]
-        if not stacks:
+        # A stage's blocks lie inside a stack of stages: the outer one counts, and is numbered.
+        outer = [(n, m) for n, m in stacks if not any(n.startswith(f"{other}.") for other, _ in stacks)]
+        numbered = [(n, m) for n, m in outer if all(child.isdecimal() for child, _ in m.named_children())]
+        if not numbered:
             continue
-        stack, layers = max(stacks, key=lambda named: len(named[1]))
+        stack, layers = max(numbered, key=lambda named: len(named[1]))
         met = False
         for name, _ in tower.named_parameters():
             inside = name.startswith(f"{stack}.")

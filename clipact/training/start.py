@@ -9,35 +9,42 @@ from torch import Tensor, nn
 
 from clipact import towers, zoo
 from clipact.clip_spec import ClipSpec
+from clipact.config import parse
 from clipact.data.order import seed_from
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
+from clipact.towers.inflate import inflate
+from clipact.towers.swin3d import Swin3D
 from clipact.towers.text import TOKENIZER, BertText
+from clipact.towers.tower import VisualTower
 from clipact.training.chunks import seeded
 from clipact.training.parts import find_part, read_weights, rename_bert, rename_efficientnet_lite
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Pretrained parts, as PACKAGE:PATH (see `clipact.training.parts`); a tower without one begins at random.
+    """Pretrained parts, as a file's path or PACKAGE:PATH (see `clipact.training.parts`).
 
-    image, text  weights of the towers but for their heads
-    tokenizer    the text tower's tokenizer.json
+    visual, image, text  weights of the towers but for their heads; a tower without begins at random
+    tokenizer            the text tower's tokenizer.json, when there is no model to have one from
     """
 
+    visual: str | None = None
     image: str | None = None
     text: str | None = None
-    tokenizer: str
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Either a model's name, or towers.
+    """A model, or a model with another visual tower, or two towers.
 
     model         "mini", a folder, or another name that `clipact.zoo.load` knows
-    visual, text  tables of towers, as a model's config.json has them
+    visual, text  tables of towers, as a model's config.json has them. Beside a model, `visual` takes the place of its
+                  visual tower: a "frames" tower without `image` keeps its image tower, and a "vivit" with `inflate`,
+                  "central" or "averaged", is made of it
     clip          how clips are prepared; by default as the image tower's pictures are
     scale, bias   of the logits at the start; by default the model's, else 1/0.07 and none
     """
@@ -51,19 +58,23 @@ class Start:
     bias: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.model is None) == (self.parts is None):
-            raise ConfigError("start takes either model, or visual, text and parts")
+        if self.model is None and not (self.visual and self.text and self.parts and self.parts.tokenizer):
+            raise ConfigError("start takes model, or visual, text and parts with a tokenizer")
+        if self.model is not None and self.text:
+            raise ConfigError("start.text is given beside start.model, which has a text tower; leave one out")
         if self.scale is not None and self.scale <= 0:
             raise ConfigError(f"start.scale is {self.scale:g}; it is above 0")
 
 
 def make_encoder(start: Start, *, seed: int) -> DualEncoder:
     """The model that a run begins from, on the CPU; random weights hang on the seed alone."""
-    if start.model is not None:
-        encoder = zoo.load(start.model, device="cpu").encoder
-    else:
-        with seeded(seed_from(seed, "start")):
+    with seeded(seed_from(seed, "start")):
+        if start.model is None:
             encoder = _assemble(start)
+        else:
+            encoder = zoo.load(start.model, device="cpu").encoder
+            if start.visual:
+                encoder = _with_visual(encoder, start)
     if start.scale is not None:
         with torch.no_grad():
             encoder.log_scale.copy_(torch.tensor(start.scale).log())
@@ -72,21 +83,50 @@ def make_encoder(start: Start, *, seed: int) -> DualEncoder:
     return encoder
 
 
+def _with_visual(encoder: DualEncoder, start: Start) -> DualEncoder:
+    """The model with another visual tower, its text tower, scale and bias kept."""
+    spec, table = start.clip or encoder.spec, dict(start.visual)
+    how = table.pop("inflate", None)
+    own = encoder.visual.image if isinstance(encoder.visual, FramesTower) else None
+    if how is not None and (table.pop("tower", None) != "vivit" or own is None):
+        raise ConfigError("start.visual.inflate takes tower = 'vivit', and a model that sees frame by frame")
+    visual: VisualTower
+    if how is not None and own is not None:
+        visual = inflate(own, table, how=how, spec=spec)
+    elif table.get("tower") == "frames" and "image" not in table and own is not None:
+        del table["tower"]
+        visual = FramesTower(own, parse(FramesTower.Config, table, where="start.visual."), spec=spec)
+    else:
+        visual = towers.visual_from(table, spec)
+    _fill_visual(visual, start.parts)
+    bias = None if encoder.bias is None else encoder.bias.item()
+    return DualEncoder(visual, encoder.text, log_scale=encoder.log_scale.item(), bias=bias)
+
+
 def _assemble(start: Start) -> DualEncoder:
     assert start.parts is not None
+    assert start.parts.tokenizer is not None
     tokenizer = find_part(start.parts.tokenizer)
     if tokenizer.name != TOKENIZER:
         raise ConfigError(f"start.parts.tokenizer is {start.parts.tokenizer!r}; it takes a file named {TOKENIZER}")
-    image = towers.image_from(start.visual.get("image", {}))
-    spec = start.clip or replace(image.spec, frames=ClipSpec().frames)
-    visual = towers.visual_from(start.visual, spec)
+    spec = start.clip
+    if spec is None and "image" in start.visual:
+        spec = replace(towers.image_from(start.visual["image"]).spec, frames=ClipSpec().frames)
+    visual = towers.visual_from(start.visual, spec or ClipSpec())
     text = towers.text_from(start.text, tokenizer.parent)
-    if start.parts.image is not None:
-        assert isinstance(visual, FramesTower)
-        _fill(visual.image, start.parts.image)
+    _fill_visual(visual, start.parts)
     if start.parts.text is not None:
         _fill(text, start.parts.text)
     return DualEncoder(visual, text)
+
+
+def _fill_visual(visual: VisualTower, parts: Parts | None) -> None:
+    if parts is not None and parts.visual is not None:
+        _fill(visual, parts.visual)
+    if parts is not None and parts.image is not None:
+        if not isinstance(visual, FramesTower):
+            raise ConfigError(f"start.parts.image is for a tower of frames, not for a {type(visual).__name__}")
+        _fill(visual.image, parts.image)
 
 
 def _fill(tower: nn.Module, place: str) -> None:
@@ -103,6 +143,8 @@ def _fill(tower: nn.Module, place: str) -> None:
 def _renamed(tower: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if isinstance(tower, EfficientNetLite):
         return rename_efficientnet_lite(weights)
+    if isinstance(tower, Swin3D):
+        return {f"network.{name}": value for name, value in weights.items() if not name.startswith("head.")}
     if isinstance(tower, BertText):
         return rename_bert(weights, max_tokens=tower.config.max_tokens)
     raise ConfigError(f"no pretrained part is known for a {type(tower).__name__}; begin from a model, or at random")

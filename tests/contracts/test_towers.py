@@ -7,13 +7,20 @@ from clipact import towers
 from clipact.clip_spec import ClipSpec
 from clipact.towers.aggregators import AGGREGATORS
 from tests.tiny import tiny_tokenizer
+from tests.tiny_open_clip import MODELS
 from tests.training import small_run  # noqa: F401  puts "small" into the table, whatever is collected first
 
 SPEC = ClipSpec(frames=4, size=(32, 32))
 HEAD = {"dim": 16, "hidden": 16}
-IMAGE = {"efficientnet_lite": {"variant": "lite0", "head": HEAD}, "small": {"head": HEAD}}  # small: the tests' own
+CLIP = MODELS["vit"][0]
+IMAGE = {
+    "efficientnet_lite": {"variant": "lite0", "head": HEAD},
+    "open_clip": {"model": {key: CLIP[key] for key in ("embed_dim", "vision_cfg", "quick_gelu")}},
+    "small": {"head": HEAD},  # the tests' own
+}
 TEXT = {
     "bert": {"vocabulary": 64, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "max_tokens": 32, "head": HEAD},
+    "open_clip": {"model": {key: CLIP[key] for key in ("embed_dim", "text_cfg", "quick_gelu")}},
 }
 SENTENCES = ["a man drinks", "reading", "she is walking in a very long street, slowly"]
 
@@ -32,7 +39,7 @@ VIDEO = {
     "frames": [
         *({"image": {"tower": "small", **IMAGE["small"]}, "aggregator": name} for name in AGGREGATORS),
         *({"image": {"tower": name, **settings}} for name, settings in IMAGE.items()),
-        {"image": {"tower": "efficientnet_lite", **IMAGE["efficientnet_lite"]}, "shift": 0.125},
+        *({"image": {"tower": name, **IMAGE[name]}, "shift": 0.125} for name in ("efficientnet_lite", "open_clip")),
     ],
     "vivit": [
         {**VIT, "attention": "joint", "class_token": "clip"},

@@ -190,11 +190,13 @@ def test_an_architecture_that_open_clip_does_not_know(folder):
         load_parts(find_source(f"local-dir:{folder}"))
 
 
-def test_an_open_clip_tower_is_no_clipact_folder(folder, tmp_path):
-    from clipact.checkpoint import save
+def test_an_open_clip_model_can_be_kept_as_a_clipact_folder(pair, tmp_path):
+    from clipact.checkpoint import load, save
 
-    parts = load_parts(find_source(f"local-dir:{folder}"))
-    encoder = DualEncoder(FramesTower(parts.image), parts.text)
-    with pytest.raises(ModelError, match="cannot be saved"):
-        save(encoder, tmp_path / "copy", name="copy")
-    assert not (tmp_path / "copy").exists()
+    ours = pair[0]
+    kept = load(save(ours, tmp_path / "kept", name="kept"))
+    pictures = _pictures(ours.spec, 2)[:, None]
+    with torch.inference_mode():
+        torch.testing.assert_close(kept.encode_video(pictures), ours.encode_video(pictures), rtol=0, atol=1e-6)
+        torch.testing.assert_close(kept.encode_text(SENTENCES), ours.encode_text(SENTENCES), rtol=0, atol=1e-6)
+    assert kept.spec == ours.spec

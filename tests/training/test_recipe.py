@@ -58,5 +58,5 @@ def test_what_cannot_be_meant_is_named(recipe, change):
 
 
 def test_a_start_is_a_model_or_parts(recipe):
-    with pytest.raises(ConfigError, match="start takes either model"):
+    with pytest.raises(ConfigError, match="start takes model, or"):
         recipe(TEXT.replace('model = "mini"', "scale = 2.0"))
