@@ -21,6 +21,7 @@ from clipact.prediction import Prediction, Scored
 from clipact.prompts import LabelSet, PromptSet
 from clipact.store import Store, content_key
 from clipact.video.ahead import Decoded, decode_ahead
+from clipact.video.decode import check_decoder
 from clipact.video.load import load_clips
 from clipact.video.normalise import normalise_frames
 from clipact.video.transforms import fit_frame
@@ -37,6 +38,7 @@ class ZeroShotClassifier:
     prompts  a PromptSet, or the name or path of one: the sentences into which labels are put
     frames   frames a clip, instead of the number that the model was made for
     clips    clips a video, spread over it; their embeddings are averaged
+    decoder  a name in `clipact.video.decode.DECODERS`: pyav or torchcodec, which give the same frames
     store    where text embeddings are kept between runs; the default folder when None
     """
 
@@ -48,6 +50,7 @@ class ZeroShotClassifier:
         prompts: PromptSet | str = "action",
         frames: int | None = None,
         clips: int = 1,
+        decoder: str = "pyav",
         store: Store | None = None,
     ) -> None:
         self.model = model
@@ -57,6 +60,8 @@ class ZeroShotClassifier:
         self.clips = clips
         if clips < 1:
             raise UsageError(f"clips is {clips}; a video has at least 1")
+        check_decoder(decoder)
+        self.decoder = decoder
         self._text = embed_labels(model, self.label_set, self.prompts, store=store or Store())
 
     @classmethod
@@ -85,7 +90,14 @@ class ZeroShotClassifier:
         self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
     ) -> Prediction:
         """The prediction for one file, or for a part of it; VideoError when it cannot be read."""
-        clips = load_clips(path, self.spec, clips=self.clips, start_seconds=start_seconds, end_seconds=end_seconds)
+        clips = load_clips(
+            path,
+            self.spec,
+            clips=self.clips,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            decoder=self.decoder,
+        )
         return self.classify_decoded(Decoded(str(path), clips))
 
     def classify_frames(self, frames: UInt8[np.ndarray, "t h w c"]) -> Prediction:
@@ -102,7 +114,7 @@ class ZeroShotClassifier:
 
         `span` may hold start_seconds and end_seconds, for all of them.
         """
-        for decoded in decode_ahead(paths, self.spec, clips=self.clips, **span):
+        for decoded in decode_ahead(paths, self.spec, clips=self.clips, decoder=self.decoder, **span):
             yield decoded.error or self.classify_decoded(decoded)
 
     def classify_decoded(self, decoded: Decoded) -> Prediction:

@@ -38,6 +38,13 @@ def classify(
     end: Annotated[float | None, typer.Option("--to", min=0, help="End at this second.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    decoder: Annotated[
+        str, typer.Option(help="pyav, or torchcodec when it is installed: the same frames, another library.")
+    ] = "pyav",
+    time_limit: Annotated[
+        float | None,
+        typer.Option(min=0.1, show_default="none", help="Seconds a video may take, decoded in a process of its own."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a video and line.")] = False,
 ) -> None:
     """Name the action in each video by words of your own.
@@ -54,14 +61,22 @@ def classify(
     from clipact.model_config import checkpoint_folder, read_config
     from clipact.prompts import PromptSet, parse_labels
     from clipact.video.ahead import decode_ahead
+    from clipact.video.decode import check_decoder
 
     paths = expand_videos(videos)
     label_set, prompt_set = parse_labels(labels), PromptSet.load(prompts)
-    span: dict[str, Any] = {"clips": clips, "start_seconds": start, "end_seconds": end}
+    check_decoder(decoder)
+    reading: dict[str, Any] = {
+        "clips": clips,
+        "start_seconds": start,
+        "end_seconds": end,
+        "decoder": decoder,
+        "time_limit_seconds": time_limit,
+    }
     decoded = None
     if (folder := checkpoint_folder(model)) is not None:
         # The videos are decoded while torch is imported, which takes longer than a clip does.
-        decoded = decode_ahead(paths, read_config(folder).clip.with_frames(frames), **span)
+        decoded = decode_ahead(paths, read_config(folder).clip.with_frames(frames), **reading)
 
     from clipact.classifier import ZeroShotClassifier
 
@@ -70,7 +85,7 @@ def classify(
     classifier = ZeroShotClassifier.load(
         model, labels=label_set, prompts=prompt_set, frames=frames, clips=clips, device=device
     )
-    decoded = decoded or decode_ahead(paths, classifier.spec, **span)
+    decoded = decoded or decode_ahead(paths, classifier.spec, **reading)
 
     def answers() -> Iterator[tuple[str, Prediction | VideoError]]:
         for item in decoded:

@@ -1,8 +1,12 @@
+import importlib.util
 import json
+import os
 
 import pytest
 
 from clipact import ZeroShotClassifier
+from clipact.errors import UsageError
+from tests.video.corpus import need
 
 LABELS = "drink,read,UseLaptop"
 
@@ -176,3 +180,30 @@ def test_a_reader_that_goes_away_is_no_traceback(tiny, videos, tmp_path):
     command = f"'{sys.executable}' -m clipact.cli.app classify '{videos}' -l drink,read -m '{tiny}' --json | head -c 5"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+def test_either_decoder_gives_the_same_answer(clipact, tiny, videos):
+    need("torchcodec", importlib.util.find_spec("torchcodec") is not None)
+    words = ("classify", videos / "a.mp4", "--labels", LABELS, "--model", tiny, "--json")
+    (ours,), (other,) = rows(clipact(*words)), rows(clipact(*words, "--decoder", "torchcodec"))
+    assert (ours.pop("decoder"), other.pop("decoder")) == ("pyav", "torchcodec")
+    assert ours == other
+    assert ZeroShotClassifier.load(str(tiny), labels=["a", "b"], decoder="torchcodec").classify(
+        videos / "a.mp4"
+    ).decoder == ("torchcodec")
+
+
+def test_an_unknown_decoder_is_wrong_usage(clipact, tiny, videos):
+    done = clipact("classify", videos / "a.mp4", "--labels", LABELS, "--model", tiny, "--decoder", "vlc")
+    assert done.code == 2
+    assert "torchcodec" in done.err
+    with pytest.raises(UsageError, match="pyav"):
+        ZeroShotClassifier.load(str(tiny), labels=["a", "b"], decoder="vlc")
+
+
+def test_a_time_limit_ends_what_takes_longer(clipact, tiny, videos, tmp_path):
+    os.mkfifo(tmp_path / "never.mp4")  # nobody writes to it
+    words = ("--labels", LABELS, "--model", tiny, "--json", "--time-limit", 5)
+    late, fine = rows(clipact("classify", tmp_path / "never.mp4", videos / "a.mp4", *words))
+    assert "5 seconds" in late["error"]["message"]
+    assert fine["error"] is None
