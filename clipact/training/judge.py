@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -92,8 +93,8 @@ def judge(feed: Feed) -> dict[str, float]:
 
 def _retrieval(feed: Feed, entries: Sequence[Entry], clips: Float[Tensor, "n d"]) -> dict[str, float]:
     said = [(sentence, number) for number, entry in enumerate(entries) for sentence in entry.sentences]
-    scores = feed.embed_all([sentence for sentence, _ in said]) @ clips.T
-    texts, numbers = torch.tensor([number for _, number in said]), torch.arange(len(entries))
+    scores = (feed.embed_all([sentence for sentence, _ in said]) @ clips.T).cpu().numpy()
+    texts, numbers = np.array([number for _, number in said]), np.arange(len(entries))
     figures = {f"text_to_visual_recall_{k}": share for k, share in recall(scores, texts, numbers, ks=_KS).items()}
     return figures | {
         f"visual_to_text_recall_{k}": share for k, share in recall(scores.T, numbers, texts, ks=_KS).items()
@@ -105,8 +106,9 @@ def _recognition(feed: Feed, entries: Sequence[Entry], clips: Float[Tensor, "n d
     number = {label_id: i for i, label_id in enumerate(prompts)}
     said = [(sentence, number[label_id]) for label_id, sentences in prompts.items() for sentence in sentences]
     labels = unit(_sums(feed.embed_all([sentence for sentence, _ in said]), torch.tensor([i for _, i in said])))
-    truth = torch.tensor([number[entry.label_id] for entry in entries])
-    return {f"top_{k}": top_k(clips @ labels.T, truth, k=k) for k in (1, 5)}
+    truth = np.array([number[entry.label_id] for entry in entries])
+    scores = (clips @ labels.T).cpu().numpy()
+    return {f"top_{k}": top_k(scores, truth, k=k) for k in (1, 5)}
 
 
 def _sums(rows: Float[Tensor, "m d"], groups: Int[Tensor, " m"]) -> Float[Tensor, "n d"]:

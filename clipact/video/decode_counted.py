@@ -52,7 +52,7 @@ class CountedVideo(Video):
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Each wanted frame, found by counting from the first."""
-        rgb = RgbConverter()
+        rgb = RgbConverter(self.name)
         missing = set(indices)
         for number, frame in enumerate(self._all_frames()):
             if number in missing:

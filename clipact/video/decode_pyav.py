@@ -36,7 +36,7 @@ class PyavVideo(Video):
     def __init__(self, media: Media) -> None:
         self.name = media.name
         self._media = media
-        self._rgb = RgbConverter()
+        self._rgb = RgbConverter(media.name)
         self._position: int | None = None  # of the packet that is read next; None: unknown
         self._damaged: list[int] = []
 

@@ -5,10 +5,13 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+import av
 import numpy as np
 from av.filter import Graph
 from av.sidedata.sidedata import Type
 from jaxtyping import UInt8
+
+from clipact.errors import VideoError
 
 # What FFmpeg's command line and torchcodec do, whichever version each of them links: bicubic where chroma must be
 # interpolated (10-bit, odd sizes), its position left unspecified. PyAV's own `reformat` follows the stream's chroma
@@ -17,9 +20,10 @@ _SCALE = "flags=bicubic:in_h_chr_pos=-513:in_v_chr_pos=-513"
 
 
 class RgbConverter:
-    """Turns av.VideoFrames into upright RGB; keeps FFmpeg's scaler between frames that are alike."""
+    """Turns the av.VideoFrames of the video `name` into upright RGB; keeps FFmpeg's scaler while they are alike."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self._graph: Any = None
         self._fits: tuple[Any, ...] = ()
 
@@ -27,12 +31,18 @@ class RgbConverter:
         """The frame as RGB, in the range and matrix that it declares, turned as its display matrix says.
 
         Pixels that are not square are left as they are stored: the models of this field were trained on them so.
+        VideoError for colours that FFmpeg cannot convert, as a damaged header may declare them.
         """
         kind = (frame.format.name, frame.width, frame.height, frame.colorspace, frame.color_range)
-        if kind != self._fits:
-            self._graph, self._fits = _rgb_graph(frame), kind
-        self._graph.push(frame)
-        return turn_upright(self._graph.pull().to_ndarray(), display_matrix(frame))
+        try:
+            if kind != self._fits:
+                self._graph, self._fits = _rgb_graph(frame), kind
+            self._graph.push(frame)
+            picture = self._graph.pull().to_ndarray()
+        except av.error.FFmpegError as error:
+            cause = f"its colours, {frame.format.name}, cannot be turned into RGB: {error.strerror}"
+            raise VideoError(self.name, cause) from error
+        return turn_upright(picture, display_matrix(frame))
 
 
 def turn_upright(

@@ -48,8 +48,8 @@ def judge_retrieval(encoder, data):
     pictures = embed_pictures(encoder, [manifest.root / sample.path for sample in samples])
     said = [(i, sentence) for i, sample in enumerate(samples) for sentence in sample.captions]
     sentences = encoder.encode_text([sentence for _, sentence in said])
-    of_sentence, of_picture = torch.tensor([i for i, _ in said]), torch.arange(len(samples))
-    scores = sentences @ pictures.T
+    of_sentence, of_picture = np.array([i for i, _ in said]), np.arange(len(samples))
+    scores = (sentences @ pictures.T).numpy()
     directions = {
         "text to picture": recall(scores, of_sentence, of_picture, ks=(1, 5, 10)),
         "picture to text": recall(scores.T, of_picture, of_sentence, ks=(1, 5, 10)),

@@ -16,6 +16,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.errors import ClipactError, VideoError
 from clipact.video.clip import Clip
 from clipact.video.load import load_clip
+from clipact.video.rgb import RgbConverter
 
 from .corpus import draw, ffmpeg
 from .drawing import draw_video, number_in, numbered_picture
@@ -295,3 +296,11 @@ def test_every_error_is_one_of_ours(tmp_path, video):
             data[place] = generator.integers(256)
         path.write_bytes(data)
         assert isinstance(_answer(path, spec=SPEC), Clip | ClipactError)
+
+
+def test_colours_that_cannot_be_turned_into_rgb():
+    """A damaged header may say YCgCo of a video, which FFmpeg's scaler does not know."""
+    frame = av.VideoFrame(32, 32, "yuv420p")
+    frame.colorspace = 8
+    with pytest.raises(VideoError, match=r"odd\.avi: its colours, yuv420p"):
+        RgbConverter("odd.avi").convert(frame)

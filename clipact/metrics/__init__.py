@@ -1,0 +1,33 @@
+"""How good answers are: pure functions of scores and of what is true, over numpy arrays. Nothing is read or printed.
+
+Scores are of n samples for every label (n, l), higher is likelier; `truth` holds label ids. Shares are 0..1.
+"""
+
+from clipact.metrics.calibration import calibration_error, probabilities, reliability
+from clipact.metrics.confusion import confusion, most_confused
+from clipact.metrics.curves import auroc, average_precision, mean_ap, mean_auroc
+from clipact.metrics.intervals import Interval, bootstrap, mcnemar, paired_bootstrap
+from clipact.metrics.ranks import best_ranks, hits, mean_per_class, median_rank, per_class, recall, top_k
+
+__all__ = [
+    "Interval",
+    "auroc",
+    "average_precision",
+    "best_ranks",
+    "bootstrap",
+    "calibration_error",
+    "confusion",
+    "hits",
+    "mcnemar",
+    "mean_ap",
+    "mean_auroc",
+    "mean_per_class",
+    "median_rank",
+    "most_confused",
+    "paired_bootstrap",
+    "per_class",
+    "probabilities",
+    "recall",
+    "reliability",
+    "top_k",
+]

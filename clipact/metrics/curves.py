@@ -1,0 +1,52 @@
+"""How well a score ranks what is true of a sample before what is not: average precision, area under the ROC curve."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+
+def average_precision(scores: Float[np.ndarray, " n"], true: Bool[np.ndarray, " n"]) -> float:
+    """The mean, over the true samples, of the precision down to each; nan when none is true.
+
+    Equal scores are one step, as in scikit-learn: sum over steps of (recall gained) x precision.
+    """
+    if not true.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    ordered, positives = scores[order], np.cumsum(true[order])
+    last = np.append(ordered[1:] != ordered[:-1], True)  # of each run of equal scores
+    found, seen = positives[last], np.arange(1, len(scores) + 1)[last]
+    gained = np.diff(found, prepend=0)
+    return float((gained * found / seen).sum() / found[-1])
+
+
+def auroc(scores: Float[np.ndarray, " n"], true: Bool[np.ndarray, " n"]) -> float:
+    """The chance that a true sample scores above one that is not, ties counting half; nan when one kind is missing.
+
+    Mann and Whitney's U over the product of the two counts.
+    """
+    positives = int(true.sum())
+    negatives = len(true) - positives
+    if not positives or not negatives:
+        return float("nan")
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2  # the mean rank of each value, from 1
+    return float((ranks[place][true].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def mean_ap(scores: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"]) -> float:
+    """The mean of `average_precision` over the labels that are true of some sample (Charades' mAP)."""
+    return _over_labels(average_precision, scores, true)
+
+
+def mean_auroc(scores: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"]) -> float:
+    """The mean of `auroc` over the labels, each against the rest; those that are always or never true do not count."""
+    return _over_labels(auroc, scores, true)
+
+
+def _over_labels(
+    figure: Callable[[np.ndarray, np.ndarray], float], scores: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"]
+) -> float:
+    each = np.array([figure(scores[:, label], true[:, label]) for label in range(scores.shape[1])])
+    return float("nan") if np.isnan(each).all() else float(np.nanmean(each))

@@ -1,0 +1,101 @@
+"""How far a figure could have come out otherwise, and whether two models differ.
+
+Samples that belong together (one person's clips, a clip and its mirror image, a sequence) are drawn together: as if
+they were independent, an interval would be far too narrow.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+Figure = Callable[[Int[np.ndarray, " m"]], float]
+"""A figure of the samples with these row numbers, which may repeat."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and where `level` of its bootstrap figures lie."""
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A difference of two figures; p is two-sided, that there is none."""
+
+    p: float = 1.0
+
+
+def bootstrap(
+    figure: Figure,
+    count: int,
+    *,
+    groups: Sequence[str] | None = None,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The figure of `count` samples with its percentile interval (Efron and Tibshirani 1993, chapter 13).
+
+    With `groups`, one name a sample, whole groups are drawn. Draws whose figure is nan are left out.
+    """
+    found = np.array([figure(rows) for rows in _draws(count, groups, draws, seed)])
+    return Interval(figure(np.arange(count)), *_middle(found, level), level)
+
+
+def paired_bootstrap(
+    one: Figure,
+    other: Figure,
+    count: int,
+    *,
+    groups: Sequence[str] | None = None,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Difference:
+    """How much better `one` is than `other` on the same samples: both figures are taken of the same draws.
+
+    p is twice the smaller share of draws on either side of zero, at least 2 / (draws + 1).
+    """
+    found = np.array([one(rows) - other(rows) for rows in _draws(count, groups, draws, seed)])
+    everything = np.arange(count)
+    side = min((found <= 0).sum(), (found >= 0).sum())
+    p = min(1.0, 2 * (side + 1) / (len(found) + 1))
+    return Difference(one(everything) - other(everything), *_middle(found, level), level, p)
+
+
+def mcnemar(one: Bool[np.ndarray, " n"], other: Bool[np.ndarray, " n"]) -> float:
+    """The two-sided p of McNemar's exact test that two models are right equally often on the same samples.
+
+    Only samples on which just one of them is right count; each of the two is then as likely as the other. It takes
+    samples to be independent: where they come in groups, `paired_bootstrap` with groups is the test to believe.
+    """
+    ours, theirs = int((one & ~other).sum()), int((other & ~one).sum())
+    count, fewer = ours + theirs, min(ours, theirs)
+    if ours == theirs:
+        return 1.0
+    return min(1.0, 2 * sum(comb(count, i) for i in range(fewer + 1)) / 2**count)
+
+
+def _draws(count: int, groups: Sequence[str] | None, draws: int, seed: int) -> list[Int[np.ndarray, " m"]]:
+    generator = np.random.default_rng(seed)
+    if groups is None:
+        return [generator.integers(0, count, count) for _ in range(draws)]
+    _, place = np.unique(np.asarray(groups), return_inverse=True)
+    members = [np.flatnonzero(place == number) for number in range(place.max() + 1)]
+    drawn = (generator.integers(0, len(members), len(members)) for _ in range(draws))
+    return [np.concatenate([members[number] for number in numbers]) for numbers in drawn]
+
+
+def _middle(found: np.ndarray, level: float) -> tuple[float, float]:
+    found = found[~np.isnan(found)]
+    if not len(found):
+        return float("nan"), float("nan")
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,70 @@
+"""Where the right answer stands among all.
+
+Ties count against: what scores as high as the right answer is taken to stand before it, so that a model which gives
+every pair the same score is right by no accident of sorting. A score that is not a number stands before, too.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+def hits(scores: Float[np.ndarray, "n l"], truth: Int[np.ndarray, " n"], *, k: int = 1) -> Bool[np.ndarray, " n"]:
+    """Whether each sample's own label is among the k that score highest."""
+    right = np.take_along_axis(scores, truth[:, None], 1)
+    ahead = (~(scores < right)).sum(1) - 1
+    return ahead < k
+
+
+def top_k(scores: Float[np.ndarray, "n l"], truth: Int[np.ndarray, " n"], *, k: int = 1) -> float:
+    """The share of samples whose own label is among the k that score highest."""
+    return float(hits(scores, truth, k=k).mean())
+
+
+def per_class(right: Bool[np.ndarray, " n"], truth: Int[np.ndarray, " n"], *, labels: int) -> Float[np.ndarray, " l"]:
+    """The share of right answers among the samples of each label; nan for a label that no sample has."""
+    counts = np.bincount(truth, minlength=labels)
+    with np.errstate(invalid="ignore"):
+        return np.bincount(truth, weights=right, minlength=labels) / counts
+
+
+def mean_per_class(right: Bool[np.ndarray, " n"], truth: Int[np.ndarray, " n"]) -> float:
+    """The mean over labels of `per_class`, each of them counting alike however many samples it has.
+
+    Labels without a sample do not count (scikit-learn's balanced accuracy).
+    """
+    return float(np.nanmean(per_class(right, truth, labels=int(truth.max()) + 1)))
+
+
+def recall(
+    scores: Float[np.ndarray, "q n"],
+    query_ids: Int[np.ndarray, " q"],
+    item_ids: Int[np.ndarray, " n"],
+    *,
+    ks: Sequence[int],
+) -> dict[int, float]:
+    """For each k the share of queries with an item of the same id among the k that score highest.
+
+    What is asked of Flickr8k's retrieval: one right picture for a caption, and any of five captions for a picture.
+    A query whose id no item has counts as missed.
+    """
+    ranks = best_ranks(scores, query_ids, item_ids)
+    return {k: float((ranks < min(k, scores.shape[1])).mean()) for k in ks}
+
+
+def median_rank(ranks: Int[np.ndarray, " q"]) -> float:
+    """The median of what `best_ranks` gives, counted from 1 as the field does: 1 is the best there can be."""
+    return float(np.median(ranks)) + 1
+
+
+def best_ranks(
+    scores: Float[np.ndarray, "q n"], query_ids: Int[np.ndarray, " q"], item_ids: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, " q"]:
+    """How many wrong items stand before the best right one, for each query; n when there is no right one."""
+    ranks = np.full(len(scores), scores.shape[1], dtype=np.int64)
+    for row, (own, line) in enumerate(zip(query_ids, scores, strict=True)):  # row by row: no second matrix
+        right = item_ids == own
+        if right.any():
+            ranks[row] = (~(line < line[right].max()) & ~right).sum()
+    return ranks

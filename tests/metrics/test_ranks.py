@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
+from torchmetrics.functional.classification import multiclass_accuracy
+from torchmetrics.functional.retrieval import retrieval_hit_rate
+
+from clipact.metrics import best_ranks, hits, mean_per_class, median_rank, per_class, recall, top_k
+
+
+def _cases(draw, *, distinct):
+    queries, items = draw(st.integers(1, 7)), draw(st.integers(1, 9))
+    random = np.random.default_rng(draw(st.integers(0, 999)))
+    if distinct:
+        scores = random.permutation(queries * items).reshape(queries, items).astype(np.float32)
+    else:
+        scores = random.integers(0, 3, (queries, items)).astype(np.float32)
+    ids = random.integers(0, 4, queries + items)
+    return scores, ids[:queries], ids[queries:]
+
+
+@given(st.data())
+def test_recall_is_torchmetrics_hit_rate(data):
+    scores, query_ids, item_ids = _cases(data.draw, distinct=True)
+    for k in (1, 2, 5):
+        found = [
+            retrieval_hit_rate(torch.tensor(row), torch.tensor(item_ids == own), top_k=k).item()
+            if (item_ids == own).any()
+            else 0.0
+            for row, own in zip(scores, query_ids, strict=True)
+        ]
+        assert recall(scores, query_ids, item_ids, ks=[k])[k] == pytest.approx(np.mean(found))
+
+
+@given(st.data())
+def test_ties_are_never_in_our_favour(data):
+    scores, query_ids, item_ids = _cases(data.draw, distinct=False)
+    # The worst order that the scores allow: among equals, what is right comes last.
+    worst = (scores - 0.25 * (query_ids[:, None] == item_ids)).astype(np.float32)
+    assert np.array_equal(best_ranks(scores, query_ids, item_ids), best_ranks(worst, query_ids, item_ids))
+
+
+@given(st.integers(1, 40), st.integers(3, 8), st.integers(0, 99))
+def test_top_k_is_scikit_learns_and_torchmetrics(rows, labels, seed):
+    random = np.random.default_rng(seed)
+    scores = random.random((rows, labels)).astype(np.float32)
+    truth = random.integers(0, labels, rows)
+    for k in range(1, labels):
+        found = top_k(scores, truth, k=k)
+        assert found == pytest.approx(top_k_accuracy_score(truth, scores, k=k, labels=range(labels)))
+        theirs = multiclass_accuracy(
+            torch.tensor(scores), torch.tensor(truth), num_classes=labels, average="micro", top_k=k
+        )
+        assert found == pytest.approx(theirs.item())
+
+
+@given(st.integers(1, 40), st.integers(2, 6), st.integers(0, 99))
+def test_mean_per_class_is_scikit_learns_and_leaves_out_what_is_absent(rows, labels, seed):
+    random = np.random.default_rng(seed)
+    truth, answers = random.integers(0, labels, rows), random.integers(0, labels, rows)
+    found = mean_per_class(answers == truth, truth)
+    if len(set(truth.tolist())) > 1 and set(answers) <= set(truth):  # of anything else scikit-learn warns
+        assert found == pytest.approx(balanced_accuracy_score(truth, answers))
+    each = per_class(answers == truth, truth, labels=labels)
+    assert np.isnan(each).sum() == labels - len(set(truth.tolist()))
+    assert found == pytest.approx(np.mean([(answers[truth == own] == own).mean() for own in set(truth.tolist())]))
+
+
+def test_a_model_that_says_the_same_of_everything_is_never_right():
+    scores, ids = np.zeros((4, 4), np.float32), np.arange(4)
+    assert recall(scores, ids, ids, ks=[1, 3, 4]) == {1: 0.0, 3: 0.0, 4: 1.0}
+    assert [top_k(scores, ids, k=k) for k in (1, 3, 4)] == [0.0, 0.0, 1.0]
+
+
+def test_what_is_not_a_number_is_never_right():
+    scores = np.full((2, 3), np.nan, np.float32)
+    assert not hits(scores, np.array([0, 1]), k=1).any()
+    assert not hits(scores, np.array([0, 1]), k=2).any()
+
+
+def test_a_query_without_a_right_item_is_missed():
+    scores = np.array([[1.0, 2.0]])
+    assert recall(scores, np.array([7]), np.array([1, 2]), ks=[2]) == {2: 0.0}
+
+
+def test_ranks_are_counted_from_one_where_they_are_told():
+    scores = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+    assert median_rank(best_ranks(scores, np.arange(3), np.arange(3))) == 2.0
