@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from clipact import zoo
+from clipact.clip_spec import ClipSpec
 from clipact.errors import StoreError, UsageError, VideoError
 from clipact.prediction import Prediction, Scored
 from clipact.prompts import LabelSet, PromptSet
@@ -37,6 +38,7 @@ class ZeroShotClassifier:
     labels   phrases, a LabelSet, or the name of a shipped set ("kinetics400")
     prompts  a PromptSet, or the name or path of one: the sentences into which labels are put
     frames   frames a clip, instead of the number that the model was made for
+    spec     how clips are prepared, instead of the model's own way; `frames` counts still
     clips    clips a video, spread over it; their embeddings are averaged
     decoder  a name in `clipact.video.decode.DECODERS`: pyav or torchcodec, which give the same frames
     store    where text embeddings are kept between runs; the default folder when None
@@ -50,13 +52,14 @@ class ZeroShotClassifier:
         prompts: PromptSet | str = "action",
         frames: int | None = None,
         clips: int = 1,
+        spec: ClipSpec | None = None,
         decoder: str = "pyav",
         store: Store | None = None,
     ) -> None:
         self.model = model
         self.label_set = labels if isinstance(labels, LabelSet) else LabelSet.of_any(labels)
         self.prompts = prompts if isinstance(prompts, PromptSet) else PromptSet.load(prompts)
-        self.spec = model.encoder.spec.with_frames(frames)
+        self.spec = (spec or model.encoder.spec).with_frames(frames)
         self.clips = clips
         if clips < 1:
             raise UsageError(f"clips is {clips}; a video has at least 1")

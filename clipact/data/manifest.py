@@ -33,6 +33,7 @@ class Sample:
     captions  sentences about it; empty when it has a label
     label     a phrase, or None when it has captions
     line      where it first stands in the manifest
+    group     what its reader's `group_column` says; samples of one group are not independent of each other
     """
 
     path: str
@@ -42,6 +43,7 @@ class Sample:
     start_seconds: float | None
     end_seconds: float | None
     line: int
+    group: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,33 +72,35 @@ class Manifest:
         return chosen
 
 
-def read_manifest(source: str | Path, root: str | Path | None = None) -> Manifest:
+def read_manifest(source: str | Path, root: str | Path | None = None, *, group_column: str = "") -> Manifest:
     """The table in a CSV file; paths start from `root`, by default the file's own folder.
 
     Without a column `split` every sample is of "train". ManifestError names the file and the first wrong line.
     """
-    manifest, wrong = scan_manifest(source, root)
+    manifest, wrong = scan_manifest(source, root, group_column=group_column)
     if wrong:
         more = f" (and {len(wrong) - 1} more: `clipact data check` lists them)" if len(wrong) > 1 else ""
         raise ManifestError(wrong[0].path, wrong[0].line, wrong[0].cause + more)
     return manifest
 
 
-def scan_manifest(source: str | Path, root: str | Path | None = None) -> tuple[Manifest, list[ManifestError]]:
+def scan_manifest(
+    source: str | Path, root: str | Path | None = None, *, group_column: str = ""
+) -> tuple[Manifest, list[ManifestError]]:
     """What can be used of the table, and everything that is wrong with the rest.
 
     ManifestError when nothing can: the file is not there, not CSV, has no line, or lacks a column.
     """
     source = Path(source)
     rows, columns = _read_rows(source)
-    text_column, ignored = _check_columns(columns, source)
+    text_column, ignored = _check_columns(columns, source, group_column=group_column)
     firsts: dict[tuple[str, float | None, float | None], Sample] = {}
     captions: dict[tuple[str, float | None, float | None], list[str]] = {}
     repeats: list[int] = []
     wrong: list[ManifestError] = []
     for line, row in rows:
         try:
-            sample = _sample(row, text_column, line=line)
+            sample = _sample(row, text_column, line=line, group_column=group_column)
             key = (sample.path, sample.start_seconds, sample.end_seconds)
             first = firsts.setdefault(key, sample)
             _check_agreement(first, sample)
@@ -134,9 +138,11 @@ def _read_rows(source: Path) -> tuple[list[tuple[int, Row]], Sequence[str]]:
     return rows, columns
 
 
-def _check_columns(columns: Sequence[str], source: Path) -> tuple[str, tuple[str, ...]]:
+def _check_columns(columns: Sequence[str], source: Path, *, group_column: str) -> tuple[str, tuple[str, ...]]:
     """The column of the text, and the columns that are not ours; ManifestError when the head cannot be meant."""
-    known = ("path", *_TEXTS, *_OPTIONAL)
+    known = ("path", *_TEXTS, *_OPTIONAL, *([group_column] if group_column else []))
+    if group_column and group_column not in columns:
+        raise ManifestError(source, 1, f"it has no column {group_column!r}; {choices(group_column, columns)}")
     texts = [name for name in columns if name in _TEXTS]
     if "path" not in columns or len(texts) != 1:
         raise ManifestError(
@@ -151,7 +157,7 @@ def _check_columns(columns: Sequence[str], source: Path) -> tuple[str, tuple[str
     return texts[0], ignored
 
 
-def _sample(row: Row, text_column: str, *, line: int) -> Sample:
+def _sample(row: Row, text_column: str, *, line: int, group_column: str) -> Sample:
     """The sample of one line; ValueError says what is wrong with it."""
     if None in row or None in row.values():
         raise ValueError("it has more or fewer values than the head has columns")
@@ -173,6 +179,7 @@ def _sample(row: Row, text_column: str, *, line: int) -> Sample:
         start_seconds=start,
         end_seconds=end,
         line=line,
+        group=row[group_column].strip() if group_column else "",
     )
 
 

@@ -5,17 +5,20 @@ before it imports torch, and finds the first video decoded when the model is rea
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import VideoError
 from clipact.video.clip import Clip
 from clipact.video.load import load_clips
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,6 @@ def decode_ahead(sources: Iterable[str | Path], spec: ClipSpec, *, depth: int = 
 
     `options` go to `load_clips`. An unreadable source yields its VideoError; it is never left out.
     """
-    waiting = iter(sources)
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
 
     def decode(source: str | Path) -> Decoded:
         try:
@@ -41,13 +42,23 @@ def decode_ahead(sources: Iterable[str | Path], spec: ClipSpec, *, depth: int = 
         except VideoError as error:
             return Decoded(str(source), (), error)
 
-    ahead: deque[Future[Decoded]] = deque(pool.submit(decode, source) for source in islice(waiting, depth))
+    return work_ahead(decode, sources, depth=depth)
 
-    def drain() -> Iterator[Decoded]:
+
+def work_ahead(work: Callable[[T], R], items: Iterable[T], *, depth: int = 2, workers: int = 1) -> Iterator[R]:
+    """What `work` makes of each item, in order, made in `workers` threads, up to `depth` of them ahead.
+
+    At most `depth` results are held, however slow the consumer is. What `work` raises is raised in its item's place.
+    """
+    waiting = iter(items)
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
+    ahead: deque[Future[R]] = deque(pool.submit(work, item) for item in islice(waiting, depth))
+
+    def drain() -> Iterator[R]:
         try:
             while ahead:
                 ready = ahead.popleft().result()
-                ahead.extend(pool.submit(decode, source) for source in islice(waiting, 1))
+                ahead.extend(pool.submit(work, item) for item in islice(waiting, 1))
                 yield ready
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,9 @@
+"""Evaluation: what a recogniser says of samples whose truth is known. Figures are made elsewhere.
+
+This room decodes, encodes, keeps a journal of what it has found, and takes up where it was stopped. It prints nothing.
+"""
+
+from clipact.evaluate.run import How, evaluate, evaluate_retrieval
+from clipact.evaluate.samples import Item, Samples, manifest_card, read_samples
+
+__all__ = ["How", "Item", "Samples", "evaluate", "evaluate_retrieval", "manifest_card", "read_samples"]

@@ -1,0 +1,163 @@
+"""Files to findings: decoded ahead in threads, encoded in batches across files, kept in the store and the journal.
+
+A unit is as many files as fill one batch. Units are the same whatever is resumed, and a file that this run has put
+into the store is encoded again when it comes a second time: so the bits do not hang on when a run was killed, or on
+which thread was first.
+"""
+
+import json
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import av
+import numpy as np
+import PIL
+from jaxtyping import Float32, UInt8
+
+from clipact.errors import StoreError, VideoError
+from clipact.evaluate.journal import Finding, Journal
+from clipact.evaluate.judged import Judged, rows_key
+from clipact.evaluate.samples import Item, file_digest
+from clipact.store import Store
+from clipact.video.ahead import work_ahead
+from clipact.video.load import load_clips
+
+DECODERS = f"pyav {av.__version__}, pillow {PIL.__version__}"
+_KIND = "clips"
+_FRAMES_HELD = 1024  # decoded and waiting, about 200 MB at 260 pixels
+
+
+@dataclass(kw_only=True)
+class _Taken:
+    """A file looked at: its rows from the store, or its decoded views, or the cause why it has neither."""
+
+    digest: str
+    key: str = ""
+    rows: Float32[np.ndarray, "k d"] | None = None
+    views: list[UInt8[np.ndarray, "t h w c"]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    decoder: str = ""
+    cause: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def find_all(
+    items: Sequence[Item],
+    judged: Judged,
+    *,
+    store: Store | None,
+    journal: Journal | None,
+    done: Sequence[Sequence[Finding]] = (),
+    workers: int,
+    frames_at_once: int,
+    seconds: dict[str, float],
+) -> Iterator[Finding]:
+    """What is found of each item, in order; `done` are the units that a journal had. `seconds` is added to,
+    by what the time was spent on."""
+    unit = unit_size(judged, frames_at_once)
+    mine = {one.kept for findings in done for one in findings if one.kept}
+    for findings in done:
+        yield from findings
+    rest = items[sum(map(len, done)) :]
+    held = max(2 * unit, min(64, _FRAMES_HELD // (judged.views_a_sample * judged.spec.frames)))
+    ahead = work_ahead(lambda item: _take(item, judged, store, mine), rest, depth=held, workers=workers)
+    warned = False
+    while True:
+        begun = time.perf_counter()
+        taken = list(islice(ahead, unit))
+        spend(seconds, "wait", begun)
+        if not taken:
+            return
+        for one in taken:
+            for what, spent in one.seconds.items():
+                seconds[what] = seconds.get(what, 0.0) + spent
+        fresh = [one for one in taken if one.views]
+        begun = time.perf_counter()
+        _encode(fresh, judged, at_once=unit * judged.views_a_sample)
+        findings = [_finding(one, judged, kept=store is not None and bool(one.views)) for one in taken]
+        spend(seconds, "encode", begun)
+        begun = time.perf_counter()
+        if journal is not None:
+            journal.append(findings)
+        if store is not None:
+            try:
+                _keep(fresh, store, mine)
+            except StoreError as error:  # a store that cannot be written costs time later, not the answer
+                if not warned:
+                    warnings.warn(str(error), stacklevel=2)
+                warned = True
+        spend(seconds, "store", begun)
+        yield from findings
+
+
+def spend(seconds: dict[str, float], what: str, begun: float) -> None:
+    """Add the time since `begun` (time.perf_counter) to what it was spent on."""
+    seconds[what] = seconds.get(what, 0.0) + time.perf_counter() - begun
+
+
+def unit_size(judged: Judged, frames_at_once: int) -> int:
+    """How many files are encoded together, at least one."""
+    return max(1, frames_at_once // (judged.views_a_sample * judged.spec.frames))
+
+
+def _take(item: Item, judged: Judged, store: Store | None, mine: set[str]) -> _Taken:
+    """Runs in a thread: the store is asked first, then the file is decoded."""
+    begun = time.perf_counter()
+    taken = _Taken(digest=file_digest(item.path))
+    span = (item.start_seconds, item.end_seconds)
+    if store is not None and taken.digest:
+        taken.key = rows_key(judged, taken.digest, span, DECODERS)
+        entry = store.read(_KIND, taken.key)
+        # Asked after reading: whoever writes an entry names it in `mine` before.
+        if entry is not None and taken.key not in mine and entry["embeddings"].shape[0] == judged.views_a_sample:
+            facts = json.loads(entry["facts"].tobytes())
+            taken.rows, taken.decoder, taken.notes = entry["embeddings"], facts["decoder"], tuple(facts["notes"])
+            taken.seconds["lookup"] = time.perf_counter() - begun
+            return taken
+    taken.seconds["lookup"] = time.perf_counter() - begun
+    begun = time.perf_counter()
+    try:
+        clips = load_clips(
+            item.path, judged.spec, clips=judged.views, crops=judged.crops, start_seconds=span[0], end_seconds=span[1]
+        )
+    except VideoError as error:
+        taken.cause = error.cause
+    else:
+        taken.views = [clip.frames for clip in clips]
+        taken.decoder = clips[0].decoder
+        taken.notes = tuple(dict.fromkeys(note for clip in clips for note in clip.notes))
+    taken.seconds["decode"] = time.perf_counter() - begun
+    return taken
+
+
+def _encode(fresh: Sequence[_Taken], judged: Judged, *, at_once: int) -> None:
+    """Give each its rows; views of several files share a batch."""
+    views = [frames for one in fresh for frames in one.views]
+    if not views:
+        return
+    rows = np.concatenate([judged.encode(views[i : i + at_once]) for i in range(0, len(views), at_once)])
+    ends = np.cumsum([len(one.views) for one in fresh])
+    for one, own in zip(fresh, np.split(rows, ends[:-1]), strict=True):
+        one.rows = own
+
+
+def _finding(taken: _Taken, judged: Judged, *, kept: bool) -> Finding:
+    return Finding(
+        vector=None if taken.rows is None else judged.reduce(taken.rows),
+        digest="" if taken.cause else taken.digest,
+        cause=taken.cause,
+        notes=taken.notes,
+        decoder=taken.decoder,
+        kept=taken.key if kept else "",
+    )
+
+
+def _keep(fresh: Sequence[_Taken], store: Store, mine: set[str]) -> None:
+    for one in fresh:
+        if one.key and one.rows is not None:
+            mine.add(one.key)
+            facts = json.dumps({"decoder": one.decoder, "notes": one.notes}, ensure_ascii=False).encode()
+            store.write(_KIND, one.key, {"embeddings": one.rows, "facts": np.frombuffer(facts, np.uint8)})

@@ -1,0 +1,82 @@
+"""What a result says of how it came about: versions, machine, model, and whether it is zero-shot."""
+
+import os
+import platform
+import re
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipact import __version__
+from clipact.zoo import Model
+
+_LIBRARIES = ("torch", "numpy", "av", "pillow", "tokenizers", "open_clip_torch", "transformers")
+
+
+def describe_run(model: Model | None, data: dict[str, Any]) -> dict[str, Any]:
+    """The part of a result's `run` that hangs on the model, the data and the machine alone."""
+    answer, why = zero_shot(() if model is None else model.trained_on, data)
+    return {
+        "command": sys.argv,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": 0,
+        "model": None if model is None else {
+            "name": model.name,
+            "key": model.key,
+            "trained_on": list(model.trained_on),
+            "scale": float(model.encoder.scale.detach()),
+        },
+        "versions": {"clipact": __version__, "python": platform.python_version(), **_versions()},
+        "machine": {
+            "platform": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": "cpu" if model is None else str(model.encoder.log_scale.device),
+        },
+        "zero_shot": answer,
+        "zero_shot_why": why,
+    }  # fmt: skip
+
+
+def zero_shot(trained_on: tuple[str, ...], data: dict[str, Any]) -> tuple[bool | None, str]:
+    """Whether a score on this data set is zero-shot, and why not; None when the model does not say what it learnt from.
+
+    A name in `trained_on` may go on with the part, as in "flickr8k train": any part of a set counts.
+    """
+    ours = {_bare(name): name for name in (data["set"], *data.get("also", ())) if name}
+    seen = [name for name in trained_on if _bare(name) in ours or _bare(name.split()[0]) in ours]
+    if seen:
+        return False, f"trained on {', '.join(seen)}"
+    if not ours:
+        return None, "the data set has no name"
+    if not trained_on:
+        return None, "the model does not say what it was trained on"
+    return True, ""
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # an optional one
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return named[1].strip() if named else platform.processor()

@@ -1,0 +1,204 @@
+"""From a card or a table to the samples of an evaluation: files, what is true of them, whether they are the right ones.
+
+Lists are read and hashed here; media files are looked for, and hashed when the card says what must come out.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from clipact.data.manifest import Manifest, Sample, read_manifest
+from clipact.errors import DataError, ManifestError, UsageError, choices
+from clipact.prompts import LabelSet
+from clipact.protocol import Card, Data, Part
+
+_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One sample: `name` below the data folder, where the file is, what is true of it.
+
+    texts  captions that belong to it; empty when it has a label
+    group  "" when it is independent of every other sample
+    """
+
+    name: str
+    path: Path
+    label: str | None = None
+    texts: tuple[str, ...] = ()
+    group: str = ""
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """All samples of an evaluation.
+
+    labels       what is chosen from; None for retrieval
+    parts        rows of each part, by name; empty when there is one
+    data         what goes into a result's run["data"]
+    partial_why  how they are fewer or others than the protocol's
+    """
+
+    items: tuple[Item, ...]
+    labels: LabelSet | None
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict)
+    partial_why: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def manifest_card(manifest: str | Path, *, split: str = "all") -> Card:
+    """A card for a table of one's own: its labels, or its captions, with the usual prompts."""
+    path = Path(manifest)
+    captions = any(sample.captions for sample in read_manifest(path).samples)
+    return Card(
+        name=path.stem,
+        title=f"the table {path.name}",
+        metric="retrieval" if captions else "top_1",
+        source=str(path),
+        data=Data(set=path.stem, parts=(Part(manifest=path.name),), split=split),
+    )
+
+
+def read_samples(card: Card, data: str | Path, *, partial: bool = False) -> Samples:
+    """The samples that the card names, below the folder `data`.
+
+    DataError when a list, a count or a file is not as the card says; with `partial` that is written down instead.
+    """
+    folder = Path(data).expanduser()
+    if not folder.is_dir():
+        raise UsageError(
+            f"the data folder {folder} is not there; name with --data the one that card {card.name} is for"
+        )
+    wrong: list[str] = []
+    lists = [_read_part(card, part, folder, wrong) for part in card.data.parts]
+    rows: dict[str, int] = {}
+    items: list[Item] = []
+    members = []
+    for _, samples, _ in lists:
+        for sample in samples:
+            name = _name(sample)
+            if name not in rows:
+                rows[name] = len(items)
+                items.append(_item(card, name, sample, folder))
+        members.append(np.array([rows[_name(sample)] for sample in samples], dtype=np.int64))
+    labels = None if card.retrieval else _labels(card, items, lists[0][0])
+    if card.data.count is not None and card.data.count != len(items):
+        wrong.append(f"{len(items):,} samples, where the card says {card.data.count:,}")
+    _check_files(card, items, wrong)
+    if wrong and not partial:
+        raise DataError(
+            f"the data in {folder} are not those of card {card.name}: {'; '.join(wrong)}. "
+            "--partial goes on, and marks the result"
+        )
+    return Samples(
+        items=tuple(items),
+        labels=labels,
+        parts={part.name: own for part, own in zip(card.data.parts, members, strict=True)} if len(lists) > 1 else {},
+        data={
+            "set": card.data.set,
+            "also": list(card.data.also),
+            "source": card.source,
+            "split": card.data.split,
+            "lists": [
+                {"name": part.list or part.manifest, "sha256": digest}
+                for part, (_, _, digest) in zip(card.data.parts, lists, strict=True)
+            ],
+            "list_sha256": hashlib.sha256("".join(digest for *_, digest in lists).encode()).hexdigest(),
+            "count": len(items),
+        },
+        partial_why=tuple(wrong),
+    )
+
+
+def files_digest(names: Sequence[str], digests: Mapping[str, str]) -> str:
+    """What a card calls files_sha256: of the lines "name sha256", with "-" for a file that could not be read."""
+    lines = "".join(f"{name} {digests.get(name) or '-'}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The hex sha256 of a file's bytes, "" when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _read_part(card: Card, part: Part, folder: Path, wrong: list[str]) -> tuple[Manifest, tuple[Sample, ...], str]:
+    path = card.folder / part.list if part.list else folder / part.manifest
+    manifest = read_manifest(path, folder / card.data.root, group_column=card.data.group)
+    samples = manifest.of_split(card.data.split)
+    digest = file_digest(path)
+    if part.sha256 and part.sha256 != digest:
+        wrong.append(f"{path.name} has the sha256 {digest[:12]}…, the card says {part.sha256[:12]}…")
+    if part.count is not None and part.count != len(samples):
+        wrong.append(f"{path.name} has {len(samples):,} samples, the card says {part.count:,}")
+    return manifest, samples, digest
+
+
+def _name(sample: Sample) -> str:
+    if sample.start_seconds is None and sample.end_seconds is None:
+        return sample.path
+    end = "" if sample.end_seconds is None else f"{sample.end_seconds:g}"
+    return f"{sample.path}@{sample.start_seconds or 0:g}-{end}"
+
+
+def _item(card: Card, name: str, sample: Sample, folder: Path) -> Item:
+    group = sample.group
+    if card.data.group_pattern:
+        found = re.search(card.data.group_pattern, sample.path)
+        if found is None:
+            raise DataError(
+                f"card {card.name}: data.group_pattern {card.data.group_pattern!r} matches no part of {name}"
+            )
+        group = found[1]
+    return Item(
+        name=name,
+        path=folder / card.data.root / sample.path,
+        label=sample.label,
+        texts=sample.captions,
+        group=group,
+        start_seconds=sample.start_seconds,
+        end_seconds=sample.end_seconds,
+    )
+
+
+def _labels(card: Card, items: Sequence[Item], manifest: Manifest) -> LabelSet:
+    there = sorted({item.label for item in items if item.label is not None})
+    words = card.words
+    labels = LabelSet.load(words.set) if words.set else LabelSet.of(words.names or there, name=card.name)
+    if words.verbatim:
+        labels = replace(labels, phrases=labels.labels)
+    for label in there:
+        if label not in labels.labels:
+            raise ManifestError(
+                manifest.source, None, f"label {label!r} is none of card {card.name}'s; {choices(label, labels.labels)}"
+            )
+    return labels
+
+
+def _check_files(card: Card, items: Sequence[Item], wrong: list[str]) -> None:
+    """Add to what is wrong: files that are missing or, where the card says what they are, others."""
+    missing = [item.name for item in items if not item.path.is_file()]
+    if missing:
+        more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+        wrong.append(f"{len(missing):,} of {len(items):,} files are missing: {', '.join(missing[:_NAMED])}{more}")
+    if not card.data.files_sha256 or missing:
+        return
+    with ThreadPoolExecutor() as pool:
+        digests = dict(zip((item.name for item in items), pool.map(lambda i: file_digest(i.path), items), strict=True))
+    whole = files_digest([item.name for item in items], digests)
+    if whole != card.data.files_sha256:
+        wrong.append(f"the files together have the sha256 {whole[:12]}…, the card says {card.data.files_sha256[:12]}…")

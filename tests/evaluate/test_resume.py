@@ -1,0 +1,107 @@
+"""A run that is killed goes on, and what it finds is what it would have found, bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from clipact.errors import ResultError
+from clipact.evaluate import How, evaluate, manifest_card, read_samples
+from clipact.evaluate import findings as room
+from clipact.scores import identical
+from clipact.store import Store
+
+
+@pytest.fixture
+def samples(tree):
+    return read_samples(manifest_card(tree / "table.csv"), tree)
+
+
+class Stopped(Exception):  # noqa: N818
+    pass
+
+
+def stop_after(count):
+    def watch(findings, _):
+        for number, finding in enumerate(findings):
+            if number == count:
+                raise Stopped
+            yield finding
+
+    return watch
+
+
+@pytest.mark.parametrize("after", [0, 1, 7, 13])
+@pytest.mark.parametrize("frames_at_once", [4, 12])
+def test_stopped_anywhere_it_ends_identical(classifier, samples, tmp_path, after, frames_at_once, monkeypatch):
+    whole = evaluate(classifier, samples, how=How(store=Store(tmp_path / "one"), frames_at_once=frames_at_once))
+    how = {"store": Store(tmp_path / "two"), "journal": tmp_path / "journal", "frames_at_once": frames_at_once}
+    with pytest.raises(Stopped):
+        evaluate(classifier, samples, how=How(watch=stop_after(after), **how))
+    decoded = []
+    real = room.load_clips
+    monkeypatch.setattr(room, "load_clips", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))
+    resumed = evaluate(classifier, samples, how=How(resume=True, **how))
+    assert identical(whole, resumed)
+    assert resumed.run["data"]["files_sha256"] == whole.run["data"]["files_sha256"]
+    assert len(decoded) <= 14 - after
+
+
+def test_a_torn_record_is_cut_off_and_found_again(classifier, samples, tmp_path):
+    journal = tmp_path / "journal"
+    whole = evaluate(classifier, samples, how=How(journal=journal))
+    raw = journal.read_bytes()
+    for cut in (len(raw) - 1, len(raw) // 2, 120, 40, 3, 0):
+        journal.write_bytes(raw[:cut])
+        assert identical(evaluate(classifier, samples, how=How(journal=journal, resume=True)), whole)
+        assert journal.read_bytes() == raw
+
+
+def test_without_resume_it_begins_anew(classifier, samples, tmp_path):
+    journal = tmp_path / "journal"
+    journal.write_bytes(b"anything")
+    evaluate(classifier, samples, how=How(journal=journal))
+    assert journal.read_bytes().startswith(b"clipact evaluation journal")
+
+
+def test_the_journal_of_another_run_is_refused(classifier, samples, tmp_path):
+    journal = tmp_path / "journal"
+    evaluate(classifier, samples, how=How(journal=journal))
+    with pytest.raises(ResultError, match="another evaluation"):
+        evaluate(classifier, samples, averaging="logits", how=How(journal=journal, resume=True))
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from clipact.classifier import ZeroShotClassifier
+from clipact.evaluate import How, evaluate, manifest_card, read_samples
+from clipact.store import Store
+tree, model, work = map(Path, sys.argv[1:])
+def slowly(findings, _):
+    for finding in findings:
+        time.sleep(0.15)
+        yield finding
+classifier = ZeroShotClassifier.load(str(model), labels=["waving", "jumping", "bending"], device="cpu",
+                                     store=Store(work / "cache"))
+evaluate(classifier, read_samples(manifest_card(tree / "table.csv"), tree),
+         how=How(store=Store(work / "cache"), journal=work / "journal", watch=slowly))
+"""
+
+
+def test_killed_with_signal_nine_it_ends_identical(classifier, samples, tree, tiny, tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tree), str(tiny), str(tmp_path)])
+    journal, grown = tmp_path / "journal", 0
+    deadline = time.monotonic() + 120
+    while grown < 1000 and time.monotonic() < deadline:
+        assert child.poll() is None, "it ended before it was killed"
+        time.sleep(0.02)
+        grown = journal.stat().st_size if journal.exists() else 0
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert grown >= 1000
+    how = How(store=Store(tmp_path / "cache"), journal=journal, resume=True)
+    assert identical(evaluate(classifier, samples, how=how), evaluate(classifier, samples))

@@ -1,0 +1,210 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clipact.classifier import ZeroShotClassifier
+from clipact.errors import DataError, UsageError, VideoError
+from clipact.evaluate import How, Item, evaluate, evaluate_retrieval, manifest_card, read_samples
+from clipact.evaluate import findings as room
+from clipact.prediction import Prediction, Scored
+from clipact.scores import identical
+from clipact.video.load import load_clips
+from clipact.video.normalise import normalise_frames
+from clipact.zoo import load as load_model
+from tests.evaluate.conftest import LABELS
+
+
+@pytest.fixture
+def samples(tree):
+    return read_samples(manifest_card(tree / "table.csv"), tree)
+
+
+def straight_loop(classifier, samples, *, averaging="embeddings", crops=1):
+    """One file after the other, no thread, no batch, no store: what every other way must equal."""
+    encoder, rows = classifier.model.encoder, {}
+    for item in samples.items:
+        try:
+            clips = load_clips(item.path, classifier.spec, clips=classifier.clips, crops=crops)
+        except VideoError:
+            continue
+        with torch.inference_mode():
+            video = torch.cat([encoder.encode_video(normalise_frames(c.frames, classifier.spec)[None]) for c in clips])
+            if averaging == "embeddings":
+                logits = encoder.scale * F.normalize(video.mean(0), dim=0) @ classifier.text_embeddings.T
+            else:
+                logits = encoder.scale * video @ classifier.text_embeddings.T
+                logits = logits.mean(0) if averaging == "logits" else logits.softmax(1).mean(0).log()
+        rows[item.name] = logits.numpy()
+    return rows
+
+
+@pytest.mark.parametrize(("workers", "frames_at_once"), [(1, 1), (2, 8), (4, 12), (3, 400)])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_logits_equal_a_straight_loops(classifier, samples, workers, frames_at_once, backwards):
+    expected = straight_loop(classifier, samples)
+    if backwards:
+        samples = replace(samples, items=samples.items[::-1])
+    found = evaluate(classifier, samples, how=How(workers=workers, frames_at_once=frames_at_once))
+    assert found.samples == tuple(item.name for item in samples.items if item.name in expected)
+    for name, row in zip(found.samples, found.scores, strict=True):
+        np.testing.assert_allclose(row, expected[name], atol=1e-5, rtol=0)
+    assert found.labels == LABELS
+    assert [LABELS[i] for i in found.truth] == [item.label for item in samples.items if item.name in expected]
+
+
+@pytest.mark.parametrize("averaging", ["embeddings", "logits", "probabilities"])
+@pytest.mark.parametrize(("clips", "crops"), [(3, 1), (2, 3)])
+def test_views_are_averaged_as_is_said(tiny, store, samples, averaging, clips, crops):
+    classifier = ZeroShotClassifier.load(str(tiny), labels=LABELS, clips=clips, device="cpu", store=store)
+    expected = straight_loop(classifier, samples, averaging=averaging, crops=crops)
+    found = evaluate(classifier, samples, averaging=averaging, crops=crops, how=How(frames_at_once=20))
+    np.testing.assert_allclose(found.scores, np.stack([expected[name] for name in found.samples]), atol=1e-5, rtol=0)
+    assert (found.run["views"]["averaging"], found.run["views"]["crops"]) == (averaging, crops)
+
+
+def test_an_unreadable_file_is_named_and_nobody_takes_its_place(classifier, samples):
+    found = evaluate(classifier, samples)
+    ((name, cause),) = found.unreadable
+    assert name == "videos/05.mp4"
+    assert "not a video" in cause
+    assert len(found.samples) == 13
+    assert name not in found.samples
+    assert found.run["partial"]
+    assert "1 of 14 files" in found.run["partial_why"][0]
+
+
+def test_nothing_readable_is_an_error(classifier, tmp_path):
+    (tmp_path / "a.mp4").write_text("no")
+    with pytest.raises(DataError, match="not one of 1 files"):
+        evaluate(classifier, [Item(name="a.mp4", path=tmp_path / "a.mp4", label="waving")])
+
+
+def test_a_label_that_the_model_does_not_know_is_refused(classifier, tree):
+    with pytest.raises(UsageError, match="'wavin'.*did you mean 'waving'"):
+        evaluate(classifier, [Item(name="a", path=tree / "videos/00.mp4", label="wavin")])
+
+
+def test_from_the_store_nothing_is_decoded_or_encoded_again(classifier, samples, store, tiny, monkeypatch):
+    first = evaluate(classifier, samples, how=How(store=store))
+
+    def refuse(path, *_, **__):
+        raise VideoError(path, "it was decoded again")
+
+    monkeypatch.setattr(room, "load_clips", refuse)
+    again = evaluate(classifier, samples, how=How(store=store, workers=1, frames_at_once=100))
+    assert again.samples == first.samples
+    np.testing.assert_array_equal(again.scores, first.scores)
+    assert again.run["views"]["decoded_by"] == first.run["views"]["decoded_by"]
+    other = ZeroShotClassifier.load(str(tiny), labels=LABELS[::-1], prompts="bare", device="cpu", store=store)
+    words = evaluate(other, samples, how=How(store=store))
+    assert words.samples == first.samples
+    assert words.unreadable == ((samples.items[5].name, "it was decoded again"),)
+
+
+@pytest.mark.parametrize("change", ["frames", "sampling", "views", "crops", "bytes", "model"])
+def test_what_would_give_other_embeddings_is_not_taken_from_the_store(
+    classifier, samples, store, tiny, tmp_path, monkeypatch, change
+):
+    from tests.tiny import tiny_checkpoint
+
+    evaluate(classifier, samples, how=How(store=store))
+    decoded = []
+    real = room.load_clips
+    monkeypatch.setattr(room, "load_clips", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))
+    options, crops, folder = {}, 1, tiny
+    if change == "frames":
+        options = {"frames": 3}
+    elif change == "sampling":
+        options = {"spec": replace(classifier.spec, sampling="uniform")}
+    elif change == "views":
+        options = {"clips": 2}
+    elif change == "crops":
+        crops = 3
+    elif change == "bytes":
+        path = tmp_path / "00.mp4"
+        path.write_bytes(samples.items[0].path.read_bytes() + b"\0")
+        samples = replace(samples, items=(replace(samples.items[0], path=path),))
+    else:
+        folder = tiny_checkpoint(tmp_path / "other", seed=1)
+    other = ZeroShotClassifier.load(str(folder), labels=LABELS, device="cpu", store=store, **options)
+    evaluate(other, samples, crops=crops, how=How(store=store))
+    assert len(decoded) == len(samples)
+
+
+def test_a_store_that_cannot_be_written_costs_a_warning_only(classifier, samples, tmp_path):
+    from clipact.store import Store
+
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="cannot be used") as seen:
+        found = evaluate(classifier, samples, how=How(store=Store(tmp_path / "file")))
+    assert len(seen) == 1
+    assert identical(found, evaluate(classifier, samples))
+
+
+def test_groups_come_from_the_column_that_the_card_names(classifier, tree):
+    card = manifest_card(tree / "table.csv")
+    assert evaluate(classifier, read_samples(card, tree)).groups is None
+    card = replace(card, data=replace(card.data, group="person"))
+    groups = evaluate(classifier, read_samples(card, tree)).groups
+    assert groups == tuple(f"p{number // 2}" for number in range(14) if number != 5)
+
+
+def test_everything_that_repeats_the_run_is_said(classifier, samples):
+    run = evaluate(classifier, samples, how=How(run={"card": "own", "metric": "top_1"})).run
+    assert run["card"] == "own"
+    assert run["model"]["key"] == classifier.model.key
+    assert run["prompts"]["templates"][0] == "A person is {}."
+    assert run["views"]["frames"] == 4
+    assert run["views"]["decoder"].startswith("pyav ")
+    assert run["data"]["count"] == 14
+    assert len(run["data"]["files_sha256"]) == 64
+    assert torch.__version__.startswith(run["versions"]["torch"])
+    assert run["seed"] == 0
+
+
+class Guesser:
+    """A recogniser of another kind: it knows labels and files, nothing of embeddings."""
+
+    labels = LABELS
+
+    def classify(self, path):
+        raise NotImplementedError
+
+    def classify_frames(self, frames):
+        raise NotImplementedError
+
+    def classify_many(self, paths):
+        for path in paths:
+            if path.name == "03.mp4":
+                yield VideoError(path, "broken")
+            else:
+                yield Prediction(ranked=(Scored("bending", 0.7), Scored("waving", 0.3), Scored("jumping", 0.0)),
+                                 model="guess", prompts="", video=str(path))  # fmt: skip
+
+
+def test_any_recognizer_is_judged_by_its_predictions(samples):
+    found = evaluate(Guesser(), samples)
+    assert found.unreadable == (("videos/03.mp4", "broken"),)
+    np.testing.assert_allclose(np.exp(found.scores[0]), [0.3, 0.0, 0.7], atol=1e-6)
+    assert np.isfinite(found.scores).all()
+
+
+def test_retrieval_gives_the_embeddings_of_both_sides(tiny, tree, store):
+    (tree / "captions.csv").write_text(
+        "path,caption\nvideos/00.mp4,one waves\nvideos/00.mp4,a wave\nvideos/05.mp4,lost\nvideos/01.mp4,a jump\n"
+    )
+    model = load_model(str(tiny), device="cpu")
+    samples = read_samples(manifest_card(tree / "captions.csv"), tree)
+    found = evaluate_retrieval(model, samples, how=How(store=store))
+    assert found.texts == ("one waves", "a wave", "a jump")
+    assert found.text_of.tolist() == [0, 0, 1]
+    assert found.unreadable[0][0] == "videos/05.mp4"
+    with torch.inference_mode():
+        clip = load_clips(tree / "videos/01.mp4", model.encoder.spec)[0]
+        visual = model.encoder.encode_video(normalise_frames(clip.frames, model.encoder.spec)[None])
+        text = model.encoder.encode_text(["a jump"])
+    np.testing.assert_allclose(found.visual[1], visual[0].numpy(), atol=1e-6)
+    np.testing.assert_allclose(found.text[2], text[0].numpy(), atol=1e-6)
