@@ -30,6 +30,8 @@ def test_the_wheel_carries_prompts_and_weights_and_no_tests(wheel):
         "clipact/_assets/mini/MODEL_CARD.md",
         "clipact/_assets/prompts/templates/action.toml",
         "clipact/_assets/prompts/labels/daily-living.toml",
+        "clipact/_assets/eval/protocols/weizmann.toml",
+        "clipact/_assets/eval/protocols/lists/ucf101-test1.csv",
     ):
         assert needed in names
     assert not [name for name in names if name.startswith(("tests/", "eval/", "examples/"))]

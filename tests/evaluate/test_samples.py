@@ -1,0 +1,86 @@
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from clipact.errors import DataError, ManifestError, UsageError
+from clipact.evaluate import manifest_card, read_samples
+from clipact.evaluate.provenance import zero_shot
+from clipact.evaluate.samples import file_digest, files_digest
+from clipact.protocol import Part
+
+
+@pytest.fixture
+def card(tree):
+    card = manifest_card(tree / "table.csv")
+    names = [f"videos/{number:02}.mp4" for number in range(14)]
+    digests = {name: file_digest(tree / name) for name in names}
+    part = replace(card.data.parts[0], sha256=file_digest(tree / "table.csv"), count=14)
+    whole = files_digest(names, digests)
+    return replace(card, data=replace(card.data, parts=(part,), count=14, files_sha256=whole, group="person"))
+
+
+def test_the_right_data_are_taken(card, tree):
+    samples = read_samples(card, tree)
+    assert len(samples) == 14
+    assert samples.partial_why == ()
+    assert samples.items[3].group == "p1"
+    assert samples.labels.labels == ("bending", "jumping", "waving")
+
+
+@pytest.mark.parametrize("wrong", ["list hash", "part count", "count", "file", "missing"])
+def test_other_data_are_refused_or_marked(card, tree, tmp_path, wrong):
+    shutil.copytree(tree, tmp_path / "data")
+    part = card.data.parts[0]
+    if wrong == "list hash":
+        card = replace(card, data=replace(card.data, parts=(replace(part, sha256="0" * 64),)))
+    elif wrong == "part count":
+        card = replace(card, data=replace(card.data, parts=(replace(part, count=15),)))
+    elif wrong == "count":
+        card = replace(card, data=replace(card.data, count=13))
+    elif wrong == "file":
+        (tmp_path / "data/videos/03.mp4").write_bytes(b"another film")
+    else:
+        (tmp_path / "data/videos/03.mp4").unlink()
+    with pytest.raises(DataError, match="--partial"):
+        read_samples(card, tmp_path / "data")
+    assert len(read_samples(card, tmp_path / "data", partial=True).partial_why) == 1
+
+
+def test_what_stands_in_several_parts_is_one_sample(card, tree, tmp_path):
+    lines = (tree / "table.csv").read_text().splitlines()
+    parts = []
+    for name, rows in (("first", [1, 2, 3]), ("second", [3, 4])):
+        (tmp_path / f"{name}.csv").write_text("\n".join([lines[0], *(lines[i] for i in rows)]) + "\n")
+        parts.append(Part(name=name, list=f"{name}.csv"))
+    data = replace(card.data, parts=tuple(parts), count=4, files_sha256="")
+    samples = read_samples(replace(card, data=data, folder=tmp_path), tree)
+    assert [item.name for item in samples.items] == [f"videos/0{i}.mp4" for i in range(4)]
+    assert {name: rows.tolist() for name, rows in samples.parts.items()} == {"first": [0, 1, 2], "second": [2, 3]}
+
+
+def test_a_label_that_is_not_the_cards_is_refused(card, tree):
+    words = replace(card.words, names=("waving", "jumping"))
+    with pytest.raises(ManifestError, match="'bending' is none of card table's"):
+        read_samples(replace(card, words=words), tree)
+
+
+def test_a_data_folder_that_is_not_there_is_said(card, tmp_path):
+    with pytest.raises(UsageError, match="is not there"):
+        read_samples(card, tmp_path / "no")
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "answer"),
+    [
+        (("flickr8k train",), False),
+        (("Flickr-8k",), False),
+        (("UCF 101",), False),
+        (("kinetics400",), True),
+        ((), None),
+    ],
+)
+def test_a_model_that_learnt_from_the_set_is_not_zero_shot_on_it(trained_on, answer):
+    said, why = zero_shot(trained_on, {"set": "flickr8k", "also": ["ucf101"]})
+    assert said is answer
+    assert bool(why) is (answer is not True)

@@ -1,0 +1,85 @@
+import re
+
+import pytest
+
+from clipact.clip_spec import ClipSpec
+from clipact.data.manifest import read_manifest
+from clipact.errors import ConfigError, UsageError
+from clipact.evaluate.samples import file_digest
+from clipact.prompts import LabelSet, PromptSet
+from clipact.protocol import Views, card_names, load_card
+
+PUBLISHED = {"ucf101": [3783, 3734, 3696], "hmdb51": [1530, 1530, 1530]}
+GOOD = """
+name = "mine"
+title = "My own"
+metric = "top_1"
+source = "me"
+[data]
+set = "mine"
+[[data.parts]]
+manifest = "m.csv"
+"""
+
+
+@pytest.mark.parametrize("name", card_names())
+def test_every_card_is_whole_and_its_lists_are_what_it_says(name):
+    card = load_card(name)
+    assert card.name == name
+    assert PromptSet.load(card.words.templates).templates
+    labels = LabelSet.load(card.words.set).labels if card.words.set else card.words.names
+    for part in card.data.parts:
+        assert len(part.sha256) == 64
+        if part.list:
+            assert file_digest(card.folder / part.list) == part.sha256
+            samples = read_manifest(card.folder / part.list).of_split(card.data.split)
+            assert len(samples) == part.count
+            assert not labels or {sample.label for sample in samples} == set(labels)
+            assert all(re.search(card.data.group_pattern, sample.path) for sample in samples)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_splits_have_their_published_sizes(name):
+    card = load_card(name)
+    assert [part.count for part in card.data.parts] == PUBLISHED[name]
+    paths = {s.path for part in card.data.parts for s in read_manifest(card.folder / part.list).samples}
+    assert len(paths) == card.data.count
+
+
+def test_dev_and_test_of_sports22_share_no_picture():
+    path = load_card("sports22").folder / "lists/sports22.csv"
+    dev, test = (read_manifest(path).of_split(split) for split in ("dev", "test"))
+    assert not {s.path for s in dev} & {s.path for s in test}
+    assert len({s.label for s in dev}) == len({s.label for s in test}) == 22
+
+
+def test_views_overrule_the_models_own_way():
+    spec = ClipSpec(frames=16, resize="squash", sampling="uniform")
+    assert Views().apply(spec) == spec
+    changed = Views(frames=4, sampling="strided", stride=2).apply(spec)
+    assert (changed.frames, changed.sampling, changed.stride, changed.resize) == (4, "strided", 2, "squash")
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "says"),
+    [
+        ('metric = "top_1"', 'metric = "top1"', "did you mean 'top_1'"),
+        ('set = "mine"', 'set = "mine"\ngrop = "person"', "did you mean 'group'"),
+        ('manifest = "m.csv"', 'manifest = "m.csv"\nlist = "l.csv"', "takes one of"),
+        ('manifest = "m.csv"', 'manifest = "m.csv"\n[[data.parts]]\nmanifest = "n.csv"', "a name for each"),
+        ('set = "mine"', 'set = "mine"\ngroup_pattern = "g"', "round brackets"),
+        ('set = "mine"', 'set = "mine"\ngroup_pattern = "(g"', "group_pattern"),
+    ],
+)
+def test_a_wrong_card_names_what_is_wrong(tmp_path, was, becomes, says):
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD)
+    assert load_card(path).data.parts[0].manifest == "m.csv"
+    path.write_text(GOOD.replace(was, becomes))
+    with pytest.raises(ConfigError, match=says):
+        load_card(path)
+
+
+def test_a_card_that_is_not_there_names_those_that_are():
+    with pytest.raises(UsageError, match="did you mean 'weizmann'"):
+        load_card("weizman")
