@@ -10,6 +10,8 @@ import typer
 from clipact import __version__
 from clipact.cli.classify import classify
 from clipact.cli.data import data
+from clipact.cli.eval import HELP as EVAL_HELP
+from clipact.cli.eval import evaluate
 from clipact.cli.frames import frames
 from clipact.cli.models import models
 from clipact.cli.probe import probe
@@ -38,6 +40,7 @@ def options(
 
 app.command(no_args_is_help=True)(classify)
 app.command(no_args_is_help=True)(train)
+app.command("eval", no_args_is_help=True, help=EVAL_HELP)(evaluate)
 app.command(no_args_is_help=True)(probe)
 app.command(no_args_is_help=True)(frames)
 app.add_typer(data, name="data")

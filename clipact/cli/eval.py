@@ -1,0 +1,166 @@
+"""`clipact eval`: what a model scores under a protocol, and how sure that is."""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipact.protocol import Averaging, card_names, load_card
+
+if TYPE_CHECKING:
+    from clipact.figures import Figure
+    from clipact.scores import RetrievalScores, Scores
+
+    Row = tuple[str, str, "Scores | RetrievalScores", Path, tuple[Figure, ...]]
+
+
+def _help() -> str:
+    cards = "\n\n".join(f"[bold]{name}[/] {load_card(name).title}" for name in card_names())
+    return f"""Score models under a protocol card, or on a table of your own, with 95 % intervals.
+
+clipact eval weizmann ut_interaction --data ~/data --model mini
+
+clipact eval mine.csv --data ~/videos --model mini --model runs/best --prompts single
+
+A card fixes the files (by hash and count), the words, the frames and the average; other data are refused, or with \
+--partial the result is marked. A table is CSV with path and label, or path and caption. Results go to OUT/CARD-- \
+MODEL, for `clipact report`. A run that was killed goes on with --resume, bit for bit. Embeddings are kept: other \
+prompts or labels need no decoding. Exit code 1 when a file could not be read.
+
+The cards:
+
+{cards}"""
+
+
+HELP = _help()
+
+
+def evaluate(
+    protocols: Annotated[list[str], typer.Argument(metavar="CARD|MANIFEST", help="Cards, or CSV tables.")],
+    model: Annotated[
+        list[str], typer.Option("--model", "-m", help="mini, a folder, or open_clip:ARCH/TAG. Repeatable.")
+    ] = ["mini"],  # noqa: B006
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where results go.")] = Path("results"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run was stopped; keep what is done.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Take data that are not the card's; mark it.")] = False,
+    split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
+    prompts: Annotated[str | None, typer.Option(help="Other sentences than the card's.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Other frames a view.")] = None,
+    views: Annotated[int | None, typer.Option(min=1, help="Other views a file.")] = None,
+    averaging: Annotated[str | None, typer.Option(help="embeddings, logits or probabilities.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a result and line.")] = False,
+) -> None:
+    """Score models under a protocol (see HELP)."""
+    from clipact.cli.screen import note, track
+    from clipact.errors import UsageError, choices
+    from clipact.evaluate import How, manifest_card, read_samples
+    from clipact.evaluate.carry_out import Changes, carry_out
+    from clipact.figures import figures
+    from clipact.protocol import Card
+    from clipact.store import Store
+    from clipact.zoo import load
+
+    allowed: dict[str, Averaging] = {one: one for one in ("embeddings", "logits", "probabilities")}
+    if averaging is not None and averaging not in allowed:
+        raise UsageError(f"--averaging is {averaging!r}; {choices(averaging, allowed)}")
+    changes = Changes(
+        prompts=prompts, frames=frames, views=views, averaging=None if averaging is None else allowed[averaging]
+    )
+
+    def find(protocol: str) -> tuple[Card, Path]:
+        if protocol.endswith(".csv"):
+            return manifest_card(protocol, split=split), data or Path(protocol).parent
+        if split != "all":
+            raise UsageError("--split is for tables; a card names its own")
+        return load_card(protocol), data or Path()
+
+    found = [find(protocol) for protocol in protocols]
+    chosen = [(card, read_samples(card, folder, partial=partial)) for card, folder in found]
+    store, unread = Store(), 0
+    for name in dict.fromkeys(model):
+        loaded = load(name, device=device, defer_text=True)
+        for (card, samples), protocol in zip(chosen, protocols, strict=True):
+
+            def watch(findings: Iterable[Any], total: int, what: str = f"{card.name}, {name}") -> Iterable[Any]:
+                return track(findings, total=total, what=what)
+
+            changed_card, said = changes.apply(card)
+            result, folder = carry_out(
+                changed_card,
+                samples,
+                loaded,
+                out,
+                changed=() if protocol.endswith(".csv") else said,
+                how=How(store=store, resume=resume, watch=watch),
+            )
+            unread += len(result.unreadable)
+            row = (changed_card.name, name, result, folder, figures(result))
+            if as_json:
+                print(json.dumps(_object(row), ensure_ascii=False, allow_nan=False), flush=True)
+            else:
+                _show(row)
+            for sample, cause in result.unreadable[:20]:
+                note(f"{sample}: {cause}", kind="error")
+    if unread:
+        note(f"{unread:,} files could not be read; each result names all of its own", kind="error")
+        raise typer.Exit(1)
+
+
+def _object(row: "Row") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    card, name, result, folder, found = row
+    run = result.run
+    return {
+        "card": card,
+        "model": name,
+        "result": str(folder),
+        "zero_shot": run["zero_shot"],
+        "zero_shot_why": run["zero_shot_why"],
+        "partial": run["partial"],
+        "partial_why": run["partial_why"],
+        "figures": [asdict(one) for one in found],
+        "samples": len(result.samples),
+        "unreadable": [list(one) for one in result.unreadable],
+        "seconds": dict(result.seconds),
+    }
+
+
+def verdict(run: Any) -> str:
+    """What a reader must know before a score is called zero-shot."""
+    if run["zero_shot"]:
+        return "zero-shot"
+    return ("not zero-shot: " if run["zero_shot"] is False else "zero-shot or not is unknown: ") + run["zero_shot_why"]
+
+
+def _show(row: "Row") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    card, name, result, folder, found = row
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("figure", overflow="fold", max_width=32)
+    for title in ("value", "95 % interval", "samples"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in found:
+        value = f"{one.value:.1f}" if one.is_rank else f"{one.value:.1%}"
+        value += "" if one.spread is None else f" ± {one.spread:.1%}"
+        between = f"{one.low:.1f} – {one.high:.1f}" if one.is_rank else f"{one.low:.1%} – {one.high:.1%}"
+        style = "bold" if one.headline else ""
+        table.add_row(Text(one.name, style=style), Text(value, style=style), between, f"{one.count:,}")
+    console.print(Text(f"{card} · {name}", style="bold"))
+    warned = "" if result.run["zero_shot"] else "yellow"
+    console.print(Text(verdict(result.run), style=warned), soft_wrap=False)
+    for why in result.run["partial_why"]:
+        console.print(Text(f"partial: {why}", style="yellow"))
+    console.print(table)
+    console.print(Text(f"{result.seconds.get('total', 0):.1f} s · {folder}", style="dim"), "", soft_wrap=True)

@@ -1,0 +1,111 @@
+"""A card, a model and a data folder become a result on disk: OUT/CARD--MODEL, with a journal beside it meanwhile."""
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from clipact import zoo
+from clipact.classifier import ZeroShotClassifier
+from clipact.config import to_table
+from clipact.errors import ConfigError, ResultError
+from clipact.evaluate.run import How, evaluate, evaluate_retrieval
+from clipact.evaluate.samples import Samples
+from clipact.prompts import PromptSet
+from clipact.protocol import Averaging, Card
+from clipact.scores import RetrievalScores, Scores, load, save
+from clipact.store import content_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What a person asks for instead of the card's own way; None leaves it."""
+
+    prompts: str | None = None
+    frames: int | None = None
+    views: int | None = None
+    averaging: Averaging | None = None
+
+    def apply(self, card: Card) -> tuple[Card, tuple[str, ...]]:
+        """The changed card under a name that says so, and each change in words."""
+        words, views = card.words, card.views
+        said, tags = [], []
+        if self.prompts is not None and self.prompts != words.templates:
+            if card.retrieval:
+                raise ConfigError("captions are sentences already: --prompts is for labels")
+            said.append(f"prompts {self.prompts} instead of {words.templates}")
+            tags.append(Path(self.prompts).stem)
+            words = replace(words, templates=self.prompts)
+        for name in ("frames", "views", "averaging"):
+            asked, own = getattr(self, name), getattr(views, name)
+            if asked is not None and asked != own:
+                said.append(f"{name} {asked} instead of {'the model’s own' if own is None else own}")
+                tags.append(f"{name}-{asked}" if name != "averaging" else asked)
+                views = replace(views, **{name: asked})
+        return replace(card, name="--".join([card.name, *tags]), words=words, views=views), tuple(said)
+
+
+def carry_out(
+    card: Card,
+    samples: Samples,
+    model: zoo.Model,
+    out: Path,
+    *,
+    changed: tuple[str, ...] = (),
+    how: How | None = None,
+) -> tuple[Scores | RetrievalScores, Path]:
+    """The result of a model under a card, and the folder that holds it.
+
+    With `how.resume` a result that is there already is taken as it is when it was asked for in the same words, and a
+    journal is taken up.
+    """
+    folder = out / f"{file_name(card.name)}--{file_name(model.name)}"
+    journal = folder.with_name(f"{folder.name}.journal")
+    asked = content_key("asked 1", model.key, json.dumps(to_table(card), sort_keys=True, default=str))
+    how = how or How()
+    if how.resume and not journal.exists() and (kept := _finished(folder, asked, samples)) is not None:
+        return kept, folder
+    run = {
+        "card": card.name,
+        "title": card.title,
+        "metric": card.metric,
+        "asked": asked,
+        "partial_why": list(changed),
+        **how.run,
+    }
+    how = replace(how, journal=journal, run=run)
+    spec = card.views.apply(model.encoder.spec)
+    result: Scores | RetrievalScores
+    if samples.labels is None:
+        result = evaluate_retrieval(
+            model, samples, spec=spec, views=card.views.views, crops=card.views.crops, how=how
+        )  # fmt: skip
+    else:
+        classifier = ZeroShotClassifier(
+            model,
+            samples.labels,
+            prompts=PromptSet.load(card.words.templates),
+            clips=card.views.views,
+            spec=spec,
+            store=how.store,
+        )
+        result = evaluate(classifier, samples, averaging=card.views.averaging, crops=card.views.crops, how=how)
+    save(result, folder)
+    journal.unlink(missing_ok=True)
+    return result, folder
+
+
+def file_name(name: str) -> str:
+    """A name that a folder can have: a path becomes its last part, and what is no word a dash."""
+    return re.sub(r"[^\w.+-]+", "-", Path(name).name if Path(name).is_dir() else name).strip("-.") or "model"
+
+
+def _finished(folder: Path, asked: str, samples: Samples) -> Scores | RetrievalScores | None:
+    if not folder.is_dir():
+        return None
+    try:
+        kept = load(folder)
+    except ResultError:
+        return None
+    same = kept.run.get("asked") == asked and kept.run["data"]["list_sha256"] == samples.data["list_sha256"]
+    return kept if same and kept.run["data"]["count"] == len(samples) else None

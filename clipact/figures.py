@@ -1,0 +1,156 @@
+"""The figures of a result, each with its interval: what the terminal, the JSON and the report show alike.
+
+Figures are of the samples that could be read. Where samples come in groups, whole groups are drawn for the interval.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from clipact.metrics import best_ranks, bootstrap, hits, mean_ap, mean_per_class, median_rank
+from clipact.scores import RetrievalScores, Scores
+
+_KS = (1, 5, 10)
+Rows = Int[np.ndarray, " m"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One figure: a share, 0..1, or a rank from 1 on.
+
+    name       "top-1", "mean per class", "text to visual recall@5", "split 1 top-1"
+    low, high  95 % of its bootstrap figures lie between them
+    count      samples that it is of
+    spread     the standard deviation over the parts, for a mean over parts; None otherwise
+    headline   whether it is the protocol's own figure
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    count: int
+    spread: float | None = None
+    headline: bool = False
+
+    @property
+    def is_rank(self) -> bool:
+        """Whether it counts from 1, instead of being a share."""
+        return "rank" in self.name
+
+
+def figures(result: Scores | RetrievalScores, *, draws: int = 1000, seed: int = 0) -> tuple[Figure, ...]:
+    """The figures of a result, the protocol's own first."""
+    found = _retrieval(result, draws, seed) if isinstance(result, RetrievalScores) else _labels(result, draws, seed)
+    return tuple(sorted(found, key=lambda one: not one.headline))
+
+
+def _labels(result: Scores, draws: int, seed: int) -> Iterator[Figure]:
+    metric = result.run.get("metric", "top_1")
+    right = hits(result.scores, result.truth)
+    groups = result.groups
+
+    def figure(name: str, values: np.ndarray, *, headline: bool) -> Figure:
+        """The mean of what each sample contributes; over parts, the mean of their means."""
+        parts = [rows for rows in result.parts.values() if len(rows)] or [np.arange(len(values))]
+        weight = np.zeros(len(values))
+        for rows in parts:
+            weight[rows] += 1 / (len(rows) * len(parts))
+        means = [float(values[rows].mean()) for rows in parts]
+
+        def mean(rows: Rows) -> float:
+            return float((values[rows] * weight[rows]).sum() / weight[rows].sum())
+
+        interval = bootstrap(mean, len(values), groups=groups, draws=draws, seed=seed)
+        return Figure(
+            name=name,
+            value=float(np.mean(means)),
+            low=interval.low,
+            high=interval.high,
+            count=len(values),
+            spread=float(np.std(means)) if len(parts) > 1 else None,
+            headline=headline,
+        )
+
+    yield figure("top-1", right, headline=metric == "top_1")
+    if len(result.labels) > 5:
+        yield figure("top-5", hits(result.scores, result.truth, k=5), headline=False)
+    interval = bootstrap(
+        lambda rows: mean_per_class(right[rows], result.truth[rows]),
+        len(right),
+        groups=groups,
+        draws=draws,
+        seed=seed,
+    )
+    yield Figure(
+        name="mean per class",
+        value=interval.value,
+        low=interval.low,
+        high=interval.high,
+        count=len(right),
+        headline=metric == "mean_per_class",
+    )
+    if metric == "mean_ap":
+        true = result.multi_truth
+        if true is None:
+            true = np.eye(len(result.labels), dtype=bool)[result.truth]
+        interval = bootstrap(
+            lambda rows: mean_ap(result.scores[rows], true[rows]), len(true), groups=groups, draws=draws, seed=seed
+        )
+        yield Figure(
+            name="mAP", value=interval.value, low=interval.low, high=interval.high, count=len(true), headline=True
+        )
+    for name, rows in result.parts.items():
+        if not len(rows):
+            continue
+        own = None if groups is None else [groups[i] for i in rows]
+        interval = bootstrap(_share(right[rows]), len(rows), groups=own, draws=draws, seed=seed)
+        yield Figure(name=f"{name} top-1", value=interval.value, low=interval.low, high=interval.high, count=len(rows))
+
+
+def _retrieval(result: RetrievalScores, draws: int, seed: int) -> Iterator[Figure]:
+    similarity, visuals = result.similarity, np.arange(len(result.samples))
+    # A picture's captions are drawn together with it: they are not independent.
+    clusters = np.asarray(result.groups if result.groups is not None else result.samples)
+    ways = {
+        "text to visual": (best_ranks(similarity, result.text_of, visuals), clusters[result.text_of]),
+        "visual to text": (best_ranks(similarity.T, visuals, result.text_of), clusters),
+    }
+    for way, (ranks, groups) in ways.items():
+        for k in _KS:
+            inside = ranks < min(k, similarity.shape[1] if way == "text to visual" else similarity.shape[0])
+            interval = bootstrap(
+                _share(inside),
+                len(ranks),
+                groups=groups.tolist(),
+                draws=draws,
+                seed=seed,
+            )
+            yield Figure(
+                name=f"{way} recall@{k}",
+                value=interval.value,
+                low=interval.low,
+                high=interval.high,
+                count=len(ranks),
+                headline=k == 1,
+            )
+        interval = bootstrap(
+            _median(ranks),
+            len(ranks),
+            groups=groups.tolist(),
+            draws=draws,
+            seed=seed,
+        )
+        yield Figure(
+            name=f"{way} median rank", value=interval.value, low=interval.low, high=interval.high, count=len(ranks)
+        )
+
+
+def _share(right: Bool[np.ndarray, " n"]) -> Callable[[Rows], float]:
+    return lambda rows: float(right[rows].mean())
+
+
+def _median(ranks: Int[np.ndarray, " n"]) -> Callable[[Rows], float]:
+    return lambda rows: median_rank(ranks[rows])

@@ -1,0 +1,112 @@
+"""Clips a second: the runner beside a plain loop over the same files with the same decoder and model, in one run.
+
+    python eval/benchmarks/eval_speed.py --data DIR [--model mini] [--rounds 3] [--json]
+
+DIR holds clips/ut_interaction.csv: 120 real clips. The plain loop decodes a clip, encodes it, and goes to the next;
+both use all cores for the model. Rounds alternate, the best of each counts. Then the runner once more from its store.
+Last, where the time of a clip goes: what one core needs to decode it, what encoding takes with one thread and with
+all, and from these the most that overlapping the two could give.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from clipact.classifier import ZeroShotClassifier
+from clipact.evaluate import How, evaluate, manifest_card, read_samples
+from clipact.store import Store
+from clipact.video.load import load_clips
+from clipact.video.normalise import normalise_frames
+
+
+@torch.inference_mode()
+def plain(classifier, samples):
+    """Logits of each clip, one clip after the other."""
+    rows = []
+    for item in samples.items:
+        (clip,) = load_clips(item.path, classifier.spec)
+        video = classifier.model.encoder.encode_video(normalise_frames(clip.frames, classifier.spec)[None])
+        rows.append(classifier.model.encoder.logits(F.normalize(video, dim=-1), classifier.text_embeddings)[0])
+    return torch.stack(rows).numpy()
+
+
+def timed(work):
+    begun = time.perf_counter()
+    result = work()
+    return time.perf_counter() - begun, result
+
+
+def profile(classifier, samples, threads):
+    """Seconds a clip: decoding, and encoding with one thread and with `threads`."""
+    items = samples.items[:24]
+    decode, clips = timed(lambda: [load_clips(item.path, classifier.spec)[0].frames for item in items])
+    spent = {"decode, one thread": decode / len(items)}
+    videos = [normalise_frames(frames, classifier.spec)[None] for frames in clips]
+    for count in sorted({1, threads}):
+        torch.set_num_threads(count)
+        with torch.inference_mode():
+            seconds = min(
+                timed(lambda: [classifier.model.encoder.encode_video(video) for video in videos])[0] for _ in range(2)
+            )
+        spent[f"encode, {count} threads"] = seconds / len(items)
+    torch.set_num_threads(threads)
+    return spent
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--json", action="store_true")
+    words = parser.parse_args()
+    samples = read_samples(manifest_card(words.data / "clips/ut_interaction.csv"), words.data / "clips")
+    best = {}
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        classifier = ZeroShotClassifier.load(words.model, labels=samples.labels, device="cpu", store=store)
+        how = {"workers": words.workers}
+        ways = {
+            "plain loop": lambda: plain(classifier, samples),
+            "runner": lambda: evaluate(classifier, samples, how=How(**how)).scores,
+        }
+        found = {}
+        for _ in range(words.rounds):
+            for name, work in ways.items():
+                seconds, found[name] = timed(work)
+                best[name] = min(best.get(name, seconds), seconds)
+        evaluate(classifier, samples, how=How(store=store, **how))
+        for _ in range(words.rounds):
+            seconds, found["from the store"] = timed(
+                lambda: evaluate(classifier, samples, how=How(store=store, **how)).scores
+            )
+            best["from the store"] = min(best.get("from the store", seconds), seconds)
+        apart = float(np.abs(found["plain loop"] - found["runner"]).max())
+        spent = profile(classifier, samples, torch.get_num_threads())
+    table = {
+        "clips": len(samples),
+        "threads": torch.get_num_threads(),
+        "clips a second": {name: len(samples) / seconds for name, seconds in best.items()},
+        "times the plain loop": {name: best["plain loop"] / seconds for name, seconds in best.items()},
+        "largest difference of a logit": apart,
+        "milliseconds a clip": {name: 1000 * seconds for name, seconds in spent.items()},
+    }
+    if words.json:
+        print(json.dumps(table, indent=2))
+        return
+    for name, seconds in best.items():
+        print(f"{name:<16}{len(samples) / seconds:9.1f} clips/s{best['plain loop'] / seconds:9.2f} x")
+    print(f"largest difference of a logit {apart:.1e}")
+    for name, seconds in spent.items():
+        print(f"{name:<22}{1000 * seconds:7.0f} ms a clip")
+
+
+if __name__ == "__main__":
+    main()

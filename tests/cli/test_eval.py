@@ -1,0 +1,115 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from clipact.cli.app import app
+from clipact.errors import ClipactError, DataError, UsageError
+from clipact.protocol import card_names
+from clipact.scores import identical, load
+from tests.evaluate.conftest import tree as tree
+
+CARD = """
+name = "own"
+title = "A card of one's own"
+metric = "top_1"
+source = "drawn here"
+[data]
+set = "nothing"
+group = "person"
+count = 14
+[[data.parts]]
+manifest = "table.csv"
+[words]
+names = ["waving", "jumping", "bending"]
+"""
+
+
+@pytest.fixture
+def card(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(CARD)
+    return path
+
+
+def run(*words, code=1):
+    """What the command gives; one drawn file cannot be read, so that 1 is usual."""
+    done = CliRunner().invoke(app, ["eval", *map(str, words)])
+    if isinstance(done.exception, ClipactError):
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return done
+
+
+def test_the_table_fits_a_terminal_and_says_not_zero_shot(card, tree, tiny, tmp_path):
+    done = run(card, "--data", tree, "--model", tiny, "--out", tmp_path / "out")
+    lines = done.stdout.splitlines()
+    assert all(len(line) <= 80 for line in lines if str(tmp_path) not in line)
+    assert any("not zero-shot: trained on nothing" in line for line in lines)
+    assert any(line.startswith("top-1") and "–" in line and line.rstrip().endswith("13") for line in lines)
+    assert "1 of 14 files could not be read" in done.stdout
+    assert "videos/05.mp4" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["own--tiny"]
+
+
+def test_json_gives_a_line_for_each_card_and_model(card, tree, tiny, tmp_path):
+    words = ["--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
+    rows = [json.loads(line) for line in run(card, tree / "table.csv", *words).stdout.splitlines()]
+    assert [row["card"] for row in rows] == ["own", "table"]
+    assert [row["zero_shot"] for row in rows] == [False, True]
+    assert rows[0]["zero_shot_why"] == "trained on nothing"
+    assert rows[0]["figures"][0]["name"] == "top-1"
+    kept = load(rows[0]["result"])
+    assert kept.run["zero_shot"] is False
+    assert kept.unreadable[0][0] == rows[0]["unreadable"][0][0]
+    assert kept.groups is not None
+
+
+def test_another_way_than_the_cards_is_another_result_and_says_so(card, tree, tiny, tmp_path):
+    words = ["--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
+    row = json.loads(run(card, *words, "--prompts", "single", "--views", 2, "--averaging", "logits").stdout)
+    assert row["card"] == "own--single--views-2--logits"
+    assert row["partial_why"][:3] == [
+        "prompts single instead of action", "views 2 instead of 1", "averaging logits instead of embeddings"
+    ]  # fmt: skip
+    assert load(row["result"]).run["views"]["views"] == 2
+
+
+def test_resume_keeps_what_is_done_and_notices_another_card(card, tree, tiny, tmp_path, monkeypatch):
+    words = [card, "--data", tree, "--model", tiny, "--out", tmp_path / "out"]
+    run(*words)
+    first = load(tmp_path / "out" / "own--tiny")
+    run(*words, "--resume")
+    assert load(tmp_path / "out" / "own--tiny").run["date"] == first.run["date"]
+    assert identical(load(tmp_path / "out" / "own--tiny"), first)
+    card.write_text(CARD.replace('"waving", "jumping"', '"jumping", "waving"'))
+    run(*words, "--resume")
+    assert load(tmp_path / "out" / "own--tiny").labels == ("jumping", "waving", "bending")
+
+
+def test_other_data_are_refused_unless_one_says_so(card, tree, tiny, tmp_path):
+    card.write_text(CARD.replace("count = 14", "count = 15"))
+    words = [card, "--data", tree, "--model", tiny, "--out", tmp_path / "out"]
+    with pytest.raises(DataError, match="14 samples, where the card says 15"):
+        run(*words)
+    row = json.loads(run(*words, "--partial", "--json").stdout)
+    assert row["partial"]
+    assert "the card says 15" in row["partial_why"][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["weizman"], "did you mean 'weizmann'"),
+        (["weizmann", "--averaging", "logit"], "did you mean 'logits'"),
+        (["weizmann", "--split", "test"], "--split is for tables"),
+    ],
+)
+def test_wrong_words_are_usage_errors(words, says):
+    with pytest.raises(UsageError, match=says):
+        run(*words)
+
+
+def test_help_names_every_card():
+    text = CliRunner().invoke(app, ["eval", "--help"], terminal_width=80).output
+    assert all(name in text for name in card_names())
