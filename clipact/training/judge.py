@@ -18,7 +18,8 @@ from clipact.errors import ConfigError, choices
 from clipact.metrics import recall, top_k
 from clipact.training.feed import Feed
 
-_KS = (1, 5, 10)
+_KS, _TOPS = (1, 5, 10), (1, 5)
+_WAYS = ("text_to_visual", "visual_to_text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +70,21 @@ class JudgeConfig:
         if len(set(names)) < len(names):
             raise ConfigError(f"judge.sets have the names {', '.join(names)}; each needs its own")
 
+    def check_best(self, names: Sequence[str]) -> None:
+        """Nothing; ConfigError when `best` is none of the figures that the sets will give."""
+        if self.best is not None and self.best not in names:
+            raise ConfigError(f"judge.best is {self.best!r}; {choices(self.best, names)}")
+
     def pick(self, figures: dict[str, float]) -> float | None:
         """The figure that marks the best step; None when nothing is judged."""
-        if not figures:
-            return None
-        name = self.best or next(iter(figures))
-        if name not in figures:
-            raise ConfigError(f"judge.best is {name!r}; {choices(name, figures)}")
-        return figures[name]
+        return figures[self.best or next(iter(figures))] if figures else None
+
+
+def figure_names(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """What `judge` calls the figures of these entries: of retrieval where none has a label, else of recognition."""
+    if any(entry.label_id is not None for entry in entries):
+        return tuple(f"top_{k}" for k in _TOPS)
+    return tuple(f"{way}_recall_{k}" for way in _WAYS for k in _KS)
 
 
 @torch.no_grad()
@@ -95,10 +103,8 @@ def _retrieval(feed: Feed, entries: Sequence[Entry], clips: Float[Tensor, "n d"]
     said = [(sentence, number) for number, entry in enumerate(entries) for sentence in entry.sentences]
     scores = (feed.embed_all([sentence for sentence, _ in said]) @ clips.T).cpu().numpy()
     texts, numbers = np.array([number for _, number in said]), np.arange(len(entries))
-    figures = {f"text_to_visual_recall_{k}": share for k, share in recall(scores, texts, numbers, ks=_KS).items()}
-    return figures | {
-        f"visual_to_text_recall_{k}": share for k, share in recall(scores.T, numbers, texts, ks=_KS).items()
-    }
+    found = (recall(scores, texts, numbers, ks=_KS), recall(scores.T, numbers, texts, ks=_KS))
+    return {f"{way}_recall_{k}": share for way, shares in zip(_WAYS, found, strict=True) for k, share in shares.items()}
 
 
 def _recognition(feed: Feed, entries: Sequence[Entry], clips: Float[Tensor, "n d"]) -> dict[str, float]:
@@ -108,7 +114,7 @@ def _recognition(feed: Feed, entries: Sequence[Entry], clips: Float[Tensor, "n d
     labels = unit(_sums(feed.embed_all([sentence for sentence, _ in said]), torch.tensor([i for _, i in said])))
     truth = np.array([number[entry.label_id] for entry in entries])
     scores = (clips @ labels.T).cpu().numpy()
-    return {f"top_{k}": top_k(scores, truth, k=k) for k in (1, 5)}
+    return {f"top_{k}": top_k(scores, truth, k=k) for k in _TOPS}
 
 
 def _sums(rows: Float[Tensor, "m d"], groups: Int[Tensor, " m"]) -> Float[Tensor, "n d"]:

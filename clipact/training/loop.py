@@ -27,7 +27,7 @@ from clipact.store import Store
 from clipact.training.average import WeightAverage
 from clipact.training.feed import Feed
 from clipact.training.frozen import Watch, write_files_seen
-from clipact.training.judge import judge
+from clipact.training.judge import figure_names, judge
 from clipact.training.learning import Learning
 from clipact.training.log import Log
 from clipact.training.optim import make_optimizer, set_rate
@@ -55,6 +55,7 @@ class Run:
             towers.describe(tower)  # what cannot be saved is said before it is trained
         self.entries = read_sources(recipe.data.sources, data)
         self.judged = {one.name: read_sources([one.source], data) for one in recipe.judge.sets}
+        recipe.judge.check_best([f"{name}.{x}" for name, held in self.judged.items() for x in figure_names(held)])
         self.learning = Learning(visual=recipe.visual, text=recipe.text)
         self.names = self.learning.names_ever(self.encoder)
         self.optimizer = make_optimizer(self.encoder, self.names, recipe.optim)

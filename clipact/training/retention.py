@@ -74,7 +74,7 @@ def plan_retention(
     if max(graphs) > left:
         raise ConfigError(
             f"memory_gb is {memory_gb:g}, but the graph of one chunk of {chunk_size} rows holds "
-            f"{max(graphs) / GB:.2g} GB; allow at least that, or lower chunk_size"
+            f"{max(graphs) / GB:.2g} GB; allow at least that, or take smaller chunks (train.chunk)"
         )
     keep = [len(chunks) for chunks in batches]
     for side in sorted(range(len(encoders)), key=lambda side: graphs[side] / seconds[side]):

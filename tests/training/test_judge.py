@@ -9,7 +9,7 @@ from clipact.dual_encoder import unit
 from clipact.errors import ConfigError
 from clipact.store import Store
 from clipact.training.feed import DataConfig, Feed
-from clipact.training.judge import JudgeConfig, JudgedSet, judge
+from clipact.training.judge import JudgeConfig, JudgedSet, figure_names, judge
 
 
 def _feed(small, drawn, tmp_path, source, keeps=()):
@@ -44,6 +44,7 @@ def test_retrieval_is_what_sorting_by_hand_says(small, drawn, tmp_path, keeps):
     owners = torch.tensor([own for _, own in said])
     hits = [bool((owners[column.topk(5).indices] == i).any()) for i, column in enumerate(scores.T)]
     assert figures["visual_to_text_recall_5"] == pytest.approx(sum(hits) / len(hits))
+    assert tuple(figures) == figure_names(entries)
     assert next(iter(figures)) == "text_to_visual_recall_1"
 
 
@@ -58,6 +59,7 @@ def test_labels_are_recognised_by_the_mean_of_their_prompts_and_clips(small, dra
     truth = [list(first).index(entry.label_id) for entry in feed.entries]
     assert figures["top_1"] == pytest.approx(sum(a == b for a, b in zip(best, truth, strict=True)) / len(truth))
     assert figures["top_5"] == 1.0
+    assert tuple(figures) == figure_names(feed.entries)
 
 
 def test_the_best_step_is_marked_by_the_figure_that_was_asked_for():
@@ -66,6 +68,6 @@ def test_the_best_step_is_marked_by_the_figure_that_was_asked_for():
     assert JudgeConfig(best="dev.text_to_visual_recall_5").pick(figures) == 0.4
     assert JudgeConfig().pick({}) is None
     with pytest.raises(ConfigError, match="did you mean 'dev.text_to_visual_recall_1'"):
-        JudgeConfig(best="dev.text_to_visual_recal_1").pick(figures)
+        JudgeConfig(best="dev.text_to_visual_recal_1").check_best(tuple(figures))
     with pytest.raises(ConfigError, match="each needs its own"):
         JudgeConfig(sets=(JudgedSet(name="a", manifest=Path("x")), JudgedSet(name="a", manifest=Path("y"))))

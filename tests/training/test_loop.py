@@ -119,11 +119,12 @@ def test_a_run_is_not_begun_twice_nor_gone_on_with_under_another_recipe(go, tmp_
     assert (out / "last").is_dir()
 
 
-def test_what_cannot_be_trained_is_said_at_once(go):
+def test_what_cannot_be_trained_is_said_at_once(go, tmp_path):
     with pytest.raises(ConfigError, match="'fp16', which is for CUDA"):
         go("out", train={"precision": "fp16"})
     with pytest.raises(ConfigError, match="did you mean"):
-        go("out", judge={"best": "dev.text_to_visual_recal_1"}, train={"steps": 1})
+        go("out", judge={"best": "dev.text_to_visual_recal_1"})
+    assert not (tmp_path / "out").exists(), "a wrong name is not found out after the last step"
 
 
 @pytest.mark.parametrize(
