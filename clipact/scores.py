@@ -16,7 +16,8 @@ needs torch, and nothing is unpickled.
     zero_shot, zero_shot_why  True, False, or None when the model does not say what it learnt from
     partial, partial_why      whether this is less, or other, than the protocol asks; a list of reasons
 
-`seconds` says where the time went: decode (all workers together), wait (the model idle), encode, text, total.
+`seconds` says where the time went: lookup (hashing files and asking the store) and decode, all workers together; wait
+(for the workers), encode, store (writing), text; and total, which is what a clock on the wall showed.
 """
 
 import json

@@ -26,9 +26,9 @@ clipact eval weizmann ut_interaction --data ~/data --model mini
 clipact eval mine.csv --data ~/videos --model mini --model runs/best --prompts single
 
 A card fixes the files (by hash and count), the words, the frames and the average; other data are refused, or with \
---partial the result is marked. A table is CSV with path and label, or path and caption. Results go to OUT/CARD-- \
-MODEL, for `clipact report`. A run that was killed goes on with --resume, bit for bit. Embeddings are kept: other \
-prompts or labels need no decoding. Exit code 1 when a file could not be read.
+--partial the result is marked. A table is CSV with path and label, or path and caption. Results go to \
+OUT/CARD--MODEL. A run that was killed goes on with --resume, bit for bit. Embeddings are kept: other prompts or \
+labels need no decoding. Exit code 1 when a file could not be read.
 
 The cards:
 
@@ -126,7 +126,7 @@ def _object(row: "Row") -> dict[str, Any]:
         "zero_shot_why": run["zero_shot_why"],
         "partial": run["partial"],
         "partial_why": run["partial_why"],
-        "figures": [asdict(one) for one in found],
+        "figures": [{key: None if value != value else value for key, value in asdict(one).items()} for one in found],
         "samples": len(result.samples),
         "unreadable": [list(one) for one in result.unreadable],
         "seconds": dict(result.seconds),
