@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 _QUIET_SECONDS = 30  # between two lines where no one watches a bar
 
 
+class _StoppedEncoding(KeyboardInterrupt):
+    """A Ctrl-C where there is no step to wait for."""
+
+
 class TrainScreen:
     """Progress bars on stderr, where it is a terminal; else a line now and then. Use it in a with statement."""
 
     def __init__(self) -> None:
         console = Console(stderr=True, highlight=False)
         self.watched = console.is_terminal
+        self._encoding = self._unsaved = False
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -44,12 +49,13 @@ class TrainScreen:
 
     def watch(self, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
         """The items, with a bar of their own."""
-        task = self.progress.add_task(what, total=total, facts="")
+        task, self._encoding = self.progress.add_task(what, total=total, facts=""), True
         try:
             for item in items:
                 yield item
                 self.progress.advance(task)
         finally:
+            self._encoding = False
             self.progress.remove_task(task)
 
     def follow(self, run: "Run", reports: Iterator["Report"]) -> None:
@@ -57,6 +63,7 @@ class TrainScreen:
         task, said = self.progress.add_task("training", total=run.steps, facts=""), time.monotonic()
         with self._interrupts(run):
             for report in reports:
+                self._unsaved = not report.saved
                 facts = _facts(report)
                 self.progress.update(task, completed=report.step, facts=facts)
                 if report.figures:
@@ -69,16 +76,23 @@ class TrainScreen:
 
     @contextmanager
     def _interrupts(self, run: "Run") -> Iterator[None]:
-        """Inside, the first Ctrl-C (or a termination) ends the run after its step, and a second one at once."""
+        """Inside, the first Ctrl-C (or a termination) ends the run after its step, and a second one at once.
+
+        While a frozen tower encodes, which may last, and all steps are saved, the first one ends it at once, too.
+        """
 
         def stop(number: int, _: object) -> None:
             run.stopping = True
             signal.signal(number, before[signal.Signals(number)])
+            if self._encoding and not self._unsaved:
+                raise _StoppedEncoding
             self._say("saving after this step; once more to stop at once, and go on from the last checkpoint")
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
+        except _StoppedEncoding:
+            self._say("stopped while encoding: what is encoded is kept")
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -99,7 +99,7 @@ class Loader:
         except RuntimeError as error:  # DataLoader has no narrower kind for a worker that died
             if "DataLoader worker" not in str(error):
                 raise
-            raise DataError(f"{error} If memory ran out, take fewer workers or a smaller chunk") from error
+            raise DataError(f"{error}. If memory ran out, take fewer workers or a smaller chunk") from error
 
     def _pieces(self, stretch: range) -> list[list[Place]]:
         """The places of a batch, put together by shape and cut into pieces; the order within a shape is kept."""
@@ -168,11 +168,12 @@ class _Piece:
 
 
 def _prepare_worker(_: int) -> None:
-    """Leave Ctrl-C, which reaches every process of a terminal, to the one that trains; and end when that one ends.
+    """Leave Ctrl-C and termination, which reach every process of a group, to the one that trains; end when it ends.
 
     torch's own watch looks at the parent, which is the fork server and outlives a trainer that was killed.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     trainer = multiprocessing.parent_process()
     assert trainer is not None
 

@@ -108,6 +108,7 @@ class Run:
         else:
             out.mkdir(parents=True, exist_ok=True)
             self.progress = Progress(recipe=table)
+            self.state.save(out / STATE, self.progress)  # so that --resume is right from here on
 
     def _phase(self, out: Path, log: Log, first: int, last: int) -> Iterator[Report]:
         train, judged_every = self.recipe.train, self.recipe.judge.every

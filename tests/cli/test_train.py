@@ -1,13 +1,17 @@
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from clipact.checkpoint import load
+from clipact.cli.train_screen import TrainScreen
 from clipact.model_config import weights_hash
+from clipact.training.report import Report
 from tests.data.drawing import draw_data
 from tests.training.small_run import small_model
 
@@ -28,6 +32,9 @@ steps = 6
 every = 2
 sets = [{ name = "dev", manifest = "pictures.csv", split = "test" }]
 """
+
+
+NO_WAIT = {"waited_seconds": 0.0, "memory_bytes": 1}
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +75,28 @@ def test_the_gradient_is_verified_first(clipact, data, tmp_path):
     assert "1e-06" in done.err
 
 
+def test_ctrl_c_while_a_frozen_tower_encodes_ends_at_once_when_every_step_is_saved(capsys):
+    run, screen = SimpleNamespace(stopping=False, steps=3, broken={}), TrainScreen()
+
+    def reports(*, saved):
+        if saved is not None:
+            yield Report(
+                saved=saved, step=1, loss=1.0, scale=1.0, rate=1.0, gradient_norm=1.0, rows=1, seconds=1.0, **NO_WAIT
+            )
+        for number in screen.watch(range(3), 3, "encoding"):
+            if number == 1:
+                signal.raise_signal(signal.SIGTERM)
+        seen.append(saved)
+
+    seen = []
+    for saved in (None, True, False):
+        run.stopping = False
+        screen.follow(run, reports(saved=saved))
+        assert run.stopping
+    assert seen == [False], "a step that is not saved is waited for"
+    assert capsys.readouterr().err.count("what is encoded is kept") == 2
+
+
 def test_what_is_wrong_is_said_before_anything_is_done(clipact, data, tmp_path):
     out = tmp_path / "out"
     done = clipact("train", tmp_path / "none.toml", "--data", data, "--out", out)
@@ -83,15 +112,18 @@ def test_what_is_wrong_is_said_before_anything_is_done(clipact, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(clipact, data, tmp_path):
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 2)])
+def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(clipact, data, tmp_path, number, workers):
+    """And so does a termination of the whole group, workers included, as `timeout` or a container's end sends it."""
     words = ["train", data / "small.toml", "--data", data, "--set", "train.steps=120", "--set", "judge.every=0"]
+    words += ["--set", f"data.workers={workers}"]
     script = "import tests.training.small_run; from clipact.cli.app import main; main()"
     command = [sys.executable, "-c", script, *map(str, words), "--out", str(tmp_path / "cut")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
         while not (tmp_path / "cut/log.jsonl").exists() or not (tmp_path / "cut/log.jsonl").read_text():
             assert running.poll() is None
             time.sleep(0.05)
-        running.send_signal(signal.SIGINT)
+        os.killpg(running.pid, number)
         said = running.communicate()[1]
     assert running.returncode == 130
     assert "go on with: clipact train" in said
