@@ -123,9 +123,10 @@ def show_plan(plan: "Plan") -> None:
     table.add_row("steps", f"{plan.steps:,}, {plan.steps * plan.batch * plan.accumulate / plan.entries:.1f} epochs")
     table.add_row("graphs", f"{_bytes(plan.graph_bytes)} at most at a time")
     expected, measured = _bytes(plan.expected_memory_bytes), _bytes(plan.measured_memory_bytes)
-    table.add_row("peak memory", f"{expected} expected, {measured} measured over {len(plan.step_seconds)} steps")
+    table.add_row("peak memory", f"{expected} expected, {measured} measured after {len(plan.step_seconds)} steps")
     table.add_row("a step", ", ".join(f"{seconds:.2f} s" for seconds in plan.step_seconds))
-    table.add_row("the run", _duration(plan.run_seconds))
+    slower = "; more from the step on at which more learns" if plan.later else ""
+    table.add_row("the run", f"{_duration(plan.run_seconds)} at this pace{slower}")
     Console(file=sys.stdout, highlight=False).print(table)
 
 

@@ -51,7 +51,7 @@ class Plan:
     graph_bytes            what graphs hold at most at a time
     expected_memory_bytes  of the whole process at its peak (on CUDA: of the device)
     step_seconds           one each of the measured steps; () before they are
-    measured_memory_bytes  the peak over them
+    measured_memory_bytes  the peak until after them
     """
 
     steps: int
@@ -67,7 +67,10 @@ class Plan:
 
     @property
     def run_seconds(self) -> float:
-        """How long the whole run lasts, judging left out: the best measured step for each of its steps."""
+        """How long the whole run lasts, judging left out: the best measured step for each of its steps.
+
+        Where more learns from some step on, those steps take longer.
+        """
         return self.steps * min(self.step_seconds)
 
 
@@ -87,7 +90,8 @@ def plan_run(run: Run) -> Plan:
     )
     if not train.memory_gb:
         retention = replace(retention, keep=(0,) * len(retention.keep))
-    expected = memory_bytes(run.device) + _added_bytes(run, rows[0], retention)
+    # Reading pretrained parts, or encoding by frozen ones, may have taken more than a step will.
+    expected = max(peak_memory_bytes(run.device), memory_bytes(run.device) + _added_bytes(run, rows[0], retention))
     seconds = []
     for step in range(_MEASURED_STEPS):
         begun = monotonic()

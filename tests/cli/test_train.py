@@ -63,7 +63,15 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(clipact, data, tmp
         "train", data / "small.toml", "--data", data, "--out", tmp_path / "out", "--dry-run", "--set", "train.batch=6"
     )
     assert done.code == 0
-    for said in ("all learns", "chunks a batch", "taken in once a step", "6 a batch", "3 steps", "the run"):
+    for said in (
+        "all learns",
+        "chunks a batch",
+        "taken in once a step",
+        "6 a batch",
+        "3 steps",
+        "the run",
+        "at this pace",
+    ):
         assert said in done.out, done.out
     assert not (tmp_path / "out").exists()
 
