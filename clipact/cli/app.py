@@ -15,6 +15,7 @@ from clipact.cli.eval import evaluate
 from clipact.cli.frames import frames
 from clipact.cli.models import models
 from clipact.cli.probe import probe
+from clipact.cli.report import report
 from clipact.cli.screen import note
 from clipact.cli.train import train
 from clipact.errors import ClipactError
@@ -43,6 +44,7 @@ app.command(no_args_is_help=True)(train)
 app.command("eval", no_args_is_help=True, help=EVAL_HELP)(evaluate)
 app.command(no_args_is_help=True)(probe)
 app.command(no_args_is_help=True)(frames)
+app.command(no_args_is_help=True)(report)
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 

@@ -1,0 +1,111 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from PIL import Image
+
+from clipact.errors import ResultError
+from clipact.report import render_page, write_page
+from tests.report.conftest import SPITEFUL, some_retrieval, some_scores
+from tests.video.corpus import need
+
+
+def test_every_word_is_escaped(data):
+    text = render_page([some_scores(), some_retrieval()], data=data)
+    assert "<script" not in text
+    assert SPITEFUL not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_the_page_needs_nothing_else(data):
+    text = render_page([some_scores()], data=data)
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:image/jpeg;base64,)""", text)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert text.count("data:image/jpeg") > 3
+
+
+def test_what_is_no_longer_zero_shot_or_whole_is_said():
+    run = {"model": {"name": "m"}, "zero_shot": False, "zero_shot_why": "trained on drawn", "partial": True,
+           "partial_why": ["2 files are missing"]}  # fmt: skip
+    text = render_page([some_scores(run=run)])
+    assert "not zero-shot" in text
+    assert "trained on drawn" in text
+    assert "2 files are missing" in text
+    assert "not zero-shot" not in render_page([some_scores()])
+
+
+def test_pictures_stay_below_the_data_folder(data):
+    secret = data.parent / "secret.mp4"
+    shutil.copy(data / "0.mp4", secret)
+    result = some_scores(samples=tuple(f"../secret.mp4@0-0.{number + 100}" for number in range(60)))
+    assert "data:image" not in render_page([result], data=data)
+    assert "data:image" not in render_page([some_scores()])
+
+
+def test_many_labels_are_drawn_and_few_are_written():
+    assert 'class="matrix"' in render_page([some_scores(labels=24)])
+    many = render_page([some_scores(labels=101, count=300)])
+    assert 'class="matrix"' not in many
+    assert "Confusion matrix of 101 labels" in many
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(ResultError, match="cannot be written"):
+        write_page([some_scores()], tmp_path / "none" / "page.html")
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(ResultError):
+        write_page([some_scores()], tmp_path / "page.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless browser: the command line before the page's address."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    need("chromium", program is not None)
+    return [program, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+
+
+def _browse(chromium, folder, *words):
+    done = subprocess.run(
+        [*chromium, f"--user-data-dir={folder / 'profile'}", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env=os.environ | {"HOME": str(folder)},
+    )
+    return done.stdout, done.stderr
+
+
+def test_a_browser_shows_it_on_a_phone_without_a_complaint(chromium, tmp_path, data):
+    write_page([some_scores(), some_scores(labels=40, count=200), some_retrieval()], tmp_path / "page.html", data=data)
+    (tmp_path / "phone.html").write_text(
+        """<iframe src="page.html" style="width: 360px; height: 800px; border: 0" onload="
+        const page = this.contentDocument, root = page.documentElement;
+        document.body.textContent = JSON.stringify({width: root.scrollWidth, height: root.scrollHeight,
+            broken: [...page.images].filter(one => !one.naturalWidth).length,
+            pictures: page.images.length})"></iframe>"""
+    )
+    told, log = _browse(
+        chromium, tmp_path, "--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom",
+        (tmp_path / "phone.html").as_uri(),
+    )  # fmt: skip
+    seen = json.loads(re.search(r"\{.*\}", told)[0])
+    assert seen["width"] <= 360
+    assert seen["height"] > 3000
+    assert seen["broken"] == 0 < seen["pictures"]
+    assert "CONSOLE" not in log
+
+
+def test_a_browser_draws_it(chromium, tmp_path):
+    write_page([some_scores()], tmp_path / "page.html")
+    shot = tmp_path / "shot.png"
+    _browse(chromium, tmp_path, f"--screenshot={shot}", "--window-size=900,1600", (tmp_path / "page.html").as_uri())
+    colours = Image.open(shot).convert("RGB").getcolors(maxcolors=900 * 1600)
+    assert len(colours) > 50
+    assert {colour for _, colour in colours} >= {(255, 255, 255)}
