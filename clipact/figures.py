@@ -9,7 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from clipact.metrics import best_ranks, bootstrap, hits, mean_ap, mean_per_class, median_rank
+from clipact.metrics import (
+    Interval,
+    auroc,
+    best_ranks,
+    bootstrap,
+    calibration_error,
+    hits,
+    mean_ap,
+    mean_per_class,
+    median_rank,
+    probabilities,
+)
 from clipact.scores import RetrievalScores, Scores
 
 _KS = (1, 5, 10)
@@ -42,7 +53,9 @@ class Figure:
 
 
 def figures(result: Scores | RetrievalScores, *, draws: int = 1000, seed: int = 0) -> tuple[Figure, ...]:
-    """The figures of a result, the protocol's own first."""
+    """The figures of a result, the protocol's own first; none when nothing could be read."""
+    if not result.samples:
+        return ()
     found = _retrieval(result, draws, seed) if isinstance(result, RetrievalScores) else _labels(result, draws, seed)
     return tuple(sorted(found, key=lambda one: not one.headline))
 
@@ -84,14 +97,23 @@ def _labels(result: Scores, draws: int, seed: int) -> Iterator[Figure]:
         draws=draws,
         seed=seed,
     )
-    yield Figure(
-        name="mean per class",
-        value=interval.value,
-        low=interval.low,
-        high=interval.high,
-        count=len(right),
-        headline=metric == "mean_per_class",
-    )
+    yield _figure("mean per class", interval, len(right), headline=metric == "mean_per_class")
+    if result.multi_truth is None:
+        confidence = probabilities(result.scores).max(1)
+        interval = bootstrap(
+            lambda rows: calibration_error(confidence[rows], right[rows]),
+            len(right),
+            groups=groups,
+            draws=draws,
+            seed=seed,
+        )
+        yield _figure("calibration error", interval, len(right))
+    if len(result.labels) == 2:
+        ahead, second = result.scores[:, 1] - result.scores[:, 0], result.truth == 1
+        interval = bootstrap(
+            lambda rows: auroc(ahead[rows], second[rows]), len(right), groups=groups, draws=draws, seed=seed
+        )
+        yield _figure(f"AUROC of {result.labels[1]}", interval, len(right))
     if metric == "mean_ap":
         true = result.multi_truth
         if true is None:
@@ -99,15 +121,13 @@ def _labels(result: Scores, draws: int, seed: int) -> Iterator[Figure]:
         interval = bootstrap(
             lambda rows: mean_ap(result.scores[rows], true[rows]), len(true), groups=groups, draws=draws, seed=seed
         )
-        yield Figure(
-            name="mAP", value=interval.value, low=interval.low, high=interval.high, count=len(true), headline=True
-        )
+        yield _figure("mAP", interval, len(true), headline=True)
     for name, rows in result.parts.items():
         if not len(rows):
             continue
         own = None if groups is None else [groups[i] for i in rows]
-        interval = bootstrap(_share(right[rows]), len(rows), groups=own, draws=draws, seed=seed)
-        yield Figure(name=f"{name} top-1", value=interval.value, low=interval.low, high=interval.high, count=len(rows))
+        interval = bootstrap(share_of(right[rows]), len(rows), groups=own, draws=draws, seed=seed)
+        yield _figure(f"{name} top-1", interval, len(rows))
 
 
 def _retrieval(result: RetrievalScores, draws: int, seed: int) -> Iterator[Figure]:
@@ -122,20 +142,13 @@ def _retrieval(result: RetrievalScores, draws: int, seed: int) -> Iterator[Figur
         for k in _KS:
             inside = ranks < min(k, similarity.shape[1] if way == "text to visual" else similarity.shape[0])
             interval = bootstrap(
-                _share(inside),
+                share_of(inside),
                 len(ranks),
                 groups=groups.tolist(),
                 draws=draws,
                 seed=seed,
             )
-            yield Figure(
-                name=f"{way} recall@{k}",
-                value=interval.value,
-                low=interval.low,
-                high=interval.high,
-                count=len(ranks),
-                headline=k == 1,
-            )
+            yield _figure(f"{way} recall@{k}", interval, len(ranks), headline=k == 1)
         interval = bootstrap(
             _median(ranks),
             len(ranks),
@@ -143,12 +156,15 @@ def _retrieval(result: RetrievalScores, draws: int, seed: int) -> Iterator[Figur
             draws=draws,
             seed=seed,
         )
-        yield Figure(
-            name=f"{way} median rank", value=interval.value, low=interval.low, high=interval.high, count=len(ranks)
-        )
+        yield _figure(f"{way} median rank", interval, len(ranks))
 
 
-def _share(right: Bool[np.ndarray, " n"]) -> Callable[[Rows], float]:
+def _figure(name: str, interval: Interval, count: int, *, headline: bool = False) -> Figure:
+    return Figure(name=name, value=interval.value, low=interval.low, high=interval.high, count=count, headline=headline)
+
+
+def share_of(right: Bool[np.ndarray, " n"]) -> Callable[[Rows], float]:
+    """The share of right answers among the samples with these row numbers."""
     return lambda rows: float(right[rows].mean())
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from clipact.figures import figures
 from clipact.scores import RetrievalScores, Scores
@@ -90,3 +91,16 @@ def test_figures_of_retrieval_are_those_written_out():
     firsts = np.array([[text_of[i] for i in line].index(row) for row, line in enumerate(back)])
     assert found["visual to text recall@1"].value == pytest.approx((firsts < 1).mean())
     assert found["visual to text recall@1"].headline
+
+
+def test_two_labels_have_a_curve_and_every_result_a_calibration():
+    found = named(labelled(labels=2))
+    result = labelled(labels=2)
+    ahead = result.scores[:, 1] - result.scores[:, 0]
+    assert found["AUROC of l1"].value == pytest.approx(roc_auc_score(result.truth == 1, ahead))
+    assert 0 <= found["calibration error"].value <= 1
+    assert not any("AUROC" in name for name in named(labelled()))
+
+
+def test_nothing_read_is_no_figure():
+    assert figures(labelled(count=0)) == ()

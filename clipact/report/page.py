@@ -8,8 +8,9 @@ from pathlib import Path
 
 from clipact import __version__
 from clipact.errors import ResultError
-from clipact.report.figures import Result, compare, figures
-from clipact.report.sections import section
+from clipact.figures import figures
+from clipact.report.compare import compare
+from clipact.report.sections import Result, section
 from clipact.report.thumbnails import thumbnails
 
 _TEMPLATE = "page.html.j2"

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from clipact import metrics
+from clipact.figures import share_of
 from clipact.metrics.calibration import Bin
-from clipact.report.figures import DRAWS, Result, share_of
 from clipact.scores import RetrievalScores, Scores
 
 _MOST_LABELS_WRITTEN = 24  # a table of counts can be read up to here; above, the matrix is drawn
+Result = Scores | RetrievalScores
 _PAIRS, _PAIR_SAMPLES, _QUERIES = 8, 3, 8
 
 
@@ -121,7 +122,7 @@ def _classes(result: Scores, right: np.ndarray) -> tuple[ClassBar, ...]:
             continue
         own = right[rows]
         groups = None if result.groups is None else [result.groups[row] for row in rows]
-        draws = DRAWS if len(result.labels) <= _MOST_LABELS_WRITTEN else DRAWS // 5
+        draws = 1000 if len(result.labels) <= _MOST_LABELS_WRITTEN else 200
         interval = metrics.bootstrap(share_of(own), len(rows), groups=groups, draws=draws)
         bars.append(ClassBar(label, len(rows), interval.value, interval.low, interval.high))
     return tuple(sorted(bars, key=lambda bar: (bar.count == 0, bar.value, bar.label)))

@@ -1,0 +1,36 @@
+"""Whether two results on the same samples differ, or only seem to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from clipact import metrics
+from clipact.figures import share_of
+from clipact.metrics.intervals import Difference
+from clipact.scores import RetrievalScores, Scores
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much better the result `one` is than `other`, by their places in a list, and the p of McNemar's test."""
+
+    one: int
+    other: int
+    difference: Difference
+    mcnemar: float
+    clustered: bool
+
+
+def compare(results: Sequence[Scores | RetrievalScores]) -> list[Comparison]:
+    """Every two results of the same labels and samples, by top-1."""
+    found = []
+    for one, other in combinations(range(len(results)), 2):
+        first, second = results[one], results[other]
+        if not isinstance(first, Scores) or not isinstance(second, Scores):
+            continue
+        if (first.samples, first.labels) != (second.samples, second.labels) or not first.samples:
+            continue
+        ours, theirs = (metrics.hits(each.scores, each.truth) for each in (first, second))
+        difference = metrics.paired_bootstrap(share_of(ours), share_of(theirs), len(ours), groups=first.groups)
+        found.append(Comparison(one, other, difference, metrics.mcnemar(ours, theirs), first.groups is not None))
+    return found

@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+
+from clipact import metrics
+from clipact.figures import figures
+from clipact.report.compare import compare
+from clipact.report.sections import section
+from tests.report.conftest import some_retrieval, some_scores
+
+
+def test_results_are_compared_where_they_are_of_the_same_samples():
+    one, same, other = some_scores(), some_scores(seed=1), some_scores(samples=tuple(map(str, range(60))))
+    same = some_scores(scores=same.scores)
+    found = compare([one, same, other, some_retrieval()])
+    assert [(each.one, each.other) for each in found] == [(0, 1)]
+    ours, theirs = (metrics.hits(each.scores, each.truth) for each in (one, same))
+    assert found[0].difference.value == pytest.approx(ours.mean() - theirs.mean())
+    assert found[0].clustered
+
+
+def test_a_section_tells_every_confusion_and_puts_the_worst_label_first():
+    result = some_scores()
+    told = section(result)
+    assert np.array(told.matrix).sum() == 60
+    assert told.pairs[0].count == max(pair.count for pair in told.pairs)
+    assert all(set(pair.samples) <= set(result.samples) for pair in told.pairs)
+    values = [bar.value for bar in told.classes if bar.count]
+    assert values == sorted(values)
+    assert told.classes[-1].label == "label 5"
+    assert sum(bin.count for bin in told.bins) == 60
+
+
+def test_nothing_read_is_a_section_all_the_same():
+    empty = some_scores(samples=(), truth=np.zeros(0, np.int64), scores=np.zeros((0, 6), np.float32), groups=None)
+    assert figures(empty) == ()
+    assert section(empty).matrix == ()
