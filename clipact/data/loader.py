@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from clipact.data.order import Place, Stream
 from clipact.data.samples import Broken, Example, Samples
@@ -187,8 +186,11 @@ def _prepare_worker(_: int) -> None:
 def _collate(items: Sequence[Example | Broken]) -> _Piece:
     examples = [item for item in items if isinstance(item, Example)]
     rows = [(one.sentence, one.ids) for one in examples for _ in one.clips]
+    video = None
+    if examples:  # default_collate puts them into memory that is shared with the trainer at once: one copy less
+        video = default_collate([torch.from_numpy(one.clips) for one in examples]).flatten(0, 1)
     return _Piece(
-        video=torch.from_numpy(np.concatenate([one.clips for one in examples])) if examples else None,
+        video=video,
         sentences=tuple(sentence for sentence, _ in rows),
         ids=torch.tensor([ids for _, ids in rows], dtype=torch.int64).reshape(-1, 3),
         broken=tuple(item for item in items if isinstance(item, Broken)),

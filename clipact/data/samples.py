@@ -82,6 +82,5 @@ class Samples:
             )
         except VideoError as error:
             return Broken(path=entry.path, cause=error.cause)
-        return Example(
-            clips=np.stack([clip.frames for clip in clips]), sentence=sentence, ids=pair_ids(entry, sentence)
-        )
+        frames = clips[0].frames[None] if len(clips) == 1 else np.stack([clip.frames for clip in clips])
+        return Example(clips=frames, sentence=sentence, ids=pair_ids(entry, sentence))
