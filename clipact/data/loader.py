@@ -5,6 +5,7 @@ keeps all of them busy. Files that cannot be read are left out of their batch, c
 limit end the run.
 """
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -91,6 +92,9 @@ class Loader:
                 yield from pieces
 
         loaded = iter(self._decoders(plan()))
+        if self.workers:  # anew each time, so that it comes before what torch does at exit
+            atexit.unregister(_end_workers)
+            atexit.register(_end_workers)
         try:
             for first in loaded:
                 # No name is given to the batch here: it would be kept while the next one is read.
@@ -181,6 +185,13 @@ def _prepare_worker(_: int) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+def _end_workers() -> None:
+    """End at exit what is left of them: they ignore the termination that multiprocessing sends, then waits for."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def _collate(items: Sequence[Example | Broken]) -> _Piece:

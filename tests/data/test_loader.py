@@ -1,5 +1,7 @@
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +181,23 @@ def test_augmented_frames_are_drawn_anew_each_epoch_and_the_same_each_time(data)
 def test_impossible_sources_are_refused():
     with pytest.raises(ConfigError, match="frames is 0"):
         Source(manifest=Path("m.csv"), frames=0)
+
+
+def test_a_process_ends_though_its_workers_are_still_there(data):
+    """They ignore terminations, and multiprocessing waits at exit for what it has terminated."""
+    script = f"""
+import builtins
+from pathlib import Path
+from clipact.clip_spec import ClipSpec
+from clipact.data.loader import Loader
+from clipact.data.samples import Samples
+from clipact.data.sources import Source, read_sources
+
+if __name__ == "__main__":
+    entries = read_sources([Source(manifest=Path("pictures.csv"))], Path({str(data)!r}))
+    samples = Samples(entries, ClipSpec(size=(16, 16)), seed=0)
+    builtins.kept = Loader(samples, batch=2, chunk=4, workers=2).batches(0, 99)  # outlives the module
+    print(len(next(builtins.kept)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
