@@ -9,7 +9,7 @@ needs torch, and nothing is unpickled.
     command, date, seed       what was typed, when (UTC), what random draws began from
     card, title, metric       the protocol: "top_1", "mean_per_class", "mean_ap" or "retrieval" is its figure
     model                     name, key (sha256 of the weights), trained_on, scale
-    data                      set, source, list_sha256, files_sha256, count
+    data                      set, source, root (samples are below it), list_sha256, files_sha256, count
     prompts                   name, templates, phrases (one a label)
     views                     frames, sampling, size, resize, ..., views, crops, averaging, decoder
     versions, machine         of the libraries that a figure depends on; processor, cores, threads, device

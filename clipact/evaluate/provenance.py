@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shlex
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +22,7 @@ def describe_run(model: Model | None, data: dict[str, Any]) -> dict[str, Any]:
     """The part of a result's `run` that hangs on the model, the data and the machine alone."""
     answer, why = zero_shot(() if model is None else model.trained_on, data)
     return {
-        "command": sys.argv,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": 0,
         "model": None if model is None else {

@@ -108,6 +108,7 @@ def read_samples(card: Card, data: str | Path, *, partial: bool = False) -> Samp
         data={
             "set": card.data.set,
             "also": list(card.data.also),
+            "root": card.data.root,
             "source": card.source,
             "split": card.data.split,
             "lists": [

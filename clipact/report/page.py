@@ -36,7 +36,7 @@ def render_page(results: Sequence[Result], *, data: Path | None = None) -> str:
         figures=[figures(result) for result in results],
         names=_names(results),
         comparisons=compare(results),
-        pictures=thumbnails([name for one in sections for name in one.pictured], data),
+        pictures=[thumbnails(one.pictured, data, root=one.root) for one in sections],
         data_given=data is not None,
         version=__version__,
     )

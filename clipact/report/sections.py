@@ -68,6 +68,11 @@ class Section:
         return tuple(shown + [name for query in self.queries for name in (query.sample, query.first)])
 
     @property
+    def root(self) -> str:
+        """Where the samples' names start, below the data folder."""
+        return str((self.result.run.get("data") or {}).get("root", "."))
+
+    @property
     def seconds(self) -> tuple[tuple[str, float, float], ...]:
         """Where the time went: name, seconds, share of the largest."""
         spent: Mapping[str, float] = self.result.seconds

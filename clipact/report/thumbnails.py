@@ -13,14 +13,14 @@ from clipact.video.load import load_clip
 _SIDE = 176
 
 
-def thumbnails(samples: Iterable[str], data: Path | None) -> dict[str, str]:
-    """A data URI for each sample below `data` that can be read; a sample may name a part, "name@2.5-4"."""
+def thumbnails(samples: Iterable[str], data: Path | None, *, root: str = ".") -> dict[str, str]:
+    """A data URI for each sample below `data`/`root` that can be read; a sample may name a part, "name@2.5-4"."""
     found: dict[str, str] = {}
     for sample in dict.fromkeys(samples):
         if data is None:
             break
         name, start, end = _span(sample)
-        path = (data / name).resolve()
+        path = (data / root / name).resolve()
         if not path.is_relative_to(data.resolve()):  # a result is an untrusted file
             continue
         try:

@@ -43,6 +43,10 @@ def test_pictures_stay_below_the_data_folder(data):
     shutil.copy(data / "0.mp4", secret)
     result = some_scores(samples=tuple(f"../secret.mp4@0-0.{number + 100}" for number in range(60)))
     assert "data:image" not in render_page([result], data=data)
+    outside = some_scores(run=some_scores().run | {"data": {"root": ".."}}, samples=("secret.mp4",) * 60)
+    assert "data:image" not in render_page([outside], data=data)
+    inside = some_scores(run=some_scores().run | {"data": {"root": data.name}})
+    assert "data:image" in render_page([inside], data=data.parent)
     assert "data:image" not in render_page([some_scores()])
 
 
