@@ -159,7 +159,21 @@ def test_a_phrase_of_any_text_is_its_own_phrase_and_loses_no_letters(text):
     assert bool(once) == bool(text.strip())
 
 
-@pytest.mark.parametrize("name", set_names("labels"))
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("battle rope training", "training with battle ropes"),
+        ("burglary", "breaking into a building"),
+        ("Vandalism", "vandalising property"),
+        ("abuse", "abusing"),
+        ("high five", "giving a high five"),
+    ],
+)
+def test_what_was_read_wrongly_once(label, expected):
+    assert phrase(label) == expected
+
+
+@pytest.mark.parametrize("name", [name for name in set_names("labels") if name != "sports22"])  # a game stays as typed
 def test_every_shipped_phrase_says_what_is_done(name):
     labels = LabelSet.load(name)
     assert [words for words in labels.phrases if not any(w.strip(",)").endswith("ing") for w in words.split())] == []
