@@ -12,6 +12,7 @@ from clipact.errors import ConfigError, choices
 Sampling = Literal["uniform", "middles", "strided", "fps"]
 Resize = Literal["shortest", "squash", "longest"]
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
+Rounding = Literal["even", "down"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,9 @@ class ClipSpec:
     size           height and width in pixels after the transform
     resize         "shortest": the shorter side to size, then a centre crop; "squash": both sides, the aspect ratio
                    is lost; "longest": the longer side to size, the rest padded with `fill`
+    shorter_side_pixels  for "shortest": what the shorter side becomes before the crop; by default what the crop keeps
+    crop_rounding  where a crop begins whose margin is odd: at the even one of its two middles (torchvision), or always
+                   "down" (transformers)
     interpolation  always antialiased when it makes a picture smaller
     mean, std      per channel, on a 0..1 scale
     modality       "rgb" for now: c = 3
@@ -44,6 +48,8 @@ class ClipSpec:
     modality: Literal["rgb"] = "rgb"
     stride: int = 16
     rate_fps: float = 1.0
+    shorter_side_pixels: int | None = None
+    crop_rounding: Rounding = "even"
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -54,7 +60,13 @@ class ClipSpec:
             raise ConfigError(f"size is {self.size}; height and width are at least 1 pixel")
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise ConfigError(f"mean {self.mean} and std {self.std}: one each a channel, std above 0")
-        for name, allowed in (("sampling", Sampling), ("resize", Resize), ("interpolation", Interpolation)):
+        if self.shorter_side_pixels is not None and (self.resize != "shortest" or self.shorter_side_pixels < 1):
+            raise ConfigError(
+                f"shorter_side_pixels is {self.shorter_side_pixels} and resize {self.resize!r}; "
+                "it is at least 1, and for 'shortest' alone"
+            )
+        words = {"sampling": Sampling, "resize": Resize, "interpolation": Interpolation, "crop_rounding": Rounding}
+        for name, allowed in words.items():
             seen = getattr(self, name)
             if seen not in get_args(allowed):
                 raise ConfigError(f"{name} is {seen!r}; {choices(str(seen), get_args(allowed))}")

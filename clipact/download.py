@@ -5,13 +5,19 @@ its login apply, and its progress bar stands on stderr when that is a terminal.
 """
 
 import errno
+import hashlib
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from clipact.errors import DownloadError
 
-OFFLINE_WAYS = "What works without a network: mini, a model's folder, open_clip:local-dir:FOLDER"
+OFFLINE_WAYS = "What works without a network: mini, a model's folder, open_clip:local-dir:FOLDER, transformers:FOLDER"
+
+
+class AbsentFileError(DownloadError):
+    """The hub answered: the repository has no such file."""
 
 
 def hub_file(repository: str, *names: str) -> Path:
@@ -39,7 +45,31 @@ def hub_file(repository: str, *names: str) -> Path:
         except Exception as error:
             broken = f"the download of {name} from {repository} broke off ({_first_line(error)}): run the command again"
             raise _explained(error, repository, otherwise=broken) from error
-    raise DownloadError(f"{repository} on the hub has no {' or '.join(names)}: it holds no model that can be read")
+    raise AbsentFileError(f"{repository} on the hub has no {' or '.join(names)}: it holds no model that can be read")
+
+
+def hub_folder(repository: str, needed: Sequence[Sequence[str]], *, optional: Sequence[str] = ()) -> Path:
+    """The cache's folder with a repository's files: the first of each group of `needed`, and what it has of `optional`.
+
+    The optional ones are fetched first: where the last one needed lies in the cache, all that there was lies there too.
+    """
+    for name in optional:
+        try:
+            hub_file(repository, name)
+        except AbsentFileError:
+            continue
+        except DownloadError:
+            if _kept(repository, needed[-1]) is None:
+                raise
+    return [hub_file(repository, *names) for names in needed][-1].parent
+
+
+def file_sha256(path: Path) -> str:
+    """The hex sha256 of a file; one in the hub's cache is named by it there, and not read."""
+    if re.fullmatch("[0-9a-f]{64}", named := path.resolve().name):
+        return named
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _kept(repository: str, names: Sequence[str]) -> Path | None:

@@ -6,9 +6,11 @@
     open_clip:ARCH@FILE            an architecture with weights from a file
     open_clip:hf-hub:ORG/NAME      an open_clip repository on a hub
     open_clip:local-dir:FOLDER     a folder with the same files
+    transformers:ORG/NAME          CLIP, SigLIP or SigLIP 2 of transformers, a repository on a hub
+    transformers:FOLDER            a folder with the same files
 
-An open_clip model sees a clip frame by frame; the mean of its frames' features is the clip's. Nothing is fetched for
-a name of the first two kinds, ARCH@FILE or a folder.
+open_clip's and transformers' models see a clip frame by frame; the mean of its frames' features is the clip's. Nothing
+is fetched for a name of the first two kinds, ARCH@FILE or a folder.
 """
 
 from dataclasses import dataclass
@@ -20,9 +22,8 @@ from clipact import checkpoint
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ModelError, UsageError, choices
 from clipact.model_config import checkpoint_folder, read_config, weights_hash
-from clipact.towers import open_clip_source
+from clipact.towers import from_open_clip, from_transformers, open_clip_source, transformers_source
 from clipact.towers.frames import FramesTower
-from clipact.towers.from_open_clip import load_parts
 
 KINDS = (
     "mini",
@@ -31,6 +32,8 @@ KINDS = (
     "open_clip:ARCH@FILE",
     "open_clip:hf-hub:ORG/NAME",
     "open_clip:local-dir:FOLDER",
+    "transformers:ORG/NAME",
+    "transformers:FOLDER",
 )
 
 
@@ -54,13 +57,13 @@ def load(name: str, *, device: str = "auto", defer_text: bool = False) -> Model:
     """The model of that name (see above) on a device (see `pick_device`).
 
     With `defer_text` nothing is done for sentences before the first one: a folder's text weights stay on disk, and
-    an open_clip model's tokenizer is not made (its text network is in memory, though it never runs).
+    another model's tokenizer is not made (its text network is in memory, though it never runs).
     UsageError for a name that means nothing, ModelError for files that hold no model, DownloadError for a hub.
     """
     place = pick_device(device)
     family, _, rest = name.partition(":")
-    if family == "open_clip" and rest:
-        model = _load_open_clip(name, rest, defer_text=defer_text)
+    if family in _LIBRARIES and rest:
+        model = _LIBRARIES[family](name, rest, defer_text=defer_text)
     elif name and (folder := checkpoint_folder(name)) is not None:
         model = _load_folder(name, folder, defer_text=defer_text)
     else:
@@ -87,6 +90,8 @@ def pick_device(name: str) -> torch.device:
 def _load_folder(name: str, folder: Path, *, defer_text: bool) -> Model:
     if (folder / open_clip_source.CONFIG).is_file():
         raise ModelError(f"{folder} is a folder of open_clip's: call it open_clip:local-dir:{folder}")
+    if transformers_source.is_transformers_folder(folder):
+        raise ModelError(f"{folder} is a folder of transformers': call it transformers:{folder}")
     return Model(
         name=name,
         encoder=checkpoint.load(folder, defer_text=defer_text),
@@ -97,8 +102,25 @@ def _load_folder(name: str, folder: Path, *, defer_text: bool) -> Model:
 
 def _load_open_clip(name: str, rest: str, *, defer_text: bool) -> Model:
     source = open_clip_source.find_source(rest)
-    parts = load_parts(source)
+    return _joined(name, source, from_open_clip.load_parts(source), defer_text=defer_text)
+
+
+def _load_transformers(name: str, rest: str, *, defer_text: bool) -> Model:
+    source = transformers_source.find_source(rest)
+    return _joined(name, source, from_transformers.load_parts(source), defer_text=defer_text)
+
+
+def _joined(
+    name: str,
+    source: open_clip_source.Source | transformers_source.Source,
+    parts: from_open_clip.Parts | from_transformers.Parts,
+    *,
+    defer_text: bool,
+) -> Model:
     if not defer_text:
         parts.text.load_tokenizer()
     encoder = DualEncoder(FramesTower(parts.image), parts.text, log_scale=parts.log_scale, bias=parts.bias)
     return Model(name=name, encoder=encoder.eval(), key=source.key(), trained_on=source.trained_on)
+
+
+_LIBRARIES = {"open_clip": _load_open_clip, "transformers": _load_transformers}

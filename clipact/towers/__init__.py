@@ -15,14 +15,19 @@ from clipact.errors import ConfigError, ModelError, choices
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
 from clipact.towers.from_open_clip import OpenClipImage, OpenClipText
+from clipact.towers.from_transformers import TransformersImage, TransformersText
 from clipact.towers.swin3d import Swin3D
 from clipact.towers.text import TOKENIZER, BertText
 from clipact.towers.tower import ImageTower, TextTower, VisualTower
 from clipact.towers.vivit import ViViT
 
-IMAGE_TOWERS: dict[str, Any] = {"efficientnet_lite": EfficientNetLite, "open_clip": OpenClipImage}
+IMAGE_TOWERS: dict[str, Any] = {
+    "efficientnet_lite": EfficientNetLite,
+    "open_clip": OpenClipImage,
+    "transformers": TransformersImage,
+}
 VIDEO_TOWERS: dict[str, Any] = {"frames": FramesTower, "vivit": ViViT, "swin3d": Swin3D}
-TEXT_TOWERS: dict[str, Any] = {"bert": BertText, "open_clip": OpenClipText}
+TEXT_TOWERS: dict[str, Any] = {"bert": BertText, "open_clip": OpenClipText, "transformers": TransformersText}
 
 Kind = TypeVar("Kind")
 

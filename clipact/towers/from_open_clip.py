@@ -206,7 +206,7 @@ def _fill(model: Any, weights: Path) -> None:
     import open_clip
 
     if weights.suffix != ".safetensors":
-        _refuse_code(weights)
+        refuse_code(weights)
     try:
         open_clip.load_checkpoint(model, str(weights), strict=True, weights_only=True)
     except (SafetensorError, OSError) as error:
@@ -215,7 +215,7 @@ def _fill(model: Any, weights: Path) -> None:
         raise ModelError(f"{weights} does not fit the architecture: {_first_line(error)}") from error
 
 
-def _refuse_code(weights: Path) -> None:
+def refuse_code(weights: Path) -> None:
     """ModelError unless the pickle holds tensors alone; the tensors themselves are not read.
 
     open_clip asks torch for weights only, but asks again without when a file provokes a TypeError, and torch before

@@ -9,14 +9,12 @@ A name that does not exist is answered with the nearest that do; weights are loo
 """
 
 import difflib
-import hashlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipact.download import hub_file
+from clipact.download import file_sha256, hub_file
 from clipact.errors import DownloadError, ModelError, UsageError, choices
 from clipact.store import content_key
 
@@ -70,7 +68,7 @@ class Source:
         beside = [] if self.folder is None else sorted(self.folder.glob("*.json")) + sorted(self.folder.glob("*.model"))
         return content_key(
             json.dumps([self.name if self.folder is None else "", self.config, self.preprocess], sort_keys=True),
-            *map(_sha256, [self.weights, *beside]),
+            *map(file_sha256, [self.weights, *beside]),
         )
 
 
@@ -179,11 +177,3 @@ def _readable(file: Path) -> Path:
     if file.suffix not in READABLE:
         raise ModelError(f"{file}: weights stand in files that end in {', '.join(READABLE)}")
     return file
-
-
-def _sha256(path: Path) -> str:
-    # The hub's cache names a large file by the sha256 of its content: nothing to read.
-    if re.fullmatch("[0-9a-f]{64}", named := path.resolve().name):
-        return named
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

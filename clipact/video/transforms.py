@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from clipact.clip_spec import ClipSpec
+from clipact.clip_spec import ClipSpec, Rounding
 
 _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -33,7 +33,7 @@ def fit_frame(
     if picture.size != (width, height):
         picture = picture.resize((width, height), _resampling(spec))
     fill = spec.fill if spec.resize == "longest" else 0
-    return np.asarray(crop_or_pad(picture, spec.size, keep=keep, fill=fill))
+    return np.asarray(crop_or_pad(picture, spec.size, keep=keep, fill=fill, rounding=spec.crop_rounding))
 
 
 def resized_size(height: int, width: int, spec: ClipSpec) -> tuple[int, int]:
@@ -45,25 +45,33 @@ def resized_size(height: int, width: int, spec: ClipSpec) -> tuple[int, int]:
     target_height, target_width = spec.size
     if spec.resize == "squash":
         return spec.size
-    if spec.resize == "shortest" and target_height == target_width:
+    if spec.resize == "shortest" and (spec.shorter_side_pixels is not None or target_height == target_width):
+        side = spec.shorter_side_pixels or target_width
         if width <= height:
-            return max(1, int(target_width * height / width)), target_width
-        return target_height, max(1, int(target_height * width / height))
+            return max(1, int(side * height / width)), side
+        return side, max(1, int(side * width / height))
     ratios = (height / target_height, width / target_width)
     ratio = max(ratios) if spec.resize == "longest" else min(ratios)
     return max(1, round(height / ratio)), max(1, round(width / ratio))
 
 
 def crop_or_pad(
-    picture: Image.Image, size: tuple[int, int], *, keep: Literal["start", "centre", "end"] = "centre", fill: int = 0
+    picture: Image.Image,
+    size: tuple[int, int],
+    *,
+    keep: Literal["start", "centre", "end"] = "centre",
+    fill: int = 0,
+    rounding: Rounding = "even",
 ) -> Image.Image:
     """The picture at exactly `size` (height, width), cut, and with `fill` around it where it is too small.
 
-    An odd remainder goes to the right and the bottom when padding; a half offset rounds to even when cropping.
+    `keep` is about the side of which more is cut; of the other the centre is kept. An odd remainder goes to the right
+    and the bottom when padding; a half offset rounds as `rounding` says when cropping.
     """
     height, width = size
-    left = _offset(picture.width, width, keep)
-    top = _offset(picture.height, height, keep)
+    wide = picture.width - width >= picture.height - height
+    left = _offset(picture.width, width, keep if wide else "centre", rounding)
+    top = _offset(picture.height, height, "centre" if wide else keep, rounding)
     if (left, top) == (0, 0) and picture.size == (width, height):
         return picture
     if left >= 0 and top >= 0:
@@ -73,14 +81,15 @@ def crop_or_pad(
     return canvas
 
 
-def _offset(seen: int, wanted: int, keep: str) -> int:
+def _offset(seen: int, wanted: int, keep: str, rounding: Rounding) -> int:
     """Where the crop begins; negative when the picture begins that much inside the padding."""
     if seen < wanted:
         return -((wanted - seen) // 2)
-    return {"start": 0, "centre": round((seen - wanted) / 2), "end": seen - wanted}[keep]
+    centre = round((seen - wanted) / 2) if rounding == "even" else (seen - wanted) // 2
+    return {"start": 0, "centre": centre, "end": seen - wanted}[keep]
 
 
 def _resampling(spec: ClipSpec) -> Image.Resampling:
     # open_clip's ResizeKeepRatio is made without the interpolation for a target that is not square.
-    keeps_ratio = spec.resize == "shortest" and spec.size[0] != spec.size[1]
+    keeps_ratio = spec.resize == "shortest" and spec.size[0] != spec.size[1] and spec.shorter_side_pixels is None
     return _RESAMPLING["bicubic" if keeps_ratio and spec.interpolation == "bilinear" else spec.interpolation]

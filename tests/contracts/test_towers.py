@@ -8,19 +8,29 @@ from clipact.clip_spec import ClipSpec
 from clipact.towers.aggregators import AGGREGATORS
 from tests.tiny import tiny_tokenizer
 from tests.tiny_open_clip import MODELS
+from tests.tiny_transformers import MODELS as THEIRS
+from tests.tiny_transformers import save_words
 from tests.training import small_run  # noqa: F401  puts "small" into the table, whatever is collected first
 
 SPEC = ClipSpec(frames=4, size=(32, 32))
 HEAD = {"dim": 16, "hidden": 16}
 CLIP = MODELS["vit"][0]
+
+
+def _half(family, side):
+    return {"model_type": family, "projection_dim": 16, side: THEIRS[family][0][side]}
+
+
 IMAGE = {
     "efficientnet_lite": {"variant": "lite0", "head": HEAD},
     "open_clip": {"model": {key: CLIP[key] for key in ("embed_dim", "vision_cfg", "quick_gelu")}},
+    "transformers": {"model": _half("clip", "vision_config"), "preprocess": THEIRS["clip"][1]},
     "small": {"head": HEAD},  # the tests' own
 }
 TEXT = {
     "bert": {"vocabulary": 64, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "max_tokens": 32, "head": HEAD},
     "open_clip": {"model": {key: CLIP[key] for key in ("embed_dim", "text_cfg", "quick_gelu")}},
+    "transformers": {"model": _half("clip", "text_config")},
 }
 SENTENCES = ["a man drinks", "reading", "she is walking in a very long street, slowly"]
 
@@ -39,7 +49,10 @@ VIDEO = {
     "frames": [
         *({"image": {"tower": "small", **IMAGE["small"]}, "aggregator": name} for name in AGGREGATORS),
         *({"image": {"tower": name, **settings}} for name, settings in IMAGE.items()),
-        *({"image": {"tower": name, **IMAGE[name]}, "shift": 0.125} for name in ("efficientnet_lite", "open_clip")),
+        *(
+            {"image": {"tower": name, **IMAGE[name]}, "shift": 0.125}
+            for name in ("efficientnet_lite", "open_clip", "transformers")
+        ),
     ],
     "vivit": [
         {**VIT, "attention": "joint", "class_token": "clip"},
@@ -76,7 +89,10 @@ def video_tower(request, video):
 @pytest.fixture(params=towers.TEXT_TOWERS)
 def text_tower(request, tmp_path):
     torch.manual_seed(0)
-    tiny_tokenizer(tmp_path / towers.TOKENIZER)
+    if request.param == "transformers":
+        save_words(tmp_path, "clip")
+    else:
+        tiny_tokenizer(tmp_path / towers.TOKENIZER)
     return _shaken(towers.text_from({"tower": request.param, **TEXT[request.param]}, tmp_path))
 
 

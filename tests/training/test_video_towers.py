@@ -9,6 +9,7 @@ from clipact.classifier import ZeroShotClassifier
 from clipact.errors import ConfigError
 from clipact.training.start import Start, make_encoder
 from tests.tiny_open_clip import open_clip_folder
+from tests.tiny_transformers import transformers_folder
 from tests.training.small_run import small_recipe, small_run
 
 CLIP = {"frames": 4, "size": [32, 32]}
@@ -22,6 +23,7 @@ STARTS = {
     "open_clip, shifted": ("vit", {"visual": {"tower": "frames", "aggregator": "lstm", "shift": 0.125}}),
     "open_clip, inflated": ("vit", {"clip": CLIP, "visual": {"tower": "vivit", "inflate": "central"}}),
     "siglip": ("siglip", {}),
+    "transformers' clip": ("transformers clip", {}),
 }  # fmt: skip
 
 
@@ -30,6 +32,8 @@ def start(request, small, tmp_path):
     kind, table = STARTS[request.param]
     if kind == "small":
         return {"model": str(small), **table}
+    if kind.startswith("transformers"):
+        return {"model": f"transformers:{transformers_folder(tmp_path / kind, kind.split()[1])}", **table}
     return {"model": f"open_clip:local-dir:{open_clip_folder(tmp_path / kind, kind)}", **table}
 
 

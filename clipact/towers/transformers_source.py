@@ -1,0 +1,154 @@
+"""From the name of a transformers model to its files on this machine, fetched when it names a repository on a hub.
+
+    FOLDER     a folder that save_pretrained wrote, or a copy of a repository
+    ORG/NAME   a repository; a folder of that name comes first
+
+Only JSON and tables of tokens are read here; weights are looked at by the files that make networks of them, and code
+that a repository brings is never fetched.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipact.download import file_sha256, hub_file, hub_folder
+from clipact.errors import ModelError
+from clipact.store import content_key
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+PREPROCESS = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+)
+
+# What repositories whose names begin so were trained on, as their cards say; the longest beginning counts.
+TRAINED_ON = {
+    "openai/clip-": ("WebImageText",),
+    "laion/CLIP-": ("LAION",),
+    "google/siglip": ("WebLI",),
+    "microsoft/xclip-": ("WebImageText", "Kinetics-400"),
+    "microsoft/xclip-large-patch14-kinetics-600": ("WebImageText", "Kinetics-600"),
+    "microsoft/xclip-base-patch16-kinetics-600": ("WebImageText", "Kinetics-600"),
+    "microsoft/xclip-base-patch16-hmdb": ("WebImageText", "Kinetics-400", "HMDB51"),
+    "microsoft/xclip-base-patch16-ucf": ("WebImageText", "Kinetics-400", "UCF101"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A folder with a transformers model's files.
+
+    config      config.json
+    preprocess  how its pictures are prepared, as transformers says it; None where the folder does not say
+    weights     the file, or the list of files when they are many
+    trained_on  data sets, where the repository is a known one
+    """
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    preprocess: dict[str, Any] | None
+    weights: Path
+    trained_on: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> str:
+        """What transformers calls the kind of model: "clip", "videomae"."""
+        return str(self.config.get("model_type"))
+
+    def key(self) -> str:
+        """A hex sha256 of the weights and of all that decides how they are used."""
+        tokens = [path for name in TOKENIZER if (path := self.folder / name).is_file()]
+        facts = json.dumps([self.config, self.preprocess], sort_keys=True)
+        return content_key(facts, *(path.name for path in tokens), *map(file_sha256, [*_files(self.weights), *tokens]))
+
+
+def find_source(name: str) -> Source:
+    """The files of the model; ModelError for a folder that has none, DownloadError when they cannot be fetched."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        trained_on: tuple[str, ...] = ()
+    else:
+        folder = _fetch(name)
+        fitting = [beginning for beginning in TRAINED_ON if name.startswith(beginning)]
+        trained_on = TRAINED_ON[max(fitting, key=len)] if fitting else ()
+    weights = next((path for known in WEIGHTS if (path := folder / known).is_file()), None)
+    config = _read(folder / CONFIG, what="no folder of a transformers model")
+    if "model_type" not in config:
+        raise ModelError(f"{folder / CONFIG} describes no transformers model: it has no model_type")
+    if weights is None:
+        raise ModelError(f"{folder} holds no weights: {', '.join(WEIGHTS)}")
+    return Source(
+        name=name,
+        folder=folder,
+        config=config,
+        preprocess=_preprocess(folder),
+        weights=weights,
+        trained_on=trained_on,
+    )
+
+
+def is_transformers_folder(folder: Path) -> bool:
+    """Whether a folder is one of transformers' and not one of clipact's."""
+    try:
+        table = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(table, dict) and "model_type" in table and "format" not in table
+
+
+def _fetch(repository: str) -> Path:
+    folder = hub_folder(repository, [(CONFIG,), WEIGHTS], optional=(*PREPROCESS, *TOKENIZER))
+    if not (folder / WEIGHTS[0]).is_file() and (folder / WEIGHTS[1]).is_file():
+        for part in _parts(folder / WEIGHTS[1]):
+            hub_file(repository, part)
+    return folder
+
+
+def _files(weights: Path) -> list[Path]:
+    if weights.suffix != ".json":
+        return [weights]
+    return [weights, *(weights.parent / part for part in _parts(weights))]
+
+
+def _parts(index: Path) -> list[str]:
+    names = _read(index, what="no list of weights").get("weight_map")
+    if not isinstance(names, Mapping) or not all(
+        isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors") for name in names.values()
+    ):
+        raise ModelError(f"{index} lists no safetensors files beside it")
+    return sorted(set(names.values()))
+
+
+def _preprocess(folder: Path) -> dict[str, Any] | None:
+    for name in PREPROCESS:
+        if not (folder / name).is_file():
+            continue
+        table = _read(folder / name, what="no folder of a transformers model")
+        if name != "processor_config.json":
+            return table
+        inner = table.get("image_processor", table.get("video_processor"))
+        if isinstance(inner, dict):
+            return inner
+    return None
+
+
+def _read(path: Path, *, what: str) -> dict[str, Any]:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path.parent} is {what}: it has no {path.name}") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(table, dict):
+        raise ModelError(f"{path} holds no table")
+    return table
