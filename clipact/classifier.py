@@ -18,6 +18,7 @@ from torch import Tensor
 from clipact import zoo
 from clipact.clip_spec import ClipSpec
 from clipact.errors import StoreError, UsageError, VideoError
+from clipact.label_vectors import Encode, LabelVectors, label_vectors
 from clipact.prediction import Prediction, Scored
 from clipact.prompts import LabelSet, PromptSet
 from clipact.store import Store, content_key
@@ -42,6 +43,7 @@ class ZeroShotClassifier:
     clips    clips a video, spread over it; their embeddings are averaged
     decoder  a name in `clipact.video.decode.DECODERS`: pyav or torchcodec, which give the same frames
     store    where text embeddings are kept between runs; the default folder when None
+    words    what clips are compared with, when `embed_labels` gave it before for these labels and prompts
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ZeroShotClassifier:
         spec: ClipSpec | None = None,
         decoder: str = "pyav",
         store: Store | None = None,
+        words: LabelVectors | None = None,
     ) -> None:
         self.model = model
         self.label_set = labels if isinstance(labels, LabelSet) else LabelSet.of_any(labels)
@@ -65,7 +68,7 @@ class ZeroShotClassifier:
             raise UsageError(f"clips is {clips}; a video has at least 1")
         check_decoder(decoder)
         self.decoder = decoder
-        self._text = embed_labels(model, self.label_set, self.prompts, store=store or Store())
+        self._text = words or embed_labels(model, self.label_set, self.prompts, store=store or Store())
 
     @classmethod
     def load(
@@ -86,8 +89,31 @@ class ZeroShotClassifier:
 
     @property
     def text_embeddings(self) -> Float[Tensor, "n d"]:
-        """One unit vector a label: the mean over its sentences, normalised again."""
+        """One unit vector a label: the mean over its sentences, normalised again. UsageError when it has several."""
+        if not self._text.one_each or self._text.weigh:
+            raise UsageError(f"with the prompts {self.prompts.name!r} a label has several vectors: ask `logits`")
+        return self._text.rows[0]
+
+    @property
+    def words(self) -> LabelVectors:
+        """What clips are compared with."""
         return self._text
+
+    def logits(self, clips: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
+        """The logits of each label for embeddings of clips."""
+        return self._text.logits(self.model.encoder, clips)
+
+    def with_weights(self, weights: Float[Tensor, " p"]) -> "ZeroShotClassifier":
+        """The same with its templates weighted; see `clipact.template_weights`."""
+        return ZeroShotClassifier(
+            self.model,
+            self.label_set,
+            prompts=replace(self.prompts, weights=tuple(weights.tolist())),
+            clips=self.clips,
+            spec=self.spec,
+            decoder=self.decoder,
+            words=self._text.weighted(weights.to(self._text.rows.device)),
+        )
 
     def classify(
         self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
@@ -136,13 +162,13 @@ class ZeroShotClassifier:
 
     @torch.inference_mode()
     def _embed(self, clips: Sequence[np.ndarray]) -> Float[Tensor, "1 d"]:
-        device = self._text.device
+        device = self._text.rows.device
         video = torch.stack([normalise_frames(frames, self.spec, device=device) for frames in clips])
         return F.normalize(self.model.encoder.encode_video(video).mean(0, keepdim=True), dim=-1)
 
     @torch.inference_mode()
     def _predict(self, embedding: Float[Tensor, "1 d"]) -> Prediction:
-        scores = self.model.encoder.logits(embedding, self._text)[0].float().softmax(0).cpu()
+        scores = self.logits(embedding)[0].float().softmax(0).cpu()
         order = scores.argsort(descending=True, stable=True).tolist()
         values = scores.tolist()
         return Prediction(
@@ -153,19 +179,30 @@ class ZeroShotClassifier:
 
 
 @torch.inference_mode()
-def embed_labels(model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, store: Store) -> Float[Tensor, "n d"]:
-    """One unit vector a label on the model's device, from the store when they were computed before.
+def embed_labels(
+    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, store: Store, encode: Encode | None = None
+) -> LabelVectors:
+    """What clips are compared with, on the model's device, from the store when it was computed before.
 
-    The key holds the weights' hash and every sentence with its group: anything that changes a vector changes it.
+    The key holds the weights' hash, the wording and every sentence with its place: anything that changes a vector
+    changes it. `encode` gives the sentences' vectors instead of the model, which is for those who have them already.
     """
-    sentences, groups = prompts.sentences(labels)
-    key = content_key("label embeddings 1", model.key, *sentences, ",".join(map(str, groups)))
+    filled = prompts.fill(labels)
+    places = [f"{prompt.label} {prompt.word} {prompt.template}" for prompt in filled]
+    key = content_key(
+        "label vectors 1", model.key, repr(prompts.wording), repr(prompts.weights), *places, *(p.text for p in filled)
+    )
     device = model.encoder.log_scale.device
     if (kept := store.read("text", key)) is not None:
-        return torch.from_numpy(kept["embeddings"]).to(device)
-    embeddings = model.encoder.embed_groups(sentences, groups)
+        return LabelVectors(
+            rows=torch.from_numpy(kept["rows"]).to(device),
+            owner=torch.from_numpy(kept["owner"]).to(device),
+            labels=len(labels),
+            weigh=prompts.awaits_weights,
+        )
+    vectors = label_vectors(encode or model.encoder.encode_text, labels, prompts)
     try:
-        store.write("text", key, {"embeddings": embeddings.float().cpu().numpy()})
+        store.write("text", key, {"rows": vectors.rows.float().cpu().numpy(), "owner": vectors.owner.cpu().numpy()})
     except StoreError as error:  # a cache that cannot be written costs time, not the answer
         warnings.warn(str(error), stacklevel=2)
-    return embeddings
+    return vectors

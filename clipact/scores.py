@@ -10,14 +10,14 @@ needs torch, and nothing is unpickled.
     card, title, metric       the protocol: "top_1", "mean_per_class", "mean_ap" or "retrieval" is its figure
     model                     name, key (sha256 of the weights), trained_on, scale
     data                      set, source, root (samples are below it), list_sha256, files_sha256, count
-    prompts                   name, templates, phrases (one a label)
+    prompts                   name, templates, wording, weights, phrases (one a label)
     views                     frames, sampling, size, resize, ..., views, crops, averaging, decoder
     versions, machine         of the libraries that a figure depends on; processor, cores, threads, device
     zero_shot, zero_shot_why  True, False, or None when the model does not say what it learnt from
     partial, partial_why      whether this is less, or other, than the protocol asks; a list of reasons
 
 `seconds` says where the time went: lookup (hashing files and asking the store) and decode, all workers together; wait
-(for the workers), encode, store (writing), text; and total, which is what a clock on the wall showed.
+(for the workers), encode, store (writing), text, words (logits); and total, which is what a clock on the wall showed.
 """
 
 import json

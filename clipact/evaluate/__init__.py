@@ -3,7 +3,16 @@
 This room decodes, encodes, keeps a journal of what it has found, and takes up where it was stopped. It prints nothing.
 """
 
-from clipact.evaluate.run import How, evaluate, evaluate_retrieval
+from clipact.evaluate.run import How, evaluate, evaluate_retrieval, evaluate_wordings
 from clipact.evaluate.samples import Item, Samples, manifest_card, read_samples
 
-__all__ = ["How", "Item", "Samples", "evaluate", "evaluate_retrieval", "manifest_card", "read_samples"]
+__all__ = [
+    "How",
+    "Item",
+    "Samples",
+    "evaluate",
+    "evaluate_retrieval",
+    "evaluate_wordings",
+    "manifest_card",
+    "read_samples",
+]

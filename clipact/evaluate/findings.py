@@ -146,7 +146,7 @@ def _encode(fresh: Sequence[_Taken], judged: Judged, *, at_once: int) -> None:
 
 def _finding(taken: _Taken, judged: Judged, *, kept: bool) -> Finding:
     return Finding(
-        vector=None if taken.rows is None else judged.reduce(taken.rows),
+        vector=None if taken.rows is None else judged.gather(taken.rows),
         digest="" if taken.cause else taken.digest,
         cause=taken.cause,
         notes=taken.notes,

@@ -23,7 +23,7 @@ _MAGIC = b"clipact evaluation journal 1\n"
 class Finding:
     """What was found of one sample.
 
-    vector   logits, or a unit embedding; None when the sample could not be read
+    vector   unit embeddings, one after the other; None when the sample could not be read
     digest   sha256 of its file, "" when it could not be read
     cause    why it could not be read
     notes    what the decoder says a reader should know
@@ -61,7 +61,7 @@ class Journal:
                 self.start()
                 return []
             raise ResultError(
-                f"{self.path} is the journal of another evaluation (other data, model, words or frames): "
+                f"{self.path} is the journal of another evaluation (other data, model, frames or averaging): "
                 "leave out --resume to begin anew"
             )
         records = list(_records(raw, len(head)))

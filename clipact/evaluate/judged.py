@@ -1,7 +1,7 @@
 """What an evaluation needs of a model, whatever the model is: views in, rows out; a sample's rows in, one vector out.
 
-Rows are what the store keeps (an embedding a view): they depend on no label and no template. The vector is what a
-result holds: the logits of all labels, or one unit embedding.
+Rows are what the store keeps (an embedding a view), the vector is what labels or texts are compared with: neither
+depends on any word, so that many wordings are judged on one encoding (`label_logits`).
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from einops import rearrange
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
 
 from clipact.classifier import ZeroShotClassifier
 from clipact.clip_spec import ClipSpec
@@ -19,6 +21,8 @@ from clipact.protocol import Averaging
 from clipact.store import content_key
 from clipact.video.normalise import normalise_frames
 from clipact.zoo import Model
+
+_CLIPS_AT_ONCE = 256  # x 48 templates x 700 labels: 34 MB of logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,7 @@ class Judged:
     key                 of the weights: with the spec it decides the rows
     identity            of all that decides the vectors
     encode              views to rows
-    reduce              the rows of one sample to its vector
+    gather              the rows of one sample to its vector
     """
 
     spec: ClipSpec
@@ -40,7 +44,7 @@ class Judged:
     key: str
     identity: str
     encode: Callable[[Sequence[UInt8[np.ndarray, "t h w c"]]], Float32[np.ndarray, "k d"]]
-    reduce: Callable[[Float32[np.ndarray, "k d"]], Float32[np.ndarray, " m"]]
+    gather: Callable[[Float32[np.ndarray, "k d"]], Float32[np.ndarray, " m"]]
 
     @property
     def views_a_sample(self) -> int:
@@ -48,60 +52,60 @@ class Judged:
         return self.views * self.crops
 
 
-def judge_labels(classifier: ZeroShotClassifier, *, averaging: Averaging = "embeddings", crops: int = 1) -> Judged:
-    """Logits of the classifier's labels, averaged over its clips.
+def judge(
+    model: Model, spec: ClipSpec, *, views: int = 1, crops: int = 1, averaging: Averaging = "embeddings"
+) -> Judged:
+    """A model that gives one unit embedding a file, the mean of its views' made unit again; or, for another
+    averaging, the embeddings of all views one after the other: what is averaged then are logits or probabilities."""
 
-    embeddings     the mean of the views' unit vectors, made unit again, gives the logits: what `classify` does
-    logits         the mean of the views' logits
-    probabilities  the logarithm of the mean of the views' softmax
-    """
-    encoder, text = classifier.model.encoder, classifier.text_embeddings
-
-    @torch.inference_mode()
-    def reduce(rows: Float32[np.ndarray, "k d"]) -> Float32[np.ndarray, " m"]:
-        clips = torch.from_numpy(rows).to(text.device)
-        if averaging == "embeddings":
-            logits = encoder.logits(unit(clips.mean(0, keepdim=True)), text)[0]
-        elif averaging == "logits":
-            logits = encoder.logits(clips, text).mean(0)
-        else:
-            logits = (encoder.logits(clips, text).log_softmax(1).logsumexp(0)) - np.log(len(clips))
-        return logits.float().cpu().numpy()
-
-    words = text.detach().float().cpu().numpy().tobytes()
-    identity = content_key(
-        "labels", *_facts(classifier.model, classifier.spec, classifier.clips, crops), averaging, words
-    )
-    return Judged(
-        spec=classifier.spec,
-        views=classifier.clips,
-        crops=crops,
-        frames_at_once=_usual_frames(encoder),
-        key=classifier.model.key,
-        identity=identity,
-        encode=_encode(encoder, classifier.spec),
-        reduce=reduce,
-    )
-
-
-def judge_retrieval(model: Model, spec: ClipSpec, *, views: int = 1, crops: int = 1) -> Judged:
-    """One unit embedding a file: the mean of its views', made unit again."""
-
-    def reduce(rows: Float32[np.ndarray, "k d"]) -> Float32[np.ndarray, " m"]:
-        if len(rows) == 1:
-            return rows[0]
+    def gather(rows: Float32[np.ndarray, "k d"]) -> Float32[np.ndarray, " m"]:
+        if averaging != "embeddings" or len(rows) == 1:
+            return rows.reshape(-1)
         return unit(torch.from_numpy(rows).mean(0, keepdim=True))[0].numpy()
 
+    if crops not in (1, 3):
+        raise UsageError(f"crops is {crops}; 1 or 3")
+    device = str(model.encoder.log_scale.device)
     return Judged(
         spec=spec,
         views=views,
         crops=crops,
         frames_at_once=_usual_frames(model.encoder),
         key=model.key,
-        identity=content_key("retrieval", *_facts(model, spec, views, crops)),
+        identity=content_key("rows", model.key, repr(asdict(spec)), f"{views} x {crops}", device, averaging),
         encode=_encode(model.encoder, spec),
-        reduce=reduce,
+        gather=gather,
     )
+
+
+@torch.inference_mode()
+def clip_vectors(
+    classifier: ZeroShotClassifier, vectors: Float32[np.ndarray, "n m"]
+) -> tuple[Float[Tensor, "b d"], int]:
+    """What `gather` gave of n samples as embeddings on the model's device, and how many each sample has."""
+    width = classifier.model.encoder.dim
+    clips = torch.from_numpy(vectors.reshape(-1, width)).to(classifier.model.encoder.log_scale.device)
+    return clips, vectors.shape[1] // width
+
+
+@torch.inference_mode()
+def label_logits(
+    classifier: ZeroShotClassifier, vectors: Float32[np.ndarray, "n m"], *, averaging: Averaging
+) -> Float32[np.ndarray, "n l"]:
+    """Logits of the classifier's labels, averaged over the views of each sample.
+
+    embeddings     the mean of the views' unit vectors, made unit again, gives the logits: what `classify` does
+    logits         the mean of the views' logits
+    probabilities  the logarithm of the mean of the views' softmax
+    """
+    clips, views = clip_vectors(classifier, vectors)
+    found = []
+    for batch in torch.split(clips, _CLIPS_AT_ONCE * views):
+        logits = rearrange(classifier.logits(batch).float(), "(b k) l -> b k l", k=views)
+        if averaging == "probabilities":
+            logits = logits.log_softmax(2).logsumexp(1, keepdim=True) - np.log(views)
+        found.append(logits.mean(1))
+    return torch.cat(found).cpu().numpy()
 
 
 def rows_key(judged: Judged, digest: str, span: tuple[float | None, float | None], decoders: str) -> str:
@@ -127,9 +131,3 @@ def _encode(
 def _usual_frames(encoder: DualEncoder) -> int:
     # On two cores 8 pictures of 260 pixels at once take mini 19 ms each, 16 take 26, 64 take 30: caches are small.
     return 8 if encoder.log_scale.device.type == "cpu" else 256
-
-
-def _facts(model: Model, spec: ClipSpec, views: int, crops: int) -> tuple[str, ...]:
-    if crops not in (1, 3):
-        raise UsageError(f"crops is {crops}; 1 or 3")
-    return model.key, repr(asdict(spec)), f"{views} x {crops}", str(model.encoder.log_scale.device)

@@ -3,27 +3,30 @@
 import math
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from clipact.classifier import ZeroShotClassifier
 from clipact.clip_spec import ClipSpec
-from clipact.errors import DataError, UsageError, VideoError, choices
-from clipact.evaluate.findings import DECODERS, find_all, spend, unit_size
+from clipact.dual_encoder import unit
+from clipact.errors import UsageError, VideoError, choices
+from clipact.evaluate.findings import find_all, spend, unit_size
 from clipact.evaluate.journal import Finding, Journal
-from clipact.evaluate.judged import Judged, judge_labels, judge_retrieval
+from clipact.evaluate.judged import Judged, clip_vectors, judge, label_logits
+from clipact.evaluate.outcome import Outcome, describe_views, describe_words
 from clipact.evaluate.provenance import describe_run
-from clipact.evaluate.samples import Item, Samples, files_digest
+from clipact.evaluate.samples import Item, Samples
 from clipact.protocol import Averaging
 from clipact.recognizer import Recognizer
 from clipact.scores import RetrievalScores, Scores
 from clipact.store import Store, content_key
+from clipact.template_weights import template_weights
 from clipact.zoo import Model
 
 _TINY = float(np.finfo(np.float32).tiny)
@@ -62,43 +65,61 @@ def evaluate(
 ) -> Scores:
     """The logits of every sample for every label of the recogniser, and all that would repeat them.
 
-    `averaging` is over the views of a file, as `judge_labels` says; `crops` are 1 or 3 a view.
+    `averaging` is over the views of a file, as `label_logits` says; `crops` are 1 or 3 a view.
     A recogniser other than ZeroShotClassifier is asked file by file; the logarithms of its scores are the logits.
+    Templates that await their weights get them from these samples, without their labels.
     DataError when not one file can be read. An unreadable file is named in the result and has no row.
     """
-    samples = samples if isinstance(samples, Samples) else Samples(items=tuple(samples), labels=None)
-    truth = _truth(samples.items, recognizer.labels)
-    how, clock = how or How(), dict[str, float]()
-    begun = time.perf_counter()
     if isinstance(recognizer, ZeroShotClassifier):
-        judged = judge_labels(recognizer, averaging=averaging, crops=crops)
-        findings = _find(samples, judged, how, clock)
-        facts = describe_run(recognizer.model, dict(samples.data) or {"set": ""}) | {
-            "prompts": {
-                "name": recognizer.prompts.name,
-                "templates": [template.text for template in recognizer.prompts.templates],
-                "phrases": list(recognizer.label_set.phrases),
-            },
-            "views": _views(judged, averaging),
-        }
-    else:
-        findings = list(how.watch(_ask(recognizer, samples.items), len(samples)))
-        facts = describe_run(None, dict(samples.data) or {"set": ""}) | {
-            "model": {"name": type(recognizer).__name__}, "views": {}
-        }  # fmt: skip
-    rows, vectors = _readable(samples.items, findings)
+        return next(evaluate_wordings([recognizer], samples, averaging=averaging, crops=crops, how=how))
+    samples, how, clock = _samples(samples), how or How(), dict[str, float]()
+    truth = _truth(samples.items, recognizer.labels)
+    begun = time.perf_counter()
+    outcome = Outcome.of(samples, list(how.watch(_ask(recognizer, samples.items), len(samples))))
     spend(clock, "total", begun)
-    return Scores(
-        samples=tuple(samples.items[i].name for i in rows),
-        labels=recognizer.labels,
-        truth=truth[rows],
-        scores=vectors,
-        groups=_groups(samples.items, rows),
-        parts=_parts(samples, rows),
-        unreadable=_unreadable(samples.items, findings),
-        run=_said(facts, samples, findings, how.run),
-        seconds=clock,
-    )
+    facts = describe_run(None, dict(samples.data) or {"set": ""}) | {
+        "model": {"name": type(recognizer).__name__}, "views": {}
+    }  # fmt: skip
+    run = outcome.describe(facts, how.run)
+    return outcome.label_scores(recognizer.labels, truth, outcome.vectors, run=run, seconds=clock)
+
+
+def evaluate_wordings(
+    classifiers: Sequence[ZeroShotClassifier],
+    samples: Samples | Sequence[Item],
+    *,
+    averaging: Averaging = "embeddings",
+    crops: int = 1,
+    how: How | None = None,
+) -> Iterator[Scores]:
+    """What `evaluate` gives for each classifier, in order, from one encoding of the samples.
+
+    The classifiers differ in their words alone: UsageError when model, frames, clips or labels differ.
+    """
+    first, samples, how, clock = classifiers[0], _samples(samples), how or How(), dict[str, float]()
+    for other in classifiers:
+        if (other.model.key, other.spec, other.clips, other.labels) != (
+            first.model.key, first.spec, first.clips, first.labels
+        ):  # fmt: skip
+            raise UsageError("wordings are compared on one encoding: the same model, frames, clips and labels")
+    truth = _truth(samples.items, first.labels)
+    begun = time.perf_counter()
+    judged = judge(first.model, first.spec, views=first.clips, crops=crops, averaging=averaging)
+    outcome = Outcome.of(samples, _find(samples, judged, how, clock))
+    facts = describe_run(first.model, dict(samples.data) or {"set": ""}) | {"views": describe_views(judged, averaging)}
+    run = outcome.describe(facts, how.run)
+    for classifier in classifiers:
+        started = time.perf_counter()
+        if classifier.words.weigh:
+            clips, views = clip_vectors(classifier, outcome.vectors)
+            whole = unit(rearrange(clips, "(b k) d -> b k d", k=views).mean(1))
+            classifier = classifier.with_weights(template_weights(first.model.encoder, classifier.words, whole))
+        scores = label_logits(classifier, outcome.vectors, averaging=averaging)
+        spend(clock, "words", started)
+        spend(clock, "total", begun)
+        said = run | {"prompts": describe_words(classifier)}
+        yield outcome.label_scores(first.labels, truth, scores, run=said, seconds=clock)
+        clock, begun = dict[str, float](), time.perf_counter()
 
 
 def evaluate_retrieval(
@@ -116,10 +137,9 @@ def evaluate_retrieval(
     """
     how, clock = how or How(), dict[str, float]()
     begun = time.perf_counter()
-    judged = judge_retrieval(model, spec or model.encoder.spec, views=views, crops=crops)
-    findings = _find(samples, judged, how, clock)
-    rows, vectors = _readable(samples.items, findings)
-    said = [(text, row) for row, i in enumerate(rows) for text in samples.items[i].texts]
+    judged = judge(model, spec or model.encoder.spec, views=views, crops=crops)
+    outcome = Outcome.of(samples, _find(samples, judged, how, clock))
+    said = [(text, row) for row, i in enumerate(outcome.rows) for text in samples.items[i].texts]
     if not said:
         raise UsageError("these samples have no captions: nothing can be retrieved")
     started = time.perf_counter()
@@ -127,18 +147,22 @@ def evaluate_retrieval(
         text = model.encoder.encode_text([sentence for sentence, _ in said]).float().cpu().numpy()
     spend(clock, "text", started)
     spend(clock, "total", begun)
-    facts = describe_run(model, dict(samples.data) or {"set": ""})
+    facts = describe_run(model, dict(samples.data) or {"set": ""}) | {"views": describe_views(judged, "embeddings")}
     return RetrievalScores(
-        samples=tuple(samples.items[i].name for i in rows),
+        samples=outcome.names,
         texts=tuple(sentence for sentence, _ in said),
         text_of=np.array([row for _, row in said], dtype=np.int64),
-        visual=vectors,
+        visual=outcome.vectors,
         text=text,
-        groups=_groups(samples.items, rows),
-        unreadable=_unreadable(samples.items, findings),
-        run=_said(facts | {"views": _views(judged, "embeddings")}, samples, findings, how.run),
+        groups=outcome.groups,
+        unreadable=outcome.unreadable,
+        run=outcome.describe(facts, how.run),
         seconds=clock,
     )
+
+
+def _samples(samples: Samples | Sequence[Item]) -> Samples:
+    return samples if isinstance(samples, Samples) else Samples(items=tuple(samples), labels=None)
 
 
 def _find(samples: Samples, judged: Judged, how: How, clock: dict[str, float]) -> list[Finding]:
@@ -187,52 +211,3 @@ def _truth(items: Sequence[Item], labels: Sequence[str]) -> np.ndarray:
         if item.label not in place:
             raise UsageError(f"{item.name} has the label {item.label!r}; {choices(str(item.label), labels)}")
     return np.array([place[item.label] for item in items if item.label is not None], dtype=np.int64)
-
-
-def _readable(items: Sequence[Item], findings: Sequence[Finding]) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.array([i for i, one in enumerate(findings) if one.vector is not None], dtype=np.int64)
-    if len(rows) == 0:
-        cause = f"the first, {items[0].path}: {findings[0].cause}" if findings else "there is no sample"
-        raise DataError(f"not one of {len(items):,} files could be read; {cause}")
-    return rows, np.stack([one.vector for one in findings if one.vector is not None])
-
-
-def _unreadable(items: Sequence[Item], findings: Sequence[Finding]) -> tuple[tuple[str, str], ...]:
-    return tuple((item.name, one.cause) for item, one in zip(items, findings, strict=True) if one.vector is None)
-
-
-def _groups(items: Sequence[Item], rows: np.ndarray) -> tuple[str, ...] | None:
-    groups = tuple(items[i].group for i in rows)
-    return groups if any(groups) else None
-
-
-def _parts(samples: Samples, rows: np.ndarray) -> dict[str, np.ndarray]:
-    place = {int(i): row for row, i in enumerate(rows)}
-    return {
-        name: np.array([place[int(i)] for i in own if int(i) in place], dtype=np.int64)
-        for name, own in samples.parts.items()
-    }
-
-
-def _views(judged: Judged, averaging: Averaging) -> dict[str, Any]:
-    return asdict(judged.spec) | {"views": judged.views, "crops": judged.crops, "averaging": averaging}
-
-
-def _said(
-    facts: dict[str, Any], samples: Samples, findings: Sequence[Finding], run: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The whole `run`, with what was found on the way: decoders, notes, what is partial."""
-    names = [item.name for item in samples.items]
-    digests = dict(zip(names, (one.digest for one in findings), strict=True))
-    lost = sum(one.vector is None for one in findings)
-    why = [*samples.partial_why, *run.get("partial_why", ())]
-    if lost:
-        why.append(f"{lost:,} of {len(names):,} files could not be read: figures are of the others")
-    decoders = Counter(one.decoder for one in findings if one.decoder)
-    notes = Counter(note for one in findings for note in one.notes)
-    return facts | dict(run) | {
-        "data": dict(samples.data) | {"files_sha256": files_digest(names, digests), "count": len(names)},
-        "views": facts["views"] | {"decoder": DECODERS, "decoded_by": dict(decoders), "notes": dict(notes)},
-        "partial": bool(why),
-        "partial_why": why,
-    }  # fmt: skip

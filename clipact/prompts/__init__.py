@@ -7,7 +7,19 @@ This room yields sentences and the label of each, never vectors, and every text 
 from clipact.prompts.clean import clean
 from clipact.prompts.label_set import About, LabelSet, parse_labels
 from clipact.prompts.phrases import phrase
-from clipact.prompts.prompt_set import PromptSet, Template
+from clipact.prompts.prompt_set import Prompt, PromptSet, Template
 from clipact.prompts.set_files import set_names
+from clipact.prompts.wording import Wording
 
-__all__ = ["About", "LabelSet", "PromptSet", "Template", "clean", "parse_labels", "phrase", "set_names"]
+__all__ = [
+    "About",
+    "LabelSet",
+    "Prompt",
+    "PromptSet",
+    "Template",
+    "Wording",
+    "clean",
+    "parse_labels",
+    "phrase",
+    "set_names",
+]

@@ -8,8 +8,9 @@ from pathlib import Path
 from clipact.errors import LabelError, choices
 from clipact.prompts.clean import clean
 from clipact.prompts.label_text import read_lines, refuse_misspelt_set, split_value
-from clipact.prompts.phrases import phrase
+from clipact.prompts.phrases import phrase, split_words
 from clipact.prompts.set_files import find_set, read_set, set_names
+from clipact.prompts.wording import Names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,12 @@ class LabelSet:
             source=file.source,
             licence=file.licence,
         )
+
+    def written(self, names: Names) -> tuple[str, ...]:
+        """What stands for each label in a sentence: its phrase, its words split and no more, or the label verbatim."""
+        if names == "phrases":
+            return self.phrases
+        return self.labels if names == "verbatim" else tuple(" ".join(split_words(label)) for label in self.labels)
 
     def tagged(self, tag: str) -> "LabelSet":
         """The labels that carry `tag`, in their order; LabelError when none does."""

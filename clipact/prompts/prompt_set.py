@@ -1,13 +1,16 @@
 """Templates, and the sets of them: a label's phrase goes into the hole of each."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clipact.errors import LabelError
 from clipact.prompts.clean import clean
-from clipact.prompts.label_set import LabelSet
+from clipact.prompts.label_set import About, LabelSet
+from clipact.prompts.phrases import phrase
 from clipact.prompts.set_files import find_set, read_set
+from clipact.prompts.wording import Wording
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,29 @@ class Template:
         return self.text.replace("{}", phrase)
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """A sentence, and the numbers of its label, of the label's word and of its template (a description has none)."""
+
+    text: str
+    label: int
+    word: int
+    template: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptSet:
-    """Templates under one name; LabelError when there is none, or one stands twice."""
+    """Templates under one name, and how their sentences are taken together.
+
+    weights  one a template, none below 0, for a wording whose templates are weighted; () when still to be found
+
+    LabelError when there is no template, or one stands twice, or the weights do not fit.
+    """
 
     name: str
     templates: tuple[Template, ...]
+    wording: Wording = field(default_factory=Wording)
+    weights: tuple[float, ...] = ()
     title: str = ""
     source: str = ""
     licence: str = ""
@@ -42,6 +62,19 @@ class PromptSet:
         if len(set(self.templates)) < len(self.templates):
             twice = next(t.text for t in self.templates if self.templates.count(t) > 1)
             raise LabelError(f"prompt set {self.name!r} has the template {twice!r} twice; keep one")
+        if self.weights and self.wording.over_templates != "weighted":
+            raise LabelError(f'prompt set {self.name!r} has weights; write over_templates = "weighted" under [wording]')
+        if self.weights and len(self.weights) != len(self.templates):
+            raise LabelError(
+                f"prompt set {self.name!r} has {len(self.weights)} weights for {len(self.templates)} templates"
+            )
+        if self.weights and (min(self.weights) < 0 or not 0 < sum(self.weights) < math.inf):
+            raise LabelError(f"prompt set {self.name!r} has the weights {list(self.weights)}; none below 0, one above")
+
+    @property
+    def awaits_weights(self) -> bool:
+        """Whether its templates are to be weighted, and nobody has said how much."""
+        return self.wording.over_templates == "weighted" and not self.weights
 
     @classmethod
     def of(cls, templates: Sequence[str], *, name: str = "own") -> "PromptSet":
@@ -55,17 +88,46 @@ class PromptSet:
         return cls(
             name=file.name,
             templates=cls.of(file.templates, name=file.name).templates,
+            wording=file.wording,
+            weights=file.weights,
             title=file.title,
             source=file.source,
             licence=file.licence,
         )
 
-    def sentences(self, labels: LabelSet | Sequence[str]) -> tuple[list[str], list[int]]:
-        """Each label's phrase in each template, label by label, and beside each sentence its label's number, 0..n-1."""
+    def worded(self, *, name: str | None = None, **changes: object) -> "PromptSet":
+        """The same templates with a wording that `changes` fields; weights that no longer fit are dropped."""
+        wording = replace(self.wording, **changes)  # type: ignore[arg-type]
+        weights = self.weights if wording.over_templates == "weighted" else ()
+        return replace(self, name=name or self.name, wording=wording, weights=weights)
+
+    def fill(self, labels: LabelSet | Sequence[str]) -> list[Prompt]:
+        """Every sentence: label by label, word by word, template by template; descriptions come last and are no blanks.
+
+        LabelError for a label of which nothing is known that the wording asks for.
+        """
         label_set = LabelSet.of_any(labels)
-        sentences = [template.fill(phrase) for phrase in label_set.phrases for template in self.templates]
-        groups = [number for number in range(len(label_set)) for _ in self.templates]
-        return sentences, groups
+        prompts: list[Prompt] = []
+        for number, name in enumerate(label_set.labels):
+            about = label_set.about.get(name, About())
+            words = [label_set.written(self.wording.names)[number]] if "phrase" in self.wording.words else []
+            if "synonyms" in self.wording.words:
+                words += map(phrase, about.synonyms)
+            words = list(dict.fromkeys(words))
+            ready = about.descriptions if "descriptions" in self.wording.words else ()
+            if not words and not ready:
+                raise LabelError(
+                    f"label {name!r} has no {' and no '.join(self.wording.words)}; add the phrase to words"
+                )
+            for place, word in enumerate(words):
+                prompts += [Prompt(one.fill(word), number, place, i) for i, one in enumerate(self.templates)]
+            prompts += [Prompt(text, number, len(words) + i, None) for i, text in enumerate(ready)]
+        return prompts
+
+    def sentences(self, labels: LabelSet | Sequence[str]) -> tuple[list[str], list[int]]:
+        """The texts of `fill`, and beside each its label's number, 0..n-1: what `embed_groups` takes."""
+        prompts = self.fill(labels)
+        return [prompt.text for prompt in prompts], [prompt.label for prompt in prompts]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +136,8 @@ class _File:
 
     name: str
     templates: tuple[str, ...]
+    wording: Wording = field(default_factory=Wording)
+    weights: tuple[float, ...] = ()
     title: str = ""
     source: str = ""
     licence: str = ""

@@ -7,9 +7,18 @@ import torch.nn.functional as F
 
 from clipact.classifier import ZeroShotClassifier
 from clipact.errors import DataError, UsageError, VideoError
-from clipact.evaluate import How, Item, evaluate, evaluate_retrieval, manifest_card, read_samples
+from clipact.evaluate import (
+    How,
+    Item,
+    evaluate,
+    evaluate_retrieval,
+    evaluate_wordings,
+    manifest_card,
+    read_samples,
+)
 from clipact.evaluate import findings as room
 from clipact.prediction import Prediction, Scored
+from clipact.prompts import PromptSet
 from clipact.scores import identical
 from clipact.video.load import load_clips
 from clipact.video.normalise import normalise_frames
@@ -208,3 +217,27 @@ def test_retrieval_gives_the_embeddings_of_both_sides(tiny, tree, store):
         text = model.encoder.encode_text(["a jump"])
     np.testing.assert_allclose(found.visual[1], visual[0].numpy(), atol=1e-6)
     np.testing.assert_allclose(found.text[2], text[0].numpy(), atol=1e-6)
+
+
+def test_many_wordings_on_one_encoding_equal_each_alone(tiny, store, samples, monkeypatch):
+    words = [
+        PromptSet.load("action"),
+        PromptSet.load("bare").worded(names="verbatim"),
+        PromptSet.load("single").worded(over_templates="probabilities"),
+        PromptSet.load("actionclip").worded(over_templates="weighted"),
+    ]
+    model = load_model(str(tiny), device="cpu")
+    classifiers = [ZeroShotClassifier(model, LABELS, prompts=one, clips=2, store=store) for one in words]
+    alone = [evaluate(one, samples) for one in classifiers]
+    decoded = []
+    real = room.load_clips
+    monkeypatch.setattr(room, "load_clips", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))
+    together = list(evaluate_wordings(classifiers, samples))
+    assert len(decoded) == len(samples)
+    assert all(map(identical, alone, together))
+    assert [one.run["prompts"]["wording"]["names"] for one in together] == ["phrases", "verbatim", "phrases", "phrases"]
+    weights = together[-1].run["prompts"]["weights"]
+    assert sum(weights) == pytest.approx(1)
+    assert len(weights) == 16
+    with pytest.raises(UsageError, match="the same model, frames"):
+        next(evaluate_wordings([classifiers[0], ZeroShotClassifier(model, LABELS, store=store)], samples))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipact.errors import LabelError
-from clipact.prompts import LabelSet, PromptSet, Template, set_names
+from clipact.errors import ClipactError, LabelError
+from clipact.prompts import About, LabelSet, PromptSet, Template, set_names
 
 # The first 16 hex digits of the SHA-256 of the templates as published, joined by newlines.
 PUBLISHED = {
@@ -92,3 +92,55 @@ def test_ten_thousand_labels_make_their_sentences():
     sentences, groups = PromptSet.load("action").sentences([f"carry box {i}" for i in range(10_000)])
     assert len(sentences) == len(groups) == 60_000
     assert (sentences[-1], groups[-1]) == ("a video of carrying box 9999.", 9_999)
+
+
+def _described():
+    about = {"drink": About(synonyms=("sip", "drinking"), descriptions=("A cup is lifted.",))}
+    return LabelSet(name="x", labels=("drink", "UseLaptop"), phrases=("drinking", "using a laptop"), about=about)
+
+
+def test_words_of_a_label_are_its_phrase_its_synonyms_once_each_and_its_descriptions_as_they_are():
+    prompts = PromptSet.of(["{}", "so {}"]).worded(words=("phrase", "synonyms", "descriptions"))
+    assert [(p.text, p.label, p.word, p.template) for p in prompts.fill(_described())] == [
+        ("drinking", 0, 0, 0),
+        ("so drinking", 0, 0, 1),
+        ("sipping", 0, 1, 0),
+        ("so sipping", 0, 1, 1),
+        ("A cup is lifted.", 0, 2, None),
+        ("using a laptop", 1, 0, 0),
+        ("so using a laptop", 1, 0, 1),
+    ]
+
+
+def test_a_label_of_which_nothing_is_known_is_named():
+    with pytest.raises(LabelError, match="'UseLaptop' has no synonyms and no descriptions; add the phrase"):
+        PromptSet.load("bare").worded(words=("synonyms", "descriptions")).fill(_described())
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [("phrases", "using a laptop"), ("split", "use laptop"), ("verbatim", "UseLaptop")]
+)
+def test_names_are_written_as_the_wording_says(names, said):
+    assert PromptSet.load("bare").worded(names=names).fill(_described())[1].text == said
+
+
+def test_a_prompt_file_of_one_s_own_says_how_its_sentences_are_pooled(tmp_path):
+    path = tmp_path / "mine.toml"
+    text = 'name = "mine"\ntemplates = ["{}", "so {}"]\nweights = [1, 3.0]\n[wording]\nwords = ["phrase", "synonyms"]\n'
+    path.write_text(text + 'over_templates = "weighted"\nover_words = "max"\n')
+    mine = PromptSet.load(path)
+    assert mine.weights == (1.0, 3.0)
+    assert (mine.wording.words, mine.wording.over_words) == (("phrase", "synonyms"), "max")
+    assert not mine.awaits_weights
+    assert mine.worded(over_templates="embeddings").weights == ()
+    for wrong, told in [
+        (text, "over_templates = .weighted"),
+        (text.replace("[1, 3.0]", "[1]") + 'over_templates = "weighted"', "1 weights for 2 templates"),
+        (text.replace("[1, 3.0]", "[1, -1]") + 'over_templates = "weighted"', "none below 0"),
+        (text + 'over_templates = "weightd"', "did you mean 'weighted'"),
+        (text.replace('"synonyms"', '"synonym"'), "did you mean 'synonyms'"),
+        (text.replace('["phrase", "synonyms"]', "[]"), "one or more of phrase"),
+    ]:
+        path.write_text(wrong)
+        with pytest.raises(ClipactError, match=told):
+            PromptSet.load(path)

@@ -1,0 +1,97 @@
+"""A label set in words becomes what a clip is compared with. The one way from sentences to logits.
+
+A table of unit vectors has a plane for each template and a row for each word of each label (its phrase, its synonyms,
+its descriptions, which are the same in every plane). What the wording asks for is then taken over planes and rows.
+Sentences are encoded by whoever calls; nothing is read or kept here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clipact.dual_encoder import DualEncoder, unit
+from clipact.errors import UsageError
+from clipact.prompts import LabelSet, PromptSet
+
+Encode = Callable[[Sequence[str]], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelVectors:
+    """Vectors, and whose they are.
+
+    rows     p planes of w vectors each; the probabilities that several planes give are averaged
+    owner    the label_id of each of the w; a label is as likely as the likeliest of its vectors
+    labels   how many labels there are
+    weigh    whether the planes are templates that still await their weights: there are no logits before
+    """
+
+    rows: Float[Tensor, "p w d"]
+    owner: Int[Tensor, " w"]
+    labels: int
+    weigh: bool = False
+
+    @property
+    def one_each(self) -> bool:
+        """Whether each label has one vector."""
+        return len(self.rows) == 1 and len(self.owner) == self.labels
+
+    def plane_logits(self, encoder: DualEncoder, clips: Float[Tensor, "b d"]) -> Float[Tensor, "b p n"]:
+        """What each plane says by itself."""
+        flat = encoder.logits(clips, rearrange(self.rows, "p w d -> (p w) d"))
+        logits = rearrange(flat, "b (p w) -> b p w", p=len(self.rows))
+        if len(self.owner) == self.labels:
+            return logits
+        best = logits.new_full((*logits.shape[:2], self.labels), -torch.inf)
+        return best.scatter_reduce(2, self.owner.expand_as(logits), logits, "amax")
+
+    def logits(self, encoder: DualEncoder, clips: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
+        """scale x cosine of each clip with each label, or the log of the mean probability over planes."""
+        if self.weigh:
+            raise UsageError(
+                "these templates await their weights, which are found from unlabelled clips: `clipact eval` and "
+                "`clipact prompts sweep` find them; or write weights = [...] into the prompt file"
+            )
+        logits = self.plane_logits(encoder, clips)
+        if logits.shape[1] == 1:
+            return logits[:, 0]
+        return logits.log_softmax(2).logsumexp(1) - torch.tensor(logits.shape[1]).log().to(logits.device)
+
+    def weighted(self, weights: Float[Tensor, " p"]) -> "LabelVectors":
+        """One plane whose logits are the weighted mean of the planes' (so its vectors are shorter than 1)."""
+        share = weights / weights.sum()
+        return replace(self, rows=torch.einsum("p, p w d -> w d", share, self.rows)[None], weigh=False)
+
+
+def label_vectors(encode: Encode, labels: LabelSet, prompts: PromptSet) -> LabelVectors:
+    """The vectors of a label set, worded as the prompt set says; `encode` gives unit vectors of sentences."""
+    wording, prompt_list = prompts.wording, prompts.fill(labels)
+    texts = list(dict.fromkeys(prompt.text for prompt in prompt_list))
+    place = {text: i for i, text in enumerate(texts)}
+    column: dict[tuple[int, int], int] = {}
+    for prompt in prompt_list:
+        column.setdefault((prompt.label, prompt.word), len(column))
+    index = torch.empty((len(prompts.templates), len(column)), dtype=torch.long)
+    for prompt in prompt_list:
+        planes = slice(None) if prompt.template is None else prompt.template
+        index[planes, column[prompt.label, prompt.word]] = place[prompt.text]
+    embeddings = encode(texts)
+    table = embeddings[index.to(embeddings.device)]
+    owner = torch.tensor([label for label, _ in column], device=embeddings.device)
+    shorter = wording.over_templates == "weighted"  # logits are averaged: vectors stay as long as their mean is
+    if wording.over_templates == "embeddings":
+        table = _unit_rows(table.mean(0, keepdim=True))
+    if wording.over_words == "mean" and len(owner) > len(labels):
+        sums = table.new_zeros((len(table), len(labels), table.shape[2])).index_add_(1, owner, table)
+        means = sums / owner.bincount(minlength=len(labels))[None, :, None]
+        table, owner = means if shorter else _unit_rows(means), torch.arange(len(labels), device=owner.device)
+    vectors = LabelVectors(rows=table, owner=owner, labels=len(labels), weigh=shorter)
+    return vectors.weighted(table.new_tensor(prompts.weights)) if prompts.weights else vectors
+
+
+def _unit_rows(table: Float[Tensor, "p w d"]) -> Float[Tensor, "p w d"]:
+    return rearrange(unit(rearrange(table, "p w d -> (p w) d")), "(p w) d -> p w d", p=len(table))
