@@ -5,6 +5,7 @@ are checked against it. torchcodec links the FFmpeg of the system, where PyAV ca
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -20,8 +21,8 @@ from clipact.video.rgb import display_matrix
 from clipact.video.timeline import Timeline
 from clipact.video.video import Video
 
-# Frames that are decoded at once: 8 of 1080p are 50 MB.
-_BATCH = 8
+# Frames that are decoded at once: a call costs 0.2 ms, but fresh memory, which large batches are, costs more.
+_BATCH_BYTES = 8 << 20
 
 
 class TorchcodecVideo(Video):
@@ -39,18 +40,16 @@ class TorchcodecVideo(Video):
         self._media.close()
 
     def timeline(self) -> Timeline:
-        """When each frame is shown, from the packets alone."""
-        if self._is_mirrored():
-            raise FramesDifferError
-        self._media.rewind()
-        return read_timeline(self._media)
+        """When each frame is shown, from the packets alone; of the first of them a frame is made besides."""
+        return read_timeline(self._media, self._not_mirrored(self._media.packets()))
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Each wanted frame, a few at a time."""
         decoder = self._open(timeline)
         wanted = sorted(set(indices))
-        for start in range(0, len(wanted), _BATCH):
-            batch = wanted[start : start + _BATCH]
+        size = max(1, _BATCH_BYTES // max(1, 3 * self._media.context.width * self._media.context.height))
+        for start in range(0, len(wanted), size):
+            batch = wanted[start : start + size]
             try:
                 frames = decoder.get_frames_at(batch)
             except RuntimeError as error:
@@ -79,19 +78,24 @@ class TorchcodecVideo(Video):
                 place.removeprefix("file:") if isinstance(place, str) else place,
                 stream_index=self._media.stream.index,
                 dimension_order="NHWC",
-                num_ffmpeg_threads=0,  # as many as there are cores
+                num_ffmpeg_threads=os.cpu_count() or 1,  # left to itself FFmpeg takes one more, which is 5 % slower
                 **options,
             )
         except RuntimeError as error:
             raise self._media.error(f"torchcodec cannot open it: {str(error).splitlines()[0]}") from error
 
-    def _is_mirrored(self) -> bool:
-        """Whether the picture is shown mirrored, which torchcodec overlooks; its first frame says so."""
-        for packet in self._media.packets():
-            for frame in [*feed(self._media.context, packet), *feed(self._media.context, None)]:
-                a, b, c, d = display_matrix(frame)
-                return a * d - b * c < 0
-        return False
+    def _not_mirrored(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """The packets; FramesDifferError when the first frame shows its picture mirrored, which torchcodec overlooks."""
+        context, checked = self._media.context, False
+        for packet in packets:
+            if not checked:
+                for frame in [*feed(context, packet), *feed(context, None)][:1]:
+                    checked = True
+                    a, b, c, d = display_matrix(frame)
+                    if a * d - b * c < 0:
+                        raise FramesDifferError
+                context.flush_buffers()
+            yield packet
 
 
 def import_torchcodec() -> Any:

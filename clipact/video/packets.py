@@ -1,5 +1,6 @@
 """A timeline read from packets alone: what is shown when, without decoding anything (4 microseconds a packet)."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -14,8 +15,8 @@ class FramesDifferError(Exception):
     """This way of decoding would give other frames than the file shows: another way must be taken."""
 
 
-def read_timeline(media: Media) -> Timeline:
-    """When each frame is shown and where key frames are, from every packet of the file.
+def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timeline:
+    """When each frame is shown and where key frames are, from every packet of the file (`packets`: as they come by).
 
     FramesDifferError when packets have no stamps, two have the same, or time runs back; VideoError when there are none.
     """
@@ -27,7 +28,7 @@ def read_timeline(media: Media) -> Timeline:
     decoded_at: list[int] = []
     latest = last_ticks = position = 0
     hides_frames = media.context.name == "vp8"
-    for position, packet in enumerate(media.packets(), start=1):
+    for position, packet in enumerate(media.packets() if packets is None else packets, start=1):
         if packet.is_discard or (hides_frames and _is_hidden(packet)):
             continue
         tick = packet.pts
