@@ -85,7 +85,7 @@ class TorchcodecVideo(Video):
             raise self._media.error(f"torchcodec cannot open it: {str(error).splitlines()[0]}") from error
 
     def _not_mirrored(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """The packets; FramesDifferError when the first frame shows its picture mirrored, which torchcodec overlooks."""
+        """The packets; FramesDifferError when the first frame is shown mirrored, which torchcodec overlooks."""
         context, checked = self._media.context, False
         for packet in packets:
             if not checked:
