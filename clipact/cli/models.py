@@ -1,16 +1,106 @@
-"""`clipact models`: what can be done with models that are there."""
+"""`clipact models`: which models are there, what they are, and what can be done with them."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-models = typer.Typer(help="Work with models that are there.", no_args_is_help=True)
+models = typer.Typer(help="List, show and blend models.", no_args_is_help=True)
 
 
-@models.callback()
-def _group() -> None:
-    """Work with models that are there."""
+@models.command("list")
+def list_models(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="FOLDER", help="Where to look; by default here.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list.")] = False,
+) -> None:
+    """List the models on this machine: mini, those in folders, and those that a hub's cache holds.
+
+    clipact models list runs
+
+    Nothing is fetched. A model that is not here can be named all the same: clipact classify --help tells how.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from clipact.cli.screen import note
+    from clipact.inventory import find_models
+
+    found, wrong = find_models(folders or [Path()])
+    for cause in wrong:
+        note(cause, kind="warning")
+    if as_json:
+        rows = [{**vars(kept), "path": str(kept.path), "trained_on": list(kept.trained_on)} for kept in found]
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    table.add_column("model", overflow="fold")
+    table.add_column("MB", justify="right")
+    for column in ("input", "trained on", "licence"):
+        table.add_column(column, overflow="fold")
+    for kept in found:
+        trained_on = ", ".join(kept.trained_on) or "not known"
+        table.add_row(kept.name, f"{kept.megabytes:.0f}", kept.input, trained_on, kept.license)
+    Console().print(table)
+
+
+@models.command(no_args_is_help=True)
+def show(
+    name: Annotated[str, typer.Argument(help="As --model takes it.")],
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames a clip; by default the model's own.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show what a model is, what it eats, and what a clip costs it, counted and measured here.
+
+    clipact models show mini
+    """
+    from clipact import zoo
+    from clipact.config import to_table
+    from clipact.cost import measure, parameters
+    from clipact.model_config import checkpoint_folder, read_config
+
+    folder = checkpoint_folder(name)
+    model = zoo.load(name, device=device)
+    encoder = model.encoder
+    spec = encoder.spec.with_frames(frames)
+    cost, counts = measure(encoder, frames=frames), parameters(encoder)
+    facts = {
+        "name": model.name,
+        "key": model.key,
+        "trained_on": list(model.trained_on),
+        "license": read_config(folder).license if folder is not None else None,
+        "parameters": counts,
+        "dim": encoder.dim,
+        "scale": round(encoder.scale.item(), 4),
+        "bias": None if encoder.bias is None else round(encoder.bias.item(), 4),
+        "order_free": encoder.visual.order_free,
+        "clip": to_table(spec),
+        "device": str(encoder.log_scale.device),
+        "gflops_a_clip": round(cost.gflops, 3),
+        "milliseconds_a_clip": round(cost.milliseconds, 1),
+    }
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    height, width = spec.size
+    order = "no: any order of the frames gives the same" if encoder.visual.order_free else "yes"
+    lines = {
+        "model": model.name,
+        "trained on": ", ".join(model.trained_on) or "not known",
+        "licence": facts["license"] or "see its card",
+        "parameters": " + ".join(f"{count / 1e6:.1f} M {tower}" for tower, count in counts.items()),
+        "embedding": f"{encoder.dim} numbers, scale {encoder.scale.item():.1f}",
+        "sees order": order,
+        "clip": f"{spec.frames} frames, {spec.sampling}, {height} x {width}",
+        "resize": f"{spec.resize}, {spec.interpolation}",
+        "mean, std": " ".join(f"{one:.3f}" for one in spec.mean) + ", " + " ".join(f"{one:.3f}" for one in spec.std),
+        "a clip costs": f"{cost.gflops:.1f} GFLOPs, {cost.milliseconds:.0f} ms on {encoder.log_scale.device}",
+    }
+    for title, said in lines.items():
+        print(f"{title:<13} {said}")
 
 
 @models.command(no_args_is_help=True)

@@ -114,7 +114,7 @@ def _listed(architecture: str, tag: str, *, file: Path | None) -> Source:
         config=config,
         preprocess=settings or _shared_preprocess(architecture, tags),
         weights=_readable(file) if file is not None else _fetch(architecture, tag, settings),
-        trained_on=() if file is not None else _trained_on(tag),
+        trained_on=() if file is not None else trained_on(tag),
     )
 
 
@@ -142,7 +142,19 @@ def _fetch(architecture: str, tag: str, settings: dict[str, Any]) -> Path:
     return hub_file(repository, str(Path(name).with_suffix(".safetensors")), name)
 
 
-def _trained_on(tag: str) -> tuple[str, ...]:
+def listed_names(repository: str) -> list[str]:
+    """What clipact calls the models whose weights open_clip lists in this repository of the hub."""
+    import open_clip
+
+    return [
+        f"open_clip:{architecture}/{tag}"
+        for architecture, tag in open_clip.list_pretrained()
+        if open_clip.get_pretrained_cfg(architecture, tag).get("hf_hub", "").rpartition("/")[0] == repository
+    ]
+
+
+def trained_on(tag: str) -> tuple[str, ...]:
+    """The data sets that the name of a tag tells; () when it tells none."""
     tag = tag.lower().replace("-", "_")
     fitting = [beginning for beginning in TRAINED_ON if tag.startswith(beginning)]
     return (TRAINED_ON[max(fitting, key=len)],) if fitting else ()

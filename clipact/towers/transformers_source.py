@@ -75,12 +75,9 @@ class Source:
 def find_source(name: str) -> Source:
     """The files of the model; ModelError for a folder that has none, DownloadError when they cannot be fetched."""
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        trained_on: tuple[str, ...] = ()
-    else:
+    local = folder.is_dir()
+    if not local:
         folder = _fetch(name)
-        fitting = [beginning for beginning in TRAINED_ON if name.startswith(beginning)]
-        trained_on = TRAINED_ON[max(fitting, key=len)] if fitting else ()
     weights = next((path for known in WEIGHTS if (path := folder / known).is_file()), None)
     config = _read(folder / CONFIG, what="no folder of a transformers model")
     if "model_type" not in config:
@@ -93,8 +90,14 @@ def find_source(name: str) -> Source:
         config=config,
         preprocess=_preprocess(folder),
         weights=weights,
-        trained_on=trained_on,
+        trained_on=() if local else trained_on(name),
     )
+
+
+def trained_on(repository: str) -> tuple[str, ...]:
+    """The data sets that a known repository's card names; () for others."""
+    fitting = [beginning for beginning in TRAINED_ON if repository.startswith(beginning)]
+    return TRAINED_ON[max(fitting, key=len)] if fitting else ()
 
 
 def is_transformers_folder(folder: Path) -> bool:

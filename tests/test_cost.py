@@ -1,0 +1,42 @@
+import pytest
+
+from clipact.checkpoint import load
+from clipact.cost import measure, parameters
+from clipact.dual_encoder import DualEncoder
+from clipact.nn.head import Head
+from clipact.towers.vivit import ViViT
+from tests.tiny import SPEC, TinyText, TinyVisual
+
+
+def test_operations_are_those_of_the_arithmetic():
+    encoder = DualEncoder(TinyVisual(dim=6), TinyText(dim=6))
+    cost = measure(encoder, repeats=1)
+    assert cost.gflops == pytest.approx(2 * 3 * 6 / 1e9), (
+        "one linear layer of 3 to 6: as many multiplications, added up"
+    )
+    assert cost.milliseconds > 0
+
+
+def test_attention_is_counted():
+    config = ViViT.Config(
+        width=16, layers=1, heads=2, hidden=32, patch=4, tubelet=2, attention="joint", head=Head.Config(dim=6, blocks=0)
+    )
+    encoder = DualEncoder(ViViT(config, spec=SPEC), TinyText(dim=6)).eval()
+    steps, places, width = SPEC.frames // 2, (8 // 4) ** 2, 16
+    tokens = steps * (places + 1)  # each step has a token of its own
+    embedded = 2 * steps * places * (3 * 2 * 4 * 4) * width
+    block = 2 * tokens * width * (4 * width + 2 * 32) + 2 * 2 * tokens * tokens * width
+    assert measure(encoder, repeats=1).gflops * 1e9 == pytest.approx(embedded + block + 2 * width * 6)
+
+
+def test_more_frames_cost_more(tiny):
+    encoder = load(tiny)
+    assert measure(encoder, frames=6, repeats=1).gflops == pytest.approx(
+        1.5 * measure(encoder, repeats=1).gflops, rel=0.01
+    )
+
+
+def test_every_number_of_both_towers_counts(tiny):
+    encoder = load(tiny)
+    counts = parameters(encoder)
+    assert sum(counts.values()) + 1 == sum(one.numel() for one in encoder.parameters()), "and one for the scale"
