@@ -68,7 +68,13 @@ class ZeroShotClassifier:
             raise UsageError(f"clips is {clips}; a video has at least 1")
         check_decoder(decoder)
         self.decoder = decoder
-        self._text = words or embed_labels(model, self.label_set, self.prompts, store=store or Store())
+        # One of the two: vectors to compare clips with, or the features of each sentence, for a clip to change.
+        self._text: LabelVectors | None = None
+        self._unprompted: dict[str, Float[Tensor, " d"]] = {}
+        if model.encoder.text_depends_on_video:
+            self._unprompted = self._text_features()
+        else:
+            self._text = words or embed_labels(model, self.label_set, self.prompts, store=store or Store())
 
     @classmethod
     def load(
@@ -90,18 +96,20 @@ class ZeroShotClassifier:
     @property
     def text_embeddings(self) -> Float[Tensor, "n d"]:
         """One unit vector a label: the mean over its sentences, normalised again. UsageError when it has several."""
-        if not self._text.one_each or self._text.weigh:
+        if not self.words.one_each or self.words.weigh:
             raise UsageError(f"with the prompts {self.prompts.name!r} a label has several vectors: ask `logits`")
-        return self._text.rows[0]
+        return self.words.rows[0]
 
     @property
     def words(self) -> LabelVectors:
-        """What clips are compared with."""
+        """What clips are compared with; ModelError where that depends on the clip."""
+        if self._text is None:
+            raise self.model.encoder.text_needs_video()
         return self._text
 
     def logits(self, clips: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
         """The logits of each label for embeddings of clips."""
-        return self._text.logits(self.model.encoder, clips)
+        return self.words.logits(self.model.encoder, clips)
 
     def with_weights(self, weights: Float[Tensor, " p"]) -> "ZeroShotClassifier":
         """The same with its templates weighted; see `clipact.template_weights`."""
@@ -112,7 +120,7 @@ class ZeroShotClassifier:
             clips=self.clips,
             spec=self.spec,
             decoder=self.decoder,
-            words=self._text.weighted(weights.to(self._text.rows.device)),
+            words=self.words.weighted(weights.to(self.words.rows.device)),
         )
 
     def classify(
@@ -136,7 +144,7 @@ class ZeroShotClassifier:
                 f"frames are {frames.dtype} of shape {frames.shape}; wanted uint8 of shape (t, h, w, 3), t >= 1"
             )
         fitted = np.stack([fit_frame(frame, self.spec) for frame in frames])
-        return self._predict(self._embed([fitted]))
+        return self._predict(self._compare([fitted]))
 
     def classify_many(self, paths: Iterable[str | Path], **span: Any) -> Iterator[Prediction | VideoError]:
         """A prediction a path, in order, decoding ahead; where a file cannot be read its VideoError stands instead.
@@ -152,7 +160,7 @@ class ZeroShotClassifier:
             raise decoded.error
         first = decoded.clips[0]
         return replace(
-            self._predict(self._embed([clip.frames for clip in decoded.clips])),
+            self._predict(self._compare([clip.frames for clip in decoded.clips])),
             video=decoded.source,
             duration_seconds=first.duration_seconds,
             decoder=first.decoder,
@@ -161,14 +169,31 @@ class ZeroShotClassifier:
         )
 
     @torch.inference_mode()
-    def _embed(self, clips: Sequence[np.ndarray]) -> Float[Tensor, "1 d"]:
-        device = self._text.rows.device
+    def _compare(self, clips: Sequence[np.ndarray]) -> Float[Tensor, " n"]:
+        """Logits of the mean of the clips' embeddings; the mean of their logits where words depend on the clip."""
+        encoder = self.model.encoder
+        device = encoder.log_scale.device
         video = torch.stack([normalise_frames(frames, self.spec, device=device) for frames in clips])
-        return F.normalize(self.model.encoder.encode_video(video).mean(0, keepdim=True), dim=-1)
+        if not self._unprompted:
+            return self.logits(F.normalize(encoder.encode_video(video).mean(0, keepdim=True), dim=-1))[0]
+        return torch.stack([self._compare_prompted(clip) for clip in video]).mean(0)
+
+    def _compare_prompted(self, clip: Float[Tensor, "t c h w"]) -> Float[Tensor, " n"]:
+        embedding, beside = self.model.encoder.embed_prompted(clip[None], torch.stack([*self._unprompted.values()]))
+        vectors = dict(zip(self._unprompted, beside[0], strict=True))
+
+        def encode(sentences: Sequence[str]) -> Tensor:
+            return torch.stack([vectors[sentence] for sentence in sentences])
+
+        return label_vectors(encode, self.label_set, self.prompts).logits(self.model.encoder, embedding)[0]
 
     @torch.inference_mode()
-    def _predict(self, embedding: Float[Tensor, "1 d"]) -> Prediction:
-        scores = self.logits(embedding)[0].float().softmax(0).cpu()
+    def _text_features(self) -> dict[str, Float[Tensor, " d"]]:
+        sentences = list(dict.fromkeys(prompt.text for prompt in self.prompts.fill(self.label_set)))
+        return dict(zip(sentences, self.model.encoder.text_features(sentences), strict=True))
+
+    def _predict(self, logits: Float[Tensor, " n"]) -> Prediction:
+        scores = logits.float().softmax(0).cpu()
         order = scores.argsort(descending=True, stable=True).tolist()
         values = scores.tolist()
         return Prediction(

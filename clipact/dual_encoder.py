@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ModelError
-from clipact.towers.tower import TextTower, VisualTower
+from clipact.towers.tower import PromptsText, TextTower, VisualTower
 
 
 def unit(features: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
@@ -67,15 +67,36 @@ class DualEncoder(nn.Module):
         """Unit-norm embeddings of normalised clips (see `spec`); a picture is a clip of one frame."""
         return unit(self.visual(video))
 
+    @property
+    def text_depends_on_video(self) -> bool:
+        """Whether sentences have embeddings only beside a clip (X-CLIP): see `embed_prompted`."""
+        return isinstance(self.visual, PromptsText)
+
+    def text_needs_video(self) -> ModelError:
+        """What is raised where a sentence is asked for by itself."""
+        return ModelError(
+            f"with {type(self.visual).__name__} a sentence's embedding depends on the video beside it: it cannot be "
+            "kept, searched or trained by itself; `clipact classify` is what can be done with it"
+        )
+
     def encode_text(self, sentences: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "n d"]:
-        """Unit-norm embeddings of sentences, encoded `batch_size` at a time, each as if it were alone."""
+        """Unit-norm embeddings of sentences, encoded `batch_size` at a time, each as if it were alone.
+
+        ModelError when they have none without a clip.
+        """
+        if self.text_depends_on_video:
+            raise self.text_needs_video()
+        return unit(self.text_features(sentences, batch_size=batch_size))
+
+    def text_features(self, sentences: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "n d"]:
+        """What the text tower makes of each sentence, not normalised."""
         device = self.log_scale.device
         # Sentences of like length share a batch, so that little is spent on padding.
         order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
         rows: list[Tensor] = []
         for start in range(0, len(order), batch_size):
             ids = self.text.tokenize([sentences[i] for i in order[start : start + batch_size]])
-            rows.append(unit(self.text(ids.to(device))))
+            rows.append(self.text(ids.to(device)))
         if not rows:
             return self.log_scale.new_zeros((0, self.dim))
         place = torch.empty(len(order), dtype=torch.long)
@@ -102,6 +123,17 @@ class DualEncoder(nn.Module):
         sums = embeddings.new_zeros((count, self.dim))
         sums.index_add_(0, index.to(sums.device), embeddings[[row[s] for s in sentences]])
         return unit(sums)
+
+    def embed_prompted(
+        self, video: Float[Tensor, "b t c h w"], features: Float[Tensor, "n d"]
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b n d"]]:
+        """Unit-norm embeddings of clips, and of sentences beside each of them, where `text_depends_on_video`.
+
+        `features` are what `text_features` gives.
+        """
+        assert isinstance(self.visual, PromptsText)
+        clips, sentences = self.visual.prompted(video, features)
+        return unit(clips), torch.stack([unit(beside) for beside in sentences])
 
     def logits(self, video: Float[Tensor, "b d"], text: Float[Tensor, "n d"]) -> Float[Tensor, "b n"]:
         """scale x cosine (+ bias) of each clip with each sentence, from their embeddings."""

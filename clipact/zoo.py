@@ -6,11 +6,11 @@
     open_clip:ARCH@FILE            an architecture with weights from a file
     open_clip:hf-hub:ORG/NAME      an open_clip repository on a hub
     open_clip:local-dir:FOLDER     a folder with the same files
-    transformers:ORG/NAME          CLIP, SigLIP or SigLIP 2 of transformers, a repository on a hub
+    transformers:ORG/NAME          CLIP, SigLIP, SigLIP 2 or X-CLIP of transformers, on a hub
     transformers:FOLDER            a folder with the same files
 
-open_clip's and transformers' models see a clip frame by frame; the mean of its frames' features is the clip's. Nothing
-is fetched for a name of the first two kinds, ARCH@FILE or a folder.
+open_clip's and transformers' models, but for X-CLIP, see a clip frame by frame; the mean of its frames' features is the
+clip's. Nothing is fetched for a name of the first two kinds, ARCH@FILE or a folder.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,9 @@ from clipact import checkpoint
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ModelError, UsageError, choices
 from clipact.model_config import checkpoint_folder, read_config, weights_hash
-from clipact.towers import from_open_clip, from_transformers, open_clip_source, transformers_source
+from clipact.towers import from_open_clip, from_transformers, open_clip_source, transformers_source, xclip
 from clipact.towers.frames import FramesTower
+from clipact.towers.tower import VisualTower
 
 KINDS = (
     "mini",
@@ -102,24 +103,30 @@ def _load_folder(name: str, folder: Path, *, defer_text: bool) -> Model:
 
 def _load_open_clip(name: str, rest: str, *, defer_text: bool) -> Model:
     source = open_clip_source.find_source(rest)
-    return _joined(name, source, from_open_clip.load_parts(source), defer_text=defer_text)
+    parts = from_open_clip.load_parts(source)
+    return _joined(name, source, FramesTower(parts.image), parts, defer_text=defer_text)
 
 
 def _load_transformers(name: str, rest: str, *, defer_text: bool) -> Model:
     source = transformers_source.find_source(rest)
-    return _joined(name, source, from_transformers.load_parts(source), defer_text=defer_text)
+    if source.family == "xclip":
+        whole = xclip.load_parts(source)
+        return _joined(name, source, whole.visual, whole, defer_text=defer_text)
+    parts = from_transformers.load_parts(source)
+    return _joined(name, source, FramesTower(parts.image), parts, defer_text=defer_text)
 
 
 def _joined(
     name: str,
     source: open_clip_source.Source | transformers_source.Source,
-    parts: from_open_clip.Parts | from_transformers.Parts,
+    visual: VisualTower,
+    parts: from_open_clip.Parts | from_transformers.Parts | xclip.Parts,
     *,
     defer_text: bool,
 ) -> Model:
     if not defer_text:
         parts.text.load_tokenizer()
-    encoder = DualEncoder(FramesTower(parts.image), parts.text, log_scale=parts.log_scale, bias=parts.bias)
+    encoder = DualEncoder(visual, parts.text, log_scale=parts.log_scale, bias=parts.bias)
     return Model(name=name, encoder=encoder.eval(), key=source.key(), trained_on=source.trained_on)
 
 

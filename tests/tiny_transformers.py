@@ -36,8 +36,17 @@ MODELS: dict[str, tuple[dict, dict]] = {
         },
         {"patch_size": 8, "max_num_patches": 16},
     ),
-}
-PREFIX = {"clip": "CLIP", "siglip": "Siglip", "siglip2": "Siglip2"}
+    "xclip": (
+        {
+            "text_config": {**_CLIP_TEXT, "eos_token_id": 2},
+            "vision_config": {**_VIT, "num_frames": 4, "mit_hidden_size": 16, "mit_intermediate_size": 24,
+                              "mit_num_attention_heads": 2, "mit_num_hidden_layers": 1},
+            "projection_dim": 16, "prompt_num_attention_heads": 2, "prompt_layers": 1,
+        },
+        {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "resample": 2},
+    ),
+}  # fmt: skip
+PREFIX = {"clip": "CLIP", "siglip": "Siglip", "siglip2": "Siglip2", "xclip": "XCLIP"}
 
 
 def transformers_folder(folder: Path, family: str, *, seed: int = 0, pickled: bool = False, cut: bool = False) -> Path:

@@ -65,6 +65,8 @@ def judge(
 
     if crops not in (1, 3):
         raise UsageError(f"crops is {crops}; 1 or 3")
+    if model.encoder.text_depends_on_video:  # a clip's embedding alone says nothing of words
+        raise model.encoder.text_needs_video()
     device = str(model.encoder.log_scale.device)
     return Judged(
         spec=spec,

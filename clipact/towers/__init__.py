@@ -20,13 +20,14 @@ from clipact.towers.swin3d import Swin3D
 from clipact.towers.text import TOKENIZER, BertText
 from clipact.towers.tower import ImageTower, TextTower, VisualTower
 from clipact.towers.vivit import ViViT
+from clipact.towers.xclip import XClip
 
 IMAGE_TOWERS: dict[str, Any] = {
     "efficientnet_lite": EfficientNetLite,
     "open_clip": OpenClipImage,
     "transformers": TransformersImage,
 }
-VIDEO_TOWERS: dict[str, Any] = {"frames": FramesTower, "vivit": ViViT, "swin3d": Swin3D}
+VIDEO_TOWERS: dict[str, Any] = {"frames": FramesTower, "vivit": ViViT, "swin3d": Swin3D, "xclip": XClip}
 TEXT_TOWERS: dict[str, Any] = {"bert": BertText, "open_clip": OpenClipText, "transformers": TransformersText}
 
 Kind = TypeVar("Kind")

@@ -63,7 +63,7 @@ class TransformersImage(ImageTower, Shiftable):
         super().__init__()
         self.config = config
         self.family = _family(config.model, IMAGE_FAMILIES)
-        network = network or _make(config.model, "vision")
+        network = network or make_half(config.model, "vision")
         self.body = network.vision_model
         self.project = getattr(network, "visual_projection", None) or nn.Identity()
         self.spec = clip_spec(self.family, config.preprocess)
@@ -112,7 +112,7 @@ class TransformersText(TextTower):
         super().__init__()
         self.config = config
         self.family = _family(config.model, FAMILIES)
-        network = network or _make(config.model, "text")
+        network = network or make_half(config.model, "text")
         self.body = network.text_model
         self.project = getattr(network, "text_projection", None) or nn.Identity()
         sizes = self.body.config
@@ -160,15 +160,11 @@ class Parts:
 def load_parts(source: Source) -> Parts:
     """The model's towers with their weights; ModelError when the files do not make one."""
     if (family := source.family) not in IMAGE_FAMILIES:
-        raise ModelError(
-            f"{source.name} is a {family!r}, which does not answer to words; {choices(family, IMAGE_FAMILIES)}"
-        )
-    if source.preprocess is None:
-        raise ModelError(f"{source.folder} does not say how pictures are prepared: it has no preprocessor_config.json")
+        raise ModelError(f"{source.name} is a {family!r}, which does not answer to words; {choices(family, FAMILIES)}")
     model = load_network(source, f"{FAMILIES[family].name}Model")
     table = table_of(model)
     bias = getattr(model, "logit_bias", None)
-    image = TransformersImage.Config(model=without(table, "text_config"), preprocess=source.preprocess)
+    image = TransformersImage.Config(model=without(table, "text_config"), preprocess=preprocess_of(source))
     text = TransformersText.Config(model=without(table, "vision_config"))
     return Parts(
         image=TransformersImage(image, network=model).eval(),
@@ -176,6 +172,13 @@ def load_parts(source: Source) -> Parts:
         log_scale=model.logit_scale.item(),
         bias=None if bias is None else bias.item(),
     )
+
+
+def preprocess_of(source: Source) -> dict[str, Any]:
+    """How the model's pictures are prepared, as transformers says it; ModelError when its folder does not."""
+    if source.preprocess is None:
+        raise ModelError(f"{source.folder} does not say how pictures are prepared: it has no preprocessor_config.json")
+    return source.preprocess
 
 
 def load_network(source: Source, kind: str) -> Any:
@@ -262,7 +265,8 @@ _OTHERS = {
 }
 
 
-def _make(table: dict[str, Any], side: Side) -> Any:
+def make_half(table: dict[str, Any], side: Side) -> Any:
+    """A network with fresh weights whose other side is as good as nothing; ConfigError when the table makes none."""
     return make_network(FAMILIES[table["model_type"]].name, {**table, **_OTHERS[side]})
 
 

@@ -86,3 +86,16 @@ class Shiftable(ABC):
     @abstractmethod
     def residual_branches(self) -> Sequence[nn.Module]:
         """The modules, in order."""
+
+
+class PromptsText(ABC):
+    """What a visual tower says of itself, besides, when a sentence's features depend on the clip it is compared with.
+
+    Such a model's sentences have no embeddings of their own: none that could be kept, indexed or taught apart.
+    """
+
+    @abstractmethod
+    def prompted(self, video: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Of `text`, (n, d) as the text tower gives it: the features of each clip (b, d), and of each sentence
+        beside each clip (b, n, d).
+        """

@@ -47,6 +47,11 @@ class Run:
     def __init__(self, recipe: Recipe, *, data: Path, device: torch.device, store: Store, watch: Watch) -> None:
         self.recipe, self.device, self.store, self.watch = recipe, device, store, watch
         self.encoder = make_encoder(recipe.start, seed=recipe.seed).to(device)
+        if self.encoder.text_depends_on_video:
+            raise ConfigError(
+                "with X-CLIP a sentence's features depend on the video, so that neither side can be encoded by itself, "
+                "as training does; begin from a model whose text stands alone, or give it another start.visual"
+            )
         if recipe.train.loss == "sigmoid" and self.encoder.bias is None:
             raise ConfigError("train.loss is 'sigmoid', but the model has no bias; set start.bias, such as -10")
         if recipe.train.precision == "fp16" and device.type != "cuda":

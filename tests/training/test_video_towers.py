@@ -70,6 +70,12 @@ def test_the_first_step_of_an_aggregator_sees_what_the_model_saw(small):
     assert torch.equal(grown.log_scale, plain.log_scale)
 
 
+def test_a_model_whose_sentences_depend_on_the_video_is_not_trained(drawn, small, tmp_path):
+    recipe = small_recipe(small, start={"model": f"transformers:{transformers_folder(tmp_path / 'xclip', 'xclip')}"})
+    with pytest.raises(ConfigError, match="neither side can be encoded by itself"):
+        small_run(recipe, drawn, tmp_path / "store")
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
