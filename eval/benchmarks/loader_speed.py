@@ -3,8 +3,9 @@
     python eval/benchmarks/loader_speed.py --data DIR [--workers 2]
 
 DIR holds flickr8k/captions.csv and clips/weizmann.csv, clips/ut_interaction.csv. Rounds alternate; the best of each
-counts; every batch is read through once, as a step would. Two plain ones stand beside ours: "same decoder" calls clipact's load_clips, so that the difference is what the
-loader itself adds; "usual" is what people write, Pillow and torchvision for pictures, PyAV and torchvision for clips.
+counts; every batch is read through once, as a step would. Two plain ones stand beside ours: "same decoder" calls
+clipact's load_clips, so that the difference is what the loader itself adds; "usual" is what people write, Pillow and
+torchvision for pictures, PyAV and torchvision for clips.
 """
 
 import argparse
