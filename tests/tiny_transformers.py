@@ -45,8 +45,22 @@ MODELS: dict[str, tuple[dict, dict]] = {
         },
         {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "resample": 2},
     ),
+    "videomae": ({**_VIT, "num_frames": 4}, {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}),
+    "timesformer": ({**_VIT, "num_frames": 4}, {"size": {"shortest_edge": 36}, "crop_size": 32}),
+    "vivit": ({**_VIT, "num_frames": 4, "tubelet_size": [2, 8, 8]},
+              {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}}),
+    "vjepa2": (
+        {**{key: value for key, value in _SMALL.items() if key != "intermediate_size"}, "patch_size": 8,
+         "crop_size": 32, "frames_per_clip": 4, "mlp_ratio": 1.5, "pred_hidden_size": 24,
+         "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1},
+        {"crop_size": {"height": 32, "width": 32}},
+    ),
 }  # fmt: skip
-PREFIX = {"clip": "CLIP", "siglip": "Siglip", "siglip2": "Siglip2", "xclip": "XCLIP"}
+PREFIX = {
+    "clip": "CLIP", "siglip": "Siglip", "siglip2": "Siglip2", "xclip": "XCLIP", "videomae": "VideoMAE",
+    "timesformer": "Timesformer", "vivit": "Vivit", "vjepa2": "VJEPA2",
+}  # fmt: skip
+VIDEO = ("videomae", "timesformer", "vivit", "vjepa2")
 
 
 def transformers_folder(folder: Path, family: str, *, seed: int = 0, pickled: bool = False, cut: bool = False) -> Path:
@@ -73,11 +87,13 @@ def transformers_folder(folder: Path, family: str, *, seed: int = 0, pickled: bo
 
 
 def save_words(folder: Path, family: str) -> None:
-    """Write a family's tokenizer, of letters."""
+    """Write a family's tokenizer, of letters, if it has one."""
     from transformers import CLIPTokenizer, Siglip2Tokenizer
 
     if family == "siglip":  # letters: its own tokenizer needs sentencepiece
         save_tokenizer(folder)
+    elif family in VIDEO:
+        return
     elif family == "siglip2":
         words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *string.ascii_lowercase]
         Siglip2Tokenizer({word: i for i, word in enumerate(words)}, padding_side="right").save_pretrained(folder)

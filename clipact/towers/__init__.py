@@ -19,6 +19,7 @@ from clipact.towers.from_transformers import TransformersImage, TransformersText
 from clipact.towers.swin3d import Swin3D
 from clipact.towers.text import TOKENIZER, BertText
 from clipact.towers.tower import ImageTower, TextTower, VisualTower
+from clipact.towers.transformers_video import TransformersVideo
 from clipact.towers.vivit import ViViT
 from clipact.towers.xclip import XClip
 
@@ -27,7 +28,13 @@ IMAGE_TOWERS: dict[str, Any] = {
     "open_clip": OpenClipImage,
     "transformers": TransformersImage,
 }
-VIDEO_TOWERS: dict[str, Any] = {"frames": FramesTower, "vivit": ViViT, "swin3d": Swin3D, "xclip": XClip}
+VIDEO_TOWERS: dict[str, Any] = {
+    "frames": FramesTower,
+    "vivit": ViViT,
+    "swin3d": Swin3D,
+    "xclip": XClip,
+    "transformers": TransformersVideo,
+}
 TEXT_TOWERS: dict[str, Any] = {"bert": BertText, "open_clip": OpenClipText, "transformers": TransformersText}
 
 Kind = TypeVar("Kind")

@@ -181,8 +181,11 @@ def preprocess_of(source: Source) -> dict[str, Any]:
     return source.preprocess
 
 
-def load_network(source: Source, kind: str) -> Any:
-    """transformers' model of that class with the folder's weights, in fp32; ModelError when they do not fit it."""
+def load_network(source: Source, kind: str, *, spare: tuple[str, ...] = ()) -> Any:
+    """transformers' model of that class with the folder's weights, in fp32; ModelError when they do not fit it.
+
+    What begins with a word of `spare` may be missing: it is drawn at random.
+    """
     import transformers
 
     safe = source.weights.suffix != ".bin"
@@ -201,7 +204,7 @@ def load_network(source: Source, kind: str) -> Any:
         raise ModelError(
             f"transformers {transformers.__version__} cannot make a {kind} of {source.folder}: {first_line(error)}"
         ) from error
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(name for name in found["missing_keys"] if not name.startswith(spare)):
         raise ModelError(
             f"{source.weights} is no whole {kind}: it lacks {len(missing)} weights, the first is {missing[0]}"
         )

