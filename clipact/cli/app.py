@@ -15,6 +15,7 @@ from clipact.cli.eval import evaluate
 from clipact.cli.frames import frames
 from clipact.cli.models import models
 from clipact.cli.probe import probe
+from clipact.cli.prompts import prompts
 from clipact.cli.report import report
 from clipact.cli.screen import note
 from clipact.cli.train import train
@@ -47,6 +48,7 @@ app.command(no_args_is_help=True)(frames)
 app.command(no_args_is_help=True)(report)
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
+app.add_typer(prompts, name="prompts")
 
 
 def main() -> None:

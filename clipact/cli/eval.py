@@ -58,12 +58,12 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a result and line.")] = False,
 ) -> None:
     """Score models under a protocol (see HELP)."""
+    from clipact.cli.inputs import find_protocol
     from clipact.cli.screen import note, track
     from clipact.errors import UsageError, choices
-    from clipact.evaluate import How, manifest_card, read_samples
+    from clipact.evaluate import How, read_samples
     from clipact.evaluate.carry_out import Changes, carry_out
     from clipact.figures import figures
-    from clipact.protocol import Card
     from clipact.store import Store
     from clipact.zoo import load
 
@@ -74,14 +74,7 @@ def evaluate(
         prompts=prompts, frames=frames, views=views, averaging=None if averaging is None else allowed[averaging]
     )
 
-    def find(protocol: str) -> tuple[Card, Path]:
-        if protocol.endswith(".csv"):
-            return manifest_card(protocol, split=split), data or Path(protocol).parent
-        if split != "all":
-            raise UsageError("--split is for tables; a card names its own")
-        return load_card(protocol), data or Path()
-
-    found = [find(protocol) for protocol in protocols]
+    found = [find_protocol(protocol, data, split=split) for protocol in protocols]
     chosen = [(card, read_samples(card, folder, partial=partial)) for card, folder in found]
     store, unread = Store(), 0
     for name in dict.fromkeys(model):

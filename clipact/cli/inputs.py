@@ -1,10 +1,14 @@
-"""Which videos a person means by the words on the command line: files, folders, globs."""
+"""What a person means by the words on the command line: files, folders and globs are videos; cards and tables."""
 
 import glob
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipact.errors import UsageError
+
+if TYPE_CHECKING:
+    from clipact.protocol import Card
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .asf .avi .divx .flv .gif .m2ts .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
@@ -30,3 +34,15 @@ def expand_videos(words: Iterable[str]) -> list[str]:
     if not found:
         raise UsageError("no video was named: give files, folders or patterns such as 'clips/*.mp4'")
     return found
+
+
+def find_protocol(protocol: str, data: Path | None, *, split: str = "all") -> "tuple[Card, Path]":
+    """The card by its name or file, or that of a CSV table of one's own, and the folder of its data."""
+    from clipact.evaluate import manifest_card
+    from clipact.protocol import load_card
+
+    if protocol.endswith(".csv"):
+        return manifest_card(protocol, split=split), data or Path(protocol).parent
+    if split != "all":
+        raise UsageError("--split is for tables; a card names its own")
+    return load_card(protocol), data or Path()

@@ -6,18 +6,31 @@ Scores are of n samples for every label (n, l), higher is likelier; `truth` hold
 from clipact.metrics.calibration import calibration_error, probabilities, reliability
 from clipact.metrics.confusion import confusion, most_confused
 from clipact.metrics.curves import auroc, average_precision, mean_ap, mean_auroc
-from clipact.metrics.intervals import Interval, bootstrap, mcnemar, paired_bootstrap
+from clipact.metrics.intervals import (
+    Difference,
+    Interval,
+    bootstrap,
+    bootstrap_shares,
+    from_shares,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+)
 from clipact.metrics.ranks import best_ranks, hits, mean_per_class, median_rank, per_class, recall, top_k
 
 __all__ = [
+    "Difference",
     "Interval",
     "auroc",
     "average_precision",
     "best_ranks",
     "bootstrap",
+    "bootstrap_shares",
     "calibration_error",
     "confusion",
+    "from_shares",
     "hits",
+    "holm",
     "mcnemar",
     "mean_ap",
     "mean_auroc",

@@ -69,6 +69,11 @@ def gerund(verb: str) -> str:
     return verb + "ing"
 
 
+def known_verbs() -> frozenset[str]:
+    """Every verb that the rules know, in its base form."""
+    return _word_set("verbs") | _word_set("nouns_too")
+
+
 @cache
 def _words() -> _Words:
     return parse(_Words, load_toml(asset_path("prompts/phrases.toml")))
@@ -81,7 +86,7 @@ def _word_set(name: str) -> frozenset[str]:
 
 @cache
 def _gerunds() -> frozenset[str]:
-    return frozenset(map(gerund, _word_set("verbs") | _word_set("nouns_too")))
+    return frozenset(map(gerund, known_verbs()))
 
 
 def _split_at_capitals(word: str) -> list[str]:

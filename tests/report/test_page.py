@@ -1,16 +1,14 @@
-import json
-import os
 import re
 import shutil
-import subprocess
 
 import pytest
 from PIL import Image
 
 from clipact.errors import ResultError
 from clipact.report import render_page, write_page
+from tests.browser import browse, on_a_phone
+from tests.browser import chromium as chromium
 from tests.report.conftest import SPITEFUL, some_retrieval, some_scores
-from tests.video.corpus import need
 
 
 def test_every_word_is_escaped(data):
@@ -66,40 +64,9 @@ def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    """A headless browser: the command line before the page's address."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    need("chromium", program is not None)
-    return [program, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
-
-
-def _browse(chromium, folder, *words):
-    done = subprocess.run(
-        [*chromium, f"--user-data-dir={folder / 'profile'}", *words],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-        env=os.environ | {"HOME": str(folder)},
-    )
-    return done.stdout, done.stderr
-
-
 def test_a_browser_shows_it_on_a_phone_without_a_complaint(chromium, tmp_path, data):
     write_page([some_scores(), some_scores(labels=40, count=200), some_retrieval()], tmp_path / "page.html", data=data)
-    (tmp_path / "phone.html").write_text(
-        """<iframe src="page.html" style="width: 360px; height: 800px; border: 0" onload="
-        const page = this.contentDocument, root = page.documentElement;
-        document.body.textContent = JSON.stringify({width: root.scrollWidth, height: root.scrollHeight,
-            broken: [...page.images].filter(one => !one.naturalWidth).length,
-            pictures: page.images.length})"></iframe>"""
-    )
-    told, log = _browse(
-        chromium, tmp_path, "--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom",
-        (tmp_path / "phone.html").as_uri(),
-    )  # fmt: skip
-    seen = json.loads(re.search(r"\{.*\}", told)[0])
+    seen, log = on_a_phone(chromium, tmp_path / "page.html")
     assert seen["width"] <= 360
     assert seen["height"] > 3000
     assert seen["broken"] == 0 < seen["pictures"]
@@ -109,7 +76,7 @@ def test_a_browser_shows_it_on_a_phone_without_a_complaint(chromium, tmp_path, d
 def test_a_browser_draws_it(chromium, tmp_path):
     write_page([some_scores()], tmp_path / "page.html")
     shot = tmp_path / "shot.png"
-    _browse(chromium, tmp_path, f"--screenshot={shot}", "--window-size=900,1600", (tmp_path / "page.html").as_uri())
+    browse(chromium, tmp_path, f"--screenshot={shot}", "--window-size=900,1600", (tmp_path / "page.html").as_uri())
     colours = Image.open(shot).convert("RGB").getcolors(maxcolors=900 * 1600)
     assert len(colours) > 50
     assert {colour for _, colour in colours} >= {(255, 255, 255)}

@@ -1,0 +1,133 @@
+"""`clipact prompts sweep`: what other words would have scored."""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from clipact.studies import Sweep
+
+
+def sweep(
+    protocol: Annotated[str, typer.Argument(metavar="CARD|MANIFEST", help="A card, or a CSV table.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="mini, a folder, or open_clip:ARCH/TAG.")] = "mini",
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where sweep.csv, classes.csv and sweep.html go.")] = Path(
+        "sweep"
+    ),
+    templates: Annotated[
+        str | None, typer.Option(show_default="all shipped ones", help="Prompt sets or files, between commas.")
+    ] = None,
+    names: Annotated[str, typer.Option(help="How labels are written.")] = "phrases,split,verbatim",
+    words: Annotated[str, typer.Option(help="What is said.")] = "phrase,synonyms,descriptions,all",
+    pooling: Annotated[str, typer.Option(help="Over templates.")] = "embeddings,probabilities,weighted",
+    frames: Annotated[str | None, typer.Option(show_default="the card's", help="Numbers, between commas.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(show_default="the card's", help="The prompt set that all are compared with.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
+    partial: Annotated[bool, typer.Option("--partial", help="Take data that are not the card's; mark it.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a wording and line.")] = False,
+) -> None:
+    """Try templates, ways of writing labels, synonyms, descriptions and pooling on one encoding of the video.
+
+    clipact prompts sweep sports22-dev --data ~/data
+
+    clipact prompts sweep mine.csv --templates action,bare,my-prompts.toml --frames 4,8
+
+    Writes a table and a page: each wording's score with its interval, paired tests against the baseline, what changes
+    label by label, and which confusions a wording causes or cures. Choose on one part of your data, report on another.
+    """
+    from clipact.cli.inputs import find_protocol
+    from clipact.cli.screen import note, track
+    from clipact.evaluate import How, read_samples
+    from clipact.store import Store
+    from clipact.studies import Grid, sweep
+    from clipact.studies.sweep_files import write_sweep
+    from clipact.zoo import load
+
+    card, folder = find_protocol(protocol, data, split=split)
+    grid = Grid(
+        templates=_split(templates),
+        names=_split(names),
+        words=_split(words),
+        pooling=_split(pooling),
+        frames=_numbers(frames),
+    )
+    samples = read_samples(card, folder, partial=partial)
+    loaded = load(model, device=device, defer_text=True)
+
+    def watch(findings: Iterable[Any], total: int) -> Iterable[Any]:
+        return track(findings, total=total, what=card.name)
+
+    found = sweep(card, samples, loaded, grid, baseline=baseline, how=How(store=Store(), watch=watch))
+    paths = write_sweep(found, out)
+    _show(found, as_json=as_json)
+    if not as_json:
+        print(" ".join(map(str, paths)))
+    for sample, cause in found.unreadable[:20]:
+        note(f"{sample}: {cause}", kind="error")
+    if found.unreadable:
+        raise typer.Exit(1)
+
+
+def _split(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def _numbers(text: str | None) -> tuple[int | None, ...]:
+    from clipact.errors import UsageError
+
+    parts = _split(text)
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--frames is {text!r}; numbers above 0 between commas, such as 4,8,16")
+    return tuple(map(int, parts)) or (None,)
+
+
+def _show(found: "Sweep", *, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if as_json:
+        for row in found.best_first:
+            difference = row.difference
+            print(
+                json.dumps(
+                    {
+                        "variant": row.variant.name,
+                        "baseline": difference is None,
+                        "top_1": [row.top_1.value, row.top_1.low, row.top_1.high],
+                        "difference": difference and [difference.value, difference.low, difference.high],
+                        "p": difference and difference.p,
+                        "p_holm": difference and row.holm,
+                        "flips": row.flips,
+                    }
+                )
+            )
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("wording", overflow="fold", max_width=38)
+    for title in ("top-1", "95 % interval", "points", "p, all"):
+        table.add_column(title, justify="right", no_wrap=True)
+    best = found.best_first
+    for row in [*best[:12], *(row for row in best[12:] if row is found.rows[0])]:
+        top = row.top_1
+        rest = ["baseline", ""]
+        if row.difference is not None:
+            rest = [f"{100 * row.difference.value:+.1f}", f"{row.holm:.3f}"]
+        style = "" if row.difference is not None else "bold"
+        shown = Text(row.variant.name, style=style)
+        table.add_row(shown, f"{top.value:.1%}", f"{top.low:.1%} – {top.high:.1%}", *rest)
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
+    head = f"{found.run['card']} · {found.run['model']['name']} · {len(best)} wordings, {found.samples:,} samples"
+    console.print(Text(head, style="bold"))
+    console.print(table)
+    console.print(Text("Chosen on these samples, the best looks better than it is: report it on others.", style="dim"))

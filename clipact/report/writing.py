@@ -1,0 +1,46 @@
+"""What every page here is made with: one template engine, one look, one way to the disk."""
+
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from clipact.errors import ResultError
+
+
+def render(template: Path, **values: Any) -> str:
+    """The template filled: every value is escaped, a missing one is an error; `style.css` here can be included."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = _percent
+    environment.filters["p"] = lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"
+    environment.tests["nan"] = math.isnan
+    return environment.get_template(template.name).render(**values)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """The text as a file, written beside and renamed; ResultError when it cannot be written."""
+    try:
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+            Path(beside).chmod(0o644)
+            os.replace(beside, path)
+        finally:
+            Path(beside).unlink(missing_ok=True)
+    except OSError as error:
+        raise ResultError(f"{path} cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{100 * share:.1f}".replace("-", "−")

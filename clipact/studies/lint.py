@@ -1,0 +1,101 @@
+"""What to doubt about labels before a run: words alike to the model, cut, stuck together, ambiguous, or beyond it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from clipact.classifier import embed_labels
+from clipact.errors import UsageError
+from clipact.prompts import LabelSet, PromptSet
+from clipact.prompts.doubts import several_senses, told_apart_by_order, unsplit
+from clipact.store import Store
+from clipact.zoo import Model
+
+Kind = Literal["near duplicates", "cut", "unsplit", "several senses", "order"]
+_NEAR = 0.2  # of the mean distance between labels: among NTU's 120, thumb up and thumb down are nearer for mini
+_LONGEST = 64  # sentences that are looked at for being cut
+_MORE = " and so on and on"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubt:
+    """One thing to look at before a run.
+
+    labels      those concerned
+    said        what is odd, and what to do
+    similarity  the cosine of near duplicates, else None
+    """
+
+    kind: Kind
+    labels: tuple[str, ...]
+    said: str
+    similarity: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linted:
+    """All doubts, and the closest pairs of labels with their cosine, whether that is doubtful or not."""
+
+    doubts: tuple[Doubt, ...]
+    closest: tuple[tuple[str, str, float], ...]
+
+
+@torch.inference_mode()
+def lint(labels: LabelSet, prompts: PromptSet, model: Model, *, store: Store | None = None) -> Linted:
+    """What is doubtful about the labels in these sentences, for this model; near duplicates by the model's own eyes.
+
+    Two labels are near duplicates when their vectors are less than a fifth as far apart as labels of the set are on
+    average: an absolute threshold would fit one model and no other.
+    """
+    written = labels.written(prompts.wording.names)
+    similarity = _similarity(labels, prompts, model, store or Store())
+    count = len(labels)
+    order = similarity.triu(1).add(torch.tril(torch.full((count, count), -2.0))).flatten().argsort(descending=True)
+    pairs = [divmod(int(place), count) for place in order[: min(count * (count - 1) // 2, 200)]]
+    doubts: list[Doubt] = []
+    if pairs:
+        mean = float((similarity.sum() - similarity.trace()) / (count * (count - 1)))
+        for i, j in pairs:
+            alike = float(similarity[i, j])
+            if count > 2 and 1 - alike < _NEAR * (1 - mean):
+                said = f"cosine {alike:.3f}, {mean:.3f} on average: the model hardly tells them apart; word them apart"
+                doubts.append(_doubt("near duplicates", labels, (i, j), said, alike))
+    doubts += _cut(labels, prompts, model)
+    for number, split in unsplit(written):
+        said = f"reads {written[number]!r}, one word to the model; write {split!r}"
+        doubts.append(_doubt("unsplit", labels, (number,), said))
+    for number, senses in several_senses(written):
+        doubts.append(_doubt("several senses", labels, (number,), f"may mean: {senses}; say which"))
+    if model.encoder.visual.order_free:
+        for i, j, why in told_apart_by_order(written):
+            said = f"only order or motion tells them apart ({why}), and this model does not see the order of frames"
+            doubts.append(_doubt("order", labels, (i, j), said))
+    closest = tuple((labels.labels[i], labels.labels[j], float(similarity[i, j])) for i, j in pairs[:5])
+    return Linted(doubts=tuple(doubts), closest=closest)
+
+
+def _similarity(labels: LabelSet, prompts: PromptSet, model: Model, store: Store) -> torch.Tensor:
+    if prompts.awaits_weights or prompts.wording.over_words == "max":
+        raise UsageError(
+            f"with the prompts {prompts.name!r} a label has several vectors; lint its templates with a plain wording"
+        )
+    rows = embed_labels(model, labels, prompts, store=store).rows
+    vectors = torch.nn.functional.normalize(rows.mean(0).float(), dim=1)
+    return (vectors @ vectors.T).cpu()
+
+
+def _cut(labels: LabelSet, prompts: PromptSet, model: Model) -> list[Doubt]:
+    """Sentences that read the same to the tokenizer when more words follow; the longest of each label is named."""
+    longest = sorted(prompts.fill(labels), key=lambda prompt: -len(prompt.text))[:_LONGEST]
+    found: dict[int, Doubt] = {}
+    for prompt in longest:
+        ids, more = model.encoder.text.tokenize([prompt.text, prompt.text + _MORE])
+        if torch.equal(ids, more):
+            said = f"{prompt.text[:60]!r}… reaches the {len(ids)} tokens that the model reads; shorten it"
+            found.setdefault(prompt.label, _doubt("cut", labels, (prompt.label,), said))
+    return list(found.values())
+
+
+def _doubt(kind: Kind, labels: LabelSet, numbers: tuple[int, ...], said: str, similarity: float | None = None) -> Doubt:
+    return Doubt(kind=kind, labels=tuple(labels.labels[i] for i in numbers), said=said, similarity=similarity)

@@ -1,0 +1,125 @@
+"""What each wording would have scored, on one encoding of the video a number of frames, beside a baseline.
+
+Samples are judged by the one evaluation runner; each distinct sentence of all wordings is encoded once. A sweep keeps
+answers, not logits, and compares every variant with the first on the same samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipact import metrics
+from clipact.classifier import ZeroShotClassifier, embed_labels
+from clipact.errors import UsageError
+from clipact.evaluate import How, Samples, evaluate_wordings
+from clipact.label_vectors import Encode
+from clipact.protocol import Card
+from clipact.store import Store
+from clipact.studies.grid import Grid, Variant, variants
+from clipact.studies.rows import Answered, Row, compare_answers
+from clipact.zoo import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A whole sweep; `rows[0]` is the baseline, the others stand in the grid's order. `counts` are samples a label."""
+
+    rows: tuple[Row, ...]
+    labels: tuple[str, ...]
+    counts: tuple[int, ...]
+    samples: int
+    unreadable: tuple[tuple[str, str], ...]
+    clustered: bool
+    run: dict[str, Any]
+    seconds: float
+
+    @property
+    def best_first(self) -> list[Row]:
+        """The rows by top-1; among equals the baseline, then the fewest sentences."""
+        return sorted(self.rows, key=lambda row: (-row.top_1.value, row is not self.rows[0], row.sentences))
+
+
+def sweep(
+    card: Card,
+    samples: Samples,
+    model: Model,
+    grid: Grid | None = None,
+    *,
+    baseline: str | None = None,
+    how: How | None = None,
+) -> Sweep:
+    """Every variant of the grid on the samples of the card, beside a prompt set used plainly (else the card's own).
+
+    `how.store` keeps embeddings, so that a second sweep decodes nothing. UsageError for captions.
+    """
+    begun, how = perf_counter(), how or How()
+    if samples.labels is None:
+        raise UsageError("captions are sentences already: a sweep is for labels")
+    tried = variants(grid or Grid(), samples.labels, baseline=baseline or card.words.templates)
+    how = replace(how, run={"card": card.name, "title": card.title, "metric": card.metric, **how.run})
+    store, encode = how.store or Store(), _shared(model, samples, tried)
+    found: dict[int, Answered] = {}
+    first = None
+    for frames in dict.fromkeys(variant.frames for variant in tried):
+        places = [place for place, variant in enumerate(tried) if variant.frames == frames]
+        spec = card.views.apply(model.encoder.spec).with_frames(frames)
+        classifiers = [
+            ZeroShotClassifier(
+                model,
+                samples.labels,
+                prompts=(prompts := tried[place].prompts),
+                clips=card.views.views,
+                spec=spec,
+                words=embed_labels(model, samples.labels, prompts, store=store, encode=encode),
+            )
+            for place in places
+        ]
+        results = evaluate_wordings(
+            classifiers, samples, averaging=card.views.averaging, crops=card.views.crops, how=how
+        )
+        for place, result in zip(places, results, strict=True):
+            first = first or result
+            if result.samples != first.samples:
+                raise UsageError(f"with {frames} frames other files could be read: {result.unreadable[:3]}")
+            found[place] = Answered(
+                variant=tried[place],
+                answers=result.scores.argmax(1),
+                right=metrics.hits(result.scores, result.truth),
+                weights=tuple(result.run["prompts"]["weights"]),
+            )
+    assert first is not None
+    answered = [found[place] for place in range(len(tried))]
+    rows = compare_answers(answered, first.truth, samples.labels, groups=first.groups)
+    return Sweep(
+        rows=tuple(rows),
+        labels=first.labels,
+        counts=tuple(np.bincount(first.truth, minlength=len(first.labels)).tolist()),
+        samples=len(first.samples),
+        unreadable=first.unreadable,
+        clustered=first.groups is not None,
+        run={key: value for key, value in first.run.items() if key != "prompts"},
+        seconds=perf_counter() - begun,
+    )
+
+
+def _shared(model: Model, samples: Samples, tried: Sequence[Variant]) -> Encode:
+    """Gives vectors of sentences; when the first are asked for, those of all variants are encoded together."""
+    place: dict[str, int] = {}
+    rows: list[Tensor] = []
+
+    @torch.inference_mode()
+    def encode(sentences: Sequence[str]) -> Tensor:
+        if not rows:
+            assert samples.labels is not None
+            for variant in tried:
+                for prompt in variant.prompts.fill(samples.labels):
+                    place.setdefault(prompt.text, len(place))
+            rows.append(model.encoder.encode_text(list(place)))
+        return rows[0][[place[sentence] for sentence in sentences]]
+
+    return encode

@@ -1,0 +1,104 @@
+"""A sweep on disk: OUT/sweep.csv (a line a variant), OUT/classes.csv (a line a variant and label), OUT/sweep.html."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from clipact import __version__
+from clipact.errors import ResultError
+from clipact.report.writing import render, write_text
+from clipact.studies.rows import Row
+from clipact.studies.sweep import Sweep
+
+_TEMPLATE = Path(__file__).with_name("sweep.html.j2")
+_SHOWN = 6  # variants whose labels and confusions the page shows
+
+
+def write_sweep(found: Sweep, folder: Path) -> list[Path]:
+    """The three files, written one after the other; ResultError when one cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultError(f"{folder} cannot be used: {error.strerror or error}") from error
+    return [
+        write_text(folder / "sweep.csv", table(found)),
+        write_text(folder / "classes.csv", class_table(found)),
+        write_text(folder / "sweep.html", page(found)),
+    ]
+
+
+def table(found: Sweep) -> str:
+    """CSV, the best first: what the variant is, what it scored, how it differs from the baseline."""
+    return _csv(
+        "variant templates names words over_templates over_words frames sentences top_1 low high per_class difference "
+        "difference_low difference_high p_bootstrap p_holm p_mcnemar flips cured caused weights".split(),
+        (_line(found, row) for row in found.best_first),
+    )
+
+
+def class_table(found: Sweep) -> str:
+    """CSV: the share of right answers of each label under each variant, and its change from the baseline."""
+    base = found.rows[0].classes
+    return _csv(
+        ["variant", "label", "samples", "right", "change"],
+        (
+            [row.variant.name, label, count, _number(right), _number(right - before)]
+            for row in found.best_first
+            for label, count, right, before in zip(found.labels, found.counts, row.classes, base, strict=True)
+        ),
+    )
+
+
+def page(found: Sweep) -> str:
+    """One self-contained HTML page, with the report's engine and look."""
+    return render(
+        _TEMPLATE,
+        found=found,
+        baseline=found.rows[0],
+        rows=found.best_first,
+        shown=[row for row in found.best_first if row is not found.rows[0]][:_SHOWN],
+        changes=lambda row: _changes(found, row),
+        version=__version__,
+    )
+
+
+def _changes(found: Sweep, row: Row) -> list[tuple[str, int, float, float]]:
+    """Label, samples, share before and now: those that change, the largest change first."""
+    lines = zip(found.labels, found.counts, found.rows[0].classes, row.classes, strict=True)
+    moved = [line for line in lines if line[1] and line[2] != line[3]]
+    return sorted(moved, key=lambda line: (-abs(line[3] - line[2]), line[0]))[:12]
+
+
+def _line(found: Sweep, row: Row) -> list[object]:
+    prompts, wording, difference = row.variant.prompts, row.variant.prompts.wording, row.difference
+    compared: list[object] = [""] * 9
+    if difference is not None:
+        tested = (difference.value, difference.low, difference.high, difference.p, row.holm, row.mcnemar, row.flips)
+        compared = [*map(_number, tested), row.cured, row.caused]
+    return [
+        row.variant.name + (" (baseline)" if row is found.rows[0] else ""),
+        prompts.name,
+        wording.names,
+        "+".join(wording.words),
+        wording.over_templates,
+        wording.over_words,
+        found.run["views"]["frames"] if row.variant.frames is None else row.variant.frames,
+        row.sentences,
+        *map(_number, (row.top_1.value, row.top_1.low, row.top_1.high, row.per_class)),
+        *compared,
+        " ".join(f"{weight:.4f}" for weight in row.weights),
+    ]
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _csv(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(lines)
+    return text.getvalue()

@@ -1,0 +1,185 @@
+"""A sweep says of each wording what an evaluation of it alone would say, and compares it with the baseline."""
+
+import csv
+import io
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clipact import metrics
+from clipact.classifier import ZeroShotClassifier
+from clipact.errors import ConfigError, LabelError, UsageError
+from clipact.evaluate import How, evaluate, manifest_card, read_samples
+from clipact.evaluate import findings as room
+from clipact.prompts import About, LabelSet
+from clipact.store import Store
+from clipact.studies import Grid, sweep, variants
+from clipact.studies.rows import Answered, compare_answers
+from clipact.studies.sweep_files import class_table, page, table, write_sweep
+from clipact.zoo import load as load_model
+from tests.browser import chromium as chromium
+from tests.browser import on_a_phone
+from tests.evaluate.conftest import LABELS
+from tests.evaluate.conftest import tree as tree
+
+WORDS = LabelSet(
+    name="three",
+    labels=LABELS,
+    phrases=LABELS,
+    about={"waving": About(synonyms=("greet",)), "bending": About(descriptions=("A back is bent <b>low</b>.",))},
+)
+GRID = Grid(templates=("single", "action"), names=("phrases",), frames=(4, 2))
+
+
+@pytest.fixture(scope="module")
+def found(tree, tiny, tmp_path_factory):
+    """A sweep over drawn videos of people, two numbers of frames, and how often a file was decoded."""
+    card = manifest_card(tree / "table.csv")
+    card = replace(card, data=replace(card.data, group="person"))
+    samples = replace(read_samples(card, tree), labels=WORDS)
+    model, store = load_model(str(tiny), device="cpu"), Store(tmp_path_factory.mktemp("sweep"))
+    decoded, encoded = [], []
+    real, encode = room.load_clips, model.encoder.encode_text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "load_clips", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))
+        patch.setattr(model.encoder, "encode_text", lambda texts, **k: encoded.append(texts) or encode(texts, **k))
+        result = sweep(card, samples, model, GRID, baseline="bare", how=How(store=store))
+    return result, store, samples, model, decoded, encoded
+
+
+def test_every_wording_scores_what_it_scores_alone(found):
+    result, store, samples, model, decoded, encoded = found
+    assert len(decoded) == 2 * len(samples)
+    (texts,) = encoded
+    assert len(set(texts)) == len(texts)
+    assert len(result.rows) > 20
+    for row in result.rows:
+        alone = evaluate(
+            ZeroShotClassifier(model, WORDS, prompts=row.variant.prompts, frames=row.variant.frames),
+            samples,
+            how=How(store=store),
+        )
+        right = metrics.hits(alone.scores, alone.truth)
+        assert row.top_1.value == right.mean()
+        assert row.per_class == metrics.mean_per_class(right, alone.truth)
+        assert list(row.weights) == pytest.approx(alone.run["prompts"]["weights"], abs=1e-6)
+
+
+def test_rows_compare_every_variant_with_the_first():
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 3, 200)
+    guesses = [np.where(random.random(200) < share, truth, 2) for share in (0.4, 0.4, 0.9)]
+    tried = variants(Grid(templates=("bare", "single", "actionclip")), WORDS, baseline="single")
+    answered = [
+        Answered(variant=one, answers=guess, right=guess == truth, weights=())
+        for one, guess in zip(tried, guesses, strict=False)
+    ]
+    base, same, better = compare_answers(answered, truth, WORDS, groups=None)
+    assert base.difference is None
+    before, now = guesses[0] == truth, guesses[2] == truth
+    assert (better.cured, better.caused) == ((now & ~before).sum(), (before & ~now).sum())
+    assert better.difference.value == pytest.approx(now.mean() - before.mean())
+    assert better.flips == (guesses[0] != guesses[2]).mean()
+    assert better.mcnemar == metrics.mcnemar(now, before)
+    assert better.holm == pytest.approx(2 * better.mcnemar)
+    assert better.holm < 0.001 < same.holm
+    for pair in better.confusions:
+        rows = truth == LABELS.index(pair.truth)
+        assert pair.count == (guesses[2][rows] == LABELS.index(pair.answer)).sum()
+        assert pair.before == (guesses[0][rows] == LABELS.index(pair.answer)).sum()
+    assert {(pair.truth, pair.answer) for pair in better.confusions} == {("waving", "bending"), ("jumping", "bending")}
+    assert better.classes[0] == (guesses[2][truth == 0] == 0).mean()
+    one, *others = compare_answers(answered, truth, WORDS, groups=[f"g{i // 10}" for i in range(200)])
+    assert all(other.holm >= other.difference.p for other in others)
+    assert one.top_1.high - one.top_1.low > 0
+
+
+def test_what_stands_beside_the_figures(found):
+    result, *_ = found
+    assert result.clustered
+    assert result.unreadable[0][0] == "videos/05.mp4"
+    assert sum(result.counts) == result.samples == 13
+
+
+def test_shares_of_many_are_what_bootstrap_gives_of_each():
+    random = np.random.default_rng(0)
+    right = random.random((4, 60)) < 0.6
+    groups = [f"g{i // 4}" for i in range(60)]
+    shares = metrics.bootstrap_shares(right, groups=groups, draws=1500, seed=3)
+    for one, drawn in zip(right, shares, strict=True):
+        single = metrics.bootstrap(lambda rows, one=one: one[rows].mean(), 60, groups=groups, draws=1500, seed=3)
+        mine = metrics.from_shares(one.mean(), drawn)
+        assert (mine.low, mine.high) == pytest.approx((single.low, single.high))
+        paired = metrics.paired_bootstrap(
+            lambda rows, one=one: one[rows].mean(), lambda rows: right[0][rows].mean(), 60,
+            groups=groups, draws=1500, seed=3,
+        )  # fmt: skip
+        mine = metrics.from_shares(one.mean(), drawn, (right[0].mean(), shares[0]))
+        assert (mine.value, mine.low, mine.high) == pytest.approx((paired.value, paired.low, paired.high), abs=1e-9)
+        assert mine.p == pytest.approx(paired.p, abs=0.02)
+
+
+def test_holm_is_the_textbook_s():
+    assert metrics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert metrics.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert metrics.holm([]) == []
+
+
+def test_the_grid_has_each_wording_once_and_the_baseline_first():
+    tried = variants(Grid(templates=("bare", "single", "actionclip")), WORDS, baseline="single")
+    names = [one.name for one in tried]
+    assert names[0] == "single"
+    assert len(set(names)) == len(names)
+    assert not any("probability" in name or "weighted" in name for name in names if not name.startswith("actionclip"))
+    assert not any("split" in name or "verbatim" in name for name in names)  # these labels are phrases already
+    assert "actionclip, + synonyms, + descriptions, mean probability, likeliest word" in names
+    plain = LabelSet.of(["UseLaptop", "drink"])
+    assert [one.name for one in variants(Grid(templates=("bare",)), plain, baseline="bare")] == [
+        "bare",
+        "bare, split names",
+        "bare, verbatim names",
+    ]
+    with pytest.raises(ConfigError, match="did you mean 'weighted'"):
+        Grid(pooling=("weigted",))
+    with pytest.raises(LabelError, match="no prompt set 'actoin'"):
+        variants(Grid(templates=("actoin",)), WORDS, baseline="bare")
+
+
+def test_tables_hold_every_wording_and_every_label(found):
+    result, *_ = found
+    lines = list(csv.DictReader(io.StringIO(table(result))))
+    assert [float(line["top_1"]) for line in lines] == sorted((float(line["top_1"]) for line in lines), reverse=True)
+    assert len(lines) == len(result.rows)
+    (base,) = [line for line in lines if line["variant"].endswith("(baseline)")]
+    assert base["p_holm"] == base["difference"] == ""
+    assert {line["frames"] for line in lines} == {"4", "2"}
+    classes = list(csv.DictReader(io.StringIO(class_table(result))))
+    assert len(classes) == 3 * len(result.rows)
+    assert math.isclose(sum(int(line["samples"]) for line in classes), result.samples * len(result.rows))
+
+
+def test_the_page_is_written_with_all_words_escaped(found, tmp_path):
+    result, *_ = found
+    spiteful = replace(result, labels=("<script>", *result.labels[1:]))
+    assert "<script" not in page(spiteful)
+    assert "must be reported on others" in page(result)
+    paths = write_sweep(result, tmp_path / "a" / "b")
+    assert [path.name for path in paths] == ["sweep.csv", "classes.csv", "sweep.html"]
+
+
+def test_a_browser_shows_the_page_on_a_phone(found, chromium, tmp_path):
+    write_sweep(found[0], tmp_path)
+    seen, log = on_a_phone(chromium, tmp_path / "sweep.html")
+    assert seen["width"] <= 360
+    assert seen["height"] > 1500
+    assert "CONSOLE" not in log
+
+
+def test_captions_are_not_swept(found, tmp_path):
+    (tmp_path / "captions.csv").write_text("path,caption\nvideos/00.mp4,a square moves\n")
+    card = manifest_card(tmp_path / "captions.csv")
+    samples = replace(read_samples(card, tmp_path, partial=True), labels=None)
+    with pytest.raises(UsageError, match="a sweep is for labels"):
+        sweep(card, samples, found[3])
