@@ -15,6 +15,7 @@ from clipact.errors import ConfigError, ModelError, choices
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
 from clipact.towers.from_open_clip import OpenClipImage, OpenClipText
+from clipact.towers.from_timm import TimmImage
 from clipact.towers.from_transformers import TransformersImage, TransformersText
 from clipact.towers.swin3d import Swin3D
 from clipact.towers.text import TOKENIZER, BertText
@@ -27,6 +28,7 @@ IMAGE_TOWERS: dict[str, Any] = {
     "efficientnet_lite": EfficientNetLite,
     "open_clip": OpenClipImage,
     "transformers": TransformersImage,
+    "timm": TimmImage,
 }
 VIDEO_TOWERS: dict[str, Any] = {
     "frames": FramesTower,

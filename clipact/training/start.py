@@ -15,6 +15,7 @@ from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
+from clipact.towers.from_timm import TimmImage
 from clipact.towers.inflate import inflate
 from clipact.towers.swin3d import Swin3D
 from clipact.towers.text import TOKENIZER, BertText
@@ -161,6 +162,8 @@ def _fill(tower: nn.Module, place: str) -> None:
 def _renamed(tower: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if isinstance(tower, EfficientNetLite):
         return rename_efficientnet_lite(weights)
+    if isinstance(tower, TimmImage):
+        return tower.rename(weights)
     if isinstance(tower, Swin3D):
         return {f"network.{name}": value for name, value in weights.items() if not name.startswith("head.")}
     if isinstance(tower, BertText):

@@ -27,6 +27,7 @@ IMAGE = {
     "efficientnet_lite": {"variant": "lite0", "head": HEAD},
     "open_clip": {"model": {key: CLIP[key] for key in ("embed_dim", "vision_cfg", "quick_gelu")}},
     "transformers": {"model": _half("clip", "vision_config"), "preprocess": THEIRS["clip"][1]},
+    "timm": {"name": "test_vit", "settings": {"img_size": 32}, "head": HEAD},
     "small": {"head": HEAD},  # the tests' own
 }
 TEXT = {
@@ -47,14 +48,12 @@ def _shaken(tower):
 
 
 VIT = {"width": 32, "layers": 2, "heads": 2, "hidden": 64}
+SHIFTED = ("efficientnet_lite", "open_clip", "transformers", "timm")
 VIDEO = {
     "frames": [
         *({"image": {"tower": "small", **IMAGE["small"]}, "aggregator": name} for name in AGGREGATORS),
         *({"image": {"tower": name, **settings}} for name, settings in IMAGE.items()),
-        *(
-            {"image": {"tower": name, **IMAGE[name]}, "shift": 0.125}
-            for name in ("efficientnet_lite", "open_clip", "transformers")
-        ),
+        *({"image": {"tower": name, **IMAGE[name]}, "shift": 0.125} for name in SHIFTED),
     ],
     "vivit": [
         {**VIT, "attention": "joint", "class_token": "clip"},

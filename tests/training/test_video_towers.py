@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch.testing import assert_close
 
@@ -24,6 +25,8 @@ STARTS = {
     "open_clip, inflated": ("vit", {"clip": CLIP, "visual": {"tower": "vivit", "inflate": "central"}}),
     "siglip": ("siglip", {}),
     "transformers' clip": ("transformers clip", {}),
+    "timm": ("timm", {"visual": {"tower": "frames", "image": {"tower": "timm", "name": "test_vit", "head": {"dim": 16},
+                                                              "settings": {"img_size": 32}}}}),
     **{family: (f"video {family}", {"visual": {"tower": "transformers", "head": {"dim": 16}}}) for family in VIDEO},
 }  # fmt: skip
 
@@ -33,6 +36,9 @@ def start(request, small, tmp_path):
     kind, table = STARTS[request.param]
     if kind == "small":
         return {"model": str(small), **table}
+    if kind == "timm":
+        torch.save(timm.create_model("test_vit", img_size=32).state_dict(), tmp_path / "vit.pth")
+        return {"model": str(small), "parts": {"image": str(tmp_path / "vit.pth")}, "clip": CLIP, **table}
     if kind.startswith("video"):
         weights = transformers_folder(tmp_path / kind, kind.split()[1])
         return {"model": str(small), "parts": {"visual": f"transformers:{weights}"}, **table}
