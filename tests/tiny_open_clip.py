@@ -64,6 +64,15 @@ MODELS: dict[str, tuple[dict, dict]] = {
         },
         MOBILE,
     ),
+    # The convolutional network of CLIP (arXiv 2103.00020, RN50) with its attention pooling.
+    "resnet": (
+        {
+            "embed_dim": 16,
+            "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
+            "text_cfg": _TEXT,
+        },
+        {},
+    ),
     # CoCa (arXiv 2205.01917): its networks answer with their tokens too, and a decoder comes along.
     "coca": (
         {

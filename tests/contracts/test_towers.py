@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from clipact import towers
 from clipact.clip_spec import ClipSpec
+from clipact.errors import ModelError
 from clipact.towers.aggregators import AGGREGATORS
 from clipact.towers.tower import PromptsText
 from tests.tiny import tiny_tokenizer
@@ -117,6 +119,25 @@ def test_a_batch_of_clips_equals_its_singles(video_tower, video):
         together = video_tower(video)
         alone = torch.cat([video_tower(clip[None]) for clip in video])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 7, 8])
+def test_other_numbers_of_frames_work_or_are_refused_in_a_sentence(video_tower, frames):
+    """And where they work, a clip's neighbours change nothing."""
+    video = torch.randn(3, frames, 3, 32, 32, generator=torch.Generator().manual_seed(frames))
+    refused = ""
+    with torch.inference_mode():
+        try:
+            embedded = [F.normalize(video_tower(video[rows]), dim=1) for rows in ([0, 1, 2], [1], [1, 0])]
+        except ModelError as error:
+            refused = str(error)
+    if refused:
+        assert f"{frames} frames" in refused
+        assert "multiples" in refused
+    else:
+        together, alone, turned = embedded
+        torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(turned[:1], alone, atol=1e-5, rtol=0)
 
 
 def test_the_order_of_frames_matters_unless_it_is_declared_free(video_tower, video):

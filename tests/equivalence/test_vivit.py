@@ -34,20 +34,24 @@ def theirs():
     return model
 
 
-def _ours(theirs):
+def ours_like(theirs):
+    """Our joint model with the sizes and the weights of a VivitModel."""
+    sizes = theirs.config
+    steps = sizes.num_frames // sizes.tubelet_size[0]
     tower = ViViT(
         ViViT.Config(
-            width=WIDTH,
-            layers=LAYERS,
-            heads=HEADS,
-            hidden=HIDDEN,
-            patch=PATCH,
+            width=sizes.hidden_size,
+            layers=sizes.num_hidden_layers,
+            heads=sizes.num_attention_heads,
+            hidden=sizes.intermediate_size,
+            tubelet=sizes.tubelet_size[0],
+            patch=sizes.tubelet_size[1],
             attention="joint",
             class_token="clip",
             activation="gelu_tanh",
-            head=Head.Config(dim=WIDTH, blocks=0, norm_eps=1e-6),
+            head=Head.Config(dim=sizes.hidden_size, blocks=0, norm_eps=1e-6),
         ),
-        spec=ClipSpec(frames=FRAMES, size=(SIZE, SIZE)),
+        spec=ClipSpec(frames=sizes.num_frames, size=(sizes.image_size, sizes.image_size)),
     )
     state = theirs.state_dict()
     positions = state["embeddings.position_embeddings"][0]
@@ -56,11 +60,11 @@ def _ours(theirs):
         "embed.weight": rearrange(patches, "d c u p q -> d (c u p q)"),
         "embed.bias": state["embeddings.patch_embeddings.projection.bias"],
         "class_token": state["embeddings.cls_token"][0, 0] + positions[0],
-        "positions": rearrange(positions[1:], "(t l) d -> t l d", t=FRAMES // 2),
+        "positions": rearrange(positions[1:], "(t l) d -> t l d", t=steps),
         "head.norm.weight": state["layernorm.weight"],
         "head.norm.bias": state["layernorm.bias"],
-        "head.project.weight": torch.eye(WIDTH),
-        "head.project.bias": torch.zeros(WIDTH),
+        "head.project.weight": torch.eye(sizes.hidden_size),
+        "head.project.bias": torch.zeros(sizes.hidden_size),
     }
     names = {
         "norm_attention": "layernorm_before",
@@ -69,7 +73,7 @@ def _ours(theirs):
         "mlp.grow": "mlp.fc1",
         "mlp.shrink": "mlp.fc2",
     }
-    for layer in range(LAYERS):
+    for layer in range(sizes.num_hidden_layers):
         for kind in ("weight", "bias"):
             for our_name, their_name in names.items():
                 weights[f"blocks.{layer}.{our_name}.{kind}"] = state[f"layers.{layer}.{their_name}.{kind}"]
@@ -80,7 +84,7 @@ def _ours(theirs):
 
 
 def test_the_joint_model_equals_transformers(theirs):
-    tower = _ours(theirs)
+    tower = ours_like(theirs)
     video = torch.randn(3, FRAMES, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         torch.testing.assert_close(tower(video), theirs(video).last_hidden_state[:, 0], atol=1e-5, rtol=0)
