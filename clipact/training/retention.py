@@ -101,7 +101,7 @@ def graph_bytes(chunk: Chunk) -> int:
     def note(tensor: Tensor) -> Tensor:
         if _address(tensor) not in present:
             held[_address(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # itself, an output would hold the node that holds it: neither were ever freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         graph = chunk.embed()

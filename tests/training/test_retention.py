@@ -1,5 +1,7 @@
 """The planner counts what a graph holds to the byte, and spends a budget without passing it."""
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -37,6 +39,14 @@ def test_a_graph_is_counted_to_the_byte(rows):
     e = encoder("video", Net(16, depth=3))
     # tanh saves its output, which the next layer saves, too; the first layer saves the input, which is there anyway.
     assert graph_bytes(cut(e, batch, chunk_size=rows, seed=0)[0][0]) == 3 * rows * 16 * 4
+
+
+def test_what_was_counted_is_given_back():
+    net, made = Net(16), []
+    net.last.register_forward_pre_hook(lambda _, inputs: made.append(weakref.ref(inputs[0])))
+    assert graph_bytes(cut(encoder("video", net), torch.randn(10, 8), chunk_size=5, seed=0)[0][0]) > 0
+    assert made
+    assert not any(one() is not None for one in made), "the output of tanh is held by the graph that it belongs to"
 
 
 def test_a_frozen_encoder_has_no_graph():
