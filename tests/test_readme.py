@@ -53,6 +53,18 @@ def test_the_two_commands_are_one_line_each_and_install():
         assert "pip install" in lines[0]
 
 
+def test_the_prompt_experiment_is_ten_lines_and_tells_wordings_apart(monkeypatch, capsys):
+    code = re.search(r"A prompt experiment.*?```python\n(.*?)```", README, re.DOTALL).group(1)
+    assert len([line for line in code.splitlines() if line.strip()]) == 10
+    for name in ("PromptSet", "embed_groups", "evaluate"):
+        assert name in code
+    monkeypatch.chdir(ROOT)
+    exec(compile(code, "README.md", "exec"), {})
+    lines = [line.rsplit(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, *_ in lines] == ["bare", "action", "at home"]
+    assert len({alike for _, alike, _ in lines}) == 3
+
+
 def test_the_python_example_is_six_lines_and_runs(monkeypatch, tmp_path):
     code = re.search(r"## Python\n\n```python\n(.*?)```", README, re.DOTALL).group(1)
     assert len([line for line in code.splitlines() if line.strip()]) == 6

@@ -1,0 +1,110 @@
+"""Which words suit a model: chosen on sports22's dev part, reported on other data. Prints Markdown.
+
+    python eval/prompt_study.py --data DIR [--model mini] [--out sweeps]
+
+The bare label is the baseline. Every shipped prompt set is used plainly, and one of them (--set) with every pooling;
+chosen, in bold, is the best wording of the whole grid on sports22-dev. Tables and pages of the sweeps go to --out.
+Flickr8k has captions, not labels: there the first caption of each picture is put into the templates, and the vectors
+of its sentences are averaged.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clipact import metrics
+from clipact.evaluate import How, evaluate_retrieval, read_samples
+from clipact.figures import share_of
+from clipact.prompts import PromptSet, set_names
+from clipact.protocol import load_card
+from clipact.store import Store
+from clipact.studies import Grid, sweep
+from clipact.studies.sweep_files import write_sweep
+from clipact.zoo import load
+
+_DEV, _REPORTED = "sports22-dev", ("sports22", "ut_interaction", "weizmann", "surv_fight")
+_POOLED = (
+    "mean probability",
+    "weighted templates",
+    "+ synonyms",
+    "+ synonyms, likeliest word",
+    "+ descriptions",
+    "+ descriptions, likeliest word",
+    "+ synonyms, + descriptions",
+    "+ synonyms, + descriptions, likeliest word",
+)
+
+
+def percent(one):
+    return f"{100 * one.value:.1f} ({100 * one.low:.1f} – {100 * one.high:.1f})"
+
+
+def judge(name, model, words):
+    """The sweep of a card, by the names of its rows."""
+    card = load_card(name)
+    found = sweep(card, read_samples(card, words.data), model, Grid(), baseline="bare", how=How(store=Store()))
+    write_sweep(found, words.out / name)
+    return found
+
+
+def retrieval(model, words):
+    """Text to picture, recall@1: figure and difference to bare captions, by prompt set."""
+    card = load_card("flickr8k")
+    result = evaluate_retrieval(
+        model, read_samples(card, words.data), spec=card.views.apply(model.encoder.spec), how=How(store=Store())
+    )
+    firsts = [int(np.flatnonzero(result.text_of == row)[0]) for row in range(len(result.samples))]
+    captions = [result.texts[i].strip().rstrip(".").strip() for i in firsts]
+    truth, right = np.arange(len(captions)), {}
+    for name in ["bare", *(name for name in set_names("templates") if name != "bare")]:
+        templates = PromptSet.load(name).templates
+        sentences = [template.fill(caption) for caption in captions for template in templates]
+        groups = [number for number in range(len(captions)) for _ in templates]
+        with torch.inference_mode():
+            text = model.encoder.embed_groups(sentences, groups).float().cpu().numpy()
+        right[name] = metrics.hits(text @ result.visual.T, truth)
+    count = len(captions)
+    return {
+        name: (
+            metrics.bootstrap(share_of(hit), count),
+            metrics.paired_bootstrap(share_of(hit), share_of(right["bare"]), count),
+        )
+        for name, hit in right.items()
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--set", default="action")
+    parser.add_argument("--out", type=Path, default=Path("sweeps"))
+    words = parser.parse_args()
+    model = load(words.model)
+    dev = judge(_DEV, model, words)
+    chosen = dev.best_first[0].variant.name
+    plain = ["bare", *(name for name in set_names("templates") if name != "bare")]
+    shown = [*plain, *(f"{words.set}, {pooling}" for pooling in _POOLED)]
+    shown += [chosen] if chosen not in shown else []
+    swept = {_DEV: dev} | {name: judge(name, model, words) for name in _REPORTED}
+    rows = {name: {row.variant.name: row for row in found.rows} for name, found in swept.items()}
+    print(f"| wording | {' | '.join(swept)} |\n|---|{'---|' * len(swept)}")
+    for name in shown:
+        cells = [percent(rows[card][name].top_1) if name in rows[card] else "as above" for card in swept]
+        print(f"| {'**' if name == chosen else ''}{name}{'**' if name == chosen else ''} | {' | '.join(cells)} |")
+    print("\n| points above bare | " + " | ".join(swept) + f" |\n|---|{'---|' * len(swept)}")
+    for name in shown[1:]:
+        cells = []
+        for card in swept:
+            row = rows[card].get(name)
+            cells.append("as above" if row is None else f"{percent(row.difference)}, p {row.difference.p:.3f}")
+        print(f"| {name} | {' | '.join(cells)} |")
+    print("\n| Flickr8k, text to picture, first captions | recall@1 | points above bare |\n|---|---|---|")
+    for name, (figure, difference) in retrieval(model, words).items():
+        print(f"| {name} | {percent(figure)} | {percent(difference)}, p {difference.p:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
