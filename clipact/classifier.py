@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -25,8 +24,7 @@ from clipact.store import Store, content_key
 from clipact.video.ahead import Decoded, decode_ahead
 from clipact.video.decode import check_decoder
 from clipact.video.load import load_clips
-from clipact.video.normalise import normalise_frames
-from clipact.video.transforms import fit_frame
+from clipact.views import embed_views, fit_frames, frames_of, mean_view, prepare_views, with_ledger
 
 
 class ZeroShotClassifier:
@@ -139,12 +137,7 @@ class ZeroShotClassifier:
 
     def classify_frames(self, frames: UInt8[np.ndarray, "t h w c"]) -> Prediction:
         """The prediction for frames that are decoded already, RGB, of any size: all of them are used."""
-        if frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0 or frames.dtype != np.uint8:
-            raise UsageError(
-                f"frames are {frames.dtype} of shape {frames.shape}; wanted uint8 of shape (t, h, w, 3), t >= 1"
-            )
-        fitted = np.stack([fit_frame(frame, self.spec) for frame in frames])
-        return self._predict(self._compare([fitted]))
+        return self._predict(self._compare([fit_frames(frames, self.spec)]))
 
     def classify_many(self, paths: Iterable[str | Path], **span: Any) -> Iterator[Prediction | VideoError]:
         """A prediction a path, in order, decoding ahead; where a file cannot be read its VideoError stands instead.
@@ -156,26 +149,15 @@ class ZeroShotClassifier:
 
     def classify_decoded(self, decoded: Decoded) -> Prediction:
         """The prediction for clips that were decoded as `self.spec` says; raises the error that stands in them."""
-        if decoded.error is not None:
-            raise decoded.error
-        first = decoded.clips[0]
-        return replace(
-            self._predict(self._compare([clip.frames for clip in decoded.clips])),
-            video=decoded.source,
-            duration_seconds=first.duration_seconds,
-            decoder=first.decoder,
-            frames=tuple(stamp for clip in decoded.clips for stamp in clip.stamps),
-            notes=tuple(dict.fromkeys(note for clip in decoded.clips for note in clip.notes)),
-        )
+        return with_ledger(self._predict(self._compare(frames_of(decoded))), decoded)
 
     @torch.inference_mode()
     def _compare(self, clips: Sequence[np.ndarray]) -> Float[Tensor, " n"]:
         """Logits of the mean of the clips' embeddings; the mean of their logits where words depend on the clip."""
         encoder = self.model.encoder
-        device = encoder.log_scale.device
-        video = torch.stack([normalise_frames(frames, self.spec, device=device) for frames in clips])
         if not self._unprompted:
-            return self.logits(F.normalize(encoder.encode_video(video).mean(0, keepdim=True), dim=-1))[0]
+            return self.logits(mean_view(embed_views(encoder, clips, self.spec)))[0]
+        video = prepare_views(clips, self.spec, device=encoder.log_scale.device)
         return torch.stack([self._compare_prompted(clip) for clip in video]).mean(0)
 
     def _compare_prompted(self, clip: Float[Tensor, "t c h w"]) -> Float[Tensor, " n"]:
