@@ -1,0 +1,26 @@
+"""Labels and captions by the million: vectors and what they stand for in, the nearest out.
+
+Exact, or approximate by FAISS, as a stated rule says (choice.py). It knows no prompts and no model: vectors come from
+whoever builds it, who also says which model made them.
+"""
+
+from clipact.label_index.entry import Entry, Neighbours
+from clipact.label_index.index import LabelIndex, Shares
+from clipact.label_index.quality import measure_quality
+from clipact.label_index.table import About, Plan, Quality
+from clipact.label_index.write import Change, add, build, remove
+
+__all__ = [
+    "About",
+    "Change",
+    "Entry",
+    "LabelIndex",
+    "Neighbours",
+    "Plan",
+    "Quality",
+    "Shares",
+    "add",
+    "build",
+    "measure_quality",
+    "remove",
+]

@@ -1,0 +1,204 @@
+"""LabelIndex: vectors and what they stand for in, the nearest out. It knows no prompts and no model, but its hash."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from clipact.errors import LabelIndexError, UsageError
+from clipact.label_index import approximate
+from clipact.label_index.entry import Entry, Neighbours
+from clipact.label_index.exact import Found, merge, none_found, search_exactly
+from clipact.label_index.files import TABLE, Folder
+from clipact.label_index.rows import Rows
+from clipact.label_index.table import Kind, Table, read_table
+from clipact.store import Store
+
+CANDIDATES = 8  # IVF-PQ: so many for each list that is looked into have their cosines taken again
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shares:
+    """The nearest rows of each query and their shares of a softmax over ALL rows that count.
+
+    probabilities  one a row of `nearest`; 0 where there is no more
+    outside        the share of all other rows together
+    error          the standard error of `outside`; 0 where every row was looked at
+    """
+
+    nearest: Neighbours
+    probabilities: Float64[np.ndarray, "q k"]
+    outside: Float64[np.ndarray, " q"]
+    error: Float64[np.ndarray, " q"]
+
+
+class LabelIndex:
+    """An index on disk, open for searching; what is written to the folder meanwhile is not seen.
+
+    index = LabelIndex.open("captions.index", model_key=model.key)
+    found = index.search(clip_embeddings, 10)
+    print([index.entry(row).text for row in found.rows[0]])
+    """
+
+    def __init__(self, folder: Folder, table: Table) -> None:
+        self.folder, self.table = folder, table
+        self.rows = Rows(folder, table)
+        self._alive = self.rows.alive_mask()
+
+    @classmethod
+    def open(cls, path: str | Path, *, model_key: str | None = None, store: Store | None = None) -> "LabelIndex":
+        """The index in a folder.
+
+        Every file is compared with its hash; with a `store` only once, as long as no file is touched.
+        LabelIndexError when there is none, when a file is damaged, or when `model_key` is not its model's.
+        """
+        folder = Folder(path)
+        table = read_table(folder)
+        if table is None:
+            raise LabelIndexError(f"{path} holds no label index: `clipact index build SOURCE --out {path}` makes one")
+        if model_key is not None and model_key != table.about.model_key:
+            raise LabelIndexError(
+                f"{path} was made by the model {table.about.model} ({table.about.model_key[:12]}…), which is not the "
+                f"one that is used now ({model_key[:12]}…): build it again, or name its own model with --model"
+            )
+        try:
+            folder.check(list(table.files), store)
+        except LabelIndexError:
+            if (now := read_table(folder)) is None or now == table:
+                raise
+            return cls.open(path, model_key=model_key, store=store)  # it was written to while it was opened
+        return cls(folder, table)
+
+    def __len__(self) -> int:
+        return self.rows.alive
+
+    @property
+    def kind(self) -> Kind:
+        """How neighbours are found."""
+        return "exact" if self.table.nearest is None else self.table.nearest.kind
+
+    def entry(self, row: int) -> Entry:
+        """What a row stands for."""
+        return self.rows.entry(row)
+
+    def entries(self, rows: Sequence[int] | Int64[np.ndarray, " m"]) -> list[Entry]:
+        """What rows stand for; those below 0 are passed over."""
+        return [self.rows.entry(int(row)) for row in rows if row >= 0]
+
+    def search(self, queries: Float32[np.ndarray, "q d"], k: int, *, width: int | None = None) -> Neighbours:
+        """The k nearest rows of each unit vector; `width` instead of the measured one (efSearch, nprobe)."""
+        self._check(queries, k)
+        nearest = self.table.nearest
+        if nearest is None:
+            return self.search_exactly(queries, k).nearest
+        wide = width or nearest.width
+        wanted = max(k, CANDIDATES * wide) if nearest.kind == "ivf-pq" else k
+        rows = approximate.search(
+            self._faiss, queries, min(wanted, nearest.rows), width=wide, alive=self._alive
+        )  # fmt: skip
+        found = self._again(queries, rows, k)
+        if nearest.rows < len(self.rows):
+            blocks = self.rows.blocks(start=nearest.rows)
+            found = merge(found, search_exactly(queries, blocks, k, alive=self._alive).nearest, k)
+        return found
+
+    def search_exactly(self, queries: Float32[np.ndarray, "q d"], k: int, *, scale: float | None = None) -> Found:
+        """The same by comparing with every row."""
+        self._check(queries, k)
+        return search_exactly(queries, self.rows.blocks(), k, alive=self._alive, scale=scale)
+
+    def shares(
+        self, queries: Float32[np.ndarray, "q d"], *, scale: float, k: int | None = None, seed: int = 0
+    ) -> Shares:
+        """The softmax of scale x cosine over all rows, for the k nearest (by default sqrt(rows), 100 at least).
+
+        Where an approximation does not look at every row, what the others hold is estimated from the retrieved rows
+        and a uniform sample of 8 sqrt(rows) others (Rastogi and Van Durme, arXiv 1508.01596, section 3), so that of
+        the sample some eight rows lie about where the retrieved ones end.
+        """
+        k = max(1, min(k or max(100, round(len(self) ** 0.5)), len(self)))
+        if self.table.nearest is None:
+            found = self.search_exactly(queries, k, scale=scale)
+            assert found.log_total is not None
+            return _shares(found.nearest, scale, found.log_total, np.zeros(len(queries)))
+        nearest = self.search(queries, k)
+        log_rest, error = self._rest(queries, nearest, scale, seed)
+        inside = _log_sum_exp(scale * nearest.cosines.astype(np.float64))
+        log_total = np.logaddexp(inside, log_rest)
+        # The share is rest / (inside + rest): its error by the delta method.
+        return _shares(nearest, scale, log_total, error * np.exp(log_rest + inside - 2 * log_total))
+
+    def _rest(
+        self, queries: Float32[np.ndarray, "q d"], nearest: Neighbours, scale: float, seed: int
+    ) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"]]:
+        """log sum exp over the rows not in `nearest`, and the relative standard error of the sum."""
+        sampled, vectors = self._sample(seed)
+        logits = scale * (queries @ vectors.T).astype(np.float64)
+        log_rest, error = np.full(len(queries), -np.inf), np.zeros(len(queries))
+        for number, (line, own) in enumerate(zip(logits, nearest.rows, strict=True)):
+            others = line[~np.isin(sampled, own)]
+            missing = len(self) - int((own >= 0).sum())
+            if missing == 0 or len(others) == 0:
+                continue
+            top = others.max()
+            terms = np.exp(others - top)
+            log_rest[number] = top + np.log(missing * terms.mean())
+            if len(others) > 1:
+                unseen = 1 - len(others) / missing if len(others) < missing else 0.0
+                error[number] = terms.std(ddof=1) / terms.mean() * (unseen / len(others)) ** 0.5
+        return log_rest, error
+
+    def _sample(self, seed: int) -> tuple[Int64[np.ndarray, " m"], Float32[np.ndarray, "m d"]]:
+        """Rows that count, drawn without looking, and their vectors; kept from query to query."""
+        if seed not in self._samples:
+            count = min(len(self), max(1000, round(8 * len(self) ** 0.5)))
+            drawn = np.random.default_rng(seed).choice(len(self), count, replace=False).astype(np.int64)
+            if self._alive is not None:
+                drawn = np.flatnonzero(self._alive)[drawn]
+            rows = np.sort(drawn)
+            self._samples[seed] = (rows, self.rows.vectors(rows))
+        return self._samples[seed]
+
+    @cached_property
+    def _samples(self) -> dict[int, tuple[Int64[np.ndarray, " m"], Float32[np.ndarray, "m d"]]]:
+        return {}
+
+    @cached_property
+    def _faiss(self) -> Any:
+        assert self.table.nearest is not None
+        path = self.folder.path / self.table.nearest.file.name
+        return approximate.read(path, self.table.nearest, dim=self.table.about.dim)
+
+    def _again(self, queries: Float32[np.ndarray, "q d"], candidates: Int64[np.ndarray, "q c"], k: int) -> Neighbours:
+        """The k best candidates of each query by their own vectors."""
+        found = none_found(len(queries), candidates.shape[1])
+        for number, (query, rows) in enumerate(zip(queries, candidates, strict=True)):
+            rows = np.unique(rows[rows >= 0])
+            found.rows[number, : len(rows)] = rows
+            found.cosines[number, : len(rows)] = self.rows.vectors(rows) @ query
+        return merge(found, none_found(len(queries), k), k)
+
+    def _check(self, queries: Float32[np.ndarray, "q d"], k: int) -> None:
+        if queries.shape[1] != self.table.about.dim:
+            raise UsageError(f"queries have {queries.shape[1]} numbers; this index has {self.table.about.dim}")
+        if k < 1:
+            raise UsageError(f"k is {k}; at least 1 neighbour is asked for")
+        if not len(self):
+            raise LabelIndexError(f"{self.folder.path} is empty: add to it, or build it ({TABLE} names no row)")
+
+
+def _shares(
+    nearest: Neighbours, scale: float, log_total: Float64[np.ndarray, " q"], error: Float64[np.ndarray, " q"]
+) -> Shares:
+    probabilities = np.exp(scale * nearest.cosines.astype(np.float64) - log_total[:, None])
+    outside = np.clip(1 - probabilities.sum(1), 0, 1)
+    return Shares(nearest=nearest, probabilities=probabilities, outside=outside, error=error)
+
+
+def _log_sum_exp(logits: Float64[np.ndarray, "q k"]) -> Float64[np.ndarray, " q"]:
+    top = logits.max(1)
+    return top + np.log(np.exp(logits - top[:, None]).sum(1))

@@ -1,0 +1,131 @@
+"""The rows of an index: vectors, entries and ids of all its segments as one, mapped into memory."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+
+from clipact.errors import LabelIndexError
+from clipact.label_index.entry import Entry, id_key
+from clipact.label_index.files import Folder
+from clipact.label_index.table import Precision, Segment, Table
+
+BLOCK_BYTES = 16 << 20  # of 32-bit vectors compared at once: more than this adds memory and no speed
+
+
+class Rows:
+    """What the data files of a table hold. Row numbers run over all segments, removed rows included."""
+
+    def __init__(self, folder: Folder, table: Table) -> None:
+        self.folder, self.table, self.dim = folder, table, table.about.dim
+        self.starts = np.cumsum([0, *(segment.rows for segment in table.segments)])
+        dtype = "<f4" if table.about.precision == "float32" else "<f2"
+        segments = table.segments
+        self._vectors = [folder.map(segment.vectors, dtype).reshape(-1, self.dim) for segment in segments]
+        self._offsets = [folder.map(segment.offsets, "<i8") for segment in segments]
+        self._entries = [folder.map(segment.entries, "u1") for segment in segments]
+        self._keys = [folder.map(segment.keys, "u1") for segment in segments]
+        self.removed: Int64[np.ndarray, " m"] = (
+            np.empty(0, np.int64) if table.removed is None else np.array(folder.map(table.removed, "<i8"))
+        )
+        if len(self.removed) and not 0 <= self.removed.min() <= self.removed.max() < len(self):
+            raise LabelIndexError(f"{folder.path} is damaged: it says that rows are removed which it has not")
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def alive(self) -> int:
+        """How many rows count."""
+        return len(self) - len(self.removed)
+
+    def alive_mask(self) -> Bool[np.ndarray, " n"] | None:
+        """Which rows count; None when all do."""
+        if not len(self.removed):
+            return None
+        mask = np.ones(len(self), dtype=bool)
+        mask[self.removed] = False
+        return mask
+
+    def blocks(self, *, start: int = 0, end: int | None = None) -> Iterator[tuple[int, Float32[np.ndarray, "m d"]]]:
+        """The vectors of rows start..end, some thousands at a time, each with its first row's number."""
+        for number, low, high in self.spans(start=start, end=end):
+            vectors = self._vectors[number][low:high].astype(np.float32, copy=False)
+            yield int(self.starts[number]) + low, vectors
+
+    def spans(self, *, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
+        """Where those blocks are: a segment's number, and from where to where in it."""
+        end = len(self) if end is None else end
+        size = max(1, BLOCK_BYTES // (4 * self.dim))
+        for number, segment in enumerate(self.table.segments):
+            first = int(self.starts[number])
+            low, high = max(start - first, 0), min(end - first, segment.rows)
+            for at in range(low, high, size):
+                yield number, at, min(at + size, high)
+
+    def vectors(self, rows: Int64[np.ndarray, " m"]) -> Float32[np.ndarray, "m d"]:
+        """The vectors of these rows, in their order."""
+        found = np.empty((len(rows), self.dim), dtype=np.float32)
+        segment = np.searchsorted(self.starts, rows, side="right") - 1
+        for number in np.unique(segment).tolist():
+            own = segment == number
+            found[own] = self._vectors[number][rows[own] - self.starts[number]]
+        return found
+
+    def entry(self, row: int) -> Entry:
+        """The entry of a row; LabelIndexError when it cannot be read."""
+        number = int(np.searchsorted(self.starts, row, side="right")) - 1
+        at = row - int(self.starts[number])
+        low, high = self._offsets[number][at : at + 2].tolist()
+        try:
+            id, text, metadata = json.loads(bytes(self._entries[number][low:high]).decode())
+            return Entry(id=id, text=text, metadata=metadata)
+        except (ValueError, TypeError) as error:
+            raise LabelIndexError(f"{self.folder.path}: the entry of row {row} is damaged: {error}") from error
+
+    def find(self, id: str) -> int | None:
+        """The row of the entry with this id that counts; None when there is none."""
+        key = np.uint64(id_key(id))
+        for number in reversed(range(len(self._keys))):
+            count = self.table.segments[number].rows
+            keys = self._keys[number][: 8 * count].view("<u8")
+            at = int(np.searchsorted(keys, key))
+            while at < count and keys[at] == key:
+                row = int(self.starts[number]) + int(self._keys[number][8 * count :].view("<i4")[at])
+                if not self.is_removed(row) and self.entry(row).id == id:
+                    return row
+                at += 1
+        return None
+
+    def is_removed(self, row: int) -> bool:
+        """Whether a row counts no longer."""
+        at = int(np.searchsorted(self.removed, row))
+        return at < len(self.removed) and int(self.removed[at]) == row
+
+
+def write_segment(
+    folder: Folder, entries: Sequence[Entry], vectors: Float32[np.ndarray, "n d"], *, precision: Precision
+) -> Segment:
+    """The files of a segment of these entries, written."""
+    lines = [_line(entry) for entry in entries]
+    offsets = np.cumsum([0, *map(len, lines)], dtype="<i8")
+    keys = np.array([id_key(entry.id) for entry in entries], dtype="<u8")
+    order = np.argsort(keys, kind="stable").astype("<i4")
+    numbers = np.ascontiguousarray(vectors, dtype="<f4" if precision == "float32" else "<f2")
+    return Segment(
+        rows=len(entries),
+        vectors=folder.write("vectors", [numbers.data.cast("B")]),
+        entries=folder.write("entries", lines),
+        offsets=folder.write("offsets", [offsets.tobytes()]),
+        keys=folder.write("keys", [keys[order].tobytes(), order.tobytes()]),
+    )
+
+
+def _line(entry: Entry) -> bytes:
+    fields: list[Any] = [entry.id, entry.text, dict(entry.metadata)]
+    try:
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError) as error:
+        raise LabelIndexError(f"the entry {entry.id!r} cannot be kept as JSON: {error}") from error
