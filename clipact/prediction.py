@@ -20,6 +20,20 @@ class FrameStamp:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outside:
+    """What the labels that were not retrieved hold of the softmax over all labels.
+
+    share   of them together, 0..1
+    error   the standard error of `share` where it was estimated from a sample; 0 where all labels were looked at
+    labels  how many they are
+    """
+
+    share: float
+    error: float
+    labels: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """Labels ranked for one clip.
 
@@ -30,6 +44,7 @@ class Prediction:
     decoder           what decoded the frames, None when frames were given
     frames            the ledger of the frames that were looked at
     notes             what a reader should know: frames repeated, a file cut short
+    outside           of a label index: what the labels hold that are not in `ranked`; None when all are
     """
 
     ranked: tuple[Scored, ...]
@@ -40,6 +55,7 @@ class Prediction:
     decoder: str | None = None
     frames: tuple[FrameStamp, ...] = ()
     notes: tuple[str, ...] = ()
+    outside: Outside | None = None
 
     @property
     def label(self) -> str:

@@ -13,6 +13,7 @@ from clipact.cli.data import data
 from clipact.cli.eval import HELP as EVAL_HELP
 from clipact.cli.eval import evaluate
 from clipact.cli.frames import frames
+from clipact.cli.index import index
 from clipact.cli.models import models
 from clipact.cli.probe import probe
 from clipact.cli.prompts import prompts
@@ -47,6 +48,7 @@ app.command(no_args_is_help=True)(probe)
 app.command(no_args_is_help=True)(frames)
 app.command(no_args_is_help=True)(report)
 app.add_typer(data, name="data")
+app.add_typer(index, name="index")
 app.add_typer(models, name="models")
 app.add_typer(prompts, name="prompts")
 

@@ -19,7 +19,7 @@ def classify(
             "--labels",
             "-l",
             help="What to choose from: [bold]drink,read[/] or @file.txt (one a line) or a shipped set such as "
-            "kinetics400. Repeatable.",
+            "kinetics400. Repeatable. Or [bold]index:DIR[/], of `clipact index build`.",
         ),
     ],
     model: Annotated[
@@ -56,7 +56,7 @@ def classify(
     Scores are a softmax over all labels; --top only cuts what is shown.
     Exit code 1 when a video could not be read; the others are done all the same.
     """
-    from clipact.cli.inputs import expand_videos
+    from clipact.cli.inputs import expand_videos, index_folder
     from clipact.cli.screen import note, track
     from clipact.model_config import checkpoint_folder, read_config
     from clipact.prompts import PromptSet, parse_labels
@@ -64,7 +64,9 @@ def classify(
     from clipact.video.decode import check_decoder
 
     paths = expand_videos(videos)
-    label_set, prompt_set = parse_labels(labels), PromptSet.load(prompts)
+    indexed = index_folder(labels)
+    label_set = None if indexed else parse_labels(labels)
+    prompt_set = PromptSet.load(prompts)
     check_decoder(decoder)
     reading: dict[str, Any] = {
         "clips": clips,
@@ -79,23 +81,29 @@ def classify(
         decoded = decode_ahead(paths, read_config(folder).clip.with_frames(frames), **reading)
 
     from clipact.classifier import ZeroShotClassifier
+    from clipact.index_classifier import IndexClassifier
 
     if model == "mini":
         note("mini is small and embedded; larger models are more accurate: --model open_clip:ViT-B-32/openai")
-    classifier = ZeroShotClassifier.load(
-        model, labels=label_set, prompts=prompt_set, frames=frames, clips=clips, device=device
-    )
+    classifier: ZeroShotClassifier | IndexClassifier
+    if label_set is None:
+        assert indexed is not None
+        classifier = IndexClassifier.load(model, indexed, frames=frames, clips=clips, device=device)
+    else:
+        classifier = ZeroShotClassifier.load(
+            model, labels=label_set, prompts=prompt_set, frames=frames, clips=clips, device=device
+        )
     decoded = decoded or decode_ahead(paths, classifier.spec, **reading)
 
     def answers() -> Iterator[tuple[str, Prediction | VideoError]]:
         for item in decoded:
             yield item.source, item.error or classifier.classify_decoded(item)
 
-    failed = 0
+    failed, prompts_name = 0, "" if indexed else prompt_set.name
     for source, answer in track(answers(), total=len(paths), what="classifying"):
         failed += isinstance(answer, VideoError)
         if as_json:
-            print(json.dumps(_row(source, answer, model=model, prompts=prompt_set.name, top=top)), flush=True)
+            print(json.dumps(_row(source, answer, model=model, prompts=prompts_name, top=top)), flush=True)
         elif isinstance(answer, VideoError):
             note(str(answer), kind="error")
         else:
@@ -117,10 +125,10 @@ def _show(prediction: Prediction, *, top: int) -> None:
 
 def _row(source: str, answer: Prediction | VideoError, *, model: str, prompts: str, top: int) -> dict[str, Any]:
     known = answer if isinstance(answer, Prediction) else None
-    return {
+    row: dict[str, Any] = {
         "video": source,
         "model": model,
-        "prompts": prompts,
+        "prompts": known.prompts if known else prompts,
         "duration_seconds": known and known.duration_seconds,
         "decoder": known and known.decoder,
         "frames": [{"index": s.index, "seconds": s.seconds} for s in known.frames] if known else [],
@@ -128,3 +136,6 @@ def _row(source: str, answer: Prediction | VideoError, *, model: str, prompts: s
         "notes": list(known.notes) if known else [],
         "error": None if isinstance(answer, Prediction) else {"type": type(answer).__name__, "message": str(answer)},
     }
+    if known and known.outside is not None:
+        row["outside"] = {"share": known.outside.share, "error": known.outside.error, "labels": known.outside.labels}
+    return row

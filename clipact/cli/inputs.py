@@ -1,7 +1,7 @@
 """What a person means by the words on the command line: files, folders and globs are videos; cards and tables."""
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,16 @@ def expand_videos(words: Iterable[str]) -> list[str]:
     if not found:
         raise UsageError("no video was named: give files, folders or patterns such as 'clips/*.mp4'")
     return found
+
+
+def index_folder(labels: Sequence[str]) -> Path | None:
+    """The folder that `index:DIR` names; None when labels are meant. UsageError when both are."""
+    named = [value.removeprefix("index:") for value in labels if value.startswith("index:")]
+    if named and len(labels) > 1:
+        raise UsageError(
+            f"--labels takes one index and nothing beside it; add labels to {named[0]} by clipact index add"
+        )
+    return Path(named[0]).expanduser() if named else None
 
 
 def find_protocol(protocol: str, data: Path | None, *, split: str = "all") -> "tuple[Card, Path]":

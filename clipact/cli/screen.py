@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, TypeVar
 
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -33,6 +33,16 @@ def track(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
         yield from progress.track(items, total=total)
 
 
+def track_unbounded(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
+    """The items, with a progress bar as for `track`; how many there are need not be known."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield from progress.track(items, total=total)
+
+
 def bar(share: float, cells: int = _BAR_CELLS) -> str:
     """A share of 0..1 drawn with block characters, to an eighth of a cell."""
     eighths = round(max(0.0, min(1.0, share)) * cells * 8)
@@ -53,4 +63,10 @@ def prediction_table(prediction: Prediction, *, top: int) -> Group:
     for rank, entry in enumerate(prediction.top(top)):
         style = "bold green" if rank == 0 else ""
         table.add_row(Text(entry.label, style=style), Text(bar(entry.score), style=style), f"{entry.score:.1%}")
-    return Group(Text(prediction.video or "frames", style="bold"), table, Text(" " + " · ".join(facts), style="dim"))
+    said = [Text(" " + " · ".join(facts), style="dim")]
+    if (rest := prediction.outside) is not None and rest.labels:
+        how = f"estimated from a sample, ± {rest.error:.1%}" if rest.error else "all of them compared"
+        said.insert(
+            0, Text(f" {rest.labels:,} labels that were not retrieved hold {rest.share:.1%} ({how})", style="dim")
+        )
+    return Group(Text(prediction.video or "frames", style="bold"), table, *said)

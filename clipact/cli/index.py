@@ -1,0 +1,324 @@
+"""`clipact index`: labels and captions by the million, built once, searched at once."""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from clipact.label_index import LabelIndex
+    from clipact.prompts import PromptSet
+    from clipact.zoo import Model
+
+index = typer.Typer(help="Build, change and search indexes of labels or captions.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An index's folder.")]
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="mini, a folder, or open_clip:ARCH/TAG.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+Prompts = Annotated[
+    str | None,
+    typer.Option(
+        show_default="action for labels, none for captions",
+        help="The sentences into which labels are put; none: each text is a sentence.",
+    ),
+]
+
+
+@index.command(no_args_is_help=True)
+def build(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A label set, a file (.txt, .csv, .jsonl), or - for standard input.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The index's folder.")],
+    model: ModelName = "mini",
+    prompts: Prompts = None,
+    kind: Annotated[str | None, typer.Option(show_default="by count and memory", help="exact, hnsw or ivf-pq.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0.001, show_default="half of the machine's", help="Gigabytes for a search.")
+    ] = None,
+    recall: Annotated[float, typer.Option(min=0.01, max=1, help="The recall@10 wanted of an approximation.")] = 0.95,
+    half: Annotated[bool, typer.Option("--half", help="Keep vectors in 16 bits: half the disk.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a build that was stopped.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Encode labels or captions once, and keep them so that the nearest to a clip are found at once.
+
+    clipact index build kinetics700 --out k700.index
+
+    clipact index build captions.csv --out captions.index --model runs/best
+
+    A .txt file has one label a line; a .csv or .jsonl file has label, caption or text, perhaps id, and whatever else
+    is to be kept. Few vectors are all compared; more go into HNSW if it fits the memory, else into IVF-PQ.
+    """
+    from clipact.errors import UsageError, choices
+    from clipact.label_index import About, Plan
+    from clipact.label_index import build as build_index
+    from clipact.prompts import PromptSet
+    from clipact.vocabulary import AS_THEY_ARE, read_vocabulary, sentence_encoder, wording_of
+    from clipact.zoo import load
+
+    kinds = ("exact", "hnsw", "ivf-pq")
+    if kind is not None and kind not in kinds:
+        raise UsageError(f"--kind is {kind!r}; {choices(kind, kinds)}")
+    vocabulary = read_vocabulary(source)
+    named = prompts or (AS_THEY_ARE if vocabulary.captions else "action")
+    prompt_set = None if named == AS_THEY_ARE else PromptSet.load(named)
+    loaded = load(model, device=device)
+    about = About(
+        model=loaded.name,
+        model_key=loaded.key,
+        wording=wording_of(prompt_set),
+        dim=loaded.encoder.dim,
+        precision="float16" if half else "float32",
+    )
+    plan = Plan(kind=kind, memory_bytes=None if memory is None else round(memory * 1e9), recall=recall)  # type: ignore[arg-type]
+    made = build_index(
+        out,
+        vocabulary.entries,
+        sentence_encoder(loaded, vocabulary, prompt_set),
+        about=about,
+        plan=plan,
+        resume=resume,
+        watch=_watch,
+    )
+    _say_built(made)
+    print(out)
+
+
+@index.command(no_args_is_help=True)
+def add(
+    folder: Folder,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="As for build.")],
+    model: ModelName = "mini",
+    prompts: Annotated[
+        str | None, typer.Option(show_default="the index's", help="Needed for a file's prompts.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Add labels or captions to an index, without building it again.
+
+    clipact index add verbs.index more.txt
+    """
+    from clipact.cli.screen import note
+    from clipact.label_index import LabelIndex
+    from clipact.label_index import add as add_to
+    from clipact.vocabulary import read_vocabulary, sentence_encoder
+    from clipact.zoo import load
+
+    vocabulary = read_vocabulary(source)
+    loaded = load(model, device=device)
+    prompt_set = _prompts_of(LabelIndex.open(folder, model_key=loaded.key), prompts)
+    encode = sentence_encoder(loaded, vocabulary, prompt_set)
+    change = add_to(folder, vocabulary.entries, encode, model_key=loaded.key, watch=_watch)
+    note(f"{change.added:,} added to {folder}; {change.repeats:,} were there already")
+
+
+@index.command(no_args_is_help=True)
+def remove(
+    folder: Folder,
+    ids: Annotated[
+        list[str], typer.Argument(metavar="ID", help="Ids; a label's is the label, unless it was given one.")
+    ],
+) -> None:
+    """Take entries out of an index: no search finds them any more.
+
+    clipact index remove verbs.index "drink" "read"
+    """
+    from clipact.cli.screen import note
+    from clipact.label_index import remove as remove_from
+
+    change = remove_from(folder, ids)
+    note(f"{change.removed:,} removed from {folder}")
+
+
+@index.command(no_args_is_help=True)
+def query(
+    folder: Folder,
+    videos: Annotated[list[str] | None, typer.Argument(metavar="VIDEO", help="Videos, folders or patterns.")] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", "-t", help="A sentence instead. Repeatable.")] = None,
+    k: Annotated[int, typer.Option("--top", min=1, help="How many neighbours.")] = 5,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with every entry.")] = False,
+    model: ModelName = "mini",
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a query and line.")] = False,
+) -> None:
+    """Find the entries nearest to videos or sentences, with their cosines.
+
+    clipact index query captions.index video.mp4
+
+    clipact index query captions.index --text "a dog catches a ball"
+    """
+    from clipact.cli.inputs import expand_videos
+    from clipact.cli.screen import note, track
+    from clipact.errors import UsageError
+    from clipact.label_index import LabelIndex
+    from clipact.prompts import clean
+    from clipact.store import Store
+    from clipact.zoo import load
+
+    if not videos and not text:
+        raise UsageError("nothing is asked: name videos, or sentences with --text")
+    loaded = load(model, device=device, defer_text=True)
+    opened = LabelIndex.open(folder, model_key=loaded.key, store=Store())
+    paths = expand_videos(videos) if videos else []
+    failed = 0
+    for name, vector in track(
+        _vectors(loaded, paths, [clean(one) for one in text or ()]), total=len(paths) + len(text or ()), what="asking"
+    ):
+        if isinstance(vector, Exception):
+            failed += 1
+            note(str(vector), kind="error")
+            continue
+        found = opened.search_exactly(vector, k).nearest if exact else opened.search(vector, k)
+        pairs = list(zip(opened.entries(found.rows[0]), found.cosines[0].tolist(), strict=False))
+        if as_json:
+            near = [{"cosine": cosine, **vars(entry)} for entry, cosine in pairs]
+            print(json.dumps({"query": name, "kind": opened.kind, "nearest": near}, ensure_ascii=False), flush=True)
+        else:
+            _show_neighbours(name, pairs)
+    if failed:
+        raise typer.Exit(1)
+
+
+@index.command(no_args_is_help=True)
+def info(
+    folder: Folder,
+    measure: Annotated[
+        int | None,
+        typer.Option(
+            min=1, show_default="what was measured when it was built", help="Measure anew with so many queries."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what an index holds, and what its approximation costs: recall@1 and @10 against an exact search.
+
+    clipact index info captions.index
+    """
+    from clipact.label_index import LabelIndex, measure_quality
+    from clipact.label_index.quality import sample_queries
+
+    opened = LabelIndex.open(folder)
+    quality = opened.table.quality
+    if measure is not None and opened.kind != "exact":
+        quality = measure_quality(
+            opened, sample_queries(opened, count=measure, seed=1), source="rows of its own, moved to a cosine of 0.8"
+        )
+    table, about = opened.table, opened.table.about
+    one_by_one = table.rows - (table.nearest.rows if table.nearest else 0)
+    size = sum(record.bytes for record in table.files)
+    facts = {
+        "folder": str(folder),
+        "entries": len(opened),
+        "removed": table.removed_rows,
+        "kind": opened.kind,
+        "recipe": table.nearest and table.nearest.recipe,
+        "width": table.nearest and table.nearest.width,
+        "compared_one_by_one": one_by_one,
+        "dim": about.dim,
+        "precision": about.precision,
+        "model": about.model,
+        "model_key": about.model_key,
+        "prompts": about.wording.split(" ")[0],
+        "bytes": size,
+        "quality": quality and vars(quality),
+    }
+    if as_json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    lines = {
+        "entries": f"{len(opened):,}" + (f", and {table.removed_rows:,} removed" if table.removed_rows else ""),
+        "vectors": f"{about.dim} numbers in {about.precision.removeprefix('float')} bits",
+        "on disk": f"{size / 1e6:,.1f} MB, every file as its hash says",
+        "model": f"{about.model} ({about.model_key[:12]}…)",
+        "prompts": about.wording.split(" ")[0],
+        "search": "exact: every entry is compared",
+    }
+    if table.nearest is not None:
+        lines["search"] = f"{table.nearest.kind}, {table.nearest.recipe}, width {table.nearest.width}"
+        if one_by_one:
+            lines["search"] += f"; {one_by_one:,} added since are compared one by one"
+    if quality is not None:
+        lines["recall@1"] = f"{quality.recall_1:.1%} of an exact search's"
+        lines["recall@10"] = f"{quality.recall_10:.1%}"
+        lines["first answer"] = f"changed by the approximation in {quality.first_changed:.1%}"
+        lines["measured"] = f"with {quality.queries:,} queries among {quality.rows:,}: {quality.source}"
+    for title, said in lines.items():
+        print(f"{title:<13} {said}")
+
+
+def _prompts_of(opened: "LabelIndex", prompts: str | None) -> "PromptSet | None":
+    """The prompt set that an index was built with; UsageError when the one that is named is another."""
+    from clipact.errors import UsageError
+    from clipact.prompts import PromptSet
+    from clipact.vocabulary import AS_THEY_ARE, wording_of
+
+    wording = opened.table.about.wording
+    name = prompts or wording.split(" ")[0]
+    found = None if name == AS_THEY_ARE else PromptSet.load(name)
+    if wording_of(found) != wording:
+        raise UsageError(
+            f"{opened.folder.path} was built with the prompts {wording.split(' ')[0]!r}, not with {name!r} as it is now"
+        )
+    return found
+
+
+def _vectors(model: "Model", paths: list[str], sentences: list[str]) -> Iterable[tuple[str, Any]]:
+    """Each query's name and unit vector (1, d), or the error that stands in its place."""
+    import torch
+
+    from clipact.video.ahead import decode_ahead
+    from clipact.views import embed_views, frames_of, mean_view
+
+    for decoded in decode_ahead(paths, model.encoder.spec):
+        if decoded.error is not None:
+            yield decoded.source, decoded.error
+        else:
+            views = embed_views(model.encoder, frames_of(decoded), model.encoder.spec)
+            yield decoded.source, mean_view(views).float().cpu().numpy()
+    for sentence in sentences:
+        with torch.inference_mode():
+            yield sentence, model.encoder.encode_text([sentence]).float().cpu().numpy()
+
+
+def _watch(items: Iterable[Any], total: int | None, what: str) -> Iterable[Any]:
+    from clipact.cli.screen import track_unbounded
+
+    return track_unbounded(items, total=total, what=what)
+
+
+def _say_built(made: "LabelIndex") -> None:
+    from clipact.cli.screen import note
+
+    progress, table = made.table.progress, made.table
+    note(f"{len(made):,} entries" + (f"; {progress.repeats:,} repeated one of them" if progress.repeats else ""))
+    if table.nearest is None:
+        note("every entry is compared: no approximation")
+        return
+    quality = table.quality
+    assert quality is not None
+    note(
+        f"{table.nearest.kind} {table.nearest.recipe}: recall@10 {quality.recall_10:.1%} at width {table.nearest.width}"
+    )
+    if quality.recall_10 < table.plan.recall:
+        note(f"the recall of {table.plan.recall:.0%} was not reached; --kind hnsw or exact finds more", kind="warning")
+
+
+def _show_neighbours(name: str, pairs: list[tuple[Any, float]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for number, (entry, cosine) in enumerate(pairs):
+        table.add_row(f"{cosine:.3f}", Text(entry.text, style="bold green" if number == 0 else ""))
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
+    console.print(Text(name, style="bold"), table, "")
