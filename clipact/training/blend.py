@@ -1,15 +1,18 @@
 """Two models become one by a straight line between their weights (WiSE-FT, arXiv 2109.01903).
 
 What was tuned on a task and what it was tuned from often meet in a model that is better than both, on the task and away
-from it. Both must be of one build; nothing is trained here.
+from it. Both must be of one build, dropout apart; nothing is trained here.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from clipact import checkpoint
+from clipact import checkpoint, towers
+from clipact.dual_encoder import DualEncoder
 from clipact.errors import ModelError, UsageError
 from clipact.model_config import read_config
 
@@ -25,12 +28,13 @@ def blend(first: str | Path, second: str | Path, out: str | Path, *, alpha: floa
     if Path(out).exists():
         raise UsageError(f"{out} is there already; name a new folder")
     ours, theirs = read_config(first), read_config(second)
-    for part in ("visual", "text", "clip", "dim"):
-        if getattr(ours, part) != getattr(theirs, part):
-            raise ModelError(
-                f"{first} and {second} differ in {part!r} of config.json: only models of one build can be blended"
-            )
     encoder, other = checkpoint.load(first), checkpoint.load(second)
+    builds = zip(_build(encoder).items(), _build(other).values(), strict=True)
+    if differing := [part for (part, here), there in builds if here != there]:
+        raise ModelError(
+            f"{first} and {second} differ in {' and '.join(differing)} of config.json: only models of one build can be "
+            "blended"
+        )
     weights, others = encoder.state_dict(), other.state_dict()
     if weights.keys() != others.keys():
         raise ModelError(
@@ -45,6 +49,24 @@ def blend(first: str | Path, second: str | Path, out: str | Path, *, alpha: floa
         license=ours.license if ours.license == theirs.license else f"{ours.license}; {theirs.license}",
         notes={"blend": {"first": ours.name, "second": theirs.name, "alpha": alpha}},
     )
+
+
+def _build(encoder: DualEncoder) -> dict[str, Any]:
+    """What decides what a model computes but its weights, by the part of config.json that says it.
+
+    Taken from the model, not from the file: an older version's file leaves out settings that came later.
+    """
+    visual, text = (_without_dropout(towers.describe(tower)) for tower in (encoder.visual, encoder.text))
+    return {"visual": visual, "text": text, "clip": encoder.spec, "dim": encoder.dim}
+
+
+def _without_dropout(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Dropout has no weights and no part in answers: a model may be tuned with more of it or less."""
+    return {
+        key: _without_dropout(value) if isinstance(value, Mapping) else value
+        for key, value in table.items()
+        if key != "dropout"
+    }
 
 
 def _between(first: Tensor, second: Tensor, alpha: float) -> Tensor:

@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import pytest
 import torch
 
@@ -35,7 +38,24 @@ def test_what_cannot_be_blended_is_refused(pair, tmp_path):
     config = (pair[1] / "config.json").read_text()
     try:
         (pair[1] / "config.json").write_text(config.replace('"frames": 4', '"frames": 8'))
-        with pytest.raises(ModelError, match="differ in 'clip'"):
+        with pytest.raises(ModelError, match="differ in clip of"):
             blend(*pair, tmp_path / "out", alpha=0.5)
     finally:
         (pair[1] / "config.json").write_text(config)
+
+
+def test_a_model_of_an_older_version_or_with_other_dropout_is_of_the_same_build(pair, small, tmp_path):
+    """As mini is, whose file lacks the settings that came after it, and what is tuned from it."""
+    older = tmp_path / "older"
+    shutil.copytree(small, older)
+    table = json.loads((older / "config.json").read_text())
+    for tower in (table["visual"]["image"], table["text"]):
+        del tower["head"]["norm_eps"]
+        tower["head"]["dropout"] = 0.5
+    del table["visual"]["aggregator"], table["clip"]["rate_fps"]
+    (older / "config.json").write_text(json.dumps(table))
+    mixed = load(blend(older, small, tmp_path / "out", alpha=0.5)).state_dict()
+    assert all(torch.equal(value, mixed[name]) for name, value in load(small).state_dict().items())
+    with pytest.raises(ModelError, match="differ in visual and clip of"):
+        blend(pair[0], small, tmp_path / "other", alpha=0.5)
+    assert not (tmp_path / "other").exists()
