@@ -1,7 +1,7 @@
 """A batch cut into chunks, and a chunk made into embeddings, the same ones every time.
 
 The random numbers of a chunk hang on (seed, encoder, chunk) alone: not on what ran before, nor on how many processes
-there are. So a chunk that is encoded again drops out the same units, on the CPU and on every CUDA device, without any
+there are. So a chunk that is encoded again drops out the same units, on the CPU, every CUDA device and MPS, without any
 state being saved. Randomness from elsewhere (numpy, Python's random) is not controlled.
 """
 
@@ -97,6 +97,8 @@ def cut(
 def seeded(seed: int) -> Iterator[None]:
     """Inside, torch's random numbers on every device follow from `seed`; outside they go on as if nothing had run."""
     generators = [torch.default_generator, *torch.cuda.default_generators]  # none of CUDA's before its first use
+    if torch.backends.mps.is_available():
+        generators.append(torch.mps._get_default_mps_generator())
     states = [generator.get_state() for generator in generators]
     for generator in generators:
         generator.manual_seed(seed)

@@ -492,6 +492,23 @@ def test_on_cuda(precision, tolerance, retain):
     assert not torch.allclose(found["video.last.weight"], still["video.last.weight"]), "dropout was not in force"
 
 
+def test_a_device_with_a_generator_of_its_own_replays_its_numbers_too(monkeypatch):
+    """As MPS has; here a generator stands for it."""
+    own = torch.Generator().manual_seed(3)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "_get_default_mps_generator", lambda: own)
+    encoders, inputs = pair()
+    net = encoders[0].module
+
+    def encode(x: Tensor) -> Tensor:
+        return net(x * (torch.rand(x.shape, generator=own, dtype=x.dtype) > 0.3))
+
+    encoders[0] = Encoder("video", net, encode)
+    state = own.get_state()
+    assert_exact(encoders, inputs, chunk_size=3, seed=0, retain=1)
+    assert torch.equal(own.get_state(), state)
+
+
 def test_seeded_is_undone_after_an_error():
     torch.manual_seed(1)
     expected = torch.rand(3)
