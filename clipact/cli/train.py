@@ -35,7 +35,7 @@ def train(
     weights come out as if nothing had happened.
     """
     from clipact.cli.screen import note
-    from clipact.cli.train_screen import TrainScreen, show_check, show_plan
+    from clipact.cli.train_screen import TrainScreen, show_checks, show_plan
     from clipact.store import Store
     from clipact.training.loop import Run
     from clipact.training.plan import plan_run, verify_run
@@ -47,7 +47,7 @@ def train(
     with TrainScreen() as screen:
         run = Run(table, data=data, device=pick_device(device), store=Store(), watch=screen.watch)
         if verify_grad:
-            show_check(verify_run(run))
+            show_checks(verify_run(run))
         if dry_run:
             show_plan(plan_run(run))
             return

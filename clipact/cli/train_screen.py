@@ -1,15 +1,17 @@
-"""What a person sees of a run: a progress bar while it lasts, its plan before, and what a Ctrl-C does to it."""
+"""What a person sees of a run: its plan before, a bar and a line of facts while it lasts, what a Ctrl-C does to it."""
 
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from clipact.training.loop import Run
@@ -31,25 +33,23 @@ class TrainScreen:
         console = Console(stderr=True, highlight=False)
         self.watched = console.is_terminal
         self._encoding = self._unsaved = False
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[facts]}", style="dim"),
-        )
-        self.progress = Progress(*columns, console=console, transient=True, disable=not self.watched)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns, console=console)
+        # Beside the bar they would leave no room for it on 80 columns.
+        self.facts = Text(style="dim", no_wrap=True, overflow="ellipsis")
+        self._live = Live(Group(self.progress, self.facts), console=console, transient=True)
 
     def __enter__(self) -> "TrainScreen":
-        self.progress.start()
+        if self.watched:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        self._live.stop()
 
     def watch(self, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
         """The items, with a bar of their own."""
-        task, self._encoding = self.progress.add_task(what, total=total, facts=""), True
+        task, self._encoding = self.progress.add_task(what, total=total), True
         try:
             for item in items:
                 yield item
@@ -60,12 +60,13 @@ class TrainScreen:
 
     def follow(self, run: "Run", reports: Iterator["Report"]) -> None:
         """Take the run to its end, or to the first Ctrl-C."""
-        task, said = self.progress.add_task("training", total=run.steps, facts=""), time.monotonic()
+        task, said = self.progress.add_task("training", total=run.steps), time.monotonic()
         with self._interrupts(run):
             for report in reports:
                 self._unsaved = not report.saved
                 facts = _facts(report)
-                self.progress.update(task, completed=report.step, facts=facts)
+                self.progress.update(task, completed=report.step)
+                self.facts.plain = facts
                 if report.figures:
                     self._say(f"step {report.step}: {_figures(report)}")
                 elif not self.watched and (time.monotonic() - said > _QUIET_SECONDS or report.step == run.steps):
@@ -101,32 +102,39 @@ class TrainScreen:
         self.progress.console.print(line, markup=False, soft_wrap=True)
 
 
-def show_check(check: "GradientCheck") -> None:
-    """Print how far the cached gradient lies from plain autograd's."""
-    table = Table("gradient of", "differs by", "bound", box=None)
-    for name, seen in check.differences.items():
-        table.add_row(name, f"{seen:.1e}", f"{check.bounds[name]:.0e}")
-    Console(stderr=True, highlight=False).print(table)
+def show_checks(checks: Mapping[int, "GradientCheck"]) -> None:
+    """Print how far the cached gradient lies from plain autograd's, by the step from which something else learns."""
+    console = Console(stderr=True, highlight=False)
+    for step, check in checks.items():
+        table = Table("gradient of", "differs by", "bound", box=None)
+        for name, seen in check.differences.items():
+            table.add_row(name, f"{seen:.1e}", f"{check.bounds[name]:.0e}")
+        if len(checks) > 1:
+            console.print(f"from step {step} on")
+        console.print(table)
 
 
 def show_plan(plan: "Plan") -> None:
     """Print what a run would do."""
     table = Table(show_header=False, box=None, padding=(0, 1))
-    for tower in plan.towers:
-        kept = "; what it sees is encoded once and kept" if tower.kept else ""
-        table.add_row(tower.name, f"{tower.learns} learns: {tower.learning:,} of {tower.all:,} parameters{kept}")
-        table.add_row("", f"{tower.chunks} chunks a batch, the graphs of {tower.kept_chunks} kept")
-        table.add_row("", f"batch norm: {tower.batch_norm}")
-    for change in plan.later:
-        table.add_row("later", change)
+    for phase in plan.phases:
+        if len(plan.phases) > 1:
+            table.add_row("", f"steps {phase.first:,} to {phase.last - 1:,}", style="bold")
+        for tower in phase.towers:
+            kept = "; what it sees is encoded once and kept" if tower.kept else ""
+            table.add_row(tower.name, f"{tower.learns} learns: {tower.learning:,} of {tower.all:,} parameters{kept}")
+            table.add_row("", f"{tower.chunks} chunks a batch, the graphs of {tower.kept_chunks} kept")
+            table.add_row("", f"batch norm: {tower.batch_norm}")
+        table.add_row("graphs", f"{_bytes(phase.graph_bytes)} at most at a time")
+        table.add_row("a step", ", ".join(f"{seconds:.2f} s" for seconds in phase.step_seconds))
+    if len(plan.phases) > 1:
+        table.add_row("", "in all", style="bold")
     table.add_row("data", f"{plan.entries:,} entries; {plan.batch:,} a batch, {plan.accumulate} batches a step")
     table.add_row("steps", f"{plan.steps:,}, {plan.steps * plan.batch * plan.accumulate / plan.entries:.1f} epochs")
-    table.add_row("graphs", f"{_bytes(plan.graph_bytes)} at most at a time")
     expected, measured = _bytes(plan.expected_memory_bytes), _bytes(plan.measured_memory_bytes)
-    table.add_row("peak memory", f"{expected} expected, {measured} measured after {len(plan.step_seconds)} steps")
-    table.add_row("a step", ", ".join(f"{seconds:.2f} s" for seconds in plan.step_seconds))
-    slower = "; more from the step on at which more learns" if plan.later else ""
-    table.add_row("the run", f"{_duration(plan.run_seconds)} at this pace{slower}")
+    taken = sum(len(phase.step_seconds) for phase in plan.phases)
+    table.add_row("peak memory", f"{expected} expected, {measured} measured after {taken} steps")
+    table.add_row("the run", f"{_duration(plan.run_seconds)} at this pace, judging left out")
     Console(file=sys.stdout, highlight=False).print(table)
 
 

@@ -25,7 +25,7 @@ class TowerConfig:
 
     learns         "all" of it, its "head" alone, or "nothing"
     unfreeze_step  the step, counted from 0, from which all of it learns nevertheless; None for never
-    batch_norm     "update": statistics are taken in once a step, where the tower learns; "frozen": never
+    batch_norm     "update": statistics take each chunk in once a step, where the tower learns; "frozen": never
     """
 
     learns: Learns = "all"

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(clipact, data, tmp
     for said in (
         "all learns",
         "chunks a batch",
-        "taken in once a step",
+        "each chunk taken in once a step",
         "6 a batch",
         "3 steps",
         "the run",
@@ -74,6 +75,16 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(clipact, data, tmp
     ):
         assert said in done.out, done.out
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_has_a_part_for_each_stretch(clipact, data):
+    words = ["--dry-run", "--verify-grad", "--set", "visual.learns=head", "--set", "visual.unfreeze_step=4"]
+    done = clipact("train", data / "small.toml", "--data", data, *words)
+    assert done.code == 0
+    for said in ("steps 0 to 3", "head learns", "steps 4 to 5", "all learns", "in all", "after 5 steps"):
+        assert said in done.out, done.out
+    assert "from step 0 on" in done.err
+    assert "from step 4 on" in done.err
 
 
 def test_the_gradient_is_verified_first(clipact, data, tmp_path):
@@ -103,6 +114,21 @@ def test_ctrl_c_while_a_frozen_tower_encodes_ends_at_once_when_every_step_is_sav
         assert run.stopping
     assert seen == [False], "a step that is not saved is waited for"
     assert capsys.readouterr().err.count("what is encoded is kept") == 2
+
+
+def test_a_bar_and_its_facts_fit_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
+    monkeypatch.setenv("COLUMNS", "80")
+    run = SimpleNamespace(stopping=False, steps=123_456, broken={})
+    numbers = {"loss": 10.125, "scale": 99.96, "rate": 1.0, "gradient_norm": 1.0, "rows": 32_768}
+    report = Report(step=12_345, **numbers, seconds=2.0, waited_seconds=0.5, memory_bytes=21 * 10**9)
+    with TrainScreen() as screen:
+        screen.follow(run, iter([report]))
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip() for line in capsys.readouterr().err.splitlines()]
+    facts = "loss 10.125 · scale 100.0 · 16,384 samples/s · 21.00 GB · 25% waiting for data"
+    assert facts in lines
+    assert any(line.startswith("training ━") and "12345/123456" in line for line in lines), lines
+    assert max(map(len, lines)) <= 80
 
 
 def test_what_is_wrong_is_said_before_anything_is_done(clipact, data, tmp_path):

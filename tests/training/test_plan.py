@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from clipact.training import plan
 from clipact.training.plan import plan_run, verify_run
+from clipact.training.verify import verify_gradient
 from tests.training.small_run import small_recipe, small_run
 
 
@@ -11,37 +13,70 @@ def run(small, drawn, tmp_path):
 
 
 def test_a_plan_says_what_learns_and_what_it_costs(run, tmp_path):
-    plan = plan_run(run())
-    visual, text = plan.towers
+    made = plan_run(run())
+    (phase,) = made.phases
+    visual, text = phase.towers
     assert (visual.learns, visual.kept, visual.kept_chunks) == ("all", False, 0)
     assert visual.learning == visual.all > 0
-    assert visual.batch_norm == "taken in once a step"
+    assert visual.batch_norm == "each chunk taken in once a step"
     assert text.batch_norm == "none there"
     assert visual.chunks >= 2, "pictures and clips are chunks of their own"
-    assert (plan.steps, plan.entries, plan.batch, plan.accumulate) == (8, 13, 5, 2)
-    assert len(plan.step_seconds) == 3
-    assert plan.run_seconds > 0
-    assert plan.graph_bytes > 0
-    assert plan.expected_memory_bytes > plan.graph_bytes + 3 * 4 * visual.learning
+    assert (made.steps, made.entries, made.batch, made.accumulate) == (8, 13, 5, 2)
+    assert (phase.first, phase.last, len(phase.step_seconds)) == (0, 8, 3)
+    assert made.run_seconds == pytest.approx(8 * min(phase.step_seconds))
+    assert phase.graph_bytes > 0
+    assert made.expected_memory_bytes > phase.graph_bytes + 3 * 4 * visual.learning
     assert sorted(path.name for path in tmp_path.iterdir()) == [], "nothing is written"
 
 
-def test_a_plan_of_heads_on_frozen_bodies(run):
-    heads = {"learns": "head", "unfreeze_step": 5}
-    plan = plan_run(run(visual=heads, text={"learns": "nothing"}, train={"memory_gb": 1.0}))
-    visual, text = plan.towers
+def test_a_plan_has_a_part_for_each_stretch_in_which_the_same_things_learn(run):
+    heads = {"learns": "head", "unfreeze_step": 6}
+    made = plan_run(run(visual=heads, text={"learns": "nothing"}, train={"memory_gb": 1.0}))
+    first, second = made.phases
+    visual, text = first.towers
     assert (visual.kept, text.kept) == (True, True)
     assert 0 < visual.learning < visual.all
     assert (text.learning, text.batch_norm, visual.batch_norm) == (0, "none there", "frozen")
     assert visual.kept_chunks == visual.chunks, "a gigabyte keeps every graph"
-    assert plan.later == ("from step 5 on visual learns all",)
+    visual, text = second.towers
+    assert (visual.learns, visual.kept, text.kept) == ("all", False, True)
+    assert visual.learning == visual.all
+    assert second.graph_bytes > first.graph_bytes
+    assert [(part.first, part.last, len(part.step_seconds)) for part in made.phases] == [(0, 6, 3), (6, 8, 2)]
+    assert made.run_seconds == pytest.approx(6 * min(first.step_seconds) + 2 * min(second.step_seconds))
 
 
-@pytest.mark.parametrize("tables", [{}, {"train": {"loss": "sigmoid"}}, {"visual": {"learns": "head"}}])
-def test_the_gradient_of_a_run_is_plain_autograds(run, tables):
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {},
+        {"train": {"loss": "sigmoid", "memory_gb": 1.0}},
+        {"visual": {"learns": "head"}},
+        {"visual": {"learns": "head", "unfreeze_step": 3}, "text": {"learns": "nothing", "unfreeze_step": 6}},
+    ],
+)
+def test_the_gradient_of_a_run_is_plain_autograds_whatever_learns(run, tables):
     here = run(**tables)
     before = {name: value.clone() for name, value in here.encoder.state_dict().items()}
-    check = verify_run(here)
-    assert set(check.differences) >= {"visual", "text", "log_scale"}
-    assert max(check.differences.values()) <= 1e-6
+    checks = verify_run(here)
+    assert list(checks) == list(here.learning.borders)
+    assert set(checks[max(checks)].differences) >= {"visual", "text", "log_scale"}
+    assert all(max(check.differences.values()) <= 1e-6 for check in checks.values())
     assert all(torch.equal(value, before[name]) for name, value in here.encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(("cache", "chunk"), [(False, 32), (True, 4)])
+def test_a_check_keeps_the_graphs_of_three_and_a_half_chunks_of_frames_at_most(run, monkeypatch, cache, chunk):
+    """Of 16 frames a file, that is; or of 2 clips, where their features are kept."""
+    looked_at = []
+
+    def watched(encoders, inputs, **options):
+        looked_at.append(sum(piece.shape[: 1 if cache else 2].numel() for piece in inputs[0]))
+        return verify_gradient(encoders, inputs, **options)
+
+    monkeypatch.setattr(plan, "verify_gradient", watched)
+    sources = [{"manifest": "clips.csv", "frames": 8, "clips": 2}]
+    verify_run(
+        run(train={"batch": 100, "chunk": chunk}, data={"sources": sources, "cache": cache}, visual={"learns": "head"})
+    )
+    assert looked_at == [{False: 96 + 16, True: 12 + 2}[cache]]
