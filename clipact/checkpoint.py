@@ -5,6 +5,7 @@ running anything from the folder: JSON, safetensors and a tokenizer table, no pi
 disk until a sentence has to be encoded.
 """
 
+import glob
 import json
 import os
 import shutil
@@ -40,10 +41,12 @@ def save(
     card: str | None = None,
     dtype: torch.dtype | None = None,
     notes: Mapping[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the model as a folder and return its path; an older folder of that name is replaced whole.
 
-    `dtype` (torch.float16, say) converts weights on the way out, scalars excepted. `card` is MODEL_CARD.md's text.
+    `dtype` (torch.float16, say) converts weights on the way out, scalars excepted. `card` is MODEL_CARD.md's text,
+    `files` are further texts by name.
     ModelError when the folder cannot be written; an older one is untouched then.
     """
     folder = Path(folder)
@@ -70,8 +73,8 @@ def save(
             encoder.text.save_tokenizer(beside)
             table = json.dumps(to_table(config), indent=2, ensure_ascii=False)
             (beside / "config.json").write_text(table + "\n", encoding="utf-8")
-            if card is not None:
-                (beside / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+            for file_name, text in {**(files or {}), **({} if card is None else {"MODEL_CARD.md": card})}.items():
+                (beside / file_name).write_text(text, encoding="utf-8")
             beside.chmod(0o755)
             for file in beside.iterdir():  # safetensors writes for the owner alone
                 file.chmod(0o644)
@@ -91,6 +94,14 @@ def _put_in_place(new: Path, folder: Path) -> None:
     os.replace(folder, old / folder.name)
     os.replace(new, folder)
     shutil.rmtree(old)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a `save` of this folder that was killed left beside it; an older folder is put back from there."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        if not folder.exists() and (left / folder.name).is_dir():
+            os.replace(left / folder.name, folder)
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def load(folder: str | Path, *, defer_text: bool = False) -> DualEncoder:

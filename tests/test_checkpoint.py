@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clipact.checkpoint import load, save
+from clipact.checkpoint import load, save, tidy
 from clipact.errors import ModelError
 from clipact.model_config import read_config, weights_hash
 from tests.tiny import tiny_checkpoint
@@ -77,6 +77,23 @@ def test_an_older_folder_is_replaced_whole(folder, copy):
     assert not (copy / "stray.txt").exists()
     assert read_config(copy).name == "new"
     assert [p.name for p in copy.parent.iterdir()] == ["copy"], "nothing stays beside it"
+
+
+def test_what_a_killed_save_left_is_tidied_and_an_older_folder_put_back(folder, copy):
+    for left in (copy.with_name(".copy.abc"), copy.with_name(".copy.old.def")):
+        left.mkdir()
+    copy.with_name(".copies").mkdir()
+    (copy.with_name(".copy.abc") / "model.safetensors").write_bytes(b"half")
+    copy.rename(copy.with_name(".copy.old.def") / "copy")  # killed between the two renamings
+    tidy(copy)
+    assert weights_hash(copy) == weights_hash(folder)
+    tidy(copy)
+    assert {path.name for path in copy.parent.iterdir()} == {"copy", ".copies"}
+
+
+def test_further_files_are_written_with_the_model(folder, tmp_path):
+    made = save(load(folder), tmp_path / "made", name="made", card="a card", files={"seen.csv": "path\n"})
+    assert ((made / "MODEL_CARD.md").read_text(), (made / "seen.csv").read_text()) == ("a card", "path\n")
 
 
 def test_a_failed_save_leaves_the_older_folder_alone(folder, copy, monkeypatch):

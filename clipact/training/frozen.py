@@ -6,9 +6,9 @@ feature changes it. Clips are kept in one view or several: the first as they are
 
 import csv
 import hashlib
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -158,10 +158,10 @@ def hash_file(path: str) -> str:
         return ""
 
 
-def write_files_seen(entries: Iterable[Entry], path: Path) -> None:
-    """Write a CSV table of the files of the entries and their content: what a model's weights saw."""
-    files = {entry.path: entry.file for entry in entries}
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["path", "sha256"])
-        table.writerows([name, hash_file(place)] for place, name in files.items())
+def files_seen(entries: Iterable[Entry]) -> str:
+    """A CSV table of the files of the entries and their content: what a model's weights saw."""
+    files, text = {entry.path: entry.file for entry in entries}, io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["path", "sha256"])
+    table.writerows([name, hash_file(place)] for place, name in files.items())
+    return text.getvalue()

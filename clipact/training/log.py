@@ -6,6 +6,8 @@ run that was killed reads as if nothing had happened, but for the times.
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +19,22 @@ class Log:
 
     def __init__(self, folder: Path, *, step: int, tensorboard: bool = False) -> None:
         self.path = folder / "log.jsonl"
-        self._board: Any = _open_board(folder / "tensorboard", step) if tensorboard else None
-        _cut_after(self.path, step)
-        self._file = self.path.open("a", encoding="utf-8")
+        with _said(self.path):
+            _cut_after(self.path, step)
+        # The lines that TensorBoard showed of steps that will be done again are hidden.
+        self._board: Any = board_writer()(str(folder / "tensorboard"), purge_step=step + 1) if tensorboard else None
 
     def __enter__(self) -> "Log":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
         if self._board is not None:
             self._board.close()
 
     def write(self, step: int, **facts: Any) -> None:
         """Put down what is known of a step; numbers go to TensorBoard, too."""
-        self._file.write(json.dumps({"step": step, **facts}) + "\n")
-        self._file.flush()
+        with _said(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **facts}) + "\n")
         if self._board is not None:
             for name, value in facts.items():
                 if isinstance(value, int | float):
@@ -59,9 +61,19 @@ def _cut_after(path: Path, step: int) -> None:
     os.replace(part, path)
 
 
-def _open_board(folder: Path, step: int) -> Any:
+def board_writer() -> Any:
+    """TensorBoard's SummaryWriter; TrainingError, with what to install, when there is none."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise TrainingError("TensorBoard is not installed: pip install 'clipact[tensorboard]'") from error
-    return SummaryWriter(str(folder), purge_step=step + 1)
+    return SummaryWriter
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """Inside, a disk that refuses is a TrainingError."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -26,10 +27,10 @@ from clipact.errors import ConfigError, UsageError
 from clipact.store import Store
 from clipact.training.average import WeightAverage
 from clipact.training.feed import Feed
-from clipact.training.frozen import Watch, write_files_seen
+from clipact.training.frozen import Watch, files_seen
 from clipact.training.judge import figure_names, judge
 from clipact.training.learning import Learning
-from clipact.training.log import Log
+from clipact.training.log import Log, board_writer
 from clipact.training.optim import make_optimizer, set_rate
 from clipact.training.recipe import Recipe
 from clipact.training.report import Report, peak_memory_bytes
@@ -88,6 +89,8 @@ class Run:
 
         Set `stopping` to have the run saved and left after the step at hand.
         """
+        if tensorboard:
+            board_writer()  # what is missing is said before anything is begun
         self._begin(out, resume=resume)
         with Log(out, step=self.progress.step, tensorboard=tensorboard) as log:
             for first, last in self.phases:
@@ -107,11 +110,16 @@ class Run:
         if resume:
             self.progress = self.state.load(out / STATE)
             refuse_changes(self.progress.recipe, table)
+            for name in ("best", "last"):
+                checkpoint.tidy(out / name)
             self.broken.update(self.progress.broken)
         elif (out / STATE).exists():
             raise UsageError(f"{out} holds a run already: --resume goes on with it, another --out begins anew")
         else:
-            out.mkdir(parents=True, exist_ok=True)
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"{out} cannot be made: {error.strerror}; take another --out") from error
             self.progress = Progress(recipe=table)
             self.state.save(out / STATE, self.progress)  # so that --resume is right from here on
 
@@ -213,8 +221,12 @@ class Run:
             license=recipe.license,
             dtype=torch.float16 if recipe.train.save_as == "fp16" else None,
             notes={"step": self.progress.step, "figures": figures or {}},
+            files={"trained_on.csv": self._files_seen},
         )
-        write_files_seen(self.entries, folder / "trained_on.csv")
+
+    @cached_property
+    def _files_seen(self) -> str:
+        return files_seen(self.entries)  # it reads every file: once a run
 
     def _feed(self, entries: Sequence[Entry], step: int, *, judging: bool = False) -> Feed:
         sides = {"visual": self.recipe.visual, "text": self.recipe.text}

@@ -93,10 +93,19 @@ def _die() -> None:
 
 
 def _killed_at(moment: str) -> None:
-    """Arrange for this process to be killed: in its step 4, or after 2 steps in the midst of writing the state."""
+    """Arrange for this process to be killed: in its step 4, or half way through a file.
+
+    That of the state after 2 steps ("save"), or that of a model ("model").
+    """
     from clipact.training import loop, state
 
     save, step, steps = state.save_file, loop.take_step, []
+
+    def dying_model(tensors, path, **options):
+        if moment == "model":
+            Path(path).write_bytes(b"half")
+            _die()
+        save(tensors, path, **options)
 
     def dying_step(*words, **options):
         steps.append(1)
@@ -110,7 +119,7 @@ def _killed_at(moment: str) -> None:
             os.truncate(path, path.stat().st_size // 2)
             _die()
 
-    loop.take_step, state.save_file = dying_step, dying_save
+    loop.take_step, state.save_file, checkpoint.save_file = dying_step, dying_save, dying_model
 
 
 if __name__ == "__main__":

@@ -66,19 +66,35 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(go, stop_after):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_a_run_that_was_killed_goes_on_bit_for_bit(go, drawn, small, tmp_path):
-    """Killed in the middle of an epoch and in the middle of a checkpoint, with workers on; then taken to its end."""
+    """Killed in the middle of an epoch, of a checkpoint and of a model, with workers on; then taken to its end."""
     whole = go("whole")
-    for moment in ("step", "save"):
+    for moment in ("step", "save", "model"):
         resume = ["--resume"] if moment != "step" else []
         words = [drawn, small, tmp_path / "killed", tmp_path / "store", moment, *resume]
         command = [sys.executable, "-m", "tests.training.small_run", *map(str, words)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
+    assert any(path.name.startswith((".best.", ".last.")) for path in (tmp_path / "killed").iterdir())
     assert not (tmp_path / "killed" / "last").exists()
     killed = go("killed", resume=True)
     assert weights_hash(killed / "last") == weights_hash(whole / "last")
     assert weights_hash(killed / "best") == weights_hash(whole / "best")
     assert _steps(killed) == _steps(whole)
+    assert {path.name for path in killed.iterdir()} == {"best", "last", "log.jsonl", STATE}, "nothing is left beside"
+
+
+def test_a_folder_that_cannot_be_is_said(go, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be made: Not a directory; take another --out"):
+        go("file/out")
+
+
+def test_a_run_that_cannot_log_for_tensorboard_is_not_begun(drawn, small, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    run = small_run(small_recipe(small), drawn, tmp_path / "store")
+    with pytest.raises(TrainingError, match=r"pip install 'clipact\[tensorboard\]'"):
+        next(run.train(tmp_path / "out", tensorboard=True))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_locked_tower_learns_from_its_step_on(go, small):

@@ -116,6 +116,17 @@ def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path):
     ]
 
 
+def test_a_log_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(TrainingError, match=r"log\.jsonl cannot be written: Is a directory"):
+        Log(tmp_path, step=0)
+    (tmp_path / "full").mkdir()
+    with Log(tmp_path / "full", step=0) as log:
+        log.path.symlink_to("/dev/full")
+        with pytest.raises(TrainingError, match=r"log\.jsonl cannot be written: No space left"):
+            log.write(1, loss=0.5)
+
+
 def test_numbers_go_to_tensorboard_and_its_absence_says_what_to_install(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
