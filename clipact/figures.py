@@ -16,7 +16,7 @@ from clipact.metrics import (
     bootstrap,
     calibration_error,
     hits,
-    mean_ap,
+    mean_ap_of_rows,
     mean_per_class,
     median_rank,
     probabilities,
@@ -118,9 +118,7 @@ def _labels(result: Scores, draws: int, seed: int) -> Iterator[Figure]:
         true = result.multi_truth
         if true is None:
             true = np.eye(len(result.labels), dtype=bool)[result.truth]
-        interval = bootstrap(
-            lambda rows: mean_ap(result.scores[rows], true[rows]), len(true), groups=groups, draws=draws, seed=seed
-        )
+        interval = bootstrap(mean_ap_of_rows(result.scores, true), len(true), groups=groups, draws=draws, seed=seed)
         yield _figure("mAP", interval, len(true), headline=True)
     for name, rows in result.parts.items():
         if not len(rows):

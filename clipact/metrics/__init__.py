@@ -5,7 +5,7 @@ Scores are of n samples for every label (n, l), higher is likelier; `truth` hold
 
 from clipact.metrics.calibration import calibration_error, probabilities, reliability
 from clipact.metrics.confusion import confusion, most_confused
-from clipact.metrics.curves import auroc, average_precision, mean_ap, mean_auroc
+from clipact.metrics.curves import auroc, average_precision, mean_ap, mean_ap_of_rows, mean_auroc
 from clipact.metrics.intervals import (
     Difference,
     Interval,
@@ -33,6 +33,7 @@ __all__ = [
     "holm",
     "mcnemar",
     "mean_ap",
+    "mean_ap_of_rows",
     "mean_auroc",
     "mean_per_class",
     "median_rank",

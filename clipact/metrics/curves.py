@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 
 def average_precision(scores: Float[np.ndarray, " n"], true: Bool[np.ndarray, " n"]) -> float:
@@ -38,6 +38,42 @@ def auroc(scores: Float[np.ndarray, " n"], true: Bool[np.ndarray, " n"]) -> floa
 def mean_ap(scores: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"]) -> float:
     """The mean of `average_precision` over the labels that are true of some sample (Charades' mAP)."""
     return _over_labels(average_precision, scores, true)
+
+
+def mean_ap_of_rows(
+    scores: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"]
+) -> Callable[[Int[np.ndarray, " m"]], float]:
+    """`mean_ap` of any rows, which may repeat: what a bootstrap asks for a thousand times.
+
+    Each label is sorted once; a draw then is a running sum of how often each row was drawn. With 13,320 samples of 101
+    labels that is 20 ms a draw, where sorting anew takes over half a second.
+    """
+    count = len(scores)
+    order = np.argsort(-scores, axis=0, kind="stable").T.astype(np.int32)  # (l, n): the rows, best first
+    ordered = np.take_along_axis(scores.T, order, 1)
+    # Where the run of equal scores that holds each place ends: ties are one step.
+    ends = np.where(
+        np.append(ordered[:, 1:] != ordered[:, :-1], np.ones((len(order), 1), bool), 1), np.arange(count), count
+    )
+    ends = np.minimum.accumulate(ends[:, ::-1], 1)[:, ::-1]
+    labels, places = np.nonzero(np.take_along_axis(true.T, order, 1))  # of what is true, label by label
+    rows, lasts = order[labels, places], labels * count + ends[labels, places]
+    found = np.searchsorted(labels * count + places, lasts, side="right") - 1  # the last true one inside the step
+    starts = np.searchsorted(labels, np.arange(len(order)))  # of each label's, among all
+
+    def figure(drawn: Int[np.ndarray, " m"]) -> float:
+        weight = np.bincount(drawn, minlength=count).astype(np.float32)  # whole numbers, exact below 2**24
+        seen = weight[order].cumsum(1).ravel()[lasts].astype(np.float64)
+        own = weight[rows].astype(np.float64)
+        through = np.append(0.0, own.cumsum())
+        before = through[starts]
+        precision = (through[found + 1] - before[labels]) / np.maximum(seen, 1.0)
+        totals = np.bincount(labels, weights=own, minlength=len(order))
+        sums = np.bincount(labels, weights=own * precision, minlength=len(order))
+        occur = totals > 0
+        return float((sums[occur] / totals[occur]).mean()) if occur.any() else float("nan")
+
+    return figure
 
 
 def mean_auroc(scores: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"]) -> float:

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,39 @@ def test_mean_per_class_is_scikit_learns_and_leaves_out_what_is_absent(rows, lab
     each = per_class(answers == truth, truth, labels=labels)
     assert np.isnan(each).sum() == labels - len(set(truth.tolist()))
     assert found == pytest.approx(np.mean([(answers[truth == own] == own).mean() for own in set(truth.tolist())]))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_many_labels_of_which_most_are_missing_give_scikit_learns_figures(tied):
+    """Seven hundred labels, most of them without a sample; with ties ours is scikit-learn's least lucky order."""
+    random = np.random.default_rng(0)
+    rows, labels = 300, 700
+    truth = random.choice(labels, 90, replace=False)[random.integers(0, 90, rows)]
+    scores = random.integers(0, 400, (rows, labels)).astype(np.float64) if tied else random.random((rows, labels)) * 400
+    scores[np.arange(rows), truth] += random.integers(0, 9, rows) * 50
+    unlucky = scores.copy()
+    unlucky[np.arange(rows), truth] -= 1e-6
+    for k in (1, 5, 50):
+        expected = top_k_accuracy_score(truth, unlucky, k=k, labels=range(labels))
+        assert top_k(scores, truth, k=k) == pytest.approx(expected)
+        theirs = multiclass_accuracy(
+            torch.tensor(unlucky), torch.tensor(truth), num_classes=labels, average="micro", top_k=k
+        )
+        assert top_k(scores, truth, k=k) == pytest.approx(theirs.item())
+    answers = unlucky.argmax(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn: answers that are nobody's truth
+        assert mean_per_class(hits(scores, truth), truth) == pytest.approx(balanced_accuracy_score(truth, answers))
+
+
+@given(st.data())
+def test_the_median_rank_is_that_of_positions_in_a_sorted_list(data):
+    scores, query_ids, item_ids = _cases(data.draw, distinct=True)
+    positions = []
+    for row, own in zip(scores, query_ids, strict=True):
+        ordered = item_ids[np.argsort(-row)]
+        positions.append(int(np.flatnonzero(ordered == own)[0]) if (ordered == own).any() else len(row))
+    assert median_rank(best_ranks(scores, query_ids, item_ids)) == np.median(positions) + 1
 
 
 def test_a_model_that_says_the_same_of_everything_is_never_right():
