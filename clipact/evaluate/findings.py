@@ -19,24 +19,26 @@ from jaxtyping import Float32, UInt8
 
 from clipact.errors import StoreError, VideoError
 from clipact.evaluate.journal import Finding, Journal
-from clipact.evaluate.judged import Judged, rows_key
+from clipact.evaluate.judged import Judged, store_keys
 from clipact.evaluate.samples import Item, file_digest
 from clipact.store import Store
 from clipact.video.ahead import work_ahead
 from clipact.video.load import load_clips
 
 DECODERS = f"pyav {av.__version__}, pillow {PIL.__version__}"
-_KIND = "clips"
+_CLIPS, _FRAMES = "clips", "frames"  # kinds of the store
 _FRAMES_HELD = 1024  # decoded and waiting, about 200 MB at 260 pixels
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class _Taken:
-    """A file looked at: its rows from the store, or its decoded views, or the cause why it has neither."""
+    """A file looked at: its rows or its frames' features from the store, or its views, or the cause why it has none."""
 
     digest: str
     key: str = ""
+    frames_key: str = ""
     rows: Float32[np.ndarray, "k d"] | None = None
+    features: Float32[np.ndarray, "k ..."] | None = None
     views: list[UInt8[np.ndarray, "t h w c"]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     decoder: str = ""
@@ -74,10 +76,10 @@ def find_all(
         for one in taken:
             for what, spent in one.seconds.items():
                 seconds[what] = seconds.get(what, 0.0) + spent
-        fresh = [one for one in taken if one.views]
+        fresh = [one for one in taken if one.rows is None and not one.cause]
         begun = time.perf_counter()
         _encode(fresh, judged, at_once=unit * judged.views_a_sample)
-        findings = [_finding(one, judged, kept=store is not None and bool(one.views)) for one in taken]
+        findings = [_finding(one, judged, kept=store is not None and one in fresh) for one in taken]
         spend(seconds, "encode", begun)
         begun = time.perf_counter()
         if journal is not None:
@@ -109,15 +111,11 @@ def _take(item: Item, judged: Judged, store: Store | None, mine: set[str]) -> _T
     taken = _Taken(digest=file_digest(item.path))
     span = (item.start_seconds, item.end_seconds)
     if store is not None and taken.digest:
-        taken.key = rows_key(judged, taken.digest, span, DECODERS)
-        entry = store.read(_KIND, taken.key)
-        # Asked after reading: whoever writes an entry names it in `mine` before.
-        if entry is not None and taken.key not in mine and entry["embeddings"].shape[0] == judged.views_a_sample:
-            facts = json.loads(entry["facts"].tobytes())
-            taken.rows, taken.decoder, taken.notes = entry["embeddings"], facts["decoder"], tuple(facts["notes"])
-            taken.seconds["lookup"] = time.perf_counter() - begun
-            return taken
+        taken.key, taken.frames_key = store_keys(judged, taken.digest, span, DECODERS)
+        _recall(taken, store, mine, views=judged.views_a_sample)
     taken.seconds["lookup"] = time.perf_counter() - begun
+    if taken.rows is not None or taken.features is not None:
+        return taken
     begun = time.perf_counter()
     try:
         clips = load_clips(
@@ -133,15 +131,31 @@ def _take(item: Item, judged: Judged, store: Store | None, mine: set[str]) -> _T
     return taken
 
 
-def _encode(fresh: Sequence[_Taken], judged: Judged, *, at_once: int) -> None:
-    """Give each its rows; views of several files share a batch."""
-    views = [frames for one in fresh for frames in one.views]
-    if not views:
+def _recall(taken: _Taken, store: Store, mine: set[str], *, views: int) -> None:
+    """Rows from the store, or else features of frames, but for what this run has put there."""
+    for kind, key in ((_CLIPS, taken.key), (_FRAMES, taken.frames_key)):
+        entry = store.read(kind, key) if key else None
+        # `mine` is asked after reading: whoever writes an entry names it there before.
+        if entry is None or taken.key in mine or len(values := entry["values"]) != views:
+            continue
+        facts = json.loads(entry["facts"].tobytes())
+        taken.decoder, taken.notes = facts["decoder"], tuple(facts["notes"])
+        taken.rows, taken.features = (values, None) if kind == _CLIPS else (None, values)
         return
-    rows = np.concatenate([judged.encode(views[i : i + at_once]) for i in range(0, len(views), at_once)])
-    ends = np.cumsum([len(one.views) for one in fresh])
-    for one, own in zip(fresh, np.split(rows, ends[:-1]), strict=True):
-        one.rows = own
+
+
+def _encode(fresh: Sequence[_Taken], judged: Judged, *, at_once: int) -> None:
+    """Give each its features and rows; views of several files share a batch."""
+    views = [frames for one in fresh for frames in one.views]
+    if views:
+        features = np.concatenate([judged.see(views[i : i + at_once]) for i in range(0, len(views), at_once)])
+        for one in fresh:
+            if one.views:
+                one.features, features = features[: len(one.views)], features[len(one.views) :]
+    if fresh:
+        rows = judged.finish(np.concatenate([one.features for one in fresh if one.features is not None]))
+        for one, own in zip(fresh, np.split(rows, len(fresh)), strict=True):
+            one.rows = own
 
 
 def _finding(taken: _Taken, judged: Judged, *, kept: bool) -> Finding:
@@ -157,7 +171,11 @@ def _finding(taken: _Taken, judged: Judged, *, kept: bool) -> Finding:
 
 def _keep(fresh: Sequence[_Taken], store: Store, mine: set[str]) -> None:
     for one in fresh:
-        if one.key and one.rows is not None:
-            mine.add(one.key)
-            facts = json.dumps({"decoder": one.decoder, "notes": one.notes}, ensure_ascii=False).encode()
-            store.write(_KIND, one.key, {"embeddings": one.rows, "facts": np.frombuffer(facts, np.uint8)})
+        if not one.key:
+            continue
+        mine.add(one.key)
+        facts = json.dumps({"decoder": one.decoder, "notes": one.notes}, ensure_ascii=False).encode()
+        said = {"facts": np.frombuffer(facts, np.uint8)}
+        for kind, key, values in ((_CLIPS, one.key, one.rows), (_FRAMES, one.frames_key, one.features)):
+            if key and values is not None and (kind == _CLIPS or one.views):
+                store.write(kind, key, said | {"values": values})

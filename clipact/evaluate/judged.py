@@ -1,7 +1,8 @@
 """What an evaluation needs of a model, whatever the model is: views in, rows out; a sample's rows in, one vector out.
 
-Rows are what the store keeps (an embedding a view), the vector is what labels or texts are compared with: neither
-depends on any word, so that many wordings are judged on one encoding (`label_logits`).
+The store keeps rows (an embedding a view) and, of a tower that sees frame by frame, what its body makes of each frame:
+another head or aggregator on the same body decodes and encodes nothing. The vector is what labels or texts are compared
+with. None of them depends on any word, so that many wordings are judged on one encoding (`label_logits`).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from clipact.dual_encoder import DualEncoder, unit
 from clipact.errors import UsageError
 from clipact.protocol import Averaging
 from clipact.store import content_key
+from clipact.towers.frames import FramesTower
+from clipact.towers.parts import hash_body, split
 from clipact.video.normalise import normalise_frames
 from clipact.zoo import Model
 
@@ -31,9 +34,11 @@ class Judged:
 
     spec, views, crops  what is decoded of a file
     frames_at_once      what one batch usually holds, over files
-    key                 of the weights: with the spec it decides the rows
+    key                 of the weights and the device: with the spec it decides the rows
+    body_key            of the body's weights alone and the device; "" when there are no features of frames to keep
     identity            of all that decides the vectors
-    encode              views to rows
+    see                 views to what the tower's body makes of their frames; without a body_key, to rows
+    finish              that to rows
     gather              the rows of one sample to its vector
     """
 
@@ -42,8 +47,10 @@ class Judged:
     crops: int
     frames_at_once: int
     key: str
+    body_key: str
     identity: str
-    encode: Callable[[Sequence[UInt8[np.ndarray, "t h w c"]]], Float32[np.ndarray, "k d"]]
+    see: Callable[[Sequence[UInt8[np.ndarray, "t h w c"]]], Float32[np.ndarray, "k ..."]]
+    finish: Callable[[Float32[np.ndarray, "k ..."]], Float32[np.ndarray, "k d"]]
     gather: Callable[[Float32[np.ndarray, "k d"]], Float32[np.ndarray, " m"]]
 
     @property
@@ -68,14 +75,18 @@ def judge(
     if model.encoder.text_depends_on_video:  # a clip's embedding alone says nothing of words
         raise model.encoder.text_needs_video()
     device = str(model.encoder.log_scale.device)
+    tower = model.encoder.visual
+    by_frame = isinstance(tower, FramesTower)
     return Judged(
         spec=spec,
         views=views,
         crops=crops,
         frames_at_once=_usual_frames(model.encoder),
-        key=model.key,
+        key=content_key(model.key, device),
+        body_key=content_key(hash_body(tower), device) if by_frame else "",
         identity=content_key("rows", model.key, repr(asdict(spec)), f"{views} x {crops}", device, averaging),
-        encode=_encode(model.encoder, spec),
+        see=_see(split(tower).body if by_frame else model.encoder.encode_video, spec, device),
+        finish=_finish(split(tower).head, device) if by_frame else lambda rows: rows,
         gather=gather,
     )
 
@@ -110,24 +121,35 @@ def label_logits(
     return torch.cat(found).cpu().numpy()
 
 
-def rows_key(judged: Judged, digest: str, span: tuple[float | None, float | None], decoders: str) -> str:
-    """The store's key for a file's rows: the bytes, the part of it, the frames, the weights, what decodes."""
-    return content_key(
-        "clip embeddings 1", judged.key, digest, repr(span), repr(asdict(judged.spec)),
-        f"{judged.views} x {judged.crops}", decoders
-    )  # fmt: skip
+def store_keys(judged: Judged, digest: str, span: tuple[float | None, float | None], decoders: str) -> tuple[str, str]:
+    """The store's keys for a file's rows and for its frames' features, "" for none: the bytes, the part of the file,
+    the frames, the weights, what decodes."""
+    seen = (digest, repr(span), repr(asdict(judged.spec)), f"{judged.views} x {judged.crops}", decoders)
+    return (
+        content_key("clip embeddings 1", judged.key, *seen),
+        content_key("frame features 1", judged.body_key, *seen) if judged.body_key else "",
+    )
 
 
-def _encode(
-    encoder: DualEncoder, spec: ClipSpec
-) -> Callable[[Sequence[UInt8[np.ndarray, "t h w c"]]], Float32[np.ndarray, "k d"]]:
+def _see(
+    look: Callable[[Tensor], Tensor], spec: ClipSpec, device: str
+) -> Callable[[Sequence[UInt8[np.ndarray, "t h w c"]]], Float32[np.ndarray, "k ..."]]:
     @torch.inference_mode()
-    def encode(views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Float32[np.ndarray, "k d"]:
-        device = encoder.log_scale.device
-        video = torch.stack([normalise_frames(frames, spec, device=device) for frames in views])
-        return encoder.encode_video(video).float().cpu().numpy()
+    def see(views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Float32[np.ndarray, "k ..."]:
+        video = torch.stack([normalise_frames(frames, spec, device=torch.device(device)) for frames in views])
+        return look(video).float().cpu().numpy()
 
-    return encode
+    return see
+
+
+def _finish(
+    head: Callable[[Tensor], Tensor], device: str
+) -> Callable[[Float32[np.ndarray, "k ..."]], Float32[np.ndarray, "k d"]]:
+    @torch.inference_mode()
+    def finish(features: Float32[np.ndarray, "k ..."]) -> Float32[np.ndarray, "k d"]:
+        return unit(head(torch.from_numpy(features).to(device))).float().cpu().numpy()
+
+    return finish
 
 
 def _usual_frames(encoder: DualEncoder) -> int:

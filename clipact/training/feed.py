@@ -18,10 +18,10 @@ from clipact.data.sources import Entry, Source
 from clipact.dual_encoder import DualEncoder, unit
 from clipact.errors import ConfigError, DataError
 from clipact.store import Store
+from clipact.towers.parts import split
 from clipact.training.chunks import Encoder
 from clipact.training.feature_batches import FeatureLoader, SentenceFeatures, VisualFeatures
 from clipact.training.frozen import Watch, encode_sentences, encode_visuals, prepare
-from clipact.training.learning import split
 from clipact.video.augment import Augment
 
 _ENTRIES_AT_ONCE = 256  # read as one batch where no gradient is asked for

@@ -16,15 +16,13 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from clipact import towers
 from clipact.clip_spec import ClipSpec
 from clipact.data.loader import Loader
 from clipact.data.sources import Entry
-from clipact.errors import ModelError
 from clipact.store import Store, content_key
+from clipact.towers.parts import hash_body, split
 from clipact.towers.tower import TextTower, VisualTower
 from clipact.training.feature_batches import SentenceFeatures, VisualFeatures
-from clipact.training.learning import split
 from clipact.video.normalise import normalise_frames
 
 Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]
@@ -124,29 +122,6 @@ def prepare(frames: UInt8[Tensor, "b t h w c"], spec: ClipSpec, *, device: torch
 def device_of(module: nn.Module) -> torch.device:
     """Where a module's parameters lie."""
     return next(module.parameters()).device
-
-
-def hash_body(tower: nn.Module) -> str:
-    """A hex sha256 of what decides what a tower's body does: its weights, and its configuration without the head's."""
-    parts = split(tower)
-    digest = hashlib.sha256(repr(_facts(tower)).encode())
-    for name, value in tower.state_dict(keep_vars=True).items():
-        if not (isinstance(value, nn.Parameter) and parts.learns(value)):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _facts(tower: nn.Module) -> Any:
-    try:
-        table = towers.describe(tower)
-    except ModelError:  # one that no table names: its build is all that is known of it
-        return str(tower)
-    return {
-        key: value
-        for key, value in (table | table.get("image", {})).items()
-        if key not in ("head", "image", "aggregator", "settings")
-    }
 
 
 def hash_file(path: str) -> str:

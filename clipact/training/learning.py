@@ -4,17 +4,15 @@ A tower is seen in two parts: its body, whose features can be kept when it stays
 them. What stays as it is is also in evaluation mode: no dropout, and batch norm leaves its statistics alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError
-from clipact.towers.frames import FramesTower
-from clipact.towers.tower import Headed
+from clipact.towers.parts import split
 
 Learns = Literal["all", "head", "nothing"]
 
@@ -35,40 +33,6 @@ class TowerConfig:
     def at(self, step: int) -> Learns:
         """What learns in this step."""
         return "all" if self.unfreeze_step is not None and step >= self.unfreeze_step else self.learns
-
-
-@dataclass(frozen=True)
-class Split:
-    """A tower in two: its output is `head(body(inputs))`; `modules` hold the head's parameters."""
-
-    body: Callable[[Tensor], Tensor]
-    head: Callable[[Tensor], Tensor]
-    modules: tuple[nn.Module, ...]
-
-    def learns(self, parameter: nn.Parameter) -> bool:
-        """Whether a parameter is one of the head's."""
-        return any(parameter is own for module in self.modules for own in module.parameters())
-
-
-def split(tower: nn.Module) -> Split:
-    """The tower in two. Of a frame-by-frame tower the head is the image tower's, and the aggregator.
-
-    A tower without a head has an empty one: its features are its output.
-    """
-    if isinstance(tower, FramesTower):
-        inner = split(tower.image)
-
-        def body(video: Tensor) -> Tensor:
-            return tower.per_frame(inner.body, video)
-
-        def head(features: Tensor) -> Tensor:
-            aggregated: Tensor = tower.aggregator(tower.per_frame(inner.head, features))
-            return aggregated
-
-        return Split(body, head, (*inner.modules, tower.aggregator))
-    if isinstance(tower, Headed):
-        return Split(tower.features, tower.head, (tower.head,))
-    return Split(tower, lambda features: features, ())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ import torch
 from clipact.checkpoint import load
 from clipact.data.sources import read_sources
 from clipact.store import Store
+from clipact.towers.parts import hash_body
 from clipact.training.feed import Feed
-from clipact.training.frozen import hash_body
 from clipact.training.learning import Learning
 from tests.data.drawing import draw_data, draw_picture
 from tests.training.small_run import small_recipe

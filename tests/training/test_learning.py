@@ -4,7 +4,8 @@ import torch
 from clipact.checkpoint import load
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError
-from clipact.training.learning import Learning, TowerConfig, split
+from clipact.towers.parts import split
+from clipact.training.learning import Learning, TowerConfig
 from tests.tiny import TinyText, TinyVisual
 
 
