@@ -46,12 +46,14 @@ class Model:
     encoder     in evaluation mode, on its device
     key         a sha256 of the weights and of what decides how they are used: a text cache is keyed by it
     trained_on  data sets whose samples shaped the weights, () when unknown
+    folder      where a clipact model lies: the list of files that it learnt from is there, if there is one
     """
 
     name: str
     encoder: DualEncoder
     key: str
     trained_on: tuple[str, ...]
+    folder: Path | None = None
 
 
 def load(name: str, *, device: str = "auto", defer_text: bool = False) -> Model:
@@ -61,16 +63,27 @@ def load(name: str, *, device: str = "auto", defer_text: bool = False) -> Model:
     another model's tokenizer is not made (its text network is in memory, though it never runs).
     UsageError for a name that means nothing, ModelError for files that hold no model, DownloadError for a hub.
     """
-    place = pick_device(device)
-    family, _, rest = name.partition(":")
-    if family in _LIBRARIES and rest:
-        model = _LIBRARIES[family](name, rest, defer_text=defer_text)
-    elif name and (folder := checkpoint_folder(name)) is not None:
+    place, folder = pick_device(device), find_folder(name)
+    if folder is not None:
         model = _load_folder(name, folder, defer_text=defer_text)
     else:
-        raise UsageError(f"no model is called {name!r} and no such folder exists; {choices(name, KINDS)}")
+        family, _, rest = name.partition(":")
+        model = _LIBRARIES[family](name, rest, defer_text=defer_text)
     model.encoder.to(place)
     return model
+
+
+def find_folder(name: str) -> Path | None:
+    """The folder of a clipact model, None for a name of another library's kind; nothing is loaded or fetched.
+
+    UsageError for a name that means nothing: of several models the last is known to be meant before the first has run.
+    """
+    family, _, rest = name.partition(":")
+    if family in _LIBRARIES and rest:
+        return None
+    if name and (folder := checkpoint_folder(name)) is not None:
+        return folder
+    raise UsageError(f"no model is called {name!r} and no such folder exists; {choices(name, KINDS)}")
 
 
 def pick_device(name: str) -> torch.device:
@@ -98,6 +111,7 @@ def _load_folder(name: str, folder: Path, *, defer_text: bool) -> Model:
         encoder=checkpoint.load(folder, defer_text=defer_text),
         key=weights_hash(folder),
         trained_on=read_config(folder).trained_on,
+        folder=folder,
     )
 
 

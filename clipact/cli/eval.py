@@ -64,8 +64,9 @@ def evaluate(
     from clipact.evaluate import How, read_samples
     from clipact.evaluate.carry_out import Changes, carry_out
     from clipact.figures import figures
+    from clipact.prompts import PromptSet
     from clipact.store import Store
-    from clipact.zoo import load
+    from clipact.zoo import find_folder, load
 
     allowed: dict[str, Averaging] = {one: one for one in ("embeddings", "logits", "probabilities")}
     if averaging is not None and averaging not in allowed:
@@ -74,27 +75,29 @@ def evaluate(
         prompts=prompts, frames=frames, views=views, averaging=None if averaging is None else allowed[averaging]
     )
 
-    found = [find_protocol(protocol, data, split=split) for protocol in protocols]
-    chosen = [(card, read_samples(card, folder, partial=partial)) for card, folder in found]
+    # All that is asked for is known to be there before the first of it runs.
+    models = list(dict.fromkeys(model))
+    for name in models:
+        find_folder(name)
+    chosen = []
+    for protocol in dict.fromkeys(protocols):
+        own, folder = find_protocol(protocol, data, split=split)
+        card, said = changes.apply(own)
+        if not card.retrieval:
+            PromptSet.load(card.words.templates)
+        chosen.append((card, read_samples(own, folder, partial=partial), () if protocol.endswith(".csv") else said))
     store, unread = Store(), 0
-    for name in dict.fromkeys(model):
+    for name in models:
         loaded = load(name, device=device, defer_text=True)
-        for (card, samples), protocol in zip(chosen, protocols, strict=True):
+        for card, samples, said in chosen:
 
             def watch(findings: Iterable[Any], total: int, what: str = f"{card.name}, {name}") -> Iterable[Any]:
                 return track(findings, total=total, what=what)
 
-            changed_card, said = changes.apply(card)
-            result, folder = carry_out(
-                changed_card,
-                samples,
-                loaded,
-                out,
-                changed=() if protocol.endswith(".csv") else said,
-                how=How(store=store, resume=resume, watch=watch),
-            )
+            how = How(store=store, resume=resume, watch=watch)
+            result, folder = carry_out(card, samples, loaded, out, changed=said, how=how)
             unread += len(result.unreadable)
-            row = (changed_card.name, name, result, folder, figures(result))
+            row = (card.name, name, result, folder, figures(result))
             if as_json:
                 print(json.dumps(_object(row), ensure_ascii=False, allow_nan=False), flush=True)
             else:
@@ -109,6 +112,8 @@ def evaluate(
 def _object(row: "Row") -> dict[str, Any]:
     from dataclasses import asdict
 
+    from clipact.scores import verdict
+
     card, name, result, folder, found = row
     run = result.run
     return {
@@ -117,6 +122,7 @@ def _object(row: "Row") -> dict[str, Any]:
         "result": str(folder),
         "zero_shot": run["zero_shot"],
         "zero_shot_why": run["zero_shot_why"],
+        "verdict": verdict(run),
         "partial": run["partial"],
         "partial_why": run["partial_why"],
         "figures": [{key: None if value != value else value for key, value in asdict(one).items()} for one in found],
@@ -126,17 +132,12 @@ def _object(row: "Row") -> dict[str, Any]:
     }
 
 
-def verdict(run: Any) -> str:
-    """What a reader must know before a score is called zero-shot."""
-    if run["zero_shot"]:
-        return "zero-shot"
-    return ("not zero-shot: " if run["zero_shot"] is False else "zero-shot or not is unknown: ") + run["zero_shot_why"]
-
-
 def _show(row: "Row") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from clipact.scores import verdict
 
     card, name, result, folder, found = row
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)

@@ -59,7 +59,7 @@ def carry_out(
     With `how.resume` a result that is there already is taken as it is when it was asked for in the same words, and a
     journal is taken up.
     """
-    folder = out / f"{file_name(card.name)}--{file_name(model.name)}"
+    folder = result_folder(card, model.name, out)
     journal = folder.with_name(f"{folder.name}.journal")
     asked = content_key("asked 1", model.key, json.dumps(to_table(card), sort_keys=True, default=str))
     how = how or How()
@@ -93,6 +93,21 @@ def carry_out(
     save(result, folder)
     journal.unlink(missing_ok=True)
     return result, folder
+
+
+def result_folder(card: Card, model: str, out: Path) -> Path:
+    """OUT/CARD--MODEL; when a result of another model or table of that name lies there, with a few letters more.
+
+    runs/a/best and runs/b/best are two models, a/test.csv and b/test.csv two tables: neither overwrites the other.
+    """
+    plain = out / f"{file_name(card.name)}--{file_name(model)}"
+    try:
+        run = load(plain).run
+    except ResultError:
+        return plain
+    if (run.get("model", {}).get("name"), run.get("data", {}).get("source")) == (model, card.source):
+        return plain
+    return plain.with_name(f"{plain.name}-{content_key(model, card.source)[:8]}")
 
 
 def file_name(name: str) -> str:

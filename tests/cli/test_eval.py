@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -56,8 +57,9 @@ def test_json_gives_a_line_for_each_card_and_model(card, tree, tiny, tmp_path):
     words = ["--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
     rows = [json.loads(line) for line in run(card, tree / "table.csv", *words).stdout.splitlines()]
     assert [row["card"] for row in rows] == ["own", "table"]
-    assert [row["zero_shot"] for row in rows] == [False, True]
+    assert [row["zero_shot"] for row in rows] == [False, None]
     assert rows[0]["zero_shot_why"] == "trained on nothing"
+    assert rows[0]["verdict"] == "not zero-shot: trained on nothing"
     assert rows[0]["figures"][0]["name"] == "top-1"
     kept = load(rows[0]["result"])
     assert kept.run["zero_shot"] is False
@@ -95,6 +97,29 @@ def test_other_data_are_refused_unless_one_says_so(card, tree, tiny, tmp_path):
     row = json.loads(run(*words, "--partial", "--json").stdout)
     assert row["partial"]
     assert "the card says 15" in row["partial_why"][0]
+
+
+def test_two_of_one_name_do_not_overwrite_each_other(tree, tiny, tmp_path):
+    """runs/a/best and runs/b/best, a/test.csv and b/test.csv: four results, found again when asked for again."""
+    (tmp_path / "b").mkdir()
+    shutil.copytree(tiny, tmp_path / "b/tiny")
+    shutil.copy(tree / "table.csv", tmp_path / "b/table.csv")
+    words = [tree / "table.csv", tmp_path / "b/table.csv", "--data", tree, "--out", tmp_path / "out", "--json"]
+    words += ["--model", tiny, "--model", tmp_path / "b/tiny"]
+    for extra in ([], ["--resume"], []):
+        rows = [json.loads(line) for line in run(*words, *extra).stdout.splitlines()]
+        kept = [load(row["result"]).run for row in rows]
+        assert [one["model"]["name"] for one in kept] == [row["model"] for row in rows]
+        assert len({row["result"] for row in rows}) == len(list((tmp_path / "out").iterdir())) == 4
+    assert rows[0]["result"].endswith("table--tiny")
+
+
+def test_a_wrong_word_is_known_before_anything_runs(card, tree, tiny, tmp_path):
+    words = [card, "--data", tree, "--out", tmp_path / "out", "--model", tiny]
+    for wrong in (["--model", "minni"], ["--prompts", "nonesuch"], [tree / "none.csv"]):
+        with pytest.raises(ClipactError):
+            run(*words, *wrong)
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
