@@ -3,6 +3,7 @@
 The command line needs a model's frames and size before it can afford to import torch: the video is decoded meanwhile.
 """
 
+import csv
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from clipact.errors import ConfigError, ModelError
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
+FILES_SEEN = "trained_on.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,18 @@ def read_config(folder: str | Path) -> ModelConfig:
         return parse(ModelConfig, table)
     except ConfigError as error:
         raise ModelError(f"{path}: {error}") from error
+
+
+def read_files_seen(folder: str | Path) -> frozenset[str]:
+    """The hex sha256 of every file that a model's weights saw, as training writes them down; empty when nobody did."""
+    path = Path(folder) / FILES_SEEN
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return frozenset(row["sha256"] for row in csv.DictReader(file) if row["sha256"])
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise ModelError(f"{path} cannot be read: wanted is a CSV table with the columns path and sha256") from error
 
 
 def weights_hash(folder: str | Path) -> str:

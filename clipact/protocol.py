@@ -42,7 +42,7 @@ class Part:
 class Data:
     """The samples.
 
-    set            the data set's name: a model that lists it in `trained_on` is not zero-shot on it
+    set            the data set's name: a model that lists it in `trained_on` is not zero-shot on it; "" for none
     also           other names for it, and sets that hold its files
     parts          the lists of files; what stands in several is decoded once
     root           where paths start, below the data folder

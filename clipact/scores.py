@@ -13,7 +13,7 @@ needs torch, and nothing is unpickled.
     prompts                   name, templates, wording, weights, phrases (one a label)
     views                     frames, sampling, size, resize, ..., views, crops, averaging, decoder
     versions, machine         of the libraries that a figure depends on; processor, cores, threads, device
-    zero_shot, zero_shot_why  True, False, or None when the model does not say what it learnt from
+    zero_shot, zero_shot_why  True, False, or None when model or data do not say enough: see `verdict`
     partial, partial_why      whether this is less, or other, than the protocol asks; a list of reasons
 
 `seconds` says where the time went: lookup (hashing files and asking the store) and decode, all workers together; wait
@@ -102,6 +102,14 @@ class RetrievalScores:
     def similarity(self) -> Float32[np.ndarray, "m n"]:
         """The cosine of each text with each visual."""
         return self.text @ self.visual.T
+
+
+def verdict(run: Mapping[str, Any]) -> str:
+    """What a reader must know before a figure is called zero-shot; every output says it."""
+    if run.get("zero_shot"):
+        return "zero-shot"
+    said = "not zero-shot" if run.get("zero_shot") is False else "zero-shot or not is unknown"
+    return f"{said}: {run.get('zero_shot_why') or 'nobody says'}"
 
 
 def identical(one: Scores | RetrievalScores, other: Scores | RetrievalScores) -> bool:

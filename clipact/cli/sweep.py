@@ -96,6 +96,8 @@ def _show(found: "Sweep", *, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from clipact.scores import verdict
+
     if as_json:
         for row in found.best_first:
             difference = row.difference
@@ -109,6 +111,7 @@ def _show(found: "Sweep", *, as_json: bool) -> None:
                         "p": difference and difference.p,
                         "p_holm": difference and row.holm,
                         "flips": row.flips,
+                        "verdict": verdict(found.run),
                     }
                 )
             )
@@ -129,5 +132,6 @@ def _show(found: "Sweep", *, as_json: bool) -> None:
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
     head = f"{found.run['card']} · {found.run['model']['name']} · {len(best)} wordings, {found.samples:,} samples"
     console.print(Text(head, style="bold"))
+    console.print(Text(verdict(found.run), style="" if found.run["zero_shot"] else "yellow"))
     console.print(table)
     console.print(Text("Chosen on these samples, the best looks better than it is: report it on others.", style="dim"))

@@ -44,6 +44,11 @@ class Outcome:
         return tuple(self.samples.items[i].name for i in self.rows)
 
     @property
+    def digests(self) -> tuple[str, ...]:
+        """The sha256 of each distinct file that could be read."""
+        return tuple(dict.fromkeys(one.digest for one in self.findings if one.digest))
+
+    @property
     def unreadable(self) -> tuple[tuple[str, str], ...]:
         """What could not, and why."""
         pairs = zip(self.samples.items, self.findings, strict=True)

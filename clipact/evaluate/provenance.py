@@ -5,6 +5,7 @@ import platform
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,9 +19,17 @@ from clipact.zoo import Model
 _LIBRARIES = ("torch", "numpy", "av", "pillow", "tokenizers", "open_clip_torch", "transformers")
 
 
-def describe_run(model: Model | None, data: dict[str, Any]) -> dict[str, Any]:
-    """The part of a result's `run` that hangs on the model, the data and the machine alone."""
+def describe_run(
+    model: Model | None, data: dict[str, Any], *, digests: Sequence[str] = (), seen: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """The part of a result's `run` that hangs on the model, the data and the machine alone.
+
+    `digests` are the sha256 of the files that were read, `seen` those that the model learnt from: when they meet the
+    result is not zero-shot, whatever the data set is called.
+    """
     answer, why = zero_shot(() if model is None else model.trained_on, data)
+    if common := sum(digest in seen for digest in digests):
+        answer, why = False, f"trained on {common:,} of these {len(digests):,} files"
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -47,16 +56,20 @@ def describe_run(model: Model | None, data: dict[str, Any]) -> dict[str, Any]:
 def zero_shot(trained_on: tuple[str, ...], data: dict[str, Any]) -> tuple[bool | None, str]:
     """Whether a score on this data set is zero-shot, and why not; None when the model does not say what it learnt from.
 
-    A name in `trained_on` may go on with the part, as in "flickr8k train": any part of a set counts.
+    A name in `trained_on` may go on with the part, as in "flickr8k train": any part of a set counts. A table of one's
+    own is of no named set, and says only what the model learnt from.
     """
     ours = {_bare(name): name for name in (data["set"], *data.get("also", ())) if name}
-    seen = [name for name in trained_on if _bare(name) in ours or _bare(name.split()[0]) in ours]
+    seen = [name for name in trained_on if _bare(name) in ours or _bare(name.partition(" ")[0]) in ours]
     if seen:
         return False, f"trained on {', '.join(seen)}"
-    if not ours:
-        return None, "the data set has no name"
     if not trained_on:
         return None, "the model does not say what it was trained on"
+    if not ours:
+        return (
+            None,
+            f"the model was trained on {', '.join(trained_on)}; of which data set these files are, no card says",
+        )
     return True, ""
 
 

@@ -22,6 +22,7 @@ from clipact.evaluate.judged import Judged, clip_vectors, judge, label_logits
 from clipact.evaluate.outcome import Outcome, describe_views, describe_words
 from clipact.evaluate.provenance import describe_run
 from clipact.evaluate.samples import Item, Samples
+from clipact.model_config import read_files_seen
 from clipact.protocol import Averaging
 from clipact.recognizer import Recognizer
 from clipact.scores import RetrievalScores, Scores
@@ -103,10 +104,13 @@ def evaluate_wordings(
         ):  # fmt: skip
             raise UsageError("wordings are compared on one encoding: the same model, frames, clips and labels")
     truth = _truth(samples.items, first.labels)
+    seen = _files_seen(first.model)
     begun = time.perf_counter()
     judged = judge(first.model, first.spec, views=first.clips, crops=crops, averaging=averaging)
     outcome = Outcome.of(samples, _find(samples, judged, how, clock))
-    facts = describe_run(first.model, dict(samples.data) or {"set": ""}) | {"views": describe_views(judged, averaging)}
+    facts = describe_run(first.model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {
+        "views": describe_views(judged, averaging)
+    }
     run = outcome.describe(facts, how.run)
     for classifier in classifiers:
         started = time.perf_counter()
@@ -135,7 +139,7 @@ def evaluate_retrieval(
 
     Captions are sentences already: no template is used.
     """
-    how, clock = how or How(), dict[str, float]()
+    how, clock, seen = how or How(), dict[str, float](), _files_seen(model)
     begun = time.perf_counter()
     judged = judge(model, spec or model.encoder.spec, views=views, crops=crops)
     outcome = Outcome.of(samples, _find(samples, judged, how, clock))
@@ -147,7 +151,9 @@ def evaluate_retrieval(
         text = model.encoder.encode_text([sentence for sentence, _ in said]).float().cpu().numpy()
     spend(clock, "text", started)
     spend(clock, "total", begun)
-    facts = describe_run(model, dict(samples.data) or {"set": ""}) | {"views": describe_views(judged, "embeddings")}
+    facts = describe_run(model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {
+        "views": describe_views(judged, "embeddings")
+    }
     return RetrievalScores(
         samples=outcome.names,
         texts=tuple(sentence for sentence, _ in said),
@@ -159,6 +165,10 @@ def evaluate_retrieval(
         run=outcome.describe(facts, how.run),
         seconds=clock,
     )
+
+
+def _files_seen(model: Model) -> frozenset[str]:
+    return frozenset() if model.folder is None else read_files_seen(model.folder)
 
 
 def _samples(samples: Samples | Sequence[Item]) -> Samples:

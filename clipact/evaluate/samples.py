@@ -58,15 +58,19 @@ class Samples:
 
 
 def manifest_card(manifest: str | Path, *, split: str = "all") -> Card:
-    """A card for a table of one's own: its labels, or its captions, with the usual prompts."""
-    path = Path(manifest)
+    """A card for a table of one's own: its labels, or its captions, with the usual prompts.
+
+    The table may lie anywhere: the data folder is where its paths start. It is of no data set that has a name.
+    """
+    path = Path(manifest).expanduser()
     captions = any(sample.captions for sample in read_manifest(path).samples)
     return Card(
         name=path.stem,
         title=f"the table {path.name}",
         metric="retrieval" if captions else "top_1",
         source=str(path),
-        data=Data(set=path.stem, parts=(Part(manifest=path.name),), split=split),
+        data=Data(set="", parts=(Part(list=path.name),), split=split),
+        folder=path.parent,
     )
 
 

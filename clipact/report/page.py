@@ -9,6 +9,7 @@ from clipact.report.compare import compare
 from clipact.report.sections import Result, section
 from clipact.report.thumbnails import thumbnails
 from clipact.report.writing import render, write_text
+from clipact.scores import verdict
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -24,6 +25,7 @@ def render_page(results: Sequence[Result], *, data: Path | None = None) -> str:
         comparisons=compare(results),
         pictures=[thumbnails(one.pictured, data, root=one.root) for one in sections],
         data_given=data is not None,
+        verdict=verdict,
         version=__version__,
     )
 

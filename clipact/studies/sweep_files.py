@@ -9,6 +9,7 @@ from pathlib import Path
 from clipact import __version__
 from clipact.errors import ResultError
 from clipact.report.writing import render, write_text
+from clipact.scores import verdict
 from clipact.studies.rows import Row
 from clipact.studies.sweep import Sweep
 
@@ -33,7 +34,7 @@ def table(found: Sweep) -> str:
     """CSV, the best first: what the variant is, what it scored, how it differs from the baseline."""
     return _csv(
         "variant templates names words over_templates over_words frames sentences top_1 low high per_class difference "
-        "difference_low difference_high p_bootstrap p_holm p_mcnemar flips cured caused weights".split(),
+        "difference_low difference_high p_bootstrap p_holm p_mcnemar flips cured caused weights verdict".split(),
         (_line(found, row) for row in found.best_first),
     )
 
@@ -60,6 +61,7 @@ def page(found: Sweep) -> str:
         rows=found.best_first,
         shown=[row for row in found.best_first if row is not found.rows[0]][:_SHOWN],
         changes=lambda row: _changes(found, row),
+        verdict=verdict,
         version=__version__,
     )
 
@@ -89,6 +91,7 @@ def _line(found: Sweep, row: Row) -> list[object]:
         *map(_number, (row.top_1.value, row.top_1.low, row.top_1.high, row.per_class)),
         *compared,
         " ".join(f"{weight:.4f}" for weight in row.weights),
+        verdict(found.run),
     ]
 
 

@@ -24,6 +24,7 @@ from clipact.config import to_table
 from clipact.data.order import seed_from
 from clipact.data.sources import Entry, read_sources
 from clipact.errors import ConfigError, UsageError
+from clipact.model_config import FILES_SEEN
 from clipact.store import Store
 from clipact.training.average import WeightAverage
 from clipact.training.feed import Feed
@@ -221,7 +222,7 @@ class Run:
             license=recipe.license,
             dtype=torch.float16 if recipe.train.save_as == "fp16" else None,
             notes={"step": self.progress.step, "figures": figures or {}},
-            files={"trained_on.csv": self._files_seen},
+            files={FILES_SEEN: self._files_seen},
         )
 
     @cached_property

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -5,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clipact.checkpoint import save as save_model
 from clipact.classifier import ZeroShotClassifier
-from clipact.errors import DataError, UsageError, VideoError
+from clipact.errors import DataError, ModelError, UsageError, VideoError
 from clipact.evaluate import (
     How,
     Item,
@@ -17,9 +19,10 @@ from clipact.evaluate import (
     read_samples,
 )
 from clipact.evaluate import findings as room
+from clipact.evaluate.samples import file_digest
 from clipact.prediction import Prediction, Scored
 from clipact.prompts import PromptSet
-from clipact.scores import identical
+from clipact.scores import identical, verdict
 from clipact.video.load import load_clips
 from clipact.video.normalise import normalise_frames
 from clipact.zoo import load as load_model
@@ -143,6 +146,31 @@ def test_what_would_give_other_embeddings_is_not_taken_from_the_store(
     assert len(decoded) == len(samples)
 
 
+def test_another_head_on_the_same_body_decodes_and_encodes_nothing(
+    classifier, samples, store, tiny, tmp_path, monkeypatch
+):
+    """Frames' features are kept by the body's weights: ablations of heads and aggregators share them."""
+    first = evaluate(classifier, samples, how=How(store=store))
+    encoder = load_model(str(tiny), device="cpu").encoder
+    with torch.no_grad():
+        for weights in encoder.visual.image.head.parameters():
+            weights.add_(0.1 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(0)))
+    save_model(encoder, tmp_path / "other", name="other", card="# other\n")
+    other = ZeroShotClassifier.load(str(tmp_path / "other"), labels=LABELS, device="cpu", store=store)
+    expected = evaluate(other, samples)
+
+    def refuse(path, *_, **__):
+        raise VideoError(path, "it was decoded or encoded again")
+
+    monkeypatch.setattr(other.model.encoder.visual.image, "features", refuse)
+    monkeypatch.setattr(room, "load_clips", refuse)
+    found = evaluate(other, samples, how=How(store=store))
+    assert found.samples == expected.samples
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5, rtol=0)
+    assert found.run["views"]["decoded_by"] == expected.run["views"]["decoded_by"]
+    assert np.abs(found.scores - first.scores).max() > 1e-3
+
+
 def test_a_store_that_cannot_be_written_costs_a_warning_only(classifier, samples, tmp_path):
     from clipact.store import Store
 
@@ -172,6 +200,22 @@ def test_everything_that_repeats_the_run_is_said(classifier, samples):
     assert len(run["data"]["files_sha256"]) == 64
     assert torch.__version__.startswith(run["versions"]["torch"])
     assert run["seed"] == 0
+
+
+def test_files_that_the_model_learnt_from_are_found_by_their_bytes(classifier, samples, store, tiny, tmp_path):
+    """Whatever a table is called and wherever its files lie: two of them were trained on."""
+    shutil.copytree(tiny, tmp_path / "model")
+    seen = [file_digest(samples.items[i].path) for i in (0, 3)]
+    lines = ["path,sha256", *(f"elsewhere/{digest[:5]}.mp4,{digest}" for digest in seen), f"other.mp4,{'0' * 64}"]
+    (tmp_path / "model/trained_on.csv").write_text("\n".join(lines) + "\n")
+    learnt = ZeroShotClassifier.load(str(tmp_path / "model"), labels=LABELS, device="cpu", store=store)
+    run = evaluate(learnt, samples).run
+    assert run["zero_shot"] is False
+    assert verdict(run) == "not zero-shot: trained on 2 of these 12 files"  # one of fourteen is broken, one a copy
+    assert evaluate(classifier, samples).run["zero_shot"] is None
+    (tmp_path / "model/trained_on.csv").write_text("file\nx\n")
+    with pytest.raises(ModelError, match="columns path and sha256"):
+        evaluate(learnt, samples)
 
 
 class Guesser:

@@ -78,9 +78,26 @@ def test_a_data_folder_that_is_not_there_is_said(card, tmp_path):
         (("UCF 101",), False),
         (("kinetics400",), True),
         ((), None),
+        (("",), True),
     ],
 )
 def test_a_model_that_learnt_from_the_set_is_not_zero_shot_on_it(trained_on, answer):
     said, why = zero_shot(trained_on, {"set": "flickr8k", "also": ["ucf101"]})
     assert said is answer
     assert bool(why) is (answer is not True)
+
+
+def test_a_table_of_ones_own_is_of_no_named_set(tree):
+    said, why = zero_shot(("flickr8k train",), dict(read_samples(manifest_card(tree / "table.csv"), tree).data))
+    assert said is None
+    assert "flickr8k train" in why
+    assert "no card says" in why
+
+
+def test_a_table_may_lie_elsewhere_than_its_files(tree, tmp_path):
+    shutil.copy(tree / "table.csv", tmp_path / "mine.csv")
+    here, there = (
+        read_samples(manifest_card(tmp_path / "mine.csv"), tree),
+        read_samples(manifest_card(tree / "table.csv"), tree),
+    )
+    assert here.items == there.items
