@@ -168,11 +168,12 @@ class DeferredText(TextTower):
 def _made(make: Callable[[], Made], folder: Path, prefix: str) -> Made:
     """The tower that `make` makes, with its weights from the file.
 
-    At first its own are not even allocated: drawing mini's at random would take 0.4 s. A tower that computes tensors
-    which no file holds is made once more, in memory.
+    At first its own are not even allocated: drawing mini's at random would take 0.4 s, and pretending to draw them on
+    the meta device imports torch._dynamo (1 s). A tower that computes tensors which no file holds is made once more,
+    in memory.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), NoRandomWeights():
             tower = make()
         if any(buffer.is_meta for buffer in _unsaved(tower)):
             with NoRandomWeights():

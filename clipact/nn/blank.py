@@ -3,7 +3,11 @@
 from typing import Any
 
 from torch import Tensor
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
+
+# Those of torch.nn.init that ask a mode by their own names and then go on without it: newer torch has more of them.
+_DRAWS = {Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_}
 
 
 class NoRandomWeights(TorchFunctionMode):
@@ -11,6 +15,7 @@ class NoRandomWeights(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The call itself, unless it draws numbers in place."""
-        if function in (Tensor.normal_, Tensor.uniform_):
-            return args[0]
-        return function(*args, **(kwargs or {}))
+        named = kwargs or {}
+        if function in _DRAWS:
+            return args[0] if args else named["tensor"]
+        return function(*args, **named)
