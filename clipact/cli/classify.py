@@ -56,6 +56,7 @@ def classify(
     Scores are a softmax over all labels; --top only cuts what is shown.
     Exit code 1 when a video could not be read; the others are done all the same.
     """
+    from clipact.cli.imports import quick_imports
     from clipact.cli.inputs import expand_videos, index_folder
     from clipact.cli.screen import note, track
     from clipact.model_config import checkpoint_folder, read_config
@@ -80,8 +81,9 @@ def classify(
         # The videos are decoded while torch is imported, which takes longer than a clip does.
         decoded = decode_ahead(paths, read_config(folder).clip.with_frames(frames), **reading)
 
-    from clipact.classifier import ZeroShotClassifier
-    from clipact.index_classifier import IndexClassifier
+    with quick_imports():
+        from clipact.classifier import ZeroShotClassifier
+        from clipact.index_classifier import IndexClassifier
 
     if model == "mini":
         note("mini is small and embedded; larger models are more accurate: --model open_clip:ViT-B-32/openai")
