@@ -1,7 +1,9 @@
 """The `clipact` command: which commands there are, and how every error reaches the person who typed it."""
 
 import atexit
+import errno
 import gc
+import io
 import os
 import sys
 import warnings
@@ -58,6 +60,9 @@ app.add_typer(prompts, name="prompts")
 def main() -> None:
     """Run the command line and exit: 0 done, 1 something failed, 2 wrong usage, 130 interrupted."""
     atexit.register(gc.freeze)  # else Python looks through all that torch made once more: 0.3 s
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a bar that cannot be written in ASCII is no reason to fail
+            stream.reconfigure(errors="replace")
     warnings.showwarning = lambda message, *_, **__: note(str(message))
     try:
         app()
@@ -67,8 +72,12 @@ def main() -> None:
     except KeyboardInterrupt:
         note("interrupted", kind="error")
         sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe has gone: nothing is wrong here
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
+            raise
+        if error.errno != errno.EPIPE:  # where the reader of a pipe has gone, nothing is wrong
+            note("the disk is full: not all of the output was written", kind="error")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left has nowhere to go
         sys.exit(1)
 
 

@@ -24,7 +24,7 @@ def expand_videos(words: Iterable[str]) -> list[str]:
     for word in words:
         path = Path(word)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and _is_there(p))
             # A folder without videos may hold the frames of one as pictures: the video room decides.
             found += [str(p) for p in inside] or [word]
         elif glob.has_magic(word) and not path.exists():
@@ -44,6 +44,11 @@ def index_folder(labels: Sequence[str]) -> Path | None:
             f"--labels takes one index and nothing beside it; add labels to {named[0]} by clipact index add"
         )
     return Path(named[0]).expanduser() if named else None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a folder has it as a file; a link that leads nowhere is one that cannot be read."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def find_protocol(protocol: str, data: Path | None, *, split: str = "all") -> "tuple[Card, Path]":

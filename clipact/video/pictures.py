@@ -99,7 +99,10 @@ class PictureFolder(Video):
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
-        self._paths = numbered_pictures(folder)
+        try:
+            self._paths = numbered_pictures(folder)
+        except OSError as error:
+            raise VideoError(folder, f"the folder cannot be read: {error.strerror or error}") from error
         if not self._paths:
             raise VideoError(folder, f"it is a folder without pictures ({', '.join(sorted(SUFFIXES))}); name a video")
 

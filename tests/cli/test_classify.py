@@ -1,6 +1,10 @@
 import importlib.util
+import io
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +64,17 @@ def test_folders_and_globs(clipact, tiny, videos):
     assert [row["video"] for row in found] == [str(videos / name) for name in ("a.mp4", "b.mp4", "more/c.mp4")]
     found = rows(clipact("classify", f"{videos}/*.mp4", "--labels", LABELS, "--model", tiny, "--json"))
     assert [row["video"] for row in found] == [str(videos / name) for name in ("a.mp4", "b.mp4")]
+
+
+def test_a_link_that_leads_nowhere_is_reported_not_skipped(clipact, tiny, tmp_path, videos):
+    (tmp_path / "moved.mp4").symlink_to(tmp_path / "gone.mp4")
+    (tmp_path / "linked.mp4").symlink_to(videos / "a.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    done = clipact("classify", tmp_path, "--labels", LABELS, "--model", tiny, "--json")
+    assert done.code == 1
+    linked, moved = rows(done)
+    assert linked["error"] is None
+    assert "no such file" in moved["error"]["message"]
 
 
 def test_one_bad_file_among_many_is_reported_and_the_others_are_done(clipact, tiny, videos):
@@ -174,12 +189,30 @@ def test_version_and_help(clipact):
 
 
 def test_a_reader_that_goes_away_is_no_traceback(tiny, videos, tmp_path):
-    import subprocess
-    import sys
-
     command = f"'{sys.executable}' -m clipact.cli.app classify '{videos}' -l drink,read -m '{tiny}' --json | head -c 5"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a device that is always full is Linux's")
+def test_a_full_disk_is_said_and_is_no_traceback(videos):
+    command = [sys.executable, "-m", "clipact.cli.app", "probe", str(videos / "a.mp4"), "--json"]
+    with FULL.open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: the disk is full: not all of the output was written\n"
+
+
+def test_what_the_terminal_cannot_write_is_replaced(clipact, tiny, videos, monkeypatch):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    done = clipact("classify", videos / "a.mp4", "--labels", "drink,läuft", "--model", tiny)
+    assert done.code == 0, done.err
+    screen.flush()
+    assert b"l?uft" in screen.buffer.getvalue()
 
 
 def test_either_decoder_gives_the_same_answer(clipact, tiny, videos):

@@ -1,5 +1,6 @@
 """Everything that may be named as a video comes through the same door."""
 
+import errno
 import http.server
 import io
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +120,15 @@ def test_a_folder_of_numbered_pictures(tmp_path):
 
 def test_a_folder_without_pictures(tmp_path):
     with pytest.raises(VideoError, match="folder without pictures"):
+        load_clip(tmp_path)
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(folder):  # permissions do not bind root, which tests may run as
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(VideoError, match=f"{tmp_path}: the folder cannot be read: Permission denied"):
         load_clip(tmp_path)
 
 
