@@ -1,7 +1,8 @@
 """A label as people type it becomes the phrase that a sentence needs: `UseLaptop` -> "using laptop".
 
 Plain spelling rules, with the verbs and the exceptions in prompts/phrases.toml. No grammar is guessed: a label whose
-first word is not a known verb stays as it is. English only; other languages pass through.
+first word is no known verb stays as it is, unless it is listed as a whole (games and instruments, which are played).
+English only; other languages pass through.
 """
 
 import re
@@ -27,6 +28,7 @@ class _Words:
     takes_gerunds: str
     things_in_ing: str
     particles: str
+    played: tuple[str, ...]
     gerunds: dict[str, str]
     phrases: dict[str, str]
 
@@ -34,8 +36,10 @@ class _Words:
 def phrase(label: str) -> str:
     """The phrase for a template's hole: words split, the leading verb a gerund; a phrase is its own phrase."""
     words = split_words(label)
-    known = _words().phrases.get(" ".join(words).lower().replace("-", " "))
-    return known or " ".join(_with_gerunds(words))
+    whole = " ".join(words).lower().replace("-", " ")
+    if whole in _words().played:
+        return f"playing {whole}"
+    return _words().phrases.get(whole) or " ".join(_with_gerunds(words))
 
 
 def split_words(label: str) -> list[str]:
