@@ -1,20 +1,25 @@
 """Files to findings: decoded ahead in threads, encoded in batches across files, kept in the store and the journal.
 
-A unit is as many files as fill one batch. Units are the same whatever is resumed, and a file that this run has put
-into the store is encoded again when it comes a second time: so the bits do not hang on when a run was killed, or on
-which thread was first.
+A unit is as many files as fill one batch. On a CPU a worker decodes and encodes a unit by itself, with its share of
+the cores: convolutions of a few pictures wait for each other on two cores, two workers never do. For a GPU workers
+decode file by file, and whoever asks for the findings encodes.
+
+Units are the same whatever is resumed, and a file that this run has put into the store is encoded again when it comes
+a second time: so the bits do not hang on when a run was killed, or on which thread was first.
 """
 
 import json
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 import av
 import numpy as np
 import PIL
+import torch
 from jaxtyping import Float32, UInt8
 
 from clipact.errors import StoreError, VideoError
@@ -43,6 +48,7 @@ class _Taken:
     notes: tuple[str, ...] = ()
     decoder: str = ""
     cause: str = ""
+    fresh: bool = False  # whether its rows were made here
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -60,27 +66,27 @@ def find_all(
     """What is found of each item, in order; `done` are the units that a journal had. `seconds` is added to,
     by what the time was spent on."""
     unit = unit_size(judged, frames_at_once)
+    at_once = unit * judged.views_a_sample
     mine = {one.kept for findings in done for one in findings if one.kept}
     for findings in done:
         yield from findings
     rest = items[sum(map(len, done)) :]
-    held = max(2 * unit, min(64, _FRAMES_HELD // (judged.views_a_sample * judged.spec.frames)))
-    ahead = work_ahead(lambda item: _take(item, judged, store, mine), rest, depth=held, workers=workers)
+    take = partial(_take, judged=judged, store=store, mine=mine)
+    units = (_on_cores if judged.on_cpu else _on_gpu)(rest, take, judged, unit=unit, at_once=at_once, workers=workers)
     warned = False
     while True:
         begun = time.perf_counter()
-        taken = list(islice(ahead, unit))
+        taken = next(units, [])
         spend(seconds, "wait", begun)
         if not taken:
             return
         for one in taken:
             for what, spent in one.seconds.items():
                 seconds[what] = seconds.get(what, 0.0) + spent
-        fresh = [one for one in taken if one.rows is None and not one.cause]
-        begun = time.perf_counter()
-        _encode(fresh, judged, at_once=unit * judged.views_a_sample)
-        findings = [_finding(one, judged, kept=store is not None and one in fresh) for one in taken]
-        spend(seconds, "encode", begun)
+                if what == "encode" and not judged.on_cpu:
+                    seconds["wait"] -= spent
+        fresh = [one for one in taken if one.fresh]
+        findings = [_finding(one, judged, kept=store is not None and one.fresh) for one in taken]
         begun = time.perf_counter()
         if journal is not None:
             journal.append(findings)
@@ -95,6 +101,35 @@ def find_all(
         yield from findings
 
 
+def _on_cores(
+    items: Sequence[Item], take: Callable[[Item], _Taken], judged: Judged, *, unit: int, at_once: int, workers: int
+) -> Iterator[list[_Taken]]:
+    """Units, each decoded and encoded by one of the workers, which have the cores between them."""
+
+    def work(start: int) -> list[_Taken]:
+        taken = [take(item) for item in items[start : start + unit]]
+        _encode(taken, judged, at_once=at_once)
+        return taken
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // workers))
+    try:
+        yield from work_ahead(work, range(0, len(items), unit), depth=2 * workers, workers=workers)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _on_gpu(
+    items: Sequence[Item], take: Callable[[Item], _Taken], judged: Judged, *, unit: int, at_once: int, workers: int
+) -> Iterator[list[_Taken]]:
+    """Units whose files the workers have decoded ahead, encoded here."""
+    held = max(2 * unit, min(64, _FRAMES_HELD // (judged.views_a_sample * judged.spec.frames)))
+    ahead = work_ahead(take, items, depth=held, workers=workers)
+    while taken := list(islice(ahead, unit)):
+        _encode(taken, judged, at_once=at_once)
+        yield taken
+
+
 def spend(seconds: dict[str, float], what: str, begun: float) -> None:
     """Add the time since `begun` (time.perf_counter) to what it was spent on."""
     seconds[what] = seconds.get(what, 0.0) + time.perf_counter() - begun
@@ -105,7 +140,7 @@ def unit_size(judged: Judged, frames_at_once: int) -> int:
     return max(1, frames_at_once // (judged.views_a_sample * judged.spec.frames))
 
 
-def _take(item: Item, judged: Judged, store: Store | None, mine: set[str]) -> _Taken:
+def _take(item: Item, *, judged: Judged, store: Store | None, mine: set[str]) -> _Taken:
     """Runs in a thread: the store is asked first, then the file is decoded."""
     begun = time.perf_counter()
     taken = _Taken(digest=file_digest(item.path))
@@ -144,8 +179,10 @@ def _recall(taken: _Taken, store: Store, mine: set[str], *, views: int) -> None:
         return
 
 
-def _encode(fresh: Sequence[_Taken], judged: Judged, *, at_once: int) -> None:
-    """Give each its features and rows; views of several files share a batch."""
+def _encode(taken: Sequence[_Taken], judged: Judged, *, at_once: int) -> None:
+    """Give features and rows to each that lacks them; views of several files share a batch."""
+    begun = time.perf_counter()
+    fresh = [one for one in taken if one.rows is None and not one.cause]
     views = [frames for one in fresh for frames in one.views]
     if views:
         features = np.concatenate([judged.see(views[i : i + at_once]) for i in range(0, len(views), at_once)])
@@ -155,7 +192,8 @@ def _encode(fresh: Sequence[_Taken], judged: Judged, *, at_once: int) -> None:
     if fresh:
         rows = judged.finish(np.concatenate([one.features for one in fresh if one.features is not None]))
         for one, own in zip(fresh, np.split(rows, len(fresh)), strict=True):
-            one.rows = own
+            one.rows, one.fresh = own, True
+        spend(fresh[0].seconds, "encode", begun)
 
 
 def _finding(taken: _Taken, judged: Judged, *, kept: bool) -> Finding:

@@ -5,6 +5,7 @@ another head or aggregator on the same body decodes and encodes nothing. The vec
 with. None of them depends on any word, so that many wordings are judged on one encoding (`label_logits`).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -25,6 +26,7 @@ from clipact.towers.parts import hash_body, split
 from clipact.video.normalise import normalise_frames
 from clipact.zoo import Model
 
+_PIXELS_AT_ONCE = 2 * 260 * 260
 _CLIPS_AT_ONCE = 256  # x 48 templates x 700 labels: 34 MB of logits
 
 
@@ -37,6 +39,7 @@ class Judged:
     key                 of the weights and the device: with the spec it decides the rows
     body_key            of the body's weights alone and the device; "" when there are no features of frames to keep
     identity            of all that decides the vectors
+    on_cpu              where it is encoded: workers do it there
     see                 views to what the tower's body makes of their frames; without a body_key, to rows
     finish              that to rows
     gather              the rows of one sample to its vector
@@ -49,6 +52,7 @@ class Judged:
     key: str
     body_key: str
     identity: str
+    on_cpu: bool
     see: Callable[[Sequence[UInt8[np.ndarray, "t h w c"]]], Float32[np.ndarray, "k ..."]]
     finish: Callable[[Float32[np.ndarray, "k ..."]], Float32[np.ndarray, "k d"]]
     gather: Callable[[Float32[np.ndarray, "k d"]], Float32[np.ndarray, " m"]]
@@ -76,7 +80,7 @@ def judge(
         raise model.encoder.text_needs_video()
     device = str(model.encoder.log_scale.device)
     tower = model.encoder.visual
-    by_frame = isinstance(tower, FramesTower)
+    by_frame = tower if isinstance(tower, FramesTower) else None
     return Judged(
         spec=spec,
         views=views,
@@ -85,7 +89,8 @@ def judge(
         key=content_key(model.key, device),
         body_key=content_key(hash_body(tower), device) if by_frame else "",
         identity=content_key("rows", model.key, repr(asdict(spec)), f"{views} x {crops}", device, averaging),
-        see=_see(split(tower).body if by_frame else model.encoder.encode_video, spec, device),
+        on_cpu=device == "cpu",
+        see=_see(_in_pieces(by_frame, spec, device) if by_frame else model.encoder.encode_video, spec, device),
         finish=_finish(split(tower).head, device) if by_frame else lambda rows: rows,
         gather=gather,
     )
@@ -138,6 +143,26 @@ def _see(
     def see(views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Float32[np.ndarray, "k ..."]:
         video = torch.stack([normalise_frames(frames, spec, device=torch.device(device)) for frames in views])
         return look(video).float().cpu().numpy()
+
+    return see
+
+
+def _in_pieces(tower: FramesTower, spec: ClipSpec, device: str) -> Callable[[Tensor], Tensor]:
+    """The body of a tower, on a CPU a few pictures at once: their activations then stay in a core's own cache.
+
+    One core takes 213 ms for 8 pictures of 260 pixels in mini two by two, 300 ms for all 8 together, 235 one by one.
+    """
+    body = split(tower).body
+    if device != "cpu":
+        return body
+    if tower.config.shift:  # frames see their neighbours: a clip is one piece
+        return lambda video: torch.cat([body(clip) for clip in torch.split(video, 1)])
+    at_once = max(1, _PIXELS_AT_ONCE // math.prod(spec.size))
+
+    def see(video: Tensor) -> Tensor:
+        frames = rearrange(video, "k t c h w -> (k t) 1 c h w")
+        seen = torch.cat([body(piece) for piece in torch.split(frames, at_once)])
+        return rearrange(seen, "(k t) 1 f -> k t f", t=video.shape[1])
 
     return see
 

@@ -38,7 +38,7 @@ Watch = Callable[[Iterable[Finding], int], Iterable[Finding]]
 class How:
     """How an evaluation is carried out: nothing here changes what it finds by more than rounding.
 
-    workers         threads that decode ahead; by default one a core, two at least
+    workers         threads that decode ahead, and on a CPU encode; by default one a core, two at least
     frames_at_once  encoded together, over files; by default 8 on a CPU, 256 elsewhere
     store           where embeddings are looked for and kept; None: nowhere
     journal         a file that makes the run safe from being killed
@@ -167,6 +167,11 @@ def evaluate_retrieval(
     )
 
 
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _files_seen(model: Model) -> frozenset[str]:
     return frozenset() if model.folder is None else read_files_seen(model.folder)
 
@@ -193,7 +198,7 @@ def _find(samples: Samples, judged: Judged, how: How, clock: dict[str, float]) -
         store=how.store,
         journal=journal,
         done=done,
-        workers=how.workers or max(2, os.cpu_count() or 1),
+        workers=how.workers or max(2, _cores()),
         frames_at_once=at_once,
         seconds=clock,
     )

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -41,6 +42,9 @@ def test_stopped_anywhere_it_ends_identical(classifier, samples, tmp_path, after
     how = {"store": Store(tmp_path / "two"), "journal": tmp_path / "journal", "frames_at_once": frames_at_once}
     with pytest.raises(Stopped):
         evaluate(classifier, samples, how=How(watch=stop_after(after), **how))
+    for thread in threading.enumerate():  # what it had begun to decode is not the next run's
+        if thread.name.startswith("decode"):
+            thread.join()
     decoded = []
     real = room.load_clips
     monkeypatch.setattr(room, "load_clips", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))

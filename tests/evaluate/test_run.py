@@ -1,3 +1,4 @@
+import gc
 import shutil
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 
 from clipact.checkpoint import save as save_model
 from clipact.classifier import ZeroShotClassifier
+from clipact.dual_encoder import DualEncoder
 from clipact.errors import DataError, ModelError, UsageError, VideoError
 from clipact.evaluate import (
     How,
@@ -23,6 +25,7 @@ from clipact.evaluate.samples import file_digest
 from clipact.prediction import Prediction, Scored
 from clipact.prompts import PromptSet
 from clipact.scores import identical, verdict
+from clipact.towers.frames import FramesTower
 from clipact.video.load import load_clips
 from clipact.video.normalise import normalise_frames
 from clipact.zoo import load as load_model
@@ -65,6 +68,30 @@ def test_logits_equal_a_straight_loops(classifier, samples, workers, frames_at_o
         np.testing.assert_allclose(row, expected[name], atol=1e-5, rtol=0)
     assert found.labels == LABELS
     assert [LABELS[i] for i in found.truth] == [item.label for item in samples.items if item.name in expected]
+
+
+@pytest.mark.parametrize(("shift", "pixels"), [(0.0, 32 * 32), (0.0, 3 * 32 * 32), (0.125, 32 * 32)])
+def test_frames_seen_in_pieces_are_the_frames_seen_together(classifier, samples, shift, pixels, monkeypatch):
+    """A CPU takes a few pictures at once; where frames see their neighbours, a clip."""
+    visual = classifier.model.encoder.visual
+    shifted = FramesTower(visual.image, FramesTower.Config(shift=shift), spec=visual.spec).eval() if shift else visual
+    encoder = DualEncoder(shifted, classifier.model.encoder.text, log_scale=3.0).eval()
+    judging = ZeroShotClassifier(replace(classifier.model, encoder=encoder), LABELS)
+    expected = straight_loop(judging, samples)
+    monkeypatch.setattr("clipact.evaluate.judged._PIXELS_AT_ONCE", pixels)
+    for at_once in (4, 20):
+        found = evaluate(judging, samples, how=How(frames_at_once=at_once))
+        np.testing.assert_allclose(found.scores, np.stack([expected[n] for n in found.samples]), atol=1e-5, rtol=0)
+
+
+def test_the_number_of_torchs_threads_is_as_it_was(classifier, samples):
+    before = torch.get_num_threads()
+    evaluate(classifier, samples, how=How(workers=3))
+    assert torch.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError):
+        evaluate(classifier, samples, how=How(watch=lambda findings, _: [next(findings), 1 / 0]))
+    gc.collect()
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("averaging", ["embeddings", "logits", "probabilities"])
@@ -150,6 +177,7 @@ def test_another_head_on_the_same_body_decodes_and_encodes_nothing(
     classifier, samples, store, tiny, tmp_path, monkeypatch
 ):
     """Frames' features are kept by the body's weights: ablations of heads and aggregators share them."""
+    samples = replace(samples, items=samples.items[:9] + samples.items[10:])  # a copy is encoded anew, see findings
     first = evaluate(classifier, samples, how=How(store=store))
     encoder = load_model(str(tiny), device="cpu").encoder
     with torch.no_grad():
