@@ -40,11 +40,11 @@ def stop_after(count):
 def test_stopped_anywhere_it_ends_identical(classifier, samples, tmp_path, after, frames_at_once, monkeypatch):
     whole = evaluate(classifier, samples, how=How(store=Store(tmp_path / "one"), frames_at_once=frames_at_once))
     how = {"store": Store(tmp_path / "two"), "journal": tmp_path / "journal", "frames_at_once": frames_at_once}
+    others = set(threading.enumerate())
     with pytest.raises(Stopped):
         evaluate(classifier, samples, how=How(watch=stop_after(after), **how))
-    for thread in threading.enumerate():  # what it had begun to decode is not the next run's
-        if thread.name.startswith("decode"):
-            thread.join()
+    for thread in set(threading.enumerate()) - others:  # what it had begun to decode is not the next run's
+        thread.join()
     decoded = []
     real = room.load_clips
     monkeypatch.setattr(room, "load_clips", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))
