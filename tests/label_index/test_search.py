@@ -57,7 +57,7 @@ def test_what_lies_outside_is_estimated_within_its_error(tmp_path):
     true = 1 - np.array([line[rows].sum() for line, rows in zip(whole, shares.nearest.rows, strict=True)])
     off = (shares.outside - true) / shares.error
     assert 0.2 < true.mean() < 0.9  # there is something to estimate
-    assert np.abs(shares.outside - true).mean() < 0.03
+    assert np.abs(shares.outside - true).mean() < shares.error.mean() < 0.05
     assert 0.85 < (np.abs(off) < 2).mean() <= 1  # one sample serves all queries: their errors go together
 
 
