@@ -33,11 +33,31 @@ class Swin3D(VisualTower, Headed):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """Which network, how large its windows are (time, height, width), and the head that ends it."""
+        """Which network, how large its windows are (time, height, width), and the head that ends it.
+
+        width, depths, heads  in place of the variant's, all three: of the first stage, blocks and heads a stage
+        """
 
         variant: Variant = "tiny"
         window: tuple[int, int, int] = (8, 7, 7)
+        width: int | None = None
+        depths: tuple[int, ...] = ()
+        heads: tuple[int, ...] = ()
         head: Head.Config = field(default_factory=lambda: Head.Config(blocks=0))
+
+        def __post_init__(self) -> None:
+            if self.width is None and not self.depths and not self.heads:
+                return
+            stages = len(self.depths)
+            if self.width is None or not stages or len(self.heads) != stages or min(*self.depths, *self.heads) < 1:
+                raise ConfigError(
+                    f"width is {self.width}, depths {self.depths}, heads {self.heads}; all three are given, or none, "
+                    "and depths and heads have a number above 0 for each stage"
+                )
+            if any(self.width * 2**stage % heads for stage, heads in enumerate(self.heads)):
+                raise ConfigError(
+                    f"width is {self.width} and heads {self.heads}; heads divide the width, which doubles each stage"
+                )
 
     def __init__(self, config: Config, *, spec: ClipSpec) -> None:
         super().__init__()
@@ -45,7 +65,9 @@ class Swin3D(VisualTower, Headed):
 
         self.config, self.spec = config, spec
         width, depths, heads, drop = _SIZES[config.variant]
-        self._refuse_size()
+        if config.width is not None:
+            width, depths, heads = config.width, config.depths, config.heads
+        self._refuse_size(stages=len(depths))
         self._refuse_length(spec.frames)
         self.network = SwinTransformer3d(
             patch_size=list(_PATCH),
@@ -71,13 +93,14 @@ class Swin3D(VisualTower, Headed):
         """The features of each clip, through the head; ModelError for an odd number of frames or another size."""
         return self.head(self.features(video))
 
-    def _refuse_size(self) -> None:
+    def _refuse_size(self, *, stages: int) -> None:
         for side, window in zip(self.spec.size, self.config.window[1:], strict=True):
-            maps = [side // 4 // 2**stage for stage in range(4)]
-            if side % 32 or min(maps) < window or any(extent % window for extent in maps):
+            maps = [side // _PATCH[1] // 2**stage for stage in range(stages)]
+            step = _PATCH[1] * 2 ** (stages - 1)
+            if side % step or min(maps) < window or any(extent % window for extent in maps):
                 raise ConfigError(
                     f"size is {self.spec.size} and window {self.config.window}: maps are {maps} tokens wide, and a "
-                    f"window divides each of them. Windows of 7 take multiples of 224, windows of 4 multiples of 128"
+                    f"window divides each of them; windows of {window} take multiples of {step * window} pixels"
                 )
 
     def _refuse_length(self, frames: int) -> None:

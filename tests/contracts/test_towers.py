@@ -63,7 +63,7 @@ VIDEO = {
         {**VIT, "attention": "factorised_encoder", "time_layers": 1, "tubelet": 1},
         {**VIT, "attention": "factorised_self", "activation": "quick_gelu"},
     ],
-    "swin3d": [{"window": [8, 1, 1]}],
+    "swin3d": [{"width": 8, "depths": [2, 2], "heads": [1, 2], "window": [8, 4, 4]}],
     "transformers": [{"model": {"model_type": family, **THEIRS[family][0]}, "head": HEAD} for family in THEIR_VIDEO],
     "xclip": [{"model": {key: value for key, value in THEIRS["xclip"][0].items() if key != "text_config"}}],
 }

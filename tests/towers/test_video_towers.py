@@ -43,3 +43,18 @@ def test_swin_refuses_windows_that_do_not_fit():
     assert tower(torch.randn(1, 8, 3, 32, 32)).shape == (1, tower.dim)
     with pytest.raises(ModelError, match="6 frames.*up to 4, and multiples"):
         tower(torch.randn(1, 6, 3, 32, 32))
+
+
+def test_swin_in_sizes_of_ones_own():
+    torch.manual_seed(0)
+    own = {"width": 8, "depths": (1, 1), "heads": (1, 2), "window": (2, 4, 4)}
+    tower = Swin3D(Swin3D.Config(**own), spec=SPEC).eval()
+    assert tower.head.project.in_features == 16
+    assert tower(torch.randn(1, 4, 3, 32, 32)).shape == (1, tower.dim)
+    for wrong in ({"heads": ()}, {"depths": (1, 1, 1)}, {"depths": (0, 1)}, {"width": None}):
+        with pytest.raises(ConfigError, match="all three are given"):
+            Swin3D.Config(**own | wrong)
+    with pytest.raises(ConfigError, match="heads divide the width"):
+        Swin3D.Config(**own | {"heads": (3, 2)})
+    with pytest.raises(ConfigError, match=r"\[8, 4\].*windows of 3 take multiples of 24"):
+        Swin3D(Swin3D.Config(**own | {"window": (2, 3, 3)}), spec=SPEC)
