@@ -63,13 +63,25 @@ PREFIX = {
 VIDEO = ("videomae", "timesformer", "vivit", "vjepa2")
 
 
-def transformers_folder(folder: Path, family: str, *, seed: int = 0, pickled: bool = False, cut: bool = False) -> Path:
-    """A folder as transformers writes it, for one of MODELS; weights as a pickle, or cut into many files, if wanted."""
+def transformers_folder(
+    folder: Path,
+    family: str,
+    *,
+    seed: int = 0,
+    pickled: bool = False,
+    cut: bool = False,
+    table: dict | None = None,
+) -> Path:
+    """A folder as transformers writes it, for one of MODELS; weights as a pickle, or cut into many files, if wanted.
+
+    A `table` takes the place of the small one; {} is what transformers makes of nothing: the size that is published.
+    """
     import transformers
 
     from clipact.towers.from_transformers import quiet
 
-    table, preprocess = MODELS[family]
+    preprocess = MODELS[family][1] if table is None else {}
+    table = MODELS[family][0] if table is None else table
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(seed)
         config = getattr(transformers, f"{PREFIX[family]}Config")(**table)
