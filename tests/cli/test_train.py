@@ -149,7 +149,7 @@ def test_what_is_wrong_is_said_before_anything_is_done(clipact, data, tmp_path):
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 2)])
 def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(clipact, data, tmp_path, number, workers):
     """And so does a termination of the whole group, workers included, as `timeout` or a container's end sends it."""
-    words = ["train", data / "small.toml", "--data", data, "--set", "train.steps=120", "--set", "judge.every=0"]
+    words = ["train", data / "small.toml", "--data", data, "--set", "train.steps=40", "--set", "judge.every=0"]
     words += ["--set", f"data.workers={workers}"]
     script = "import tests.training.small_run; from clipact.cli.app import main; main()"
     command = [sys.executable, "-c", script, *map(str, words), "--out", str(tmp_path / "cut")]
@@ -163,7 +163,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(clipact, data, tmp_pat
     assert "go on with: clipact train" in said
     assert said.strip().endswith("--resume")
     done = len(_log(tmp_path / "cut"))
-    assert 0 < done < 120
+    assert 0 < done < 40
     assert clipact(*words, "--out", tmp_path / "cut", "--resume").code == 0
     assert clipact(*words, "--out", tmp_path / "whole").code == 0
     assert weights_hash(tmp_path / "cut/last") == weights_hash(tmp_path / "whole/last")
