@@ -21,9 +21,8 @@ from clipact.label_vectors import Encode, LabelVectors, label_vectors
 from clipact.prediction import Prediction, Scored
 from clipact.prompts import LabelSet, PromptSet
 from clipact.store import Store, content_key
-from clipact.video.ahead import Decoded, decode_ahead
+from clipact.video.ahead import Decoded, decode_ahead, decode_one
 from clipact.video.decode import check_decoder
-from clipact.video.load import load_clips
 from clipact.views import embed_views, fit_frames, frames_of, mean_view, prepare_views, with_ledger
 
 
@@ -125,15 +124,8 @@ class ZeroShotClassifier:
         self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
     ) -> Prediction:
         """The prediction for one file, or for a part of it; VideoError when it cannot be read."""
-        clips = load_clips(
-            path,
-            self.spec,
-            clips=self.clips,
-            start_seconds=start_seconds,
-            end_seconds=end_seconds,
-            decoder=self.decoder,
-        )
-        return self.classify_decoded(Decoded(str(path), clips))
+        span = {"start_seconds": start_seconds, "end_seconds": end_seconds}
+        return self.classify_decoded(decode_one(path, self.spec, clips=self.clips, decoder=self.decoder, **span))
 
     def classify_frames(self, frames: UInt8[np.ndarray, "t h w c"]) -> Prediction:
         """The prediction for frames that are decoded already, RGB, of any size: all of them are used."""

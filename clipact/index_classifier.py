@@ -15,9 +15,8 @@ from clipact.errors import UsageError, VideoError
 from clipact.label_index import LabelIndex
 from clipact.prediction import Outside, Prediction, Scored
 from clipact.store import Store
-from clipact.video.ahead import Decoded, decode_ahead
+from clipact.video.ahead import Decoded, decode_ahead, decode_one
 from clipact.video.decode import check_decoder
-from clipact.video.load import load_clips
 from clipact.views import embed_views, fit_frames, frames_of, mean_view, with_ledger
 
 
@@ -72,15 +71,8 @@ class IndexClassifier:
         self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
     ) -> Prediction:
         """The prediction for one file, or for a part of it; VideoError when it cannot be read."""
-        clips = load_clips(
-            path,
-            self.spec,
-            clips=self.clips,
-            start_seconds=start_seconds,
-            end_seconds=end_seconds,
-            decoder=self.decoder,
-        )
-        return self.classify_decoded(Decoded(str(path), clips))
+        span = {"start_seconds": start_seconds, "end_seconds": end_seconds}
+        return self.classify_decoded(decode_one(path, self.spec, clips=self.clips, decoder=self.decoder, **span))
 
     def classify_frames(self, frames: UInt8[np.ndarray, "t h w c"]) -> Prediction:
         """The prediction for frames that are decoded already, RGB, of any size: all of them are used."""
@@ -107,7 +99,7 @@ class IndexClassifier:
         return Prediction(
             ranked=tuple(Scored(entry.text, share) for entry, share in ranked),
             model=self.model.name,
-            prompts=self.index.table.about.wording.split(" ")[0],
+            prompts=self.index.table.about.prompts,
             outside=Outside(
                 share=float(shares.outside[0]), error=float(shares.error[0]), labels=len(self.index) - len(entries)
             ),

@@ -50,20 +50,14 @@ def read_vocabulary(source: str) -> Vocabulary:
     Without an id the text is its own. LabelError or ManifestError for what cannot be read, when it is reached.
     """
     if source.partition(":")[0] in set_names("labels"):
-        labels = LabelSet.load(source)
-        phrases = dict(zip(labels.labels, labels.phrases, strict=True))
-        return Vocabulary(entries=(Entry(id=label, text=label) for label in labels.labels), phrases=phrases)
+        return _of_set(LabelSet.load(source))
     if source == "-":
         return Vocabulary(entries=_lines(sys.stdin, "standard input"))
     path = Path(source.removeprefix("@")).expanduser()
     if not path.is_file():
         LabelSet.load(source)  # says which sets there are
     if path.suffix == ".toml":
-        labels = LabelSet.load(path)
-        return Vocabulary(
-            entries=(Entry(id=label, text=label) for label in labels.labels),
-            phrases=dict(zip(labels.labels, labels.phrases, strict=True)),
-        )
+        return _of_set(LabelSet.load(path))
     readers: dict[str, Callable[[IO[str], str], Iterator[Entry]]] = {
         ".csv": _table, ".jsonl": _json_lines, ".ndjson": _json_lines
     }  # fmt: skip
@@ -118,6 +112,11 @@ def wording_of(prompts: PromptSet | None) -> str:
     if prompts is None:
         return AS_THEY_ARE
     return f"{prompts.name} {content_key(repr(prompts.wording), *(one.text for one in prompts.templates))[:16]}"
+
+
+def _of_set(labels: LabelSet) -> Vocabulary:
+    entries = (Entry(id=label, text=label) for label in labels.labels)
+    return Vocabulary(entries=entries, phrases=dict(zip(labels.labels, labels.phrases, strict=True)))
 
 
 def _opened(path: Path, reader: Callable[[IO[str], str], Iterator[Entry]]) -> Iterator[Entry]:

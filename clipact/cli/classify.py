@@ -83,12 +83,13 @@ def classify(
 
     with quick_imports():
         from clipact.classifier import ZeroShotClassifier
-        from clipact.index_classifier import IndexClassifier
 
     if model == "mini":
         note("mini is small and embedded; larger models are more accurate: --model open_clip:ViT-B-32/openai")
     classifier: ZeroShotClassifier | IndexClassifier
     if label_set is None:
+        from clipact.index_classifier import IndexClassifier
+
         assert indexed is not None
         classifier = IndexClassifier.load(model, indexed, frames=frames, clips=clips, device=device)
     else:

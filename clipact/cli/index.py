@@ -1,7 +1,6 @@
 """`clipact index`: labels and captions by the million, built once, searched at once."""
 
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,6 +55,7 @@ def build(
     A .txt file has one label a line; a .csv or .jsonl file has label, caption or text, perhaps id, and whatever else
     is to be kept. Few vectors are all compared; more go into HNSW if it fits the memory, else into IVF-PQ.
     """
+    from clipact.cli.index_screen import say_built, watch
     from clipact.errors import UsageError, choices
     from clipact.label_index import About, Plan
     from clipact.label_index import build as build_index
@@ -85,9 +85,9 @@ def build(
         about=about,
         plan=plan,
         resume=resume,
-        watch=_watch,
+        watch=watch,
     )
-    _say_built(made)
+    say_built(made)
     print(out)
 
 
@@ -105,6 +105,7 @@ def add(
 
     clipact index add verbs.index more.txt
     """
+    from clipact.cli.index_screen import watch
     from clipact.cli.screen import note
     from clipact.label_index import LabelIndex
     from clipact.label_index import add as add_to
@@ -115,7 +116,7 @@ def add(
     loaded = load(model, device=device)
     prompt_set = _prompts_of(LabelIndex.open(folder, model_key=loaded.key), prompts)
     encode = sentence_encoder(loaded, vocabulary, prompt_set)
-    change = add_to(folder, vocabulary.entries, encode, model_key=loaded.key, watch=_watch)
+    change = add_to(folder, vocabulary.entries, encode, model_key=loaded.key, watch=watch)
     note(f"{change.added:,} added to {folder}; {change.repeats:,} were there already")
 
 
@@ -154,6 +155,7 @@ def query(
 
     clipact index query captions.index --text "a dog catches a ball"
     """
+    from clipact.cli.index_screen import show_neighbours
     from clipact.cli.inputs import expand_videos
     from clipact.cli.screen import note, track
     from clipact.errors import UsageError
@@ -181,7 +183,7 @@ def query(
             near = [{"cosine": cosine, **vars(entry)} for entry, cosine in pairs]
             print(json.dumps({"query": name, "kind": opened.kind, "nearest": near}, ensure_ascii=False), flush=True)
         else:
-            _show_neighbours(name, pairs)
+            show_neighbours(name, pairs)
     if failed:
         raise typer.Exit(1)
 
@@ -201,55 +203,18 @@ def info(
 
     clipact index info captions.index
     """
+    from clipact.cli.index_screen import index_facts, index_lines
     from clipact.label_index import LabelIndex, measure_quality
-    from clipact.label_index.quality import sample_queries
+    from clipact.label_index.quality import OWN_ROWS, sample_queries
 
     opened = LabelIndex.open(folder)
     quality = opened.table.quality
     if measure is not None and opened.kind != "exact":
-        quality = measure_quality(
-            opened, sample_queries(opened, count=measure, seed=1), source="rows of its own, moved to a cosine of 0.8"
-        )
-    table, about = opened.table, opened.table.about
-    one_by_one = table.rows - (table.nearest.rows if table.nearest else 0)
-    size = sum(record.bytes for record in table.files)
-    facts = {
-        "folder": str(folder),
-        "entries": len(opened),
-        "removed": table.removed_rows,
-        "kind": opened.kind,
-        "recipe": table.nearest and table.nearest.recipe,
-        "width": table.nearest and table.nearest.width,
-        "compared_one_by_one": one_by_one,
-        "dim": about.dim,
-        "precision": about.precision,
-        "model": about.model,
-        "model_key": about.model_key,
-        "prompts": about.wording.split(" ")[0],
-        "bytes": size,
-        "quality": quality and vars(quality),
-    }
+        quality = measure_quality(opened, sample_queries(opened, count=measure, seed=1), source=OWN_ROWS)
     if as_json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        print(json.dumps(index_facts(opened, quality), indent=2, ensure_ascii=False))
         return
-    lines = {
-        "entries": f"{len(opened):,}" + (f", and {table.removed_rows:,} removed" if table.removed_rows else ""),
-        "vectors": f"{about.dim} numbers in {about.precision.removeprefix('float')} bits",
-        "on disk": f"{size / 1e6:,.1f} MB, every file as its hash says",
-        "model": f"{about.model} ({about.model_key[:12]}…)",
-        "prompts": about.wording.split(" ")[0],
-        "search": "exact: every entry is compared",
-    }
-    if table.nearest is not None:
-        lines["search"] = f"{table.nearest.kind}, {table.nearest.recipe}, width {table.nearest.width}"
-        if one_by_one:
-            lines["search"] += f"; {one_by_one:,} added since are compared one by one"
-    if quality is not None:
-        lines["recall@1"] = f"{quality.recall_1:.1%} of an exact search's"
-        lines["recall@10"] = f"{quality.recall_10:.1%}"
-        lines["first answer"] = f"changed by the approximation in {quality.first_changed:.1%}"
-        lines["measured"] = f"with {quality.queries:,} queries among {quality.rows:,}: {quality.source}"
-    for title, said in lines.items():
+    for title, said in index_lines(opened, quality).items():
         print(f"{title:<13} {said}")
 
 
@@ -260,11 +225,12 @@ def _prompts_of(opened: "LabelIndex", prompts: str | None) -> "PromptSet | None"
     from clipact.vocabulary import AS_THEY_ARE, wording_of
 
     wording = opened.table.about.wording
-    name = prompts or wording.split(" ")[0]
+    name = prompts or opened.table.about.prompts
     found = None if name == AS_THEY_ARE else PromptSet.load(name)
     if wording_of(found) != wording:
         raise UsageError(
-            f"{opened.folder.path} was built with the prompts {wording.split(' ')[0]!r}, not with {name!r} as it is now"
+            f"{opened.folder.path} was built with the prompts {opened.table.about.prompts!r}, "
+            f"not with {name!r} as it is now"
         )
     return found
 
@@ -285,40 +251,3 @@ def _vectors(model: "Model", paths: list[str], sentences: list[str]) -> Iterable
     for sentence in sentences:
         with torch.inference_mode():
             yield sentence, model.encoder.encode_text([sentence]).float().cpu().numpy()
-
-
-def _watch(items: Iterable[Any], total: int | None, what: str) -> Iterable[Any]:
-    from clipact.cli.screen import track_unbounded
-
-    return track_unbounded(items, total=total, what=what)
-
-
-def _say_built(made: "LabelIndex") -> None:
-    from clipact.cli.screen import note
-
-    progress, table = made.table.progress, made.table
-    note(f"{len(made):,} entries" + (f"; {progress.repeats:,} repeated one of them" if progress.repeats else ""))
-    if table.nearest is None:
-        note("every entry is compared: no approximation")
-        return
-    quality = table.quality
-    assert quality is not None
-    note(
-        f"{table.nearest.kind} {table.nearest.recipe}: recall@10 {quality.recall_10:.1%} at width {table.nearest.width}"
-    )
-    if quality.recall_10 < table.plan.recall:
-        note(f"the recall of {table.plan.recall:.0%} was not reached; --kind hnsw or exact finds more", kind="warning")
-
-
-def _show_neighbours(name: str, pairs: list[tuple[Any, float]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False, box=None, padding=(0, 1))
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="fold")
-    for number, (entry, cosine) in enumerate(pairs):
-        table.add_row(f"{cosine:.3f}", Text(entry.text, style="bold green" if number == 0 else ""))
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
-    console.print(Text(name, style="bold"), table, "")

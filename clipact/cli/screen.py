@@ -23,22 +23,16 @@ def note(message: str, *, kind: Literal["note", "warning", "error"] = "note") ->
     console.print(Text.assemble((f"{kind}: ", style), message), soft_wrap=True)
 
 
-def track(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
-    """The items, with a progress bar on stderr when there are several and a person is watching."""
-    if total < 2 or not sys.stderr.isatty():
+def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
+    """The items, with a progress bar on stderr when there are several and a person is watching.
+
+    It tells the time that is left; with no total, the time that has gone.
+    """
+    if (total is not None and total < 2) or not sys.stderr.isatty():
         yield from items
         return
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total)
-
-
-def track_unbounded(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
-    """The items, with a progress bar as for `track`; how many there are need not be known."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    clock = TimeElapsedColumn() if total is None else TimeRemainingColumn()
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), clock)
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield from progress.track(items, total=total)
 

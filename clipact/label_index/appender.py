@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from clipact.errors import LabelIndexError
 from clipact.label_index.entry import Entry, id_key
 from clipact.label_index.files import Folder
-from clipact.label_index.rows import Rows, write_segment
+from clipact.label_index.rows import Rows, map_keys, write_segment
 from clipact.label_index.seen import Seen
 from clipact.label_index.table import Progress, Table
 
@@ -30,14 +30,13 @@ class Appender:
         self._rows: Rows | None = None
         self._entries: list[Entry] = []
         self._vectors: list[Float32[np.ndarray, "n d"]] = []
-        self._segment = max(1, _SEGMENT_BYTES // (table.about.dim * (4 if table.about.precision == "float32" else 2)))
+        self._segment = max(1, _SEGMENT_BYTES // table.about.row_bytes)
         self._progress = table.progress
         self._seen = Seen()
         first = 0
         for segment in table.segments:
-            raw = folder.map(segment.keys, "u1")
-            order = raw[8 * segment.rows :].view("<i4").astype(np.int64)
-            self._seen.extend(np.array(raw[: 8 * segment.rows].view("<u8")), order + first)
+            keys, order = map_keys(folder, segment)
+            self._seen.extend(np.array(keys), order.astype(np.int64) + first)
             first += segment.rows
 
     def take(self, entry: Entry) -> None:
@@ -69,7 +68,7 @@ class Appender:
         if self._entries:
             self._encode_rest()
             vectors = np.concatenate(self._vectors)
-            new = write_segment(self.folder, self._entries, vectors, precision=self.table.about.precision)
+            new = write_segment(self.folder, self._entries, vectors, about=self.table.about)
             self.table = replace(self.table, segments=(*self.table.segments, new))
             self._entries, self._vectors, self._rows = [], [], None
         self.table = replace(self.table, progress=self._progress)
@@ -114,7 +113,7 @@ def joined(folder: Folder, table: Table) -> Table:
         last = Rows(folder, replace(table, segments=tuple(segments[-2:]), removed=None))
         entries = [last.entry(row) for row in range(len(last))]
         vectors = last.vectors(np.arange(len(last)))
-        segments[-2:] = [write_segment(folder, entries, vectors, precision=table.about.precision)]
+        segments[-2:] = [write_segment(folder, entries, vectors, about=table.about)]
     return replace(table, segments=tuple(segments))
 
 

@@ -12,6 +12,7 @@ from clipact.label_index.table import Quality
 SAMPLE = 256
 _DEPTH = 10
 _COSINE = 0.8  # of a drawn query and the row that it was made from
+OWN_ROWS = f"rows of its own, moved to a cosine of {_COSINE}"  # what such queries are called
 _WIDTHS = {"hnsw": (32, 4096), "ivf-pq": (4, 4096)}
 
 
@@ -60,9 +61,7 @@ def tune_width(index: LabelIndex, *, recall: float) -> tuple[int, Quality]:
     exact = index.search_exactly(queries, _DEPTH).nearest
     width, most = _WIDTHS[nearest.kind]
     while True:
-        found = measure_quality(
-            index, queries, source="rows of its own, moved to a cosine of 0.8", width=width, exact=exact
-        )
+        found = measure_quality(index, queries, source=OWN_ROWS, width=width, exact=exact)
         if found.recall_10 >= recall or width >= min(most, nearest.rows):
             return width, found
         width *= 2

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64, UInt64
 
 from clipact.errors import LabelIndexError
 from clipact.label_index.entry import Entry, id_key
 from clipact.label_index.files import Folder
-from clipact.label_index.table import Precision, Segment, Table
+from clipact.label_index.table import About, Segment, Table
 
 BLOCK_BYTES = 16 << 20  # of 32-bit vectors compared at once: more than this adds memory and no speed
 
@@ -21,12 +21,13 @@ class Rows:
     def __init__(self, folder: Folder, table: Table) -> None:
         self.folder, self.table, self.dim = folder, table, table.about.dim
         self.starts = np.cumsum([0, *(segment.rows for segment in table.segments)])
-        dtype = "<f4" if table.about.precision == "float32" else "<f2"
         segments = table.segments
-        self._vectors = [folder.map(segment.vectors, dtype).reshape(-1, self.dim) for segment in segments]
+        self._vectors = [
+            folder.map(segment.vectors, table.about.dtype.str).reshape(-1, self.dim) for segment in segments
+        ]
         self._offsets = [folder.map(segment.offsets, "<i8") for segment in segments]
         self._entries = [folder.map(segment.entries, "u1") for segment in segments]
-        self._keys = [folder.map(segment.keys, "u1") for segment in segments]
+        self._keys = [map_keys(folder, segment) for segment in segments]
         self.removed: Int64[np.ndarray, " m"] = (
             np.empty(0, np.int64) if table.removed is None else np.array(folder.map(table.removed, "<i8"))
         )
@@ -89,11 +90,10 @@ class Rows:
         """The row of the entry with this id that counts; None when there is none."""
         key = np.uint64(id_key(id))
         for number in reversed(range(len(self._keys))):
-            count = self.table.segments[number].rows
-            keys = self._keys[number][: 8 * count].view("<u8")
+            keys, order = self._keys[number]
             at = int(np.searchsorted(keys, key))
-            while at < count and keys[at] == key:
-                row = int(self.starts[number]) + int(self._keys[number][8 * count :].view("<i4")[at])
+            while at < len(keys) and keys[at] == key:
+                row = int(self.starts[number]) + int(order[at])
                 if not self.is_removed(row) and self.entry(row).id == id:
                     return row
                 at += 1
@@ -105,15 +105,21 @@ class Rows:
         return at < len(self.removed) and int(self.removed[at]) == row
 
 
+def map_keys(folder: Folder, segment: Segment) -> tuple[UInt64[np.ndarray, " n"], Int32[np.ndarray, " n"]]:
+    """The sorted keys of a segment's ids, and the row within it that has each."""
+    raw = folder.map(segment.keys, "u1")
+    return raw[: 8 * segment.rows].view("<u8"), raw[8 * segment.rows :].view("<i4")
+
+
 def write_segment(
-    folder: Folder, entries: Sequence[Entry], vectors: Float32[np.ndarray, "n d"], *, precision: Precision
+    folder: Folder, entries: Sequence[Entry], vectors: Float32[np.ndarray, "n d"], *, about: About
 ) -> Segment:
     """The files of a segment of these entries, written."""
     lines = [_line(entry) for entry in entries]
     offsets = np.cumsum([0, *map(len, lines)], dtype="<i8")
     keys = np.array([id_key(entry.id) for entry in entries], dtype="<u8")
     order = np.argsort(keys, kind="stable").astype("<i4")
-    numbers = np.ascontiguousarray(vectors, dtype="<f4" if precision == "float32" else "<f2")
+    numbers = np.ascontiguousarray(vectors, dtype=about.dtype)
     return Segment(
         rows=len(entries),
         vectors=folder.write("vectors", [numbers.data.cast("B")]),

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from clipact.config import parse, to_table
+import numpy as np
+
+from clipact.config import parse
 from clipact.errors import ConfigError, LabelIndexError
 from clipact.label_index.files import TABLE, FileRecord, Folder
 
@@ -32,6 +34,21 @@ class About:
     def __post_init__(self) -> None:
         if self.dim < 1:
             raise ConfigError(f"dim is {self.dim}; a vector has at least one number")
+
+    @property
+    def prompts(self) -> str:
+        """The name with which `wording` begins."""
+        return self.wording.split(" ")[0]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the numbers on disk."""
+        return np.dtype("<f4" if self.precision == "float32" else "<f2")
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a vector on disk."""
+        return self.dim * self.dtype.itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,18 +169,12 @@ def read_table(folder: Folder, name: str = TABLE) -> Table | None:
     return table
 
 
-def table_as_json(table: Table) -> dict[str, Any]:
-    """What `Folder.commit` writes."""
-    return to_table(table)
-
-
 def _check_sizes(folder: Folder, table: Table) -> None:
     """What a table says must agree with itself: nothing is read beyond a file's end."""
-    width = table.about.dim * (4 if table.about.precision == "float32" else 2)
     for segment in table.segments:
         rows = segment.rows
         wanted = {
-            segment.vectors.name: rows * width,
+            segment.vectors.name: rows * table.about.row_bytes,
             segment.offsets.name: 8 * (rows + 1),
             segment.keys.name: 12 * rows,
         }

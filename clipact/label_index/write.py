@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clipact.config import to_table
 from clipact.errors import LabelIndexError, UsageError
 from clipact.label_index.appender import Appender, Encode, chained, fresh_progress, joined
 from clipact.label_index.entry import Entry
@@ -19,7 +20,7 @@ from clipact.label_index.files import BUILDING, TABLE, FileRecord, Folder
 from clipact.label_index.grow import Watch, grow, unwatched
 from clipact.label_index.index import LabelIndex
 from clipact.label_index.rows import Rows
-from clipact.label_index.table import About, Plan, Table, read_table, table_as_json
+from clipact.label_index.table import About, Plan, Table, read_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def build(
         folder.collect([*_live_files(folder), *table.files])
 
         def keep(table: Table) -> None:
-            folder.commit(table_as_json(table), BUILDING)
+            folder.commit(to_table(table), BUILDING)
 
         appender = Appender(folder, table, encode, committed=keep)
         for entry in watch(_rest(entries, table, path), None, "encoding"):
@@ -64,7 +65,7 @@ def build(
         if not table.rows:
             raise UsageError("there is nothing to index: the source is empty")
         done = grow(LabelIndex(folder, table), whole=True, watch=watch, keep=keep)
-        folder.commit(table_as_json(done), TABLE)
+        folder.commit(to_table(done), TABLE)
         with suppress(OSError):
             os.unlink(folder.path / BUILDING)
         folder.collect(done.files)
@@ -148,7 +149,7 @@ _OTHER_STREAM = (
 
 
 def _finish(folder: Folder, table: Table) -> None:
-    folder.commit(table_as_json(table), TABLE)
+    folder.commit(to_table(table), TABLE)
     folder.collect(_unfinished_files(folder, table))
 
 

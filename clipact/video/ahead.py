@@ -35,14 +35,15 @@ def decode_ahead(sources: Iterable[str | Path], spec: ClipSpec, *, depth: int = 
 
     `options` go to `load_clips`. An unreadable source yields its VideoError; it is never left out.
     """
+    return work_ahead(lambda source: decode_one(source, spec, **options), sources, depth=depth)
 
-    def decode(source: str | Path) -> Decoded:
-        try:
-            return Decoded(str(source), load_clips(source, spec, **options))
-        except VideoError as error:
-            return Decoded(str(source), (), error)
 
-    return work_ahead(decode, sources, depth=depth)
+def decode_one(source: str | Path, spec: ClipSpec, **options: Any) -> Decoded:
+    """What a source decodes to, or its VideoError; `options` go to `load_clips`."""
+    try:
+        return Decoded(str(source), load_clips(source, spec, **options))
+    except VideoError as error:
+        return Decoded(str(source), (), error)
 
 
 def work_ahead(work: Callable[[T], R], items: Iterable[T], *, depth: int = 2, workers: int = 1) -> Iterator[R]:
