@@ -142,6 +142,13 @@ class Card:
     notes: str = ""
     folder: Path = Path()
 
+    def __post_init__(self) -> None:
+        if self.retrieval and (self.words != Words() or self.views.averaging != "embeddings"):
+            raise ConfigError(
+                "a card of retrieval takes no [words] and no views.averaging: captions are sentences already, "
+                "and compared with the mean of the views' embeddings"
+            )
+
     @property
     def retrieval(self) -> bool:
         """Whether captions are retrieved, instead of labels recognised."""

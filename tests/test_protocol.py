@@ -69,6 +69,8 @@ def test_views_overrule_the_models_own_way():
         ('manifest = "m.csv"', 'manifest = "m.csv"\n[[data.parts]]\nmanifest = "n.csv"', "a name for each"),
         ('set = "mine"', 'set = "mine"\ngroup_pattern = "g"', "round brackets"),
         ('set = "mine"', 'set = "mine"\ngroup_pattern = "(g"', "group_pattern"),
+        ('metric = "top_1"', 'metric = "retrieval"\nwords.templates = "single"', "captions are sentences already"),
+        ('metric = "top_1"', 'metric = "retrieval"\nviews.averaging = "logits"', "no views.averaging"),
     ],
 )
 def test_a_wrong_card_names_what_is_wrong(tmp_path, was, becomes, says):

@@ -8,7 +8,7 @@ from pathlib import Path
 from clipact import zoo
 from clipact.classifier import ZeroShotClassifier
 from clipact.config import to_table
-from clipact.errors import ConfigError, ResultError
+from clipact.errors import ResultError, UsageError
 from clipact.evaluate.run import How, evaluate, evaluate_retrieval
 from clipact.evaluate.samples import Samples
 from clipact.prompts import PromptSet
@@ -30,9 +30,11 @@ class Changes:
         """The changed card under a name that says so, and each change in words."""
         words, views = card.words, card.views
         said, tags = [], []
+        if card.retrieval and self.averaging is not None:
+            raise UsageError("captions are compared with embeddings, averaged over the views: --averaging is for labels")
         if self.prompts is not None and self.prompts != words.templates:
             if card.retrieval:
-                raise ConfigError("captions are sentences already: --prompts is for labels")
+                raise UsageError("captions are sentences already: --prompts is for labels")
             said.append(f"prompts {self.prompts} instead of {words.templates}")
             tags.append(Path(self.prompts).stem)
             words = replace(words, templates=self.prompts)

@@ -1,11 +1,13 @@
 """What an unfinished evaluation has found so far, on disk: whole records, appended; a torn last one is cut off.
 
-A record is a stretch of samples and the vectors found for them. Samples are encoded in the same stretches after a
-resume as before the kill, so that what follows comes out bit for bit as it would have.
+A record is a stretch of samples, the number of its first one and the vectors found for them. Samples are encoded in the
+same stretches after a resume as before the kill, so that what follows comes out bit for bit as it would have. Records
+that do not follow each other (two processes wrote one file) end what is taken.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from jaxtyping import Float32
 
 from clipact.errors import ResultError
 
-_MAGIC = b"clipact evaluation journal 1\n"
+_MAGIC = b"clipact evaluation journal 2\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +47,13 @@ class Journal:
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
         self.identity = identity
+        self._next = 0  # the number of the first sample of the record to come
 
     def resume(self) -> list[list[Finding]]:
-        """The stretches that are whole, in order; none when there is no file. ResultError when it is of another run."""
+        """The stretches that are whole and follow each other; none when there is no file.
+
+        ResultError when it is of another run. What comes after is cut off.
+        """
         try:
             raw = self.path.read_bytes()
         except FileNotFoundError:
@@ -67,12 +73,16 @@ class Journal:
         records = list(_records(raw, len(head)))
         end = records[-1][1] if records else len(head)
         if end < len(raw):
-            with self.path.open("r+b") as file:
-                file.truncate(end)
+            try:
+                os.truncate(self.path, end)
+            except OSError as error:
+                raise self._refused(error) from error
+        self._next = sum(len(findings) for findings, _ in records)
         return [findings for findings, _ in records]
 
     def start(self) -> None:
         """Begin an empty one, over an older one."""
+        self._next = 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_bytes(self._head())
@@ -84,7 +94,7 @@ class Journal:
         vectors = [one.vector for one in findings if one.vector is not None]
         width = len(vectors[0]) if vectors else 0
         facts = [asdict(one) | {"vector": one.vector is not None} for one in findings]
-        body = json.dumps([width, facts], ensure_ascii=False).encode() + b"\n"
+        body = json.dumps([self._next, width, facts], ensure_ascii=False).encode() + b"\n"
         body += b"".join(vector.astype("<f4").tobytes() for vector in vectors)
         record = len(body).to_bytes(8, "little") + hashlib.sha256(body).digest() + body
         try:
@@ -92,10 +102,7 @@ class Journal:
                 file.write(record)
         except OSError as error:
             raise self._refused(error) from error
-
-    def close(self) -> None:
-        """Remove it: the result is written."""
-        self.path.unlink(missing_ok=True)
+        self._next += len(findings)
 
     def _head(self) -> bytes:
         return _MAGIC + self.identity.encode() + b"\n"
@@ -105,7 +112,9 @@ class Journal:
 
 
 def _records(raw: bytes, start: int) -> Iterator[tuple[list[Finding], int]]:
-    """The whole records from `start` on, each with where it ends; the first that is not whole ends them."""
+    """The whole records from `start` on, each with where it ends; the first that is not whole, or does not follow the
+    one before, ends them."""
+    following = 0
     while True:
         size = int.from_bytes(raw[start : start + 8], "little")
         body = raw[start + 40 : start + 40 + size]
@@ -113,7 +122,10 @@ def _records(raw: bytes, start: int) -> Iterator[tuple[list[Finding], int]]:
             return
         start += 40 + size
         head, _, numbers = body.partition(b"\n")
-        width, facts = json.loads(head)
+        first, width, facts = json.loads(head)
+        if first != following:
+            return
+        following += len(facts)
         vectors = iter(np.frombuffer(numbers, "<f4").reshape(-1, width or 1))
         yield [_finding(fact, vectors) for fact in facts], start
 

@@ -67,6 +67,42 @@ def test_json_gives_a_line_for_each_card_and_model(card, tree, tiny, tmp_path):
     assert kept.groups is not None
 
 
+@pytest.fixture
+def captions(tree, tmp_path):
+    """A retrieval card on captions of the drawn files: (the words of the command, the card)."""
+    lines = [f"videos/{number:02}.mp4,{said}" for number in range(7) for said in (f"clip {number}", f"{number} moves")]
+    (tree / "captions.csv").write_text("\n".join(["path,caption", *lines]) + "\n")
+    own = tmp_path / "said.toml"
+    own.write_text(
+        'name = "said"\ntitle = "Said"\nmetric = "retrieval"\nsource = "drawn here"\n[data]\nset = "other"\n'
+        'also = ["nothing"]\ncount = 7\n[[data.parts]]\nmanifest = "captions.csv"\n[views]\nviews = 2\n'
+    )
+    return own
+
+
+def test_captions_are_retrieved_both_ways(captions, tree, tiny, tmp_path):
+    words = [captions, tree / "captions.csv", "--data", tree, "--model", tiny, "--out", tmp_path / "out"]
+    row, table = (json.loads(line) for line in run(*words, "--json").stdout.splitlines())
+    assert row["verdict"] == "not zero-shot: trained on nothing"  # the card's set holds it
+    assert table["zero_shot"] is None
+    named = {one["name"]: one for one in row["figures"]}
+    assert list(named)[:2] == ["text to visual recall@1", "visual to text recall@1"]
+    assert {f"{way} median rank" for way in ("text to visual", "visual to text")} <= set(named)
+    assert (named["text to visual recall@5"]["count"], named["visual to text recall@5"]["count"]) == (12, 6)
+    assert row["unreadable"][0][0] == "videos/05.mp4"
+    kept = load(row["result"])
+    assert identical(kept, load(json.loads(run(*words, "--json", "--resume").stdout.splitlines()[0])["result"]))
+    assert kept.run["views"]["averaging"] == "embeddings"
+    assert "text to visual median rank" in run(*words).stdout
+
+
+@pytest.mark.parametrize("wrong", [["--averaging", "logits"], ["--prompts", "single"]])
+def test_what_retrieval_cannot_do_is_refused(captions, tree, tiny, tmp_path, wrong):
+    with pytest.raises(UsageError, match="is for labels"):
+        run(captions, "--data", tree, "--model", tiny, "--out", tmp_path / "out", *wrong)
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_way_than_the_cards_is_another_result_and_says_so(card, tree, tiny, tmp_path):
     words = ["--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
     row = json.loads(run(card, *words, "--prompts", "single", "--views", 2, "--averaging", "logits").stdout)

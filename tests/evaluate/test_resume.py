@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -62,6 +64,22 @@ def test_a_torn_record_is_cut_off_and_found_again(classifier, samples, tmp_path)
         journal.write_bytes(raw[:cut])
         assert identical(evaluate(classifier, samples, how=How(journal=journal, resume=True)), whole)
         assert journal.read_bytes() == raw
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2, 3], [0, 2, 3], [0, 0, 1, 2, 3], [0, 1, 1, 2]])
+def test_records_that_do_not_follow_each_other_give_no_vector_to_another_sample(classifier, samples, tmp_path, order):
+    """Two processes that write one journal: what is out of its place is found again, not taken for its neighbour."""
+    journal = tmp_path / "journal"
+    how = How(journal=journal, frames_at_once=12)
+    whole = evaluate(classifier, samples, how=how)
+    raw = journal.read_bytes()
+    cuts = [raw.index(b"\n", raw.index(b"\n") + 1) + 1]
+    while cuts[-1] < len(raw):
+        cuts.append(cuts[-1] + 40 + int.from_bytes(raw[cuts[-1] : cuts[-1] + 8], "little"))
+    records = [raw[start:end] for start, end in pairwise(cuts)]
+    journal.write_bytes(raw[: cuts[0]] + b"".join(records[i] for i in order))
+    assert identical(evaluate(classifier, samples, how=replace(how, resume=True)), whole)
+    assert journal.read_bytes() == raw
 
 
 def test_without_resume_it_begins_anew(classifier, samples, tmp_path):
