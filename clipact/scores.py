@@ -23,6 +23,7 @@ wall showed.
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -127,10 +128,10 @@ def save(scores: Scores | RetrievalScores, folder: str | Path) -> Path:
     """Write the result folder in one step, over an older one of that name; ResultError when it cannot be written."""
     folder = Path(folder)
     table, arrays = _split(scores)
+    read_run(folder)
     try:
-        if folder.exists() and any(folder.iterdir()) and not (folder / _JSON).is_file():
-            raise ResultError(f"{folder} is there and holds no result; name another place with --out")
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(folder)
         beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             np.savez(beside / _ARRAYS, **arrays)  # type: ignore[arg-type]
@@ -139,13 +140,36 @@ def save(scores: Scores | RetrievalScores, folder: str | Path) -> Path:
             beside.chmod(0o755)
             if folder.exists():
                 os.replace(folder, beside / "before")
-            os.replace(beside, folder)
+            try:
+                os.replace(beside, folder)
+            except OSError:
+                if (beside / "before").exists():
+                    os.replace(beside / "before", folder)
+                raise
             shutil.rmtree(folder / "before", ignore_errors=True)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         raise ResultError(f"{folder} cannot be written: {error.strerror or error}") from error
     return folder
+
+
+def read_run(folder: Path) -> Mapping[str, Any] | None:
+    """The `run` of the result in a folder, {} of one that is damaged; None when the place is free.
+
+    ResultError when it holds something else, which no result may take the place of.
+    """
+    try:
+        if not folder.exists() or not any(folder.iterdir()):
+            return None
+        run = json.loads((folder / _JSON).read_text(encoding="utf-8"))["run"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise ResultError(f"{folder} is there and holds no result; name another place with --out") from None
+    except OSError as error:
+        raise ResultError(f"{folder} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return run if isinstance(run, dict) else {}
 
 
 def load(folder: str | Path) -> Scores | RetrievalScores:
@@ -165,6 +189,13 @@ def load(folder: str | Path) -> Scores | RetrievalScores:
     with suppress(KeyError, TypeError, ValueError):
         return _join(table, arrays)
     raise ResultError(f"{folder} is damaged: its {_JSON} and {_ARRAYS} do not fit each other; run `clipact eval` again")
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a kill amid `save` left beside the folder."""
+    for left in folder.parent.glob(".*"):
+        if re.fullmatch(re.escape(f".{folder.name}.") + r"[a-z0-9_]{8}", left.name):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _bits(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -91,6 +92,28 @@ def test_a_folder_of_something_else_is_not_overwritten(tmp_path):
     with pytest.raises(ResultError, match="another place"):
         save(some(), tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_disk_that_refuses_leaves_the_earlier_result(tmp_path, monkeypatch):
+    before, after = some(), some(unreadable=())
+    left = tmp_path / ".r.abcdefg1"
+    left.mkdir()
+    (tmp_path / ".r.s.abcdefg1").mkdir()  # of another result
+    save(before, tmp_path / "r")
+    assert not left.exists()
+    real, seen = os.replace, []
+
+    def replace(one, other):
+        seen.append(one)
+        if len(seen) == 2:
+            raise OSError(28, "No space left on device")
+        real(one, other)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(ResultError, match="No space left"):
+        save(after, tmp_path / "r")
+    assert identical(load(tmp_path / "r"), before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".r.s.abcdefg1", "r"]
 
 
 def test_damage_is_told_as_damage(tmp_path):

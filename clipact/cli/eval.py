@@ -62,7 +62,7 @@ def evaluate(
     from clipact.cli.screen import note, track
     from clipact.errors import UsageError, choices
     from clipact.evaluate import How, read_samples
-    from clipact.evaluate.carry_out import Changes, carry_out
+    from clipact.evaluate.carry_out import Changes, carry_out, result_folder
     from clipact.figures import figures
     from clipact.prompts import PromptSet
     from clipact.store import Store
@@ -85,6 +85,8 @@ def evaluate(
         card, said = changes.apply(own)
         if not card.retrieval:
             PromptSet.load(card.words.templates)
+        for name in models:
+            result_folder(card, name, out)
         chosen.append((card, read_samples(own, folder, partial=partial), () if protocol.endswith(".csv") else said))
     store, unread = Store(), 0
     for name in models:

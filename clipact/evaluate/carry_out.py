@@ -13,7 +13,7 @@ from clipact.evaluate.run import How, evaluate, evaluate_retrieval
 from clipact.evaluate.samples import Samples
 from clipact.prompts import PromptSet
 from clipact.protocol import Averaging, Card
-from clipact.scores import RetrievalScores, Scores, load, save
+from clipact.scores import RetrievalScores, Scores, load, read_run, save
 from clipact.store import content_key
 
 
@@ -31,7 +31,9 @@ class Changes:
         words, views = card.words, card.views
         said, tags = [], []
         if card.retrieval and self.averaging is not None:
-            raise UsageError("captions are compared with embeddings, averaged over the views: --averaging is for labels")
+            raise UsageError(
+                "captions are compared with embeddings, averaged over the views: --averaging is for labels"
+            )
         if self.prompts is not None and self.prompts != words.templates:
             if card.retrieval:
                 raise UsageError("captions are sentences already: --prompts is for labels")
@@ -61,6 +63,7 @@ def carry_out(
     With `how.resume` a result that is there already is taken as it is when it was asked for in the same words, and a
     journal is taken up.
     """
+    letters = _letters(card, model.name)
     folder = result_folder(card, model.name, out)
     journal = folder.with_name(f"{folder.name}.journal")
     asked = content_key("asked 1", model.key, json.dumps(to_table(card), sort_keys=True, default=str))
@@ -72,6 +75,7 @@ def carry_out(
         "title": card.title,
         "metric": card.metric,
         "asked": asked,
+        "place": letters,
         "partial_why": list(changed),
         **how.run,
     }
@@ -98,23 +102,28 @@ def carry_out(
 
 
 def result_folder(card: Card, model: str, out: Path) -> Path:
-    """OUT/CARD--MODEL; when a result of another model or table of that name lies there, with a few letters more.
+    """OUT/CARD--MODEL; when a result of another model, table or prompt file of that name lies there, with letters more.
 
     runs/a/best and runs/b/best are two models, a/test.csv and b/test.csv two tables: neither overwrites the other.
+    ResultError when something else lies there.
     """
-    plain = out / f"{file_name(card.name)}--{file_name(model)}"
-    try:
-        run = load(plain).run
-    except ResultError:
+    plain, letters = out / f"{file_name(card.name)}--{file_name(model)}", _letters(card, model)
+    run = read_run(plain)
+    if not run or run.get("place") == letters:
         return plain
-    if (run.get("model", {}).get("name"), run.get("data", {}).get("source")) == (model, card.source):
-        return plain
-    return plain.with_name(f"{plain.name}-{content_key(model, card.source)[:8]}")
+    other = plain.with_name(f"{plain.name}-{letters}")
+    read_run(other)
+    return other
 
 
 def file_name(name: str) -> str:
     """A name that a folder can have: a path becomes its last part, and what is no word a dash."""
     return re.sub(r"[^\w.+-]+", "-", Path(name).name if Path(name).is_dir() else name).strip("-.") or "model"
+
+
+def _letters(card: Card, model: str) -> str:
+    """What tells apart results that would have one name."""
+    return content_key(model, card.source, str(card.folder), card.name, card.words.set, card.words.templates)[:8]
 
 
 def _finished(folder: Path, asked: str, samples: Samples) -> Scores | RetrievalScores | None:

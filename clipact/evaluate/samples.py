@@ -65,8 +65,8 @@ def manifest_card(manifest: str | Path, *, split: str = "all") -> Card:
     path = Path(manifest).expanduser()
     captions = any(sample.captions for sample in read_manifest(path).samples)
     return Card(
-        name=path.stem,
-        title=f"the table {path.name}",
+        name=path.stem if split == "all" else f"{path.stem}--{split}",
+        title=f"the table {path.name}" if split == "all" else f"the table {path.name}, {split} split",
         metric="retrieval" if captions else "top_1",
         source=str(path),
         data=Data(set="", parts=(Part(list=path.name),), split=split),

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clipact.cli.app import app
-from clipact.errors import ClipactError, DataError, UsageError
+from clipact.errors import ClipactError, DataError, ResultError, UsageError
 from clipact.protocol import card_names
 from clipact.scores import identical, load
 from tests.evaluate.conftest import tree as tree
@@ -148,6 +148,32 @@ def test_two_of_one_name_do_not_overwrite_each_other(tree, tiny, tmp_path):
         assert [one["model"]["name"] for one in kept] == [row["model"] for row in rows]
         assert len({row["result"] for row in rows}) == len(list((tmp_path / "out").iterdir())) == 4
     assert rows[0]["result"].endswith("table--tiny")
+
+
+def test_splits_and_prompt_files_of_one_name_do_not_overwrite_each_other(tree, tiny, tmp_path):
+    lines = (tree / "table.csv").read_text().splitlines()
+    halves = [f"{line},{'dev' if number < 8 else 'test'}" for number, line in enumerate(lines[1:])]
+    (tmp_path / "t.csv").write_text("\n".join([f"{lines[0]},split", *halves]) + "\n")
+    words = [tmp_path / "t.csv", "--data", tree, "--out", tmp_path / "out", "--model", tiny, "--json"]
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "w.toml").write_text(f'name = "w"\nsource = "me"\ntemplates = ["{folder} {{}}."]\n')
+    ways = [["--split", "dev"], ["--split", "test"]]
+    ways += [["--split", "test", "--prompts", tmp_path / folder / "w.toml"] for folder in ("a", "b")]
+    rows = [json.loads(run(*words, *way, code=int("dev" in way)).stdout) for way in ways]
+    assert [row["samples"] for row in rows] == [7, 6, 6, 6]
+    kept = [load(row["result"]) for row in rows]
+    assert [len(one.samples) for one in kept] == [7, 6, 6, 6]
+    assert [one.run["prompts"]["templates"] for one in kept[2:]] == [["a {}."], ["b {}."]]
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_a_folder_of_something_else_is_found_before_anything_runs(card, tree, tiny, tmp_path):
+    (tmp_path / "out/own--tiny").mkdir(parents=True)
+    (tmp_path / "out/own--tiny/letter.txt").write_text("mine")
+    with pytest.raises(ResultError, match="holds no result"):
+        run(tree / "table.csv", card, "--data", tree, "--model", tiny, "--out", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["own--tiny", "letter.txt"]
 
 
 def test_a_wrong_word_is_known_before_anything_runs(card, tree, tiny, tmp_path):
