@@ -24,31 +24,29 @@ from jaxtyping import Float32, UInt8
 
 from clipact.errors import StoreError, VideoError
 from clipact.evaluate.journal import Finding, Journal
-from clipact.evaluate.judged import Judged, store_keys
+from clipact.evaluate.judged import Judged, store_key
 from clipact.evaluate.samples import Item, file_digest
 from clipact.store import Store
 from clipact.video.ahead import work_ahead
 from clipact.video.load import load_clips
 
 DECODERS = f"pyav {av.__version__}, pillow {PIL.__version__}"
-_CLIPS, _FRAMES = "clips", "frames"  # kinds of the store
 _FRAMES_HELD = 1024  # decoded and waiting, about 200 MB at 260 pixels
 
 
 @dataclass(kw_only=True, eq=False)
 class _Taken:
-    """A file looked at: its rows or its frames' features from the store, or its views, or the cause why it has none."""
+    """A file looked at: its features from the store, or its views, or the cause why it has none; then its rows."""
 
     digest: str
     key: str = ""
-    frames_key: str = ""
+    features: Float32[np.ndarray, "k ..."] | None = None  # what the store keeps
     rows: Float32[np.ndarray, "k d"] | None = None
-    features: Float32[np.ndarray, "k ..."] | None = None
     views: list[UInt8[np.ndarray, "t h w c"]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     decoder: str = ""
     cause: str = ""
-    fresh: bool = False  # whether its rows were made here
+    fresh: bool = False  # whether its features were made here
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -71,7 +69,7 @@ def find_all(
     for findings in done:
         yield from findings
     rest = items[sum(map(len, done)) :]
-    take = partial(_take, judged=judged, store=store, mine=mine)
+    take = partial(_take, judged=judged, store=store, key="" if store is None else judged.key(), mine=mine)
     units = (_on_cores if judged.on_cpu else _on_gpu)(rest, take, judged, unit=unit, at_once=at_once, workers=workers)
     warned = False
     while True:
@@ -92,7 +90,7 @@ def find_all(
             journal.append(findings)
         if store is not None:
             try:
-                _keep(fresh, store, mine)
+                _keep(fresh, store, judged.kind, mine)
             except StoreError as error:  # a store that cannot be written costs time later, not the answer
                 if not warned:
                     warnings.warn(str(error), stacklevel=2)
@@ -140,16 +138,16 @@ def unit_size(judged: Judged, frames_at_once: int) -> int:
     return max(1, frames_at_once // (judged.views_a_sample * judged.spec.frames))
 
 
-def _take(item: Item, *, judged: Judged, store: Store | None, mine: set[str]) -> _Taken:
+def _take(item: Item, *, judged: Judged, store: Store | None, key: str, mine: set[str]) -> _Taken:
     """Runs in a thread: the store is asked first, then the file is decoded."""
     begun = time.perf_counter()
     taken = _Taken(digest=file_digest(item.path))
     span = (item.start_seconds, item.end_seconds)
     if store is not None and taken.digest:
-        taken.key, taken.frames_key = store_keys(judged, taken.digest, span, DECODERS)
-        _recall(taken, store, mine, views=judged.views_a_sample)
+        taken.key = store_key(judged, key, taken.digest, span, DECODERS)
+        _recall(taken, store, judged, mine)
     taken.seconds["lookup"] = time.perf_counter() - begun
-    if taken.rows is not None or taken.features is not None:
+    if taken.features is not None:
         return taken
     begun = time.perf_counter()
     try:
@@ -166,34 +164,31 @@ def _take(item: Item, *, judged: Judged, store: Store | None, mine: set[str]) ->
     return taken
 
 
-def _recall(taken: _Taken, store: Store, mine: set[str], *, views: int) -> None:
-    """Rows from the store, or else features of frames, but for what this run has put there."""
-    for kind, key in ((_CLIPS, taken.key), (_FRAMES, taken.frames_key)):
-        entry = store.read(kind, key) if key else None
-        # `mine` is asked after reading: whoever writes an entry names it there before.
-        if entry is None or taken.key in mine or len(values := entry["values"]) != views:
-            continue
-        facts = json.loads(entry["facts"].tobytes())
-        taken.decoder, taken.notes = facts["decoder"], tuple(facts["notes"])
-        taken.rows, taken.features = (values, None) if kind == _CLIPS else (None, values)
+def _recall(taken: _Taken, store: Store, judged: Judged, mine: set[str]) -> None:
+    """Features from the store, but for what this run has put there."""
+    entry = store.read(judged.kind, taken.key)
+    # `mine` is asked after reading: whoever writes an entry names it there before.
+    if entry is None or taken.key in mine or len(entry["values"]) != judged.views_a_sample:
         return
+    facts = json.loads(entry["facts"].tobytes())
+    taken.decoder, taken.notes, taken.features = facts["decoder"], tuple(facts["notes"]), entry["values"]
 
 
 def _encode(taken: Sequence[_Taken], judged: Judged, *, at_once: int) -> None:
-    """Give features and rows to each that lacks them; views of several files share a batch."""
+    """Give features to each that lacks them, and rows to all; views of several files share a batch."""
     begun = time.perf_counter()
-    fresh = [one for one in taken if one.rows is None and not one.cause]
+    fresh = [one for one in taken if one.views]
     views = [frames for one in fresh for frames in one.views]
     if views:
         features = np.concatenate([judged.see(views[i : i + at_once]) for i in range(0, len(views), at_once)])
         for one in fresh:
-            if one.views:
-                one.features, features = features[: len(one.views)], features[len(one.views) :]
-    if fresh:
-        rows = judged.finish(np.concatenate([one.features for one in fresh if one.features is not None]))
-        for one, own in zip(fresh, np.split(rows, len(fresh)), strict=True):
-            one.rows, one.fresh = own, True
-        spend(fresh[0].seconds, "encode", begun)
+            one.features, features = features[: len(one.views)], features[len(one.views) :]
+            one.fresh, one.views = True, []
+    for one in taken:
+        if one.features is not None:
+            one.rows = judged.finish(one.features)
+    if taken:
+        spend(taken[0].seconds, "encode", begun)
 
 
 def _finding(taken: _Taken, judged: Judged, *, kept: bool) -> Finding:
@@ -207,13 +202,9 @@ def _finding(taken: _Taken, judged: Judged, *, kept: bool) -> Finding:
     )
 
 
-def _keep(fresh: Sequence[_Taken], store: Store, mine: set[str]) -> None:
+def _keep(fresh: Sequence[_Taken], store: Store, kind: str, mine: set[str]) -> None:
     for one in fresh:
-        if not one.key:
-            continue
-        mine.add(one.key)
-        facts = json.dumps({"decoder": one.decoder, "notes": one.notes}, ensure_ascii=False).encode()
-        said = {"facts": np.frombuffer(facts, np.uint8)}
-        for kind, key, values in ((_CLIPS, one.key, one.rows), (_FRAMES, one.frames_key, one.features)):
-            if key and values is not None and (kind == _CLIPS or one.views):
-                store.write(kind, key, said | {"values": values})
+        if one.features is not None and one.key:
+            mine.add(one.key)
+            facts = json.dumps({"decoder": one.decoder, "notes": one.notes}, ensure_ascii=False).encode()
+            store.write(kind, one.key, {"facts": np.frombuffer(facts, np.uint8), "values": one.features})

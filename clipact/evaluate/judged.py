@@ -1,13 +1,15 @@
 """What an evaluation needs of a model, whatever the model is: views in, rows out; a sample's rows in, one vector out.
 
-The store keeps rows (an embedding a view) and, of a tower that sees frame by frame, what its body makes of each frame:
-another head or aggregator on the same body decodes and encodes nothing. The vector is what labels or texts are compared
-with. None of them depends on any word, so that many wordings are judged on one encoding (`label_logits`).
+The store keeps rows (an embedding a view) or, of a tower that sees frame by frame, what its body makes of each frame:
+rows are made of that in no time, and another head or aggregator on the same body decodes and encodes nothing. The
+vector is what labels or texts are compared with. None of them depends on any word, so that many wordings are judged on
+one encoding (`label_logits`).
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,12 +38,12 @@ class Judged:
 
     spec, views, crops  what is decoded of a file
     frames_at_once      what one batch usually holds, over files
-    key                 of the weights and the device: with the spec it decides the rows
-    body_key            of the body's weights alone and the device; "" when there are no features of frames to keep
+    kind                what the store keeps: "frames" (features) or "clips" (rows)
+    key                 gives the hash of the weights that decide it, and of the device
     identity            of all that decides the vectors
     on_cpu              where it is encoded: workers do it there
-    see                 views to what the tower's body makes of their frames; without a body_key, to rows
-    finish              that to rows
+    see                 views to what the store keeps
+    finish              that of one sample to its rows
     gather              the rows of one sample to its vector
     """
 
@@ -49,8 +51,8 @@ class Judged:
     views: int
     crops: int
     frames_at_once: int
-    key: str
-    body_key: str
+    kind: Literal["frames", "clips"]
+    key: Callable[[], str]
     identity: str
     on_cpu: bool
     see: Callable[[Sequence[UInt8[np.ndarray, "t h w c"]]], Float32[np.ndarray, "k ..."]]
@@ -86,8 +88,8 @@ def judge(
         views=views,
         crops=crops,
         frames_at_once=_usual_frames(model.encoder),
-        key=content_key(model.key, device),
-        body_key=content_key(hash_body(tower), device) if by_frame else "",
+        kind="frames" if by_frame else "clips",
+        key=lambda: content_key(hash_body(tower) if by_frame else model.key, device),
         identity=content_key("rows", model.key, repr(asdict(spec)), f"{views} x {crops}", device, averaging),
         on_cpu=device == "cpu",
         see=_see(_in_pieces(by_frame, spec, device) if by_frame else model.encoder.encode_video, spec, device),
@@ -126,14 +128,10 @@ def label_logits(
     return torch.cat(found).cpu().numpy()
 
 
-def store_keys(judged: Judged, digest: str, span: tuple[float | None, float | None], decoders: str) -> tuple[str, str]:
-    """The store's keys for a file's rows and for its frames' features, "" for none: the bytes, the part of the file,
-    the frames, the weights, what decodes."""
+def store_key(judged: Judged, key: str, digest: str, span: tuple[float | None, float | None], decoders: str) -> str:
+    """The store's key for a file: its bytes, the part of it, the frames, the weights (`judged.key()`), what decodes."""
     seen = (digest, repr(span), repr(asdict(judged.spec)), f"{judged.views} x {judged.crops}", decoders)
-    return (
-        content_key("clip embeddings 1", judged.key, *seen),
-        content_key("frame features 1", judged.body_key, *seen) if judged.body_key else "",
-    )
+    return content_key(f"{judged.kind} 1", key, *seen)
 
 
 def _see(
