@@ -25,6 +25,7 @@ from PIL import Image
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ClipactError
+from clipact.video.decode import DECODERS
 from clipact.video.load import load_clip
 
 TIME_LIMIT_SECONDS = 10.0
@@ -100,13 +101,13 @@ def spoil(seed: bytes, others: list[bytes], generator: np.random.Generator) -> b
     return bytes(data)
 
 
-def judge(path: Path) -> tuple[str, float, int]:
+def judge(path: Path, decoder: str = "pyav") -> tuple[str, float, int]:
     """What loading the file in a process of its own comes to, the seconds it took, and its peak memory in bytes."""
     began = time.monotonic()
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        os._exit(_load(path))
+        os._exit(_load(path, decoder))
     while True:
         done, status, usage = os.wait4(child, os.WNOHANG)
         seconds = time.monotonic() - began
@@ -125,11 +126,11 @@ def judge(path: Path) -> tuple[str, float, int]:
     return ("frames", "error", "other exception")[os.WEXITSTATUS(status)], seconds, memory
 
 
-def _load(path: Path) -> int:
+def _load(path: Path, decoder: str) -> int:
     # Four times the limit, so that what needs too much is measured rather than killed.
     resource.setrlimit(resource.RLIMIT_AS, (4 * MEMORY_LIMIT_BYTES,) * 2)
     try:
-        load_clip(path, spec=ClipSpec(size=(64, 64)))
+        load_clip(path, spec=ClipSpec(size=(64, 64)), decoder=decoder)
     except ClipactError as error:
         return 1 if str(path) in str(error) else 2
     except BaseException:
@@ -137,7 +138,7 @@ def _load(path: Path) -> int:
     return 0
 
 
-def fuzz(count: int, *, seed: int = 0, keep: Path | None = None) -> dict[str, object]:
+def fuzz(count: int, *, seed: int = 0, keep: Path | None = None, decoder: str = "pyav") -> dict[str, object]:
     """The counts of what `count` spoilt files came to, with the slowest and the largest."""
     generator = np.random.default_rng(seed)
     counts: Counter[str] = Counter()
@@ -149,7 +150,7 @@ def fuzz(count: int, *, seed: int = 0, keep: Path | None = None) -> dict[str, ob
             name = list(SEEDS)[number % len(SEEDS)]
             path = Path(folder) / f"{number}-{name}"
             path.write_bytes(spoil(seeds[name], list(seeds.values()), generator))
-            verdict, seconds, memory = judge(path)
+            verdict, seconds, memory = judge(path, decoder)
             counts[verdict] += 1
             by_kind[name][verdict] += 1
             slowest, largest = max(slowest, seconds), max(largest, memory)
@@ -161,6 +162,7 @@ def fuzz(count: int, *, seed: int = 0, keep: Path | None = None) -> dict[str, ob
     return {
         "files": count,
         "seed": seed,
+        "decoder": decoder,
         "verdicts": dict(counts),
         "by kind": {name: dict(verdicts) for name, verdicts in by_kind.items()},
         "slowest seconds": round(slowest, 2),
@@ -173,8 +175,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="where findings are kept")
+    parser.add_argument("--decoder", default="pyav", choices=DECODERS)
     arguments = parser.parse_args()
-    found = fuzz(arguments.count, seed=arguments.seed, keep=arguments.keep)
+    found = fuzz(arguments.count, seed=arguments.seed, keep=arguments.keep, decoder=arguments.decoder)
     print(json.dumps(found, indent=1))
     return 0 if set(found["verdicts"]) <= {"frames", "error"} else 1
 
