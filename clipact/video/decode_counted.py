@@ -30,10 +30,15 @@ class CountedVideo(Video):
     def __init__(self, media: Media) -> None:
         self.name = media.name
         self._media = media
+        self._damaged: list[int] = []
 
     def close(self) -> None:
         """Give the file back."""
         self._media.close()
+
+    def damaged(self) -> Sequence[int]:
+        """The frames handed out so far that came out of damaged packets."""
+        return self._damaged
 
     def timeline(self) -> Timeline:
         """Every frame that decodes, at its stamp where stamps rise, else at its number times the frame rate."""
@@ -48,7 +53,7 @@ class CountedVideo(Video):
         if ticks is None:
             ticks = np.arange(len(stamps)) * step
         timeline = Timeline(ticks=ticks, time_base=media.time_base, last_ticks=step, notes=notes)
-        return replace(timeline, notes=notes + shortfall(media, timeline, found=len(stamps)))
+        return replace(timeline, notes=media.notes + notes + shortfall(media, timeline, found=len(stamps)))
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Each wanted frame, found by counting from the first."""
@@ -57,6 +62,8 @@ class CountedVideo(Video):
         for number, frame in enumerate(self._all_frames()):
             if number in missing:
                 missing.remove(number)
+                if frame.is_corrupt:
+                    self._damaged.append(number)
                 yield number, rgb.convert(frame)
             if not missing:
                 return

@@ -1,11 +1,13 @@
 """Frames out of a file with torchcodec, the same ones and the same pixels as with PyAV.
 
-The timeline is read with PyAV and handed to torchcodec, which then need not scan the file; its frames' own stamps
-are checked against it. torchcodec links the FFmpeg of the system, where PyAV carries its own.
+The timeline is read with PyAV. Of H.264 and HEVC torchcodec gets an excerpt, which saves up to half of the decoding; of
+other files the timeline, so that it need not scan them. Its frames' own stamps are checked against what was planned.
+torchcodec links the FFmpeg of the system, where PyAV carries its own.
 """
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -15,6 +17,7 @@ from jaxtyping import UInt8
 
 from clipact.errors import UsageError
 from clipact.video.decode_pyav import feed
+from clipact.video.excerpt import CannotExcerptError, can_excerpt, excerpts
 from clipact.video.media import Media
 from clipact.video.packets import FramesDifferError, read_timeline
 from clipact.video.rgb import display_matrix
@@ -24,9 +27,16 @@ from clipact.video.video import Video
 # Frames that are decoded at once: a call costs 0.2 ms, but fresh memory, which large batches are, costs more.
 _BATCH_BYTES = 8 << 20
 
+# The first version that turns frames as their file says (torchcodec's pull request 1173).
+_OLDEST = (0, 11)
+
 
 class TorchcodecVideo(Video):
-    """A file whose packets carry true time stamps."""
+    """A file whose packets carry true time stamps.
+
+    It does not say which frames came out of damaged packets, and has no bound for frames that grow half way through a
+    file: where files are not trusted, decode with PyAV or under a time limit, whose process has a bound of memory.
+    """
 
     decoder = "torchcodec"
 
@@ -45,44 +55,64 @@ class TorchcodecVideo(Video):
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Each wanted frame, a few at a time."""
-        decoder = self._open(timeline)
-        wanted = sorted(set(indices))
-        size = max(1, _BATCH_BYTES // max(1, 3 * self._media.context.width * self._media.context.height))
-        for start in range(0, len(wanted), size):
-            batch = wanted[start : start + size]
-            try:
-                frames = decoder.get_frames_at(batch)
-            except RuntimeError as error:
-                raise FramesDifferError from error
-            expected = timeline.ticks[batch] * float(timeline.time_base)
-            if not np.allclose(frames.pts_seconds.numpy(), expected, rtol=0, atol=float(timeline.time_base) / 2):
-                raise FramesDifferError
-            yield from zip(batch, frames.data.numpy(), strict=True)
+        missing = set(indices)
+        try:
+            for excerpt in excerpts(self._media, timeline, indices) if can_excerpt(self._media) else ():
+                numbers, places, seconds = zip(*((f.index, f.place, f.seconds) for f in excerpt.frames), strict=True)
+                missing.difference_update(numbers)
+                decoder = self._decoder(excerpt.file, 0)
+                yield from self._frames(decoder, numbers, places, np.array(seconds), tolerance=0.5)
+        except CannotExcerptError:
+            pass  # what is missing is read from the file itself
+        if missing:
+            wanted = sorted(missing)
+            seconds_there = timeline.ticks[wanted] * float(timeline.time_base)
+            decoder = self._open_whole(timeline)
+            yield from self._frames(decoder, wanted, wanted, seconds_there, tolerance=float(timeline.time_base) / 2)
 
-    def _open(self, timeline: Timeline) -> Any:
+    def _frames(
+        self, decoder: Any, numbers: Sequence[int], places: Sequence[int], seconds: np.ndarray, *, tolerance: float
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
+        """The frames at these places, under these numbers; FramesDifferError when one is shown at another time."""
+        size = max(1, _BATCH_BYTES // max(1, 3 * self._media.context.width * self._media.context.height))
+        for start in range(0, len(places), size):
+            batch = slice(start, start + size)
+            try:
+                frames = decoder.get_frames_at(list(places[batch]))
+            except (RuntimeError, IndexError) as error:
+                raise FramesDifferError from error
+            if not np.allclose(frames.pts_seconds.numpy(), seconds[batch], rtol=0, atol=tolerance):
+                raise FramesDifferError
+            yield from zip(numbers[batch], frames.data.numpy(), strict=True)
+
+    def _open_whole(self, timeline: Timeline) -> Any:
+        place, stream_index = self._media.place, self._media.stream.index
+        if self._media.timeout is not None:
+            raise FramesDifferError("it would wait for an address without end")
+        if isinstance(place, str):
+            place = place.removeprefix("file:")
         keys = {key.tick for key in timeline.keys}
         ticks = [*timeline.ticks.tolist(), int(timeline.ticks[-1]) + max(1, timeline.last_ticks)]
         frames = [{"pts": a, "duration": b - a, "key_frame": int(a in keys)} for a, b in pairwise(ticks)]
         try:
-            return self._decoder(custom_frame_mappings=json.dumps({"frames": frames}))
+            return self._decoder(place, stream_index, custom_frame_mappings=json.dumps({"frames": frames}))
         except ValueError:
             # Of a file without a duration in its header it wants to find the frames itself.
-            return self._decoder(seek_mode="exact")
+            return self._decoder(place, stream_index, seek_mode="exact")
 
-    def _decoder(self, **options: Any) -> Any:
-        place = self._media.place
-        if not isinstance(place, str):
-            place.seek(0)
+    def _decoder(self, source: Any, stream_index: int, **options: Any) -> Any:
+        if not isinstance(source, str | bytes):
+            source.seek(0)
         try:
             return self._decoder_class(
-                place.removeprefix("file:") if isinstance(place, str) else place,
-                stream_index=self._media.stream.index,
+                source,
+                stream_index=stream_index,
                 dimension_order="NHWC",
                 num_ffmpeg_threads=os.cpu_count() or 1,  # left to itself FFmpeg takes one more, which is 5 % slower
                 **options,
             )
         except RuntimeError as error:
-            raise self._media.error(f"torchcodec cannot open it: {str(error).splitlines()[0]}") from error
+            raise FramesDifferError(f"it cannot open the file: {str(error).splitlines()[0]}") from error
 
     def _not_mirrored(self, packets: Iterator[Any]) -> Iterator[Any]:
         """The packets; FramesDifferError when the first frame is shown mirrored, which torchcodec overlooks."""
@@ -93,7 +123,7 @@ class TorchcodecVideo(Video):
                     checked = True
                     a, b, c, d = display_matrix(frame)
                     if a * d - b * c < 0:
-                        raise FramesDifferError
+                        raise FramesDifferError("its frames are shown mirrored, which torchcodec overlooks")
                 context.flush_buffers()
             yield packet
 
@@ -101,6 +131,7 @@ class TorchcodecVideo(Video):
 def import_torchcodec() -> Any:
     """torchcodec's VideoDecoder; UsageError, with what is missing, when it cannot be had."""
     try:
+        import torchcodec
         from torchcodec.decoders import VideoDecoder
     except ModuleNotFoundError as error:
         raise UsageError(
@@ -108,7 +139,13 @@ def import_torchcodec() -> Any:
         ) from error
     except (RuntimeError, OSError, ImportError) as error:
         raise UsageError(
-            "torchcodec is installed but cannot load FFmpeg's shared libraries, version 4 to 8; install FFmpeg with "
-            "the system's package manager (Debian: apt install ffmpeg), or use --decoder pyav, which carries its own"
+            "torchcodec is installed but cannot load FFmpeg's shared libraries; install FFmpeg with the system's "
+            "package manager (Debian: apt install ffmpeg), or use --decoder pyav, which carries its own"
         ) from error
+    found = str(getattr(torchcodec, "__version__", "of unknown version"))
+    if tuple(int(number) for number in re.findall(r"\d+", found)[:2]) < _OLDEST:
+        raise UsageError(
+            f"torchcodec {found} shows turned video lying on its side; run `pip install -U 'torchcodec>=0.11'`, "
+            "or use --decoder pyav"
+        )
     return VideoDecoder

@@ -1,6 +1,6 @@
 """The door of the video room: a source and what is wanted of it in, Clips out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,7 @@ from clipact.video.decode_counted import CountedVideo
 from clipact.video.media import Media
 from clipact.video.packets import FramesDifferError
 from clipact.video.sampling import sample
-from clipact.video.source import Source, open_source
+from clipact.video.source import Source, open_source, source_name
 from clipact.video.timeline import Timeline
 from clipact.video.transforms import fit_frame
 from clipact.video.video import Video
@@ -103,6 +103,8 @@ def load_clips(
         raise UsageError(f"clips is {clips}; a video gives at least 1")
     if crops not in (1, 3):
         raise UsageError(f"crops is {crops}; 1 (the centre) or 3 (start, centre and end of the longer side)")
+    if crops == 3 and spec.resize != "shortest":
+        raise UsageError(f"crops is 3, but nothing is cropped when resize is {spec.resize!r}; take crops 1")
     wanted = Wanted(
         spec=spec,
         clips=clips,
@@ -124,31 +126,39 @@ def load_wanted(source: Source, wanted: Wanted, *, time_limit_seconds: float | N
         from clipact.video.isolate import load_isolated
 
         return load_isolated(source, wanted, time_limit_seconds=time_limit_seconds)
-    with closing(open_source(source, end_seconds=wanted.end_seconds)) as opened:
-        if isinstance(opened, Video):
-            return _read(opened, wanted)
-        for video, note in _attempts(opened, wanted.decoder):
-            try:
-                clips = _read(video, wanted)
-            except FramesDifferError:
-                opened.rewind()
-            else:
-                return tuple(replace(clip, notes=clip.notes + note) for clip in clips)
-    raise AssertionError("the last attempt gives frames or raises")
+    try:
+        with closing(open_source(source, end_seconds=wanted.end_seconds)) as opened:
+            return _read(opened, wanted) if isinstance(opened, Video) else _read_media(opened, wanted)
+    except MemoryError as error:
+        raise VideoError(source_name(source), "it takes more memory than this process may have") from error
 
 
-def _attempts(media: Media, decoder: str) -> Iterator[tuple[Video, tuple[str, ...]]]:
-    """The ways to decode it, best first, each with what its use must be noted with."""
-    yield DECODERS[decoder](media), ()
-    if decoder != "pyav":
-        yield DECODERS["pyav"](media), (f"{decoder} did not give the frames that the packets announce: pyav did",)
-    yield CountedVideo(media), () if decoder == "pyav" else (f"its time stamps do not hold, which {decoder} needs",)
+def _read_media(media: Media, wanted: Wanted) -> tuple[Clip, ...]:
+    """The clips by the decoder that was asked for, else by another, which is noted, else by counting frames."""
+    generator = wanted.generator
+    drawn = generator.bit_generator.state if generator else {}
+    notes: tuple[str, ...] = ()
+    for decoder in dict.fromkeys((wanted.decoder, "pyav")):
+        try:
+            clips = _read(DECODERS[decoder](media), wanted)
+        except FramesDifferError as difference:
+            media.rewind()
+            if generator:
+                generator.bit_generator.state = drawn  # each way is asked for the same frames
+            if decoder != "pyav":
+                cause = str(difference) or "it does not give the frames that the packets announce"
+                notes = (f"{decoder} was not used: {cause}",)
+        else:
+            return tuple(replace(clip, notes=clip.notes + notes) for clip in clips)
+    clips = _read(CountedVideo(media), wanted)
+    return tuple(replace(clip, notes=clip.notes + notes) for clip in clips)
 
 
 def _read(video: Video, wanted: Wanted) -> tuple[Clip, ...]:
     timeline = video.timeline()
-    chosen = _sampled(timeline, wanted, name=video.name)
-    notes = [_repeats(numbers, wanted.short, name=video.name) for numbers in chosen]
+    allowed = timeline.within(wanted.start_seconds, wanted.end_seconds, name=video.name)
+    chosen = _sampled(timeline, allowed, wanted)
+    notes = [_repeats(numbers, len(allowed), wanted.short, name=video.name) for numbers in chosen]
     views = [(numbers, fit) for numbers in chosen for fit in _fits(wanted)]
     frames = _decoded(video, timeline, views)
     damaged = set(video.damaged())
@@ -159,7 +169,10 @@ def _read(video: Video, wanted: Wanted) -> tuple[Clip, ...]:
             source=video.name,
             decoder=video.decoder,
             duration_seconds=timeline.duration_seconds or None,
-            notes=timeline.notes + notes[i // wanted.crops] + _damage(numbers, damaged),
+            notes=timeline.notes
+            + _early_end(timeline, wanted.end_seconds)
+            + notes[i // wanted.crops]
+            + _damage(numbers, damaged),
         )
         for i, (array, (numbers, _)) in enumerate(zip(frames, views, strict=True))
     )
@@ -178,9 +191,8 @@ def _fits(wanted: Wanted) -> list[Fit]:
     return [partial(fit_frame, spec=wanted.spec, keep=keep) for keep in ("start", "centre", "end")]
 
 
-def _sampled(timeline: Timeline, wanted: Wanted, *, name: str) -> list[list[int]]:
+def _sampled(timeline: Timeline, allowed: range, wanted: Wanted) -> list[list[int]]:
     """The frame numbers of each clip, in the whole video."""
-    allowed = timeline.within(wanted.start_seconds, wanted.end_seconds, name=name)
     seconds = timeline.seconds[allowed.start : allowed.stop]
     end = min(wanted.end_seconds or timeline.duration_seconds, timeline.duration_seconds)
     chosen = sample(
@@ -196,7 +208,9 @@ def _sampled(timeline: Timeline, wanted: Wanted, *, name: str) -> list[list[int]
 def _decoded(video: Video, timeline: Timeline, views: Sequence[tuple[list[int], Fit]]) -> list[np.ndarray]:
     """The frames of each view, every one put in its places as soon as it is decoded and resized."""
     arrays: list[np.ndarray | None] = [None] * len(views)
-    for index, picture in video.decode(timeline, sorted({i for numbers, _ in views for i in numbers})):
+    missing = {i for numbers, _ in views for i in numbers}
+    for index, picture in video.decode(timeline, sorted(missing)):
+        missing.discard(index)
         for at, (numbers, fit) in enumerate(views):
             if index not in numbers:
                 continue
@@ -207,9 +221,9 @@ def _decoded(video: Video, timeline: Timeline, views: Sequence[tuple[list[int], 
             if fitted.shape != array.shape[1:]:
                 raise VideoError(video.name, _size_change(array.shape[1:], fitted.shape))
             array[[place for place, number in enumerate(numbers) if number == index]] = fitted
-    whole = [array for array in arrays if array is not None]
-    assert len(whole) == len(views), "a decoder left a frame out"
-    return whole
+    if missing:
+        raise FramesDifferError(f"it left out frame {min(missing)}")
+    return [array for array in arrays if array is not None]
 
 
 def _size_change(before: Sequence[int], after: Sequence[int]) -> str:
@@ -219,11 +233,21 @@ def _size_change(before: Sequence[int], after: Sequence[int]) -> str:
     )
 
 
-def _repeats(numbers: Sequence[int], short: Short, *, name: str) -> tuple[str, ...]:
+def _early_end(timeline: Timeline, end_seconds: float | None) -> tuple[str, ...]:
+    duration = timeline.duration_seconds
+    if end_seconds is None or not duration or end_seconds <= duration + 0.05:  # who asks for 10 s of 9.98 means all
+        return ()
+    return (f"it ends at {duration:.3f} s, before the end asked for, {end_seconds:g} s",)
+
+
+def _repeats(numbers: Sequence[int], available: int, short: Short, *, name: str) -> tuple[str, ...]:
+    """A note, or a VideoError, when frames repeat: there are too few in the stretch, or the sampling passes some by."""
     distinct = len(set(numbers))
     if distinct == len(numbers):
         return ()
-    said = f"{len(numbers)} frames asked for, {distinct} there"
+    said = f"{len(numbers)} frames asked for, {available} there"
+    if available >= len(numbers):
+        said = f"{len(numbers)} frames asked for, {distinct} different ones sampled of {available} there"
     if short == "error":
         raise VideoError(name, f"{said}; ask for fewer, or let them repeat")
     return (f"{said}: some repeat",)

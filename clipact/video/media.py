@@ -5,6 +5,7 @@ costs 3 ms; it is what `rewind` does, because no seek to the start is right for 
 """
 
 import io
+import re
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -30,16 +31,29 @@ class Media:
     place    a path, an address, or a file object that can seek
     name     what messages call it
     timeout  seconds that opening, and each read, may wait: for addresses; None for files
+    demuxer  the container format, where FFmpeg cannot find it out: of cameras
+    notes    what is known to be odd about it before it is read
     broken   why reading stopped before the end; empty while it did not
     """
 
     def __init__(
-        self, place: str | io.IOBase, *, name: str, timeout: float | None = None, options: dict[str, str] | None = None
+        self,
+        place: str | io.IOBase,
+        *,
+        name: str,
+        timeout: float | None = None,
+        demuxer: str | None = None,
+        options: dict[str, str] | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.place = place
         self.name = name
+        self.timeout = timeout
+        self.notes = notes
         self.broken = ""
-        self._timeout = timeout
+        self._demuxer = demuxer
+        self._container: Any
+        self.stream: Any
         self._options = {"max_pixels": str(MAX_PIXELS), **(options or {})}
         self._open()
 
@@ -67,7 +81,10 @@ class Media:
         """
         while True:
             try:
-                yield from (packet for packet in self._container.demux(self.stream) if packet.size)
+                for packet in self._container.demux(self.stream):
+                    if packet.size:
+                        yield packet
+                        self._waits_since = time.monotonic()
             except IndexError:
                 # A spoilt MPEG-TS may start a new stream half way, which PyAV does not know: its packet is not ours.
                 continue
@@ -81,13 +98,18 @@ class Media:
         return self.stream.codec_context
 
     @property
-    def promised_seconds(self) -> float | None:
-        """How long the header says that the video lasts; None where FFmpeg only guesses from sizes."""
+    def promised_seconds(self) -> tuple[float | None, float | None]:
+        """How long the header says that this stream lasts, and the whole file; None where FFmpeg guesses from sizes."""
         if self.format.split(",")[0] not in _FORMATS_WITH_DURATION:
-            return None
+            return None, None
+        whole = self._container.duration / av.time_base if self._container.duration else None
         if self.stream.duration:
-            return float(self.stream.duration * self.time_base)
-        return self._container.duration / av.time_base if self._container.duration else None
+            return float(self.stream.duration * self.time_base), whole
+        # Matroska says it in a tag of the stream: 00:00:04.000000000.
+        if told := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", self.stream.metadata.get("DURATION", "")):
+            hours, minutes, seconds = map(float, told.groups())
+            return 3600 * hours + 60 * minutes + seconds, whole
+        return (whole if len(self._container.streams) == 1 else None), whole
 
     @property
     def format(self) -> str:
@@ -107,13 +129,18 @@ class Media:
         return VideoError(self.name, cause if isinstance(cause, str) else self._because(cause))
 
     def _open(self) -> None:
-        self._began = time.monotonic()
+        self._waits_since = time.monotonic()
         if not isinstance(self.place, str):
             self.place.seek(0)
         try:
             # Real files carry metadata that is not UTF-8 (HMDB51 has some), which is no reason to refuse their frames.
             self._container = av.open(
-                self.place, "r", metadata_errors="ignore", timeout=self._timeout, options=self._options
+                self.place,
+                "r",
+                format=self._demuxer,
+                metadata_errors="ignore",
+                timeout=self.timeout,
+                options=self._options,
             )
         except (av.error.FFmpegError, ValueError) as error:
             raise self.error(error) from error
@@ -139,12 +166,13 @@ class Media:
             raise self.error("FFmpeg has no decoder for its codec")
         if context.width * context.height > MAX_PIXELS:
             raise self.error(f"its frames are {context.width} x {context.height}; {TOO_LARGE}")
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # frames may grow half way
         return stream
 
     def _because(self, error: Exception) -> str:
         # A read that was broken off reaches us as any error, by protocol.
-        if self._timeout is not None and time.monotonic() - self._began >= self._timeout:
-            return f"nothing came within {self._timeout:g} seconds"
+        if self.timeout is not None and time.monotonic() - self._waits_since >= self.timeout:
+            return f"nothing came within {self.timeout:g} seconds"
         if isinstance(error, av.error.InvalidDataError):
             return "it is not a video that FFmpeg knows, or its index is missing: cut short, or still being written?"
         return str(getattr(error, "strerror", None) or error)

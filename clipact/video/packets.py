@@ -1,6 +1,6 @@
 """A timeline read from packets alone: what is shown when, without decoding anything (4 microseconds a packet)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,9 +10,11 @@ import numpy as np
 from clipact.video.media import Media
 from clipact.video.timeline import KeyFrame, Timeline
 
+_STAMPS = "its time stamps do not hold"
+
 
 class FramesDifferError(Exception):
-    """This way of decoding would give other frames than the file shows: another way must be taken."""
+    """This way of decoding would give other frames than the file shows: another way must be taken. It may say why."""
 
 
 def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timeline:
@@ -22,7 +24,7 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
     """
     # B-frames in AVI have no stamp of their own; libavformat's guesses are wrong for packed ones (all of HMDB51).
     if media.format == "avi" and media.context.has_b_frames:
-        raise FramesDifferError
+        raise FramesDifferError(_STAMPS)
     ticks: list[int] = []
     keys: list[KeyFrame] = []
     decoded_at: list[int] = []
@@ -33,7 +35,7 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
             continue
         tick = packet.pts
         if tick is None:
-            raise FramesDifferError
+            raise FramesDifferError(_STAMPS)
         if packet.is_keyframe:
             keys.append(KeyFrame(tick, tick if packet.dts is None else packet.dts, position - 1))
         if packet.dts is not None:
@@ -44,25 +46,33 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
     if not ticks:
         raise media.error(media.broken or "not one frame can be read")
     if len(set(ticks)) < len(ticks) or any(a > b for a, b in pairwise(decoded_at)):
-        raise FramesDifferError
+        raise FramesDifferError(_STAMPS)
     timeline = Timeline(
         ticks=np.sort(np.array(ticks, dtype=np.int64)),
         time_base=media.time_base,
         last_ticks=last_ticks or _usual_step(ticks),
         keys=tuple(sorted(keys, key=lambda key: key.tick)),
     )
-    return replace(timeline, notes=shortfall(media, timeline, found=position))
+    return replace(timeline, notes=media.notes + shortfall(media, timeline, found=position))
 
 
 def shortfall(media: Media, timeline: Timeline, *, found: int) -> tuple[str, ...]:
-    """A note when fewer frames are found, shown or not, than the header promises, or they end well before it says."""
-    promised, seconds = media.stream.frames, media.promised_seconds
+    """A note when fewer frames are found, shown or not, than the header promises, or they end before it says.
+
+    More than two frames must be missing, for last frames are told of in many ways; where the header speaks of the whole
+    file, whose sound may last longer, a tenth of it and half a second.
+    """
+    promised, there = media.stream.frames, timeline.duration_seconds
     if found + 2 < promised:
         return (f"cut short: {found} of {promised} frames are there",)
     if media.broken:
-        return (f"cut short after {timeline.duration_seconds:.1f} s: {media.broken}",)
-    if seconds and timeline.duration_seconds < min(0.9 * seconds, seconds - 0.5):
-        return (f"cut short: its frames end after {timeline.duration_seconds:.1f} of {seconds:.1f} s",)
+        return (f"cut short after {there:.1f} s: {media.broken}",)
+    stream_seconds, file_seconds = media.promised_seconds
+    seconds = stream_seconds or file_seconds or 0.0
+    step = float(_usual_step(timeline.ticks) * timeline.time_base)
+    lacking = 2.5 * step if stream_seconds else max(0.1 * seconds, 0.5)
+    if there + lacking < seconds:
+        return (f"cut short: its frames end after {there:.1f} of {seconds:.1f} s",)
     return ()
 
 
@@ -71,5 +81,5 @@ def _is_hidden(packet: Any) -> bool:
     return not memoryview(packet)[0] & 0x10
 
 
-def _usual_step(ticks: list[int]) -> int:
+def _usual_step(ticks: Sequence[int] | np.ndarray) -> int:
     return int(np.median(np.diff(np.sort(ticks)))) if len(ticks) > 1 else 0

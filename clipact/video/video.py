@@ -21,7 +21,7 @@ class Video(ABC):
 
     @abstractmethod
     def timeline(self) -> Timeline:
-        """When each frame is shown. May raise FramesDifferError: then the frames must be counted (`counted.py`)."""
+        """When each frame is shown. May raise FramesDifferError: then they must be counted (`decode_counted.py`)."""
 
     @abstractmethod
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
