@@ -12,7 +12,14 @@ from clipact.prediction import Prediction
 
 
 def classify(
-    videos: Annotated[list[str], typer.Argument(metavar="VIDEO", help="Video files, folders of them, or patterns.")],
+    videos: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VIDEO",
+            help="Files, folders of them, patterns; a folder of numbered pictures, - (standard input), http://..., "
+            "rtsp://... or /dev/video0 (with --to).",
+        ),
+    ],
     labels: Annotated[
         list[str],
         typer.Option(

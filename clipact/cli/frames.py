@@ -10,7 +10,7 @@ from clipact.errors import UsageError
 
 
 def frames(
-    video: Annotated[str, typer.Argument(metavar="VIDEO", help="A video: a file, an address, a folder of pictures.")],
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="A file, a folder of pictures, - or an address.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the picture goes: a .png or .jpg.")],
     model: Annotated[
         str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="Whose frames: as for classify.")
@@ -21,6 +21,10 @@ def frames(
     start: Annotated[float | None, typer.Option("--from", min=0, help="Begin at this second.")] = None,
     end: Annotated[float | None, typer.Option("--to", min=0, help="End at this second.")] = None,
     decoder: Annotated[str, typer.Option(help="pyav, or torchcodec when it is installed.")] = "pyav",
+    time_limit: Annotated[
+        float | None,
+        typer.Option(min=0.1, show_default="none", help="Seconds it may take, decoded in a process of its own."),
+    ] = None,
     columns: Annotated[int, typer.Option(min=1, help="Frames a row.")] = 8,
 ) -> None:
     """Show the frames of a video that a model would see, at its size, with their numbers and seconds.
@@ -32,7 +36,7 @@ def frames(
     from clipact.video.strip import draw_strip
 
     spec = model_spec(model)
-    clip = load_clip(video, start, end, spec=spec, frames=count, decoder=decoder)
+    clip = load_clip(video, start, end, spec=spec, frames=count, decoder=decoder, time_limit_seconds=time_limit)
     try:
         draw_strip(clip, columns=columns).save(out)
     except (OSError, ValueError) as error:

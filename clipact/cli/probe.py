@@ -10,7 +10,14 @@ from clipact.errors import VideoError
 
 
 def probe(
-    videos: Annotated[list[str], typer.Argument(metavar="VIDEO", help="Video files, folders of them, or patterns.")],
+    videos: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VIDEO",
+            help="Files, folders of them, patterns; a folder of numbered pictures, - (standard input), http://..., "
+            "rtsp://... or /dev/video0 (with --to).",
+        ),
+    ],
     end: Annotated[float | None, typer.Option("--to", min=0, help="Where a live source stops, in seconds.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a video and line.")] = False,
 ) -> None:

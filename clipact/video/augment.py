@@ -13,12 +13,7 @@ from PIL import Image, ImageEnhance
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
-
-_RESAMPLING = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "nearest": Image.Resampling.NEAREST,
-}
+from clipact.video.transforms import RESAMPLING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +69,7 @@ class DrawnAugment:
             self._boxes[shape] = draw_box(*shape, self._augment, generator=self._box_generator)
         top, left, height, width = self._boxes[shape]
         picture = Image.fromarray(np.ascontiguousarray(frame[top : top + height, left : left + width]))
-        picture = picture.resize(self._spec.size[::-1], _RESAMPLING[self._spec.interpolation])
+        picture = picture.resize(self._spec.size[::-1], RESAMPLING[self._spec.interpolation])
         if self.mirrored:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return np.asarray(self._coloured(picture))

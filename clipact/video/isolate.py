@@ -10,11 +10,15 @@ import pickle
 import resource
 import subprocess
 import sys
+import tempfile
+from typing import Any
 
-from clipact.errors import ClipactError, VideoError
+from clipact.errors import ClipactError, UsageError, VideoError
 from clipact.video.clip import Clip
 from clipact.video.load import Wanted, load_wanted
-from clipact.video.source import Source
+from clipact.video.source import Source, source_name
+
+_INHERITED = "<the descriptor of standard input>"
 
 MEMORY_LIMIT_BYTES = 4 * 2**30  # of address space, which threads and libraries claim far more of than they use
 
@@ -24,52 +28,86 @@ def load_isolated(
 ) -> tuple[Clip, ...]:
     """What `load_wanted` gives, from a process that has `time_limit_seconds` to decode and then is ended.
 
-    VideoError when the time is up, when memory is not enough, or when the decoder crashes.
+    Standard input, pipes and sockets are read there, too; a file object that only Python can read is read here, which
+    takes as long as it takes. VideoError when the time is up, when memory is not enough, or when the decoder crashes.
     """
-    name = str(source) if isinstance(source, str | os.PathLike) else type(source).__name__
+    name = source_name(source)
+    stdin: int | None = subprocess.DEVNULL
     if isinstance(source, str) and source == "-":
-        source = sys.stdin.buffer.read()
+        stdin = None  # ours
     elif isinstance(source, io.IOBase):
-        source = source.read()  # a file object cannot be handed to another process
-    # What its shared libraries print when they fail must not reach our screen: the cause is told below.
-    with subprocess.Popen(
-        [sys.executable, "-m", "clipact.video.isolate"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as child:
-        try:
-            answer, _ = child.communicate(
-                pickle.dumps((source, wanted, memory_limit_bytes)), timeout=time_limit_seconds
-            )
-        except subprocess.TimeoutExpired as error:
-            child.kill()
-            raise VideoError(name, f"not decoded within {time_limit_seconds:g} seconds") from error
+        if (piped := _descriptor(source)) is not None:
+            source, stdin = _INHERITED, piped
+        else:
+            source = _copied(source, name=name)
+    # The question goes by way of a file, because a pipe is full before the child listens.
+    with tempfile.TemporaryFile() as question:
+        pickle.dump((source, name, wanted, memory_limit_bytes), question, protocol=pickle.HIGHEST_PROTOCOL)
+        question.flush()
+        question.seek(0)
+        # What its shared libraries print when they fail must not reach our screen: the cause is told below.
+        with subprocess.Popen(
+            [sys.executable, "-m", "clipact.video.isolate", str(question.fileno())],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(question.fileno(),),
+        ) as child:
+            try:
+                answer, _ = child.communicate(timeout=time_limit_seconds)
+            except subprocess.TimeoutExpired as error:
+                child.kill()
+                raise VideoError(name, f"not decoded within {time_limit_seconds:g} seconds") from error
     if child.returncode != 0:
         raise VideoError(name, f"its decoder crashed (exit code {child.returncode})")
-    result: tuple[Clip, ...] | ClipactError = pickle.loads(answer)
+    result, drawn = pickle.loads(answer)
+    if wanted.generator is not None:
+        wanted.generator.bit_generator.state = drawn  # as if it had drawn here
     if isinstance(result, ClipactError):
         raise result
-    return result
+    return tuple(result)
 
 
-def _answer() -> None:
-    """Decode what standard input asks for and write the clips, or the error, to standard output."""
+def _descriptor(source: io.IOBase) -> int | None:
+    """The descriptor of a pipe or socket, which another process can read; None of what lies still or has none."""
+    try:
+        return None if source.seekable() else source.fileno()
+    except OSError:
+        return None
+
+
+def _copied(source: Any, *, name: str) -> io.IOBase:
+    """What a file object holds, from its beginning, under its name: it cannot be handed to another process itself."""
+    if source.seekable():
+        source.seek(0)
+    data = source.read()
+    if not isinstance(data, bytes):
+        raise UsageError(f"{name} is open as text; open it with mode 'rb'")
+    copy = io.BytesIO(data)
+    vars(copy)["name"] = name
+    return copy
+
+
+def _answer(question: int) -> None:
+    """Decode what is asked for and write the clips, or the error, to standard output."""
     # Nothing that a library prints may get between the bytes of the answer.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    source, wanted, memory_limit_bytes = pickle.load(sys.stdin.buffer)
+    with os.fdopen(question, "rb") as file:
+        source, name, wanted, memory_limit_bytes = pickle.load(file)
+    if isinstance(source, str) and source == _INHERITED:
+        source = io.FileIO(0)
+        source.name = name
     resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
     result: tuple[Clip, ...] | ClipactError
     try:
         result = load_wanted(source, wanted)
     except ClipactError as error:
         result = error
-    except MemoryError:
-        result = VideoError(str(source)[:200], f"more than {memory_limit_bytes / 2**30:g} GB of memory is needed")
-    pickle.dump(result, out, protocol=pickle.HIGHEST_PROTOCOL)
+    drawn = None if wanted.generator is None else wanted.generator.bit_generator.state
+    pickle.dump((result, drawn), out, protocol=pickle.HIGHEST_PROTOCOL)
     out.flush()
 
 
 if __name__ == "__main__":
-    _answer()
+    _answer(int(sys.argv[1]))

@@ -1,8 +1,9 @@
 """Which frames of a video make a clip: arithmetic on frame numbers, and nothing else.
 
 Each way of sampling returns one list of numbers a clip: as many as asked, sorted, each in 0..available-1.
-When a video has fewer frames than asked, frames repeat, spread evenly, so that motion is slowed down and never
-frozen at the end; `load` says so in the ledger, or refuses, as its caller chose.
+When a video has fewer frames than asked, frames repeat: `uniform` and `middles` spread them evenly, so that motion is
+slowed down and never frozen at the end, `random_in_segments` draws some twice, windows that reach past the end
+(`strided`, `at_fps`) hold the last one. `load` says so in the ledger, or refuses, as its caller chose.
 """
 
 import math

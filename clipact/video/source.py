@@ -4,6 +4,7 @@ import io
 import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,19 @@ def _open_path(source: str | Path, end_seconds: float | None) -> Video | Media:
     return Media(f"file:{path}", name=str(path))
 
 
+def source_name(source: Source) -> str:
+    """What messages and the ledger call a source."""
+    if isinstance(source, str | Path):
+        return "standard input" if source == "-" else str(source)
+    if isinstance(source, bytes):
+        return f"{len(source)} bytes"
+    return ArrayVideo.name if isinstance(source, np.ndarray) else str(getattr(source, "name", None) or "file object")
+
+
 def _open_file_object(source: Any, end_seconds: float | None, *, name: str | None = None) -> Video | Media:
-    name = name or str(getattr(source, "name", None) or "file object")
+    name = name or source_name(source)
     if not source.seekable():
-        source = _spooled(source)
+        return _open_spooled(source, name=name)
     source.seek(0)
     head = source.read(16)
     source.seek(0)
@@ -63,11 +73,11 @@ def _open_file_object(source: Any, end_seconds: float | None, *, name: str | Non
 
 
 def _open_bytes(source: bytes, end_seconds: float | None) -> Video | Media:
-    return _open_file_object(io.BytesIO(source), end_seconds, name=f"{len(source)} bytes")
+    return _open_file_object(io.BytesIO(source), end_seconds, name=source_name(source))
 
 
 def _open_standard_input(source: str, end_seconds: float | None) -> Video | Media:
-    return _open_file_object(_spooled(sys.stdin.buffer), end_seconds, name="standard input")
+    return _open_spooled(sys.stdin.buffer, name=source_name(source))
 
 
 def _open_address(source: str, end_seconds: float | None) -> Video | Media:
@@ -77,6 +87,8 @@ def _open_address(source: str, end_seconds: float | None) -> Video | Media:
 def read_head(path: Path) -> bytes:
     """The first bytes of a file; a VideoError that says what is wrong with it before a decoder is asked."""
     try:
+        if path.exists() and not path.is_file():  # opening a pipe waits for who writes to it
+            raise VideoError(path, "it is a pipe or a device, not a file; feed it to standard input and name it -")
         with path.open("rb") as file:
             head = file.read(16)
     except FileNotFoundError:
@@ -93,11 +105,17 @@ def looks_like_picture(head: bytes) -> bool:
     return head.startswith(_MAGIC) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
 
 
-def _spooled(stream: Any) -> Any:
-    """What the stream holds, where it can be sought in."""
+def _open_spooled(stream: Any, *, name: str) -> Video | Media:
+    """What the stream holds, read to its end and put where it can be sought in."""
     spooled = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - lives as long as the video
-    shutil.copyfileobj(stream, spooled)
-    return spooled
+    try:
+        shutil.copyfileobj(stream, spooled)
+        opened = _open_file_object(spooled, None, name=name)
+    except BaseException:
+        spooled.close()
+        raise
+    weakref.finalize(opened, spooled.close)
+    return opened
 
 
 def _named_as(source: Any, starts: tuple[str, ...]) -> bool:

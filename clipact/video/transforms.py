@@ -13,7 +13,7 @@ from PIL import Image
 
 from clipact.clip_spec import ClipSpec, Rounding
 
-_RESAMPLING = {
+RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "nearest": Image.Resampling.NEAREST,
@@ -92,4 +92,4 @@ def _offset(seen: int, wanted: int, keep: str, rounding: Rounding) -> int:
 def _resampling(spec: ClipSpec) -> Image.Resampling:
     # open_clip's ResizeKeepRatio is made without the interpolation for a target that is not square.
     keeps_ratio = spec.resize == "shortest" and spec.size[0] != spec.size[1] and spec.shorter_side_pixels is None
-    return _RESAMPLING["bicubic" if keeps_ratio and spec.interpolation == "bilinear" else spec.interpolation]
+    return RESAMPLING["bicubic" if keeps_ratio and spec.interpolation == "bilinear" else spec.interpolation]

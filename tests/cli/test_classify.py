@@ -1,9 +1,11 @@
+import http.server
 import importlib.util
 import io
 import json
-import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -234,9 +236,34 @@ def test_an_unknown_decoder_is_wrong_usage(clipact, tiny, videos):
         ZeroShotClassifier.load(str(tiny), labels=["a", "b"], decoder="vlc")
 
 
-def test_a_time_limit_ends_what_takes_longer(clipact, tiny, videos, tmp_path):
-    os.mkfifo(tmp_path / "never.mp4")  # nobody writes to it
-    words = ("--labels", LABELS, "--model", tiny, "--json", "--time-limit", 5)
-    late, fine = rows(clipact("classify", tmp_path / "never.mp4", videos / "a.mp4", *words))
-    assert "5 seconds" in late["error"]["message"]
+def test_a_time_limit_ends_what_takes_longer(clipact, tiny, videos):
+    words = ("--labels", LABELS, "--model", tiny, "--json", "--time-limit", 4)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/a.mp4"
+        late, fine = rows(clipact("classify", address, videos / "a.mp4", *words))
+    assert "4 seconds" in late["error"]["message"]
     assert fine["error"] is None
+
+
+def test_standard_input_is_a_video(clipact, tiny, videos, monkeypatch):
+    words = ("--labels", LABELS, "--model", tiny, "--json")
+    (expected,) = rows(clipact("classify", videos / "a.mp4", *words))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((videos / "a.mp4").read_bytes())))
+    (found,) = rows(clipact("classify", "-", *words))
+    assert found["predictions"] == expected["predictions"]
+    assert found["video"] == "-"
+
+
+def test_an_address_is_a_video(clipact, tiny, videos):
+    def serve(*arguments):
+        return http.server.SimpleHTTPRequestHandler(*arguments, directory=str(videos))
+
+    words = ("--labels", LABELS, "--model", tiny, "--json")
+    (expected,) = rows(clipact("classify", videos / "a.mp4", *words))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        (found,) = rows(clipact("classify", f"http://127.0.0.1:{server.server_port}/a.mp4", *words))
+        server.shutdown()
+        thread.join()
+    assert found["predictions"] == expected["predictions"]

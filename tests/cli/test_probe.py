@@ -1,9 +1,12 @@
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from clipact.clip_spec import ClipSpec
+from clipact.video.load import load_clip
 from tests.video.drawing import draw_video
 
 
@@ -49,6 +52,19 @@ def test_frames_draws_what_the_model_sees(clipact, video, model, tmp_path):
     assert "6 frames" in done.out
     strip = np.asarray(Image.open(out))
     assert strip.shape == (40 + 24 + 6, 6 * (48 + 6) + 6, 3)
+    spec = ClipSpec(frames=6, size=(40, 48), resize="squash", sampling="uniform")
+    for place, frame in enumerate(load_clip(video, spec=spec).frames):
+        left = 6 + place * 54
+        assert np.array_equal(strip[6:46, left : left + 48], frame)
+
+
+@pytest.mark.parametrize("command", ["probe", "frames"])
+def test_a_named_pipe_hangs_neither(clipact, model, tmp_path, command):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    options = ("-o", tmp_path / "a.png", "-m", model) if command == "frames" else ()
+    done = clipact(command, tmp_path / "pipe.mp4", *options)
+    assert done.code == 1
+    assert "a pipe or a device" in done.err
 
 
 def test_frames_says_what_is_wrong(clipact, video, model, tmp_path):

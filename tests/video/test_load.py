@@ -1,6 +1,7 @@
-import os
+import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
@@ -8,7 +9,10 @@ import pytest
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError, VideoError
+from clipact.video import decode_pyav
+from clipact.video.decode_pyav import PyavVideo, feed
 from clipact.video.load import load_clip, load_clips
+from clipact.video.media import Media
 from clipact.video.sampling import middles, uniform
 from clipact.video.transforms import fit_frame
 
@@ -76,10 +80,55 @@ def test_impossible_times(video):
         load_clip(video, 2.0, 1.0)
 
 
-def test_fewer_frames_than_asked_repeat_and_are_noted(video):
-    clip = load_clip(video, 0.0, 0.2, frames=6)
-    assert [s.index for s in clip.stamps] == [0, 0, 0, 1, 1, 1]
-    assert "repeat" in clip.notes[0]
+@pytest.mark.parametrize("way", ["uniform", "middles", "strided", "fps", "random"])
+def test_fewer_frames_than_asked_repeat_and_are_noted_or_refused(video, way):
+    sampling = "middles" if way == "random" else way
+    spec = ClipSpec(frames=6, sampling=sampling, stride=1, rate_fps=10.0, size=(16, 16))
+
+    def load(end, short="repeat"):
+        generator = np.random.default_rng(1) if way == "random" else None
+        return load_clip(video, 0.0, end, spec=spec, generator=generator, short=short)
+
+    clip = load(0.3)
+    assert {s.index for s in clip.stamps} <= {0, 1, 2}
+    assert clip.notes == ("6 frames asked for, 3 there: some repeat",)
+    with pytest.raises(VideoError, match="6 frames asked for, 3 there; ask for fewer"):
+        load(0.3, "error")
+    assert load(0.6, "error").notes == ()
+
+
+def test_frames_that_repeat_though_there_are_enough(video):
+    """A window longer than the video holds its last frame; moments closer than frames show some twice."""
+    for spec in (ClipSpec(frames=6, sampling="strided", stride=8), ClipSpec(frames=6, sampling="fps", rate_fps=20.0)):
+        clip = load_clip(video, 0.0, 2.0, spec=spec)
+        distinct = len({s.index for s in clip.stamps})
+        assert clip.notes == (f"6 frames asked for, {distinct} different ones sampled of 20 there: some repeat",)
+        with pytest.raises(VideoError, match="different ones sampled of 20 there"):
+            load_clip(video, 0.0, 2.0, spec=spec, short="error")
+
+
+def test_an_end_past_the_end_is_noted(video):
+    assert load_clip(video, 3.0, 9.0, frames=2).notes == ("it ends at 4.000 s, before the end asked for, 9 s",)
+    assert load_clip(video, 3.0, 4.0, frames=2).notes == ()
+
+
+def test_a_second_way_of_decoding_draws_the_same_frames(video, monkeypatch):
+    expected = load_clip(video, frames=4, generator=np.random.default_rng(3)).stamps
+    kept = PyavVideo.decode
+
+    def fail(self, timeline, indices):
+        yield from list(kept(self, timeline, indices))[:-1]
+
+    monkeypatch.setattr(PyavVideo, "decode", fail)  # one frame is left out, which must not pass for a frame
+    clip = load_clip(video, frames=4, generator=np.random.default_rng(3))
+    assert clip.stamps == expected
+    assert [number_in(frame) for frame in clip.frames] == [s.index for s in clip.stamps]
+
+
+@pytest.mark.parametrize("resize", ["squash", "longest"])
+def test_three_crops_need_something_to_crop(video, resize):
+    with pytest.raises(UsageError, match="nothing is cropped"):
+        load_clips(video, ClipSpec(resize=resize), crops=3)
 
 
 def test_clips_are_equal_spans_each_sampled_alike(video):
@@ -107,13 +156,13 @@ def test_what_is_no_video_is_named_with_its_cause(tmp_path):
         assert raised.value.path == str(path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_an_unreadable_file(video, tmp_path):
-    path = tmp_path / "locked.mp4"
-    path.write_bytes(video.read_bytes())
-    path.chmod(0)
-    with pytest.raises(VideoError, match=r"[Pp]ermission"):
-        load_clip(path)
+def test_an_unreadable_file(video, monkeypatch):
+    def refuse(path, *_):  # permissions do not bind root, which tests may run as
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(VideoError, match=f"{video}: Permission denied"):
+        load_clip(video)
 
 
 def test_sound_alone_is_no_video(tmp_path):
@@ -152,6 +201,19 @@ def test_a_cut_file_whose_index_is_whole_says_so(tmp_path, video):
     cut.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     with pytest.raises(VideoError, match="index is missing"):
         load_clip(cut)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 8])
+def test_only_what_wanted_frames_hang_on_is_decoded(tmp_path, monkeypatch, frames):
+    path = draw_video(tmp_path / "long.mp4", frames=200, gop=10, b_frames=0)
+    media = Media(f"file:{path}", name=path.name)
+    keys = [key.position for key in PyavVideo(media).timeline().keys]
+    media.close()
+    fed = []
+    monkeypatch.setattr(decode_pyav, "feed", lambda context, packet: fed.append(packet) or feed(context, packet))
+    numbers = [stamp.index for stamp in load_clip(path, frames=frames).stamps]
+    last = {max(key for key in keys if key <= number): number for number in numbers}
+    assert sum(packet is not None for packet in fed) == sum(number - key + 1 for key, number in last.items())
 
 
 def test_decoding_does_not_import_torch(video):

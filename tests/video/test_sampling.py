@@ -66,27 +66,20 @@ def test_middles_are_symmetric_where_segments_have_a_middle_frame(segment, frame
     assert chosen == [length * frames - 1 - i for i in reversed(chosen)]
 
 
-def _middles_of_internvideo2(frames, available):
-    """Its rule, told step by step: borders, the ranges between them, the middle of each range."""
-    borders = [int(x) for x in np.linspace(start=0, stop=available, num=frames + 1)]
-    firsts, lasts = borders[:-1], [border - 1 for border in borders[1:]]
-    return [(first + last) // 2 for first, last in zip(firsts, lasts, strict=True)]
-
-
-@given(available=counts, frames=frame_counts)
-def test_middles_are_internvideo2s(available, frames):
-    if available >= frames:
-        assert middles(available, frames) == _middles_of_internvideo2(frames, available)
-
-
-@given(available=st.integers(1, 2000), frames=st.integers(1, 32), stride=st.integers(1, 32), clips=st.integers(2, 10))
-def test_strided_is_slowfasts_window(available, frames, stride, clips):
-    length = frames * stride
-    slack = max(available - length, 0)
-    for clip in range(clips):
-        start = slack * clip / clips
-        window = np.clip(np.linspace(start, start + length - 1, frames), 0, available - 1)
-        assert strided(available, frames, stride, clip=clip, clips=clips) == window.astype(int).tolist()
+def test_published_conventions_in_numbers():
+    """Worked by hand from what each publication's code does with a video of so many frames."""
+    # InternVideo2: whole borders 0, 12, 25, ..., 100; of 0 to 11 the middle is 5
+    assert middles(100, 8) == [5, 18, 30, 43, 55, 68, 80, 93]
+    assert middles(300, 8) == [18, 55, 93, 130, 168, 205, 243, 280]
+    # PE: steps of 99 / 7
+    assert uniform(100, 8) == [0, 14, 28, 42, 56, 70, 84, 99]
+    # Open-VCLIP, 8 x 16, 3 clips, at 30 frames a second: windows of 128 frames from 0, 24 and 48, steps of 127 / 7
+    assert [strided(200, 8, 16, clip=clip, clips=3) for clip in range(3)] == [
+        [0, 18, 36, 54, 72, 90, 108, 127],
+        [24, 42, 60, 78, 96, 114, 132, 151],
+        [48, 66, 84, 102, 120, 138, 156, 175],
+    ]
+    assert strided(50, 8, 16, clip=2, clips=3) == [0, 18, 36, 49, 49, 49, 49, 49]
 
 
 @given(available=st.integers(1, 2000), frames=st.integers(2, 32), stride=st.integers(1, 32))

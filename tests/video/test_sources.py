@@ -16,7 +16,9 @@ from PIL import Image
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError, VideoError
+from clipact.video.live import record
 from clipact.video.load import load_clip
+from clipact.video.media import Media
 from clipact.video.sampling import middles
 
 from .drawing import draw_video, number_in, numbered_picture
@@ -198,6 +200,68 @@ def test_a_live_stream_is_recorded_as_long_as_it_is_wanted(tmp_path):
         stop.set()
         thread.join()
     assert _numbers(clip) == list(range(10, 30))
+
+
+def test_a_live_stream_that_ends_half_way_says_so(tmp_path):
+    data = draw_video(tmp_path / "stream.ts", frames=20, gop=10, b_frames=0).read_bytes()
+
+    def send():
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=send)
+        thread.start()
+        clip = load_clip(f"tcp://127.0.0.1:{listener.getsockname()[1]}", 0.0, 5.0, frames=20)
+        thread.join()
+    assert _numbers(clip) == list(range(20))
+    assert any(note.startswith("recorded 2.0 of 5 s: ") for note in clip.notes), clip.notes
+
+
+def test_a_stream_that_cannot_be_recorded_is_an_error_of_ours(video, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("matroska has no place for it")
+
+    opened = Media(f"file:{video}", name="tcp://host")
+    monkeypatch.setattr("clipact.video.live.av.open", refuse)
+    monkeypatch.setattr("clipact.video.live.Media", lambda *_, **__: opened)
+    with pytest.raises(VideoError, match="cannot be recorded: matroska has no place for it"):
+        record("tcp://host", 1.0)
+
+
+def test_a_camera_is_opened_as_one(monkeypatch):
+    seen = {}
+
+    def refuse(place, mode, **options):
+        seen.update(options, place=place)
+        raise OSError("no camera")
+
+    monkeypatch.setattr("clipact.video.media.av.open", refuse)
+    with pytest.raises(OSError, match="no camera"):
+        record("/dev/video97", 1.0)
+    assert (seen["place"], seen["format"]) == ("/dev/video97", "v4l2")
+
+
+def test_an_http_answer_that_breaks_off(tmp_path):
+    """A server that promises a whole Matroska file and sends half of it."""
+    data = draw_video(tmp_path / "whole.mkv", frames=80, gop=10, b_frames=0).read_bytes()
+
+    class Half(_Quiet):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Half) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        clip = load_clip(f"http://127.0.0.1:{server.server_port}/half.mkv", frames=10)
+        server.shutdown()
+        thread.join()
+    assert clip.stamps[-1].index < 60
+    assert any("cut short" in note for note in clip.notes), clip.notes
 
 
 def test_a_live_stream_needs_an_end():
