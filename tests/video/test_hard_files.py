@@ -50,7 +50,7 @@ def test_cut_anywhere(tmp_path, ending):
     assert not any("cut short" in note for note in load_clip(path).notes)
     cut = tmp_path / f"cut.{ending}"
     answers = set()
-    for length in range(1, len(whole), len(whole) // 40):
+    for length in range(1, len(whole), len(whole) // 25):
         cut.write_bytes(whole[:length])
         answer = _answer(cut, frames=30)
         answers.add(type(answer))
@@ -319,8 +319,6 @@ def test_a_process_of_its_own_gives_the_same_and_the_same_errors(video, tmp_path
     alone = load_clip(video, 1.0, spec=SPEC, time_limit_seconds=60.0)
     assert np.array_equal(alone.frames, load_clip(video, 1.0, spec=SPEC).frames)
     assert alone.stamps == load_clip(video, 1.0, spec=SPEC).stamps
-    with video.open("rb") as file:
-        assert np.array_equal(load_clip(file, 1.0, spec=SPEC, time_limit_seconds=60.0).frames, alone.frames)
     with pytest.raises(VideoError, match="no such file"):
         load_clip(tmp_path / "missing.mp4", time_limit_seconds=60.0)
 
@@ -357,10 +355,9 @@ def test_memory_that_is_not_enough_is_an_error_that_names_the_file(tmp_path):
     """Sixty frames of a large picture are more than the process may have."""
     path = tmp_path / "large.png"
     Image.new("1", (6000, 5500)).save(path)
-    for source, name in ((path, str(path)), (path.read_bytes(), f"{path.stat().st_size} bytes")):
-        with pytest.raises(VideoError, match="more memory") as raised:
-            load_clip(source, frames=60, time_limit_seconds=60.0)
-        assert raised.value.path == name
+    with pytest.raises(VideoError, match="more memory") as raised:
+        load_clip(path.read_bytes(), frames=60, time_limit_seconds=60.0)
+    assert raised.value.path == f"{path.stat().st_size} bytes"
 
 
 def test_a_decoder_that_crashes_is_an_error(video, monkeypatch):
