@@ -45,8 +45,8 @@ def save(
 ) -> Path:
     """Write the model as a folder and return its path; an older folder of that name is replaced whole.
 
-    `dtype` (torch.float16, say) converts weights on the way out, scalars excepted. `card` is MODEL_CARD.md's text,
-    `files` are further texts by name.
+    `dtype` (torch.float16, say) converts weights on the way out, scalars excepted. `card` is MODEL_CARD.md's text, one
+    that says what config.json knows unless given; `files` are further texts by name.
     ModelError when the folder cannot be written; an older one is untouched then.
     """
     folder = Path(folder)
@@ -73,7 +73,8 @@ def save(
             encoder.text.save_tokenizer(beside)
             table = json.dumps(to_table(config), indent=2, ensure_ascii=False)
             (beside / "config.json").write_text(table + "\n", encoding="utf-8")
-            for file_name, text in {**(files or {}), **({} if card is None else {"MODEL_CARD.md": card})}.items():
+            texts = {"MODEL_CARD.md": _plain_card(config) if card is None else card, **(files or {})}
+            for file_name, text in texts.items():
                 (beside / file_name).write_text(text, encoding="utf-8")
             beside.chmod(0o755)
             for file in beside.iterdir():  # safetensors writes for the owner alone
@@ -84,6 +85,21 @@ def save(
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder} cannot be written: {error}") from error
     return folder
+
+
+def _plain_card(config: ModelConfig) -> str:
+    """What is known of a model without a card of its own, for people; it claims nothing that nobody measured."""
+    clip, figures = config.clip, config.notes.get("figures") or {}
+    lines = [
+        f"# {config.name}",
+        "",
+        f"- Towers: {config.visual['tower']} (visual), {config.text['tower']} (text); embeddings of {config.dim}.",
+        f"- Input: {clip.frames} frames of {clip.size[1]} x {clip.size[0]}, {clip.sampling}.",
+        f"- Trained on: {', '.join(config.trained_on) or 'not said'}. On these it is not zero-shot.",
+        f"- Licence: {config.license or 'not said'}.",
+        *(f"- {name}, during training: {value:.4g}." for name, value in figures.items()),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _put_in_place(new: Path, folder: Path) -> None:

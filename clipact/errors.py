@@ -12,7 +12,6 @@
     ├── TrainingError            a training run that cannot go on, or whose gradient cannot be trusted
     ├── StoreError               the cache on disk cannot be read or written
     ├── LabelIndexError          a label index that is not there, not whole, or another model's
-    ├── CalibrationError         a calibration that is not there, not whole, or of other answers than these
     └── ResultError              an evaluation's result that is not there, not whole, or cannot be written
 
 The command line prints the message without a traceback. Anything else that escapes is a bug in clipact.
@@ -90,10 +89,6 @@ class StoreError(ClipactError):
 
 class LabelIndexError(ClipactError):
     """A label index is missing, damaged, made by another model, or cannot be written."""
-
-
-class CalibrationError(ClipactError):
-    """A calibration is missing, damaged, or was fitted to other answers than those it is used on."""
 
 
 class ResultError(ClipactError):

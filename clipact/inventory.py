@@ -13,7 +13,7 @@ from typing import Any
 from clipact.assets import asset_path
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ModelError, UsageError
-from clipact.model_config import WEIGHTS, read_config
+from clipact.model_config import OPEN_CLIP_CONFIG, WEIGHTS, read_config
 from clipact.towers import open_clip_source, transformers_source
 
 _DEPTH = 4  # folders below the one that is searched: runs/NAME/last
@@ -70,7 +70,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _in_folder(path: Path) -> list[Kept]:
-    if (path / open_clip_source.CONFIG).is_file():
+    if (path / OPEN_CLIP_CONFIG).is_file():
         return _open_clip(f"open_clip:local-dir:{path}", path)
     if transformers_source.is_transformers_folder(path):
         return _transformers(f"transformers:{path}", path)
@@ -105,7 +105,7 @@ def _in_cache() -> list[Kept]:
         if repository.repo_type != "model" or newest is None:
             continue
         path, name = newest.snapshot_path, repository.repo_id
-        if (path / open_clip_source.CONFIG).is_file():
+        if (path / OPEN_CLIP_CONFIG).is_file():
             found += _open_clip(f"open_clip:hf-hub:{name}", path)
         elif any((path / file).is_file() for file in open_clip_source.WEIGHTS):
             found += [kept for listed in open_clip_source.listed_names(name) for kept in _open_clip(listed, path)]
@@ -118,7 +118,7 @@ def _open_clip(name: str, path: Path) -> list[Kept]:
     weights = [file for file in path.iterdir() if file.suffix in open_clip_source.READABLE]
     if not weights:
         return []
-    config = path / open_clip_source.CONFIG
+    config = path / OPEN_CLIP_CONFIG
     size = _table(config).get("model_cfg", {}).get("vision_cfg", {}).get("image_size") if config.is_file() else None
     return [
         Kept(

@@ -18,6 +18,8 @@ from clipact.errors import ConfigError, ModelError
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 FILES_SEEN = "trained_on.csv"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+_TOKENIZERS = ("*token*", "vocab*", "merges.txt", "*.model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +51,21 @@ def checkpoint_folder(name: str) -> Path | None:
 
 
 def read_config(folder: str | Path) -> ModelConfig:
-    """What the folder's config.json says; ModelError when it is not a checkpoint that this version reads."""
+    """What the folder's config.json says.
+
+    ModelError when it is not a checkpoint that this version reads; of another library's model it says how to name it.
+    """
     path = Path(folder) / "config.json"
+    if (Path(folder) / OPEN_CLIP_CONFIG).is_file():
+        raise ModelError(f"{folder} is a folder of open_clip's: call it open_clip:local-dir:{folder}")
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelError(f"{folder} is no clipact model: it has no config.json") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
+    if is_transformers_config(table):
+        raise ModelError(f"{folder} is a folder of transformers': call it transformers:{folder}")
     if not isinstance(table, dict) or table.get("format") != FORMAT:
         seen = table.get("format") if isinstance(table, dict) else None
         raise ModelError(f"{path}: format is {seen!r}; this version of clipact reads format {FORMAT}")
@@ -64,6 +73,11 @@ def read_config(folder: str | Path) -> ModelConfig:
         return parse(ModelConfig, table)
     except ConfigError as error:
         raise ModelError(f"{path}: {error}") from error
+
+
+def is_transformers_config(table: object) -> bool:
+    """Whether this is what transformers writes into a config.json, and not what clipact does."""
+    return isinstance(table, dict) and "model_type" in table and "format" not in table
 
 
 def read_files_seen(folder: str | Path) -> frozenset[str]:
@@ -79,11 +93,17 @@ def read_files_seen(folder: str | Path) -> frozenset[str]:
 
 
 def weights_hash(folder: str | Path) -> str:
-    """The hex sha256 of config.json and model.safetensors together: two models that differ anywhere differ here."""
+    """The hex sha256 of config.json, model.safetensors and the tokenizer's files together.
+
+    Two models that differ in anything that an answer hangs on differ here.
+    """
+    folder = Path(folder)
+    tokenizer = {path.name for pattern in _TOKENIZERS for path in folder.glob(pattern) if path.is_file()}
     digest = hashlib.sha256()
-    for name in ("config.json", WEIGHTS):
+    for name in ("config.json", WEIGHTS, *sorted(tokenizer)):
+        digest.update(name.encode())
         try:
-            with (Path(folder) / name).open("rb") as file:
+            with (folder / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise ModelError(f"{folder} is no whole clipact model: {name}: {error.strerror}") from error

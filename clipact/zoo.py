@@ -20,7 +20,7 @@ import torch
 
 from clipact import checkpoint
 from clipact.dual_encoder import DualEncoder
-from clipact.errors import ModelError, UsageError, choices
+from clipact.errors import UsageError, choices
 from clipact.model_config import checkpoint_folder, read_config, weights_hash
 from clipact.towers import from_open_clip, from_transformers, open_clip_source, transformers_source, xclip
 from clipact.towers.frames import FramesTower
@@ -102,10 +102,6 @@ def pick_device(name: str) -> torch.device:
 
 
 def _load_folder(name: str, folder: Path, *, defer_text: bool) -> Model:
-    if (folder / open_clip_source.CONFIG).is_file():
-        raise ModelError(f"{folder} is a folder of open_clip's: call it open_clip:local-dir:{folder}")
-    if transformers_source.is_transformers_folder(folder):
-        raise ModelError(f"{folder} is a folder of transformers': call it transformers:{folder}")
     return Model(
         name=name,
         encoder=checkpoint.load(folder, defer_text=defer_text),

@@ -65,10 +65,21 @@ def test_the_hash_follows_weights_and_configuration(folder, copy):
     assert weights_hash(copy) == weights_hash(folder)
     weights = load_file(copy / "model.safetensors")
     save_file({**weights, "log_scale": weights["log_scale"] + 1}, copy / "model.safetensors")
-    changed = weights_hash(copy)
-    assert changed != weights_hash(folder)
-    (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
-    assert weights_hash(copy) != changed
+    assert weights_hash(copy) != weights_hash(folder)
+    for name in ("config.json", "tokenizer.json"):
+        before = weights_hash(copy)
+        (copy / name).write_text((copy / name).read_text() + "\n")
+        assert weights_hash(copy) != before, name
+    before = weights_hash(copy)
+    (copy / "MODEL_CARD.md").write_text("said otherwise")
+    assert weights_hash(copy) == before
+
+
+def test_a_model_without_a_card_of_its_own_gets_one_that_claims_nothing(folder, tmp_path):
+    save(load(folder), tmp_path / "new", name="plain", trained_on=["a set"], notes={"figures": {"dev.top-1": 0.25}})
+    card = (tmp_path / "new" / "MODEL_CARD.md").read_text()
+    for fact in ("# plain", "Trained on: a set", "Licence: not said", "dev.top-1, during training: 0.25"):
+        assert fact in card
 
 
 def test_an_older_folder_is_replaced_whole(folder, copy):

@@ -1,12 +1,15 @@
 """The README says what is so: the tree, the commands, the Python."""
 
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from typer.main import get_command
 
-from clipact.cli.app import app
+from clipact.cli.app import app, main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,6 +54,36 @@ def test_the_two_commands_are_one_line_each_and_install():
         lines = _block(marker).strip().splitlines()
         assert len(lines) == 1
         assert "pip install" in lines[0]
+
+
+def _rows(output):
+    """Labels with their percentages, which another processor may round otherwise; and the lines without."""
+    output = "\n".join(line.rstrip() for line in output.strip().splitlines())
+    scores = {label: float(share) for label, share in re.findall(r"^ (\S.*?)  .* ([\d.]+)%$", output, re.MULTILINE)}
+    return scores, [line for line in output.splitlines() if not line.endswith("%")]
+
+
+def test_the_first_command_prints_what_is_said(monkeypatch, capsys):
+    words = shlex.split(_block("run command").partition("/bin/clipact ")[2])
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["clipact", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    done = capsys.readouterr()
+    printed, said = _rows(done.err + done.out), _rows(_block("run output"))
+    assert not stopped.value.code
+    assert list(printed[0]) == list(said[0])
+    assert printed[0] == pytest.approx(said[0], abs=0.3)
+    assert printed[1] == said[1]
+
+
+def test_the_examples_are_small_and_all_described():
+    table = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    clips = {path.name: path.stat().st_size for path in (ROOT / "examples").glob("*.mp4")}
+    assert set(re.findall(r"^\| (\w+\.mp4) \|", table, re.MULTILINE)) == set(clips)
+    assert len(clips) == 4
+    assert max(clips.values()) < 1_000_000
 
 
 def test_the_prompt_experiment_is_ten_lines_and_tells_wordings_apart(monkeypatch, capsys):

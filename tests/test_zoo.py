@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -45,9 +46,15 @@ class TestFolders:
         assert not model.encoder.text.loaded
         assert torch.equal(embed(model), embed(zoo.load(str(tiny), device="cpu")))
 
-    def test_a_clipact_folder_needs_no_other_library_of_models(self, tiny):
-        script = "import sys; from clipact import zoo; zoo.load(sys.argv[1]); print(*sys.modules)"
-        done = subprocess.run([sys.executable, "-c", script, str(tiny)], capture_output=True, text=True, check=True)
+    def test_mini_needs_no_other_library_of_models_to_answer(self, videos, tmp_path):
+        script = (
+            "import sys; from clipact import ZeroShotClassifier as Z; c = Z.load(sys.argv[1], labels=['a', 'b']);"
+            "c.classify(sys.argv[2]); print(*sys.modules)"
+        )
+        command = [sys.executable, "-c", script, "mini", str(videos / "a.mp4")]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, env={**os.environ, "CLIPACT_CACHE": str(tmp_path)}
+        )
         loaded = set(done.stdout.split())
         assert "clipact.towers.from_open_clip" in loaded
         assert not loaded & {"open_clip", "timm", "transformers", "torchvision", "huggingface_hub", "torch._dynamo"}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clipact.errors import VideoError
+from clipact.errors import UsageError, VideoError
 from clipact.prediction import Prediction
 
 
@@ -35,10 +35,17 @@ def classify(
             "--model",
             "-m",
             envvar="CLIPACT_MODEL",
-            help="mini, a folder, or open_clip:ViT-B-32/openai (downloaded once).",
+            help="mini; the folder of a model that you trained; open_clip:ViT-B-32/openai or open_clip:hf-hub:ORG/NAME "
+            "or transformers:ORG/NAME (downloaded once); open_clip:local-dir:FOLDER or transformers:FOLDER.",
         ),
     ] = "mini",
-    prompts: Annotated[str, typer.Option(help="The sentences into which labels are put: a set or a file.")] = "action",
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            show_default="action",
+            help="The sentences into which labels are put: a set (`clipact prompts list`) or a file of your own.",
+        ),
+    ] = None,
     frames: Annotated[int | None, typer.Option(min=1, show_default="the model's own", help="Frames a clip.")] = None,
     clips: Annotated[int, typer.Option(min=1, help="Clips a video, spread over it and averaged.")] = 1,
     start: Annotated[float | None, typer.Option("--from", min=0, help="Begin at this second.")] = None,
@@ -74,8 +81,12 @@ def classify(
     paths = expand_videos(videos)
     indexed = index_folder(labels)
     label_set = None if indexed else parse_labels(labels)
-    prompt_set = PromptSet.load(prompts)
+    if indexed and prompts is not None:
+        raise UsageError(f"--prompts has no say in {indexed}: its sentences were chosen when the index was built")
+    prompt_set = PromptSet.load(prompts or "action")
     check_decoder(decoder)
+    if start is not None and end is not None and end <= start:
+        raise UsageError(f"--to is {end:g}, not after --from {start:g}: name a stretch that has a length")
     reading: dict[str, Any] = {
         "clips": clips,
         "start_seconds": start,
@@ -110,7 +121,7 @@ def classify(
             yield item.source, item.error or classifier.classify_decoded(item)
 
     failed, prompts_name = 0, "" if indexed else prompt_set.name
-    for source, answer in track(answers(), total=len(paths), what="classifying"):
+    for source, answer in track(answers(), total=len(paths), what="classifying", prints=True):
         failed += isinstance(answer, VideoError)
         if as_json:
             print(json.dumps(_row(source, answer, model=model, prompts=prompts_name, top=top)), flush=True)

@@ -170,9 +170,8 @@ def query(
     opened = LabelIndex.open(folder, model_key=loaded.key, store=Store())
     paths = expand_videos(videos) if videos else []
     failed = 0
-    for name, vector in track(
-        _vectors(loaded, paths, [clean(one) for one in text or ()]), total=len(paths) + len(text or ()), what="asking"
-    ):
+    asked = _vectors(loaded, paths, [clean(one) for one in text or ()])
+    for name, vector in track(asked, total=len(paths) + len(text or ()), what="asking", prints=True):
         if isinstance(vector, Exception):
             failed += 1
             note(str(vector), kind="error")

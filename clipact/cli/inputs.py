@@ -22,18 +22,21 @@ def expand_videos(words: Iterable[str]) -> list[str]:
     """
     found: list[str] = []
     for word in words:
-        path = Path(word)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and _is_there(p))
-            # A folder without videos may hold the frames of one as pictures: the video room decides.
-            found += [str(p) for p in inside] or [word]
-        elif glob.has_magic(word) and not path.exists():
-            found += sorted(glob.glob(word, recursive=True)) or [word]
-        else:
-            found.append(word)
+        matches = [word]
+        if glob.has_magic(word) and not Path(word).exists():
+            matches = sorted(glob.glob(word, recursive=True)) or [word]
+        for match in matches:
+            found += _videos_below(Path(match)) or [match]
     if not found:
         raise UsageError("no video was named: give files, folders or patterns such as 'clips/*.mp4'")
     return found
+
+
+def _videos_below(folder: Path) -> list[str]:
+    """The videos in a folder; [] for one without (which may hold the frames of one as pictures) and for a file."""
+    if not folder.is_dir():
+        return []
+    return [str(p) for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and _is_there(p)]
 
 
 def index_folder(labels: Sequence[str]) -> Path | None:

@@ -83,7 +83,7 @@ def show(
 @prompts.command(no_args_is_help=True)
 def lint(
     labels: Annotated[list[str], typer.Argument(metavar="LABELS", help="drink,read or @file.txt or a shipped set.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="mini, a folder, or open_clip:ARCH/TAG.")] = "mini",
+    model: Annotated[str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="As for classify.")] = "mini",
     templates: Annotated[str, typer.Option("--prompts", help="The sentences into which labels are put.")] = "action",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a doubt and line.")] = False,

@@ -23,18 +23,25 @@ def note(message: str, *, kind: Literal["note", "warning", "error"] = "note") ->
     console.print(Text.assemble((f"{kind}: ", style), message), soft_wrap=True)
 
 
-def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
+def track(items: Iterable[T], *, total: int | None, what: str, prints: bool = False) -> Iterator[T]:
     """The items, with a progress bar on stderr when there are several and a person is watching.
 
-    It tells the time that is left; with no total, the time that has gone.
+    It tells the time that is left; with no total, the time that has gone. Where each item `prints` something, the bar
+    is off the screen meanwhile: what is printed goes where it belongs, whole.
     """
     if (total is not None and total < 2) or not sys.stderr.isatty():
         yield from items
         return
     clock = TimeElapsedColumn() if total is None else TimeRemainingColumn()
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), clock)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total)
+    bars = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+    with bars:
+        for item in bars.track(items, total=total):
+            if prints:
+                bars.stop()
+            yield item
+            if prints:
+                bars.start()
 
 
 def bar(share: float, cells: int = _BAR_CELLS) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def sweep(
     protocol: Annotated[str, typer.Argument(metavar="CARD|MANIFEST", help="A card, or a CSV table.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="mini, a folder, or open_clip:ARCH/TAG.")] = "mini",
+    model: Annotated[str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="As for classify.")] = "mini",
     data: Annotated[
         Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
     ] = None,

@@ -16,9 +16,9 @@ from typing import Any
 
 from clipact.download import file_sha256, hub_file
 from clipact.errors import DownloadError, ModelError, UsageError, choices
+from clipact.model_config import OPEN_CLIP_CONFIG
 from clipact.store import content_key
 
-CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 READABLE = (".safetensors", ".bin", ".pt", ".pth")
 
@@ -76,11 +76,16 @@ def find_source(name: str) -> Source:
     """The files of the model; UsageError for a name that cannot be meant, DownloadError when it cannot be fetched."""
     if name.startswith("hf-hub:"):
         repository = name.removeprefix("hf-hub:")
-        return Source(name=name, **_read_config(hub_file(repository, CONFIG)), weights=hub_file(repository, *WEIGHTS))
+        return Source(
+            name=name, **_read_config(hub_file(repository, OPEN_CLIP_CONFIG)), weights=hub_file(repository, *WEIGHTS)
+        )
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:")).expanduser()
         return Source(
-            name=f"local-dir:{folder}", **_read_config(folder / CONFIG), weights=_weights_in(folder), folder=folder
+            name=f"local-dir:{folder}",
+            **_read_config(folder / OPEN_CLIP_CONFIG),
+            weights=_weights_in(folder),
+            folder=folder,
         )
     listed, _, file = name.partition("@")
     architecture, _, tag = listed.partition("/")
@@ -164,7 +169,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{path.parent} is no folder of an open_clip model: it has no {CONFIG}") from None
+        raise ModelError(f"{path.parent} is no folder of an open_clip model: it has no {OPEN_CLIP_CONFIG}") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
     config = table.get("model_cfg") if isinstance(table, dict) else None

@@ -15,6 +15,7 @@ from typing import Any
 
 from clipact.download import file_sha256, hub_file, hub_folder
 from clipact.errors import ModelError
+from clipact.model_config import is_transformers_config
 from clipact.store import content_key
 
 CONFIG = "config.json"
@@ -106,7 +107,7 @@ def is_transformers_folder(folder: Path) -> bool:
         table = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(table, dict) and "model_type" in table and "format" not in table
+    return is_transformers_config(table)
 
 
 def _fetch(repository: str) -> Path:

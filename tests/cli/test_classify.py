@@ -1,3 +1,4 @@
+import contextlib
 import http.server
 import importlib.util
 import io
@@ -66,6 +67,8 @@ def test_folders_and_globs(clipact, tiny, videos):
     assert [row["video"] for row in found] == [str(videos / name) for name in ("a.mp4", "b.mp4", "more/c.mp4")]
     found = rows(clipact("classify", f"{videos}/*.mp4", "--labels", LABELS, "--model", tiny, "--json"))
     assert [row["video"] for row in found] == [str(videos / name) for name in ("a.mp4", "b.mp4")]
+    found = rows(clipact("classify", f"{videos}/mo*", "--labels", LABELS, "--model", tiny, "--json"))
+    assert [row["video"] for row in found] == [str(videos / "more/c.mp4")]
 
 
 def test_a_link_that_leads_nowhere_is_reported_not_skipped(clipact, tiny, tmp_path, videos):
@@ -161,6 +164,75 @@ def test_ten_thousand_labels(clipact, tiny, videos, tmp_path):
     words = ("classify", videos / "a.mp4", "--model", tiny, "--json", "--prompts", "bare")
     (row,) = rows(clipact(*words, "--labels", f"@{tmp_path}/many.txt", "--top", 3))
     assert len(row["predictions"]) == 3
+
+
+def test_results_reach_stdout_whole_while_a_bar_runs_on_stderr(tiny, videos):
+    command = [
+        sys.executable,
+        "-m",
+        "clipact.cli.app",
+        "classify",
+        str(videos),
+        "-l",
+        LABELS,
+        "-m",
+        str(tiny),
+        "--json",
+    ]
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "COLUMNS": "40"}
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal is gone when the process is
+            while part := os.read(ours, 4096):
+                shown += part
+        out = process.stdout.read().decode()
+    os.close(ours)
+    assert len([json.loads(line) for line in out.splitlines()]) == 3
+    assert b"classifying" in shown
+    assert b"predictions" not in shown
+
+
+def test_a_shipped_set_labels_twice_and_other_sentences(clipact, tiny, videos):
+    words = ("classify", videos / "a.mp4", "--model", tiny, "--json", "--device", "cpu", "--to", 1)
+    (row,) = rows(clipact(*words, "--labels", "daily-living:ten", "--labels", "juggle", "--top", 99))
+    assert len(row["predictions"]) == 11
+    assert "juggle" in {p["label"] for p in row["predictions"]}
+    assert max(f["seconds"] for f in row["frames"]) < 1
+    (single,) = rows(clipact(*words, "--labels", LABELS, "--prompts", "single"))
+    (bare,) = rows(clipact(*words, "--labels", LABELS, "--prompts", "bare"))
+    assert (single["prompts"], bare["prompts"]) == ("single", "bare")
+    assert single["predictions"] != bare["predictions"]
+
+
+def test_a_bad_file_beside_a_table(clipact, tiny, videos):
+    done = clipact("classify", videos / "gone.mp4", videos / "a.mp4", "--labels", LABELS, "--model", tiny)
+    assert done.code == 1
+    assert "no such file" in done.err
+    assert "a.mp4" in done.out
+
+
+def test_wrong_usage_is_said_before_anything_is_decoded(clipact, tiny, videos):
+    words = ("classify", videos / "gone.mp4", "--model", tiny)
+    done = clipact(*words, "--labels", LABELS, "--from", 2, "--to", 1)
+    assert done.code == 2
+    assert "not after --from 2" in done.err
+    done = clipact(*words, "--labels", "index:nowhere", "--prompts", "bare")
+    assert done.code == 2
+    assert "no say in nowhere" in done.err
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "kind"),
+    [("open_clip_config.json", "{}", "open_clip:local-dir"), ("config.json", '{"model_type": "clip"}', "transformers")],
+)
+def test_the_folder_of_another_library_says_how_to_name_it(clipact, videos, tmp_path, file, text, kind):
+    (tmp_path / file).write_text(text)
+    done = clipact("classify", videos / "a.mp4", "--labels", LABELS, "--model", tmp_path)
+    assert done.code == 1
+    assert f"call it {kind}:{tmp_path}" in done.err
 
 
 def test_wrong_model_and_wrong_prompts(clipact, videos):

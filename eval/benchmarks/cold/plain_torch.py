@@ -15,13 +15,14 @@ import torch.nn.functional as F
 def frames_by_decoding_all(path, spec):
     import av
 
+    from clipact.video.sampling import middles
     from clipact.video.transforms import fit_frame
 
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        middles = set(((np.arange(spec.frames) + 0.5) * stream.frames / spec.frames).astype(int).tolist())
-        frames = [f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(stream)) if i in middles]
+        wanted = set(middles(stream.frames, spec.frames))
+        frames = [f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(stream)) if i in wanted]
     return np.stack([fit_frame(frame, spec) for frame in frames])
 
 

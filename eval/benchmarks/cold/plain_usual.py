@@ -5,7 +5,6 @@ import argparse
 import json
 
 import av
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -17,6 +16,7 @@ from clipact.model_config import read_config
 from clipact.nn.head import Head
 from clipact.prompts import PromptSet, parse_labels
 from clipact.towers import visual_from
+from clipact.video.sampling import middles
 
 
 def to_transformers(ours, layers):
@@ -85,8 +85,8 @@ def main():
     with av.open(arguments.video) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        middles = set(((np.arange(config.clip.frames) + 0.5) * stream.frames / config.clip.frames).astype(int).tolist())
-        frames = [frame.to_image() for i, frame in enumerate(container.decode(stream)) if i in middles]
+        wanted = set(middles(stream.frames, config.clip.frames))
+        frames = [frame.to_image() for i, frame in enumerate(container.decode(stream)) if i in wanted]
     preprocess = transforms.Compose(
         [
             transforms.Resize(config.clip.size[0], interpolation=transforms.InterpolationMode.BICUBIC),
