@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 
 from clipact.metrics import (
     Interval,
@@ -67,23 +67,15 @@ def _labels(result: Scores, draws: int, seed: int) -> Iterator[Figure]:
 
     def figure(name: str, values: np.ndarray, *, headline: bool) -> Figure:
         """The mean of what each sample contributes; over parts, the mean of their means."""
-        parts = [rows for rows in result.parts.values() if len(rows)] or [np.arange(len(values))]
-        weight = np.zeros(len(values))
-        for rows in parts:
-            weight[rows] += 1 / (len(rows) * len(parts))
-        means = [float(values[rows].mean()) for rows in parts]
-
-        def mean(rows: Rows) -> float:
-            return float((values[rows] * weight[rows]).sum() / weight[rows].sum())
-
-        interval = bootstrap(mean, len(values), groups=groups, draws=draws, seed=seed)
+        means = [float(values[rows].mean()) for rows in result.parts.values() if len(rows)] or [float(values.mean())]
+        interval = bootstrap(mean_over_parts(values, result), len(values), groups=groups, draws=draws, seed=seed)
         return Figure(
             name=name,
             value=float(np.mean(means)),
             low=interval.low,
             high=interval.high,
             count=len(values),
-            spread=float(np.std(means)) if len(parts) > 1 else None,
+            spread=float(np.std(means)) if len(means) > 1 else None,
             headline=headline,
         )
 
@@ -159,6 +151,14 @@ def _retrieval(result: RetrievalScores, draws: int, seed: int) -> Iterator[Figur
 
 def _figure(name: str, interval: Interval, count: int, *, headline: bool = False) -> Figure:
     return Figure(name=name, value=interval.value, low=interval.low, high=interval.high, count=count, headline=headline)
+
+
+def mean_over_parts(values: Shaped[np.ndarray, " n"], result: Scores) -> Callable[[Rows], float]:
+    """What samples with these row numbers contribute, as a mean over the result's parts, or over all without parts."""
+    weight = np.zeros(len(values))
+    for rows in [rows for rows in result.parts.values() if len(rows)] or [np.arange(len(values))]:
+        weight[rows] += 1 / len(rows)
+    return lambda rows: float((values[rows] * weight[rows]).sum() / weight[rows].sum())
 
 
 def share_of(right: Bool[np.ndarray, " n"]) -> Callable[[Rows], float]:

@@ -48,7 +48,7 @@ class Data:
     root           where paths start, below the data folder
     split          which samples of the lists, or "all"
     group          the column that says which samples are not independent of each other
-    group_pattern  or a regular expression over paths: what its first group matches
+    group_pattern  or a regular expression over paths: what (?P<group>...) in it, or else its first group, matches
     count          distinct samples in all parts
     files_sha256   of the lines "name sha256" of all samples in their order; "" when nobody could take it
     """

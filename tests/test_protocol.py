@@ -46,6 +46,25 @@ def test_the_published_splits_have_their_published_sizes(name):
     assert len(paths) == card.data.count
 
 
+def test_a_files_own_name_says_its_label():
+    """UCF101's and HMDB51's archives name the action in each file; a table of numbers can be, and is, mistaken."""
+    for name, written in (("ucf101", r"/v_{}_g"), ("hmdb51", r"_{}_[a-z]_[cn]m_np")):
+        card = load_card(name)
+        for sample in (s for part in card.data.parts for s in read_manifest(card.folder / part.list).samples):
+            assert sample.path.split("/")[0] == sample.label
+            assert re.search(written.format(sample.label), sample.path, re.IGNORECASE), sample.path
+
+
+def test_clips_of_one_film_share_a_group_whatever_is_done_in_them():
+    card = load_card("hmdb51")
+    paths = {s.path for part in card.data.parts for s in read_manifest(card.folder / part.list).samples}
+    found = {path: re.search(card.data.group_pattern, path)["group"] for path in paths}
+    matrix = [path for path, group in found.items() if group == "The_Matrix"]
+    assert len(matrix) == 41
+    assert len({path.split("/")[0] for path in matrix}) > 3
+    assert len(set(found.values())) == 1035
+
+
 def test_dev_and_test_of_sports22_share_no_picture():
     path = load_card("sports22").folder / "lists/sports22.csv"
     dev, test = (read_manifest(path).of_split(split) for split in ("dev", "test"))

@@ -152,7 +152,13 @@ def _take(item: Item, *, judged: Judged, store: Store | None, key: str, mine: se
     begun = time.perf_counter()
     try:
         clips = load_clips(
-            item.path, judged.spec, clips=judged.views, crops=judged.crops, start_seconds=span[0], end_seconds=span[1]
+            item.path,
+            judged.spec,
+            clips=judged.views,
+            crops=judged.crops,
+            start_seconds=span[0],
+            end_seconds=span[1],
+            decoder=judged.decoder,
         )
     except VideoError as error:
         taken.cause = error.cause

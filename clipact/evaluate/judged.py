@@ -36,7 +36,7 @@ _CLIPS_AT_ONCE = 256  # x 48 templates x 700 labels: 34 MB of logits
 class Judged:
     """A model as an evaluation sees it.
 
-    spec, views, crops  what is decoded of a file
+    spec, views, crops, decoder  what is decoded of a file, and by what
     frames_at_once      what one batch usually holds, over files
     kind                what the store keeps: "frames" (features) or "clips" (rows)
     key                 gives the hash of the weights that decide it, and of the device
@@ -50,6 +50,7 @@ class Judged:
     spec: ClipSpec
     views: int
     crops: int
+    decoder: str
     frames_at_once: int
     kind: Literal["frames", "clips"]
     key: Callable[[], str]
@@ -66,7 +67,13 @@ class Judged:
 
 
 def judge(
-    model: Model, spec: ClipSpec, *, views: int = 1, crops: int = 1, averaging: Averaging = "embeddings"
+    model: Model,
+    spec: ClipSpec,
+    *,
+    views: int = 1,
+    crops: int = 1,
+    averaging: Averaging = "embeddings",
+    decoder: str = "pyav",
 ) -> Judged:
     """A model that gives one unit embedding a file, the mean of its views' made unit again; or, for another
     averaging, the embeddings of all views one after the other: what is averaged then are logits or probabilities."""
@@ -87,10 +94,11 @@ def judge(
         spec=spec,
         views=views,
         crops=crops,
+        decoder=decoder,
         frames_at_once=_usual_frames(model.encoder),
         kind="frames" if by_frame else "clips",
         key=lambda: content_key(hash_body(tower) if by_frame else model.key, device),
-        identity=content_key("rows", model.key, repr(asdict(spec)), f"{views} x {crops}", device, averaging),
+        identity=content_key("rows", model.key, repr(asdict(spec)), f"{views} x {crops}", device, averaging, decoder),
         on_cpu=device == "cpu",
         see=_see(_in_pieces(by_frame, spec, device) if by_frame else model.encoder.encode_video, spec, device),
         finish=_finish(split(tower).head, device) if by_frame else lambda rows: rows,
@@ -130,7 +138,7 @@ def label_logits(
 
 def store_key(judged: Judged, key: str, digest: str, span: tuple[float | None, float | None], decoders: str) -> str:
     """The store's key for a file: its bytes, the part of it, the frames, the weights (`judged.key()`), what decodes."""
-    seen = (digest, repr(span), repr(asdict(judged.spec)), f"{judged.views} x {judged.crops}", decoders)
+    seen = (digest, repr(span), repr(asdict(judged.spec)), f"{judged.views} x {judged.crops}", judged.decoder, decoders)
     return content_key(f"{judged.kind} 1", key, *seen)
 
 

@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from clipact.evaluate.journal import Finding, Journal
 from clipact.evaluate.judged import Judged, clip_vectors, judge, label_logits
 from clipact.evaluate.outcome import Outcome, describe_views, describe_words
 from clipact.evaluate.provenance import describe_run
-from clipact.evaluate.samples import Item, Samples
+from clipact.evaluate.samples import Item, Samples, file_digest
+from clipact.index_classifier import IndexClassifier
 from clipact.model_config import read_files_seen
 from clipact.protocol import Averaging
 from clipact.recognizer import Recognizer
@@ -32,6 +33,10 @@ from clipact.zoo import Model
 
 _TINY = float(np.finfo(np.float32).tiny)
 Watch = Callable[[Iterable[Finding], int], Iterable[Finding]]
+
+
+def _watch(findings: Iterable[Finding], _: int) -> Iterable[Finding]:
+    return findings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +57,7 @@ class How:
     store: Store | None = None
     journal: Path | None = None
     resume: bool = False
-    watch: Watch = lambda findings, _: findings
+    watch: Watch = _watch
     run: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -67,20 +72,29 @@ def evaluate(
     """The logits of every sample for every label of the recogniser, and all that would repeat them.
 
     `averaging` is over the views of a file, as `label_logits` says; `crops` are 1 or 3 a view.
-    A recogniser other than ZeroShotClassifier is asked file by file; the logarithms of its scores are the logits.
+    A recogniser other than ZeroShotClassifier is asked file by file, in its own way: UsageError when averaging, crops
+    or what `How` says of store, journal and batches is not left as it is. The logarithms of its scores are the logits;
+    what it does not rank has the least. A model whose texts depend on the video, as X-CLIP's do, is refused
+    (ModelError): it has no embeddings that labels can be compared with afterwards.
     Templates that await their weights get them from these samples, without their labels.
     DataError when not one file can be read. An unreadable file is named in the result and has no row.
     """
     if isinstance(recognizer, ZeroShotClassifier):
         return next(evaluate_wordings([recognizer], samples, averaging=averaging, crops=crops, how=how))
     samples, how, clock = _samples(samples), how or How(), dict[str, float]()
+    if (averaging, crops, replace(how, watch=_watch, run={})) != ("embeddings", 1, How()):
+        raise UsageError(
+            f"{type(recognizer).__name__} looks at files in its own way: averaging, crops, store, journal, resume, "
+            "workers and frames_at_once are for ZeroShotClassifier"
+        )
+    model = recognizer.model if isinstance(recognizer, IndexClassifier) else None
     truth = _truth(samples.items, recognizer.labels)
     begun = time.perf_counter()
     outcome = Outcome.of(samples, list(how.watch(_ask(recognizer, samples.items), len(samples))))
     spend(clock, "total", begun)
-    facts = describe_run(None, dict(samples.data) or {"set": ""}) | {
-        "model": {"name": type(recognizer).__name__}, "views": {}
-    }  # fmt: skip
+    seen = frozenset[str]() if model is None else _files_seen(model)
+    facts = describe_run(model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {"views": {}}
+    facts["model"] = facts["model"] or {"name": type(recognizer).__name__}
     run = outcome.describe(facts, how.run)
     return outcome.label_scores(recognizer.labels, truth, outcome.vectors, run=run, seconds=clock)
 
@@ -99,14 +113,14 @@ def evaluate_wordings(
     """
     first, samples, how, clock = classifiers[0], _samples(samples), how or How(), dict[str, float]()
     for other in classifiers:
-        if (other.model.key, other.spec, other.clips, other.labels) != (
-            first.model.key, first.spec, first.clips, first.labels
+        if (other.model.key, other.spec, other.clips, other.decoder, other.labels) != (
+            first.model.key, first.spec, first.clips, first.decoder, first.labels
         ):  # fmt: skip
             raise UsageError("wordings are compared on one encoding: the same model, frames, clips and labels")
     truth = _truth(samples.items, first.labels)
     seen = _files_seen(first.model)
     begun = time.perf_counter()
-    judged = judge(first.model, first.spec, views=first.clips, crops=crops, averaging=averaging)
+    judged = judge(first.model, first.spec, views=first.clips, crops=crops, averaging=averaging, decoder=first.decoder)
     outcome = Outcome.of(samples, _find(samples, judged, how, clock))
     facts = describe_run(first.model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {
         "views": describe_views(judged, averaging)
@@ -210,14 +224,20 @@ def _ask(recognizer: Recognizer, items: Sequence[Item]) -> Iterable[Finding]:
         if item.start_seconds is not None or item.end_seconds is not None:
             raise UsageError(f"{item.name} is a part of a file; {type(recognizer).__name__} takes whole files")
     place = {label: i for i, label in enumerate(recognizer.labels)}
-    for answer in recognizer.classify_many([item.path for item in items]):
+    answers = recognizer.classify_many([item.path for item in items])
+    for item, answer in zip(items, answers, strict=True):
         if isinstance(answer, VideoError):
             yield Finding(vector=None, cause=answer.cause)
             continue
         vector = np.full(len(place), math.log(_TINY))
         for entry in answer.ranked:
             vector[place[entry.label]] = math.log(max(entry.score, _TINY))
-        yield Finding(vector=vector.astype(np.float32), notes=answer.notes, decoder=answer.decoder or "")
+        yield Finding(
+            vector=vector.astype(np.float32),
+            digest=file_digest(item.path),
+            notes=answer.notes,
+            decoder=answer.decoder or "",
+        )
 
 
 def _truth(items: Sequence[Item], labels: Sequence[str]) -> np.ndarray:

@@ -60,16 +60,23 @@ class Samples:
 def manifest_card(manifest: str | Path, *, split: str = "all") -> Card:
     """A card for a table of one's own: its labels, or its captions, with the usual prompts.
 
-    The table may lie anywhere: the data folder is where its paths start. It is of no data set that has a name.
+    The table may lie anywhere: the data folder is where its paths start. It is of no data set that has a name. What has
+    the same in a column `group` (a person, a film) is not independent of each other.
     """
     path = Path(manifest).expanduser()
-    captions = any(sample.captions for sample in read_manifest(path).samples)
+    table = read_manifest(path)
+    captions = any(sample.captions for sample in table.samples)
     return Card(
         name=path.stem if split == "all" else f"{path.stem}--{split}",
         title=f"the table {path.name}" if split == "all" else f"the table {path.name}, {split} split",
         metric="retrieval" if captions else "top_1",
         source=str(path),
-        data=Data(set="", parts=(Part(list=path.name),), split=split),
+        data=Data(
+            set="",
+            parts=(Part(list=path.name),),
+            split=split,
+            group="group" if "group" in table.ignored else "",
+        ),
         folder=path.parent,
     )
 
@@ -168,7 +175,7 @@ def _item(card: Card, name: str, sample: Sample, folder: Path) -> Item:
             raise DataError(
                 f"card {card.name}: data.group_pattern {card.data.group_pattern!r} matches no part of {name}"
             )
-        group = found[1]
+        group = found["group" if "group" in found.re.groupindex else 1]
     return Item(
         name=name,
         path=folder / card.data.root / sample.path,

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
+
 from clipact import metrics
-from clipact.figures import share_of
+from clipact.figures import mean_over_parts
 from clipact.metrics.intervals import Difference
 from clipact.scores import RetrievalScores, Scores
 
@@ -22,7 +24,7 @@ class Comparison:
 
 
 def compare(results: Sequence[Scores | RetrievalScores]) -> list[Comparison]:
-    """Every two results of the same labels and samples, by top-1."""
+    """Every two results of the same labels, samples and parts, by the top-1 that their figures show."""
     found = []
     for one, other in combinations(range(len(results)), 2):
         first, second = results[one], results[other]
@@ -30,7 +32,13 @@ def compare(results: Sequence[Scores | RetrievalScores]) -> list[Comparison]:
             continue
         if (first.samples, first.labels) != (second.samples, second.labels) or not first.samples:
             continue
+        if first.parts.keys() != second.parts.keys() or not all(
+            map(np.array_equal, first.parts.values(), second.parts.values())
+        ):
+            continue
         ours, theirs = (metrics.hits(each.scores, each.truth) for each in (first, second))
-        difference = metrics.paired_bootstrap(share_of(ours), share_of(theirs), len(ours), groups=first.groups)
+        difference = metrics.paired_bootstrap(
+            mean_over_parts(ours, first), mean_over_parts(theirs, second), len(ours), groups=first.groups
+        )
         found.append(Comparison(one, other, difference, metrics.mcnemar(ours, theirs), first.groups is not None))
     return found

@@ -103,6 +103,18 @@ def test_what_retrieval_cannot_do_is_refused(captions, tree, tiny, tmp_path, wro
     assert not (tmp_path / "out").exists()
 
 
+def test_a_column_named_group_clusters_a_table_of_ones_own(tree, tiny, tmp_path):
+    (tmp_path / "mine.csv").write_text((tree / "table.csv").read_text().replace("person", "group"))
+    words = ["--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
+    rows = [json.loads(run(path, *words).stdout) for path in (tmp_path / "mine.csv", tree / "table.csv")]
+    own, plain = (load(row["result"]) for row in rows)
+    assert own.groups == tuple(f"p{number // 2}" for number in range(14) if number != 5)
+    assert plain.groups is None
+    own, plain = (row["figures"][0] for row in rows)
+    assert own["value"] == plain["value"]
+    assert (own["low"], own["high"]) != (plain["low"], plain["high"])
+
+
 def test_another_way_than_the_cards_is_another_result_and_says_so(card, tree, tiny, tmp_path):
     words = ["--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
     row = json.loads(run(card, *words, "--prompts", "single", "--views", 2, "--averaging", "logits").stdout)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from clipact.checkpoint import save as save_model
 from clipact.classifier import ZeroShotClassifier
 from clipact.dual_encoder import DualEncoder
-from clipact.errors import DataError, ModelError, UsageError, VideoError
+from clipact.errors import ClipactError, DataError, ModelError, UsageError, VideoError
 from clipact.evaluate import (
     How,
     Item,
@@ -21,7 +21,9 @@ from clipact.evaluate import (
     read_samples,
 )
 from clipact.evaluate import findings as room
-from clipact.evaluate.samples import file_digest
+from clipact.evaluate.samples import file_digest, files_digest
+from clipact.index_classifier import IndexClassifier
+from clipact.label_index import About, Entry, build
 from clipact.prediction import Prediction, Scored
 from clipact.prompts import PromptSet
 from clipact.scores import identical, verdict
@@ -272,6 +274,46 @@ def test_any_recognizer_is_judged_by_its_predictions(samples):
     assert found.unreadable == (("videos/03.mp4", "broken"),)
     np.testing.assert_allclose(np.exp(found.scores[0]), [0.3, 0.0, 0.7], atol=1e-6)
     assert np.isfinite(found.scores).all()
+    digests = {item.name: file_digest(item.path) for item in samples.items if item.name != "videos/03.mp4"}
+    assert found.run["data"]["files_sha256"] == files_digest([item.name for item in samples.items], digests)
+
+
+@pytest.mark.parametrize("wrong", ["averaging", "crops", "store", "journal", "resume", "workers", "frames_at_once"])
+def test_what_a_recognizer_of_another_kind_cannot_do_is_refused(samples, store, tmp_path, wrong):
+    words = {"averaging": {"averaging": "logits"}, "crops": {"crops": 3}}
+    how = {"store": store, "journal": tmp_path / "j", "resume": True, "workers": 2, "frames_at_once": 8}
+    options = words.get(wrong) or {"how": How(**{wrong: how[wrong]})}
+    with pytest.raises(UsageError, match="Guesser looks at files in its own way"):
+        evaluate(Guesser(), samples, **options)
+
+
+def test_an_index_is_of_a_model_that_says_what_it_learnt(classifier, samples, tiny, tmp_path):
+    model = load_model(str(tiny), device="cpu")
+    about = About(model=model.name, model_key=model.key, wording="bare", dim=model.encoder.dim)
+    index = build(
+        tmp_path / "index",
+        [Entry(id=label, text=label) for label in LABELS],
+        lambda entries: model.encoder.encode_text([one.text for one in entries]).detach().numpy(),
+        about=about,
+    )
+    found = evaluate(IndexClassifier(model, index), replace(samples, data=dict(samples.data) | {"set": "nothing"}))
+    assert verdict(found.run) == "not zero-shot: trained on nothing"
+    assert found.run["model"]["key"] == model.key
+
+
+def test_a_model_whose_texts_depend_on_the_video_is_refused(classifier, samples, monkeypatch):
+    monkeypatch.setattr(type(classifier.model.encoder), "text_depends_on_video", True)
+    with pytest.raises(ClipactError, match="depend"):
+        evaluate(classifier, samples)
+
+
+def test_the_classifiers_decoder_decodes(classifier, samples, monkeypatch):
+    used = []
+    real = room.load_clips
+    monkeypatch.setattr(room, "load_clips", lambda *a, **k: used.append(k.pop("decoder")) or real(*a, **k))
+    classifier.decoder = "another"
+    evaluate(classifier, samples)
+    assert set(used) == {"another"}
 
 
 def test_retrieval_gives_the_embeddings_of_both_sides(tiny, tree, store):

@@ -7,7 +7,7 @@ from clipact.errors import DataError, ManifestError, UsageError
 from clipact.evaluate import manifest_card, read_samples
 from clipact.evaluate.provenance import zero_shot
 from clipact.evaluate.samples import file_digest, files_digest
-from clipact.protocol import Part
+from clipact.protocol import Part, card_names, load_card
 
 
 @pytest.fixture
@@ -85,6 +85,16 @@ def test_a_model_that_learnt_from_the_set_is_not_zero_shot_on_it(trained_on, ans
     said, why = zero_shot(trained_on, {"set": "flickr8k", "also": ["ucf101"]})
     assert said is answer
     assert bool(why) is (answer is not True)
+
+
+@pytest.mark.parametrize("name", card_names())
+def test_a_model_that_learnt_from_a_cards_set_or_one_that_holds_it_is_not_zero_shot(name):
+    data = load_card(name).data
+    said = {"set": data.set, "also": data.also}
+    holders = {"flickr8k": ["Flickr30k train"]}.get(name, [])
+    for learnt in (data.set, f"{data.set} train", data.set.replace("_", "-").upper(), *holders):
+        assert zero_shot(("kinetics400", learnt), said) == (False, f"trained on {learnt}")
+    assert zero_shot(("kinetics400",), said) == (True, "")
 
 
 def test_a_table_of_ones_own_is_of_no_named_set(tree):

@@ -1,3 +1,6 @@
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,6 +19,20 @@ def test_results_are_compared_where_they_are_of_the_same_samples():
     ours, theirs = (metrics.hits(each.scores, each.truth) for each in (one, same))
     assert found[0].difference.value == pytest.approx(ours.mean() - theirs.mean())
     assert found[0].clustered
+    only, other_only = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
+    tail = sum(math.comb(only + other_only, k) for k in range(min(only, other_only) + 1)) / 2 ** (only + other_only)
+    assert found[0].mcnemar == pytest.approx(min(1.0, 2 * tail))
+
+
+def test_a_difference_over_parts_is_that_of_the_figures_shown():
+    parts = {"split 1": np.arange(5), "split 2": np.arange(3, 60)}
+    pair = [some_scores(parts=parts), some_scores(parts=parts, scores=some_scores(seed=1).scores)]
+    (found,) = compare(pair)
+    one, other = (figures(each, draws=2)[0].value for each in pair)
+    assert found.difference.value == pytest.approx(one - other)
+    plain = np.subtract(*(metrics.hits(each.scores, each.truth).mean() for each in pair))
+    assert abs(found.difference.value - plain) > 0.01
+    assert compare([pair[0], replace(pair[1], parts={"split 1": np.arange(5), "split 2": np.arange(4, 60)})]) == []
 
 
 def test_a_section_tells_every_confusion_and_puts_the_worst_label_first():
