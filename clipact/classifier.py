@@ -6,6 +6,7 @@ The central object. It joins a model (zoo), words (prompts), video and the text 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from clipact import zoo
 from clipact.clip_spec import ClipSpec
+from clipact.dual_encoder import Watch
 from clipact.errors import StoreError, UsageError, VideoError
 from clipact.label_vectors import Encode, LabelVectors, label_vectors
 from clipact.prediction import Prediction, Scored
@@ -40,6 +42,7 @@ class ZeroShotClassifier:
     clips    clips a video, spread over it; their embeddings are averaged
     decoder  a name in `clipact.video.decode.DECODERS`: pyav or torchcodec, which give the same frames
     store    where text embeddings are kept between runs; the default folder when None
+    watch    is given the batches of sentences to encode and gives them back one by one, to show how far it is
     words    what clips are compared with, when `embed_labels` gave it before for these labels and prompts
     """
 
@@ -54,6 +57,7 @@ class ZeroShotClassifier:
         spec: ClipSpec | None = None,
         decoder: str = "pyav",
         store: Store | None = None,
+        watch: Watch = iter,
         words: LabelVectors | None = None,
     ) -> None:
         self.model = model
@@ -69,9 +73,12 @@ class ZeroShotClassifier:
         self._text: LabelVectors | None = None
         self._unprompted: dict[str, Float[Tensor, " d"]] = {}
         if model.encoder.text_depends_on_video:
-            self._unprompted = self._text_features()
+            self._unprompted = self._text_features(watch)
         else:
-            self._text = words or embed_labels(model, self.label_set, self.prompts, store=store or Store())
+            encode = partial(model.encoder.encode_text, watch=watch)
+            self._text = words or embed_labels(
+                model, self.label_set, self.prompts, store=store or Store(), encode=encode
+            )
 
     @classmethod
     def load(
@@ -162,9 +169,9 @@ class ZeroShotClassifier:
         return label_vectors(encode, self.label_set, self.prompts).logits(self.model.encoder, embedding)[0]
 
     @torch.inference_mode()
-    def _text_features(self) -> dict[str, Float[Tensor, " d"]]:
+    def _text_features(self, watch: Watch) -> dict[str, Float[Tensor, " d"]]:
         sentences = list(dict.fromkeys(prompt.text for prompt in self.prompts.fill(self.label_set)))
-        return dict(zip(sentences, self.model.encoder.text_features(sentences), strict=True))
+        return dict(zip(sentences, self.model.encoder.text_features(sentences, watch=watch), strict=True))
 
     def _predict(self, logits: Float[Tensor, " n"]) -> Prediction:
         scores = logits.float().softmax(0).cpu()

@@ -5,7 +5,7 @@ where they came from.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ModelError
 from clipact.towers.tower import PromptsText, TextTower, VisualTower
+
+Watch = Callable[[Iterable[int]], Iterable[int]]
 
 
 def unit(features: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
@@ -79,22 +81,27 @@ class DualEncoder(nn.Module):
             "kept, searched or trained by itself; `clipact classify` is what can be done with it"
         )
 
-    def encode_text(self, sentences: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "n d"]:
+    def encode_text(
+        self, sentences: Sequence[str], *, batch_size: int = 256, watch: Watch = iter
+    ) -> Float[Tensor, "n d"]:
         """Unit-norm embeddings of sentences, encoded `batch_size` at a time, each as if it were alone.
 
-        ModelError when they have none without a clip.
+        `watch` is given the batches' places and gives them back one by one, to show how far it is. ModelError when
+        sentences have no embedding without a clip.
         """
         if self.text_depends_on_video:
             raise self.text_needs_video()
-        return unit(self.text_features(sentences, batch_size=batch_size))
+        return unit(self.text_features(sentences, batch_size=batch_size, watch=watch))
 
-    def text_features(self, sentences: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "n d"]:
-        """What the text tower makes of each sentence, not normalised."""
+    def text_features(
+        self, sentences: Sequence[str], *, batch_size: int = 256, watch: Watch = iter
+    ) -> Float[Tensor, "n d"]:
+        """What the text tower makes of each sentence, not normalised; the rest is as for `encode_text`."""
         device = self.log_scale.device
         # Sentences of like length share a batch, so that little is spent on padding.
         order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
         rows: list[Tensor] = []
-        for start in range(0, len(order), batch_size):
+        for start in watch(range(0, len(order), batch_size)):
             ids = self.text.tokenize([sentences[i] for i in order[start : start + batch_size]])
             rows.append(self.text(ids.to(device)))
         if not rows:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Annotated, Any
 
 import typer
@@ -112,7 +112,13 @@ def classify(
         classifier = IndexClassifier.load(model, indexed, frames=frames, clips=clips, device=device)
     else:
         classifier = ZeroShotClassifier.load(
-            model, labels=label_set, prompts=prompt_set, frames=frames, clips=clips, device=device
+            model,
+            labels=label_set,
+            prompts=prompt_set,
+            frames=frames,
+            clips=clips,
+            device=device,
+            watch=_encoding,
         )
     decoded = decoded or decode_ahead(paths, classifier.spec, **reading)
 
@@ -132,6 +138,12 @@ def classify(
     if failed:
         note(f"{failed} of {len(paths)} videos could not be read", kind="error")
         raise typer.Exit(1)
+
+
+def _encoding(batches: Iterable[int]) -> Iterator[int]:
+    from clipact.cli.screen import track
+
+    return track(batches, total=len(batches) if isinstance(batches, Sized) else None, what="reading labels")
 
 
 def _show(prediction: Prediction, *, top: int) -> None:

@@ -3,6 +3,7 @@ import http.server
 import importlib.util
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -193,6 +194,16 @@ def test_results_reach_stdout_whole_while_a_bar_runs_on_stderr(tiny, videos):
     assert len([json.loads(line) for line in out.splitlines()]) == 3
     assert b"classifying" in shown
     assert b"predictions" not in shown
+
+
+def test_many_labels_show_how_far_they_are(clipact, tiny, videos, monkeypatch, tmp_path):
+    (tmp_path / "many.txt").write_text("\n".join(f"deed number {i}" for i in range(300)))
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    words = ("--labels", f"@{tmp_path}/many.txt", "--model", tiny, "--json", "--prompts", "bare")
+    assert clipact("classify", videos / "a.mp4", *words).code == 0
+    assert "reading labels" in screen.getvalue()
 
 
 def test_a_shipped_set_labels_twice_and_other_sentences(clipact, tiny, videos):
