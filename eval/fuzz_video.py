@@ -26,6 +26,7 @@ from PIL import Image
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ClipactError
 from clipact.video.decode import DECODERS
+from clipact.video.decode_torchcodec import import_torchcodec
 from clipact.video.load import load_clip
 
 TIME_LIMIT_SECONDS = 10.0
@@ -177,6 +178,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="where findings are kept")
     parser.add_argument("--decoder", default="pyav", choices=DECODERS)
     arguments = parser.parse_args()
+    if arguments.decoder == "torchcodec":
+        import_torchcodec()  # once, and not in each process
     found = fuzz(arguments.count, seed=arguments.seed, keep=arguments.keep, decoder=arguments.decoder)
     print(json.dumps(found, indent=1))
     return 0 if set(found["verdicts"]) <= {"frames", "error"} else 1

@@ -16,8 +16,8 @@ from clipact.video.timeline import KeyFrame
 # of the work where there are B-frames. The conformance tests compare every frame of each.
 _LEAVES_OUT = {"h264", "hevc"}
 
-# Reading over a packet costs 5 to 7 microseconds (10 in WebM), a jump 26 to 50 (MP4, Matroska, FLV, MPEG-TS): measured.
-_PACKETS_A_JUMP = 6
+# Reading over a packet costs 3 to 5 microseconds, a jump 8 to 23, 2 to 5 times as much: eval/benchmarks/seek_cost.py.
+_PACKETS_A_JUMP = 4
 
 
 class Stretches:
