@@ -20,10 +20,14 @@ def report(
     Several results stand side by side, with paired tests where they are of the same samples. The file needs nothing
     else: send it, print it, open it on a phone.
     """
+    from clipact.cli.screen import note
     from clipact.errors import UsageError
     from clipact.report import write_page
     from clipact.scores import load
 
     if data is not None and not data.is_dir():
         raise UsageError(f"--data: there is no folder {data}")
-    print(write_page([load(folder) for folder in results], out, data=data))
+    page = write_page([load(folder) for folder in results], out, data=data)
+    if data is not None and "data:image/jpeg" not in page.read_text(encoding="utf-8"):
+        note(f"no picture was found below {data}: --data is the folder that `clipact eval` was given")
+    print(page)

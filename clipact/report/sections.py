@@ -13,7 +13,7 @@ from clipact.scores import RetrievalScores, Scores
 
 _MOST_LABELS_WRITTEN = 24  # a table of counts can be read up to here; above, the matrix is drawn
 Result = Scores | RetrievalScores
-_PAIRS, _PAIR_SAMPLES, _QUERIES = 8, 3, 8
+_PAIRS, _PAIR_SAMPLES, _QUERIES, _MISTAKES = 8, 3, 8, 8
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,16 @@ class Query:
     first: str
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """A sample of `truth` that was answered with `answer`, and how surely: the probability, 0..1."""
+
+    sample: str
+    truth: str
+    answer: str
+    confidence: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """One result's part of the page; what does not apply to its kind is empty."""
@@ -60,11 +70,13 @@ class Section:
     classes: tuple[ClassBar, ...] = ()
     bins: tuple[Bin, ...] = ()
     queries: tuple[Query, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
 
     @property
     def pictured(self) -> tuple[str, ...]:
         """The samples of which the page shows a picture."""
         shown = [sample for pair in self.pairs for sample in pair.samples]
+        shown += [mistake.sample for mistake in self.mistakes]
         return tuple(shown + [name for query in self.queries for name in (query.sample, query.first)])
 
     @property
@@ -96,6 +108,7 @@ def section(result: Result) -> Section:
     answers = result.scores.argmax(1)
     matrix = metrics.confusion(answers, result.truth, labels=len(result.labels))
     right = metrics.hits(result.scores, result.truth)
+    confidence = metrics.probabilities(result.scores).max(1)
     return Section(
         result=result,
         matrix=tuple(tuple(row) for row in matrix.tolist()),
@@ -103,7 +116,8 @@ def section(result: Result) -> Section:
         largest=max(1, int(matrix.max())),
         pairs=_pairs(result, matrix, answers),
         classes=_classes(result, right),
-        bins=metrics.reliability(metrics.probabilities(result.scores).max(1), right, bins=10),
+        bins=metrics.reliability(confidence, right),
+        mistakes=_mistakes(result, answers, confidence),
     )
 
 
@@ -131,6 +145,17 @@ def _classes(result: Scores, right: np.ndarray) -> tuple[ClassBar, ...]:
         interval = metrics.bootstrap(share_of(own), len(rows), groups=groups, draws=draws)
         bars.append(ClassBar(label, len(rows), interval.value, interval.low, interval.high))
     return tuple(sorted(bars, key=lambda bar: (bar.count == 0, bar.value, bar.label)))
+
+
+def _mistakes(result: Scores, answers: np.ndarray, confidence: np.ndarray) -> tuple[Mistake, ...]:
+    wrong = np.flatnonzero(answers != result.truth)
+    surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
+    return tuple(
+        Mistake(
+            result.samples[row], result.labels[result.truth[row]], result.labels[answers[row]], float(confidence[row])
+        )
+        for row in surest
+    )
 
 
 def _worst_queries(result: RetrievalScores) -> tuple[Query, ...]:

@@ -21,6 +21,7 @@ from clipact.evaluate import (
     read_samples,
 )
 from clipact.evaluate import findings as room
+from clipact.evaluate import run as run_room
 from clipact.evaluate.samples import file_digest, files_digest
 from clipact.index_classifier import IndexClassifier
 from clipact.label_index import About, Entry, build
@@ -305,6 +306,42 @@ def test_a_model_whose_texts_depend_on_the_video_is_refused(classifier, samples,
     monkeypatch.setattr(type(classifier.model.encoder), "text_depends_on_video", True)
     with pytest.raises(ClipactError, match="depend"):
         evaluate(classifier, samples)
+
+
+def test_a_gpus_way_finds_the_same(classifier, samples, store, monkeypatch):
+    """Workers decode file by file, and whoever asks encodes, some files a batch."""
+    expected = straight_loop(classifier, samples)
+    real, batches = run_room.judge, []
+
+    def judge(*words, **options):
+        judged = real(*words, **options)
+        see = judged.see
+        return replace(judged, on_cpu=False, see=lambda views: batches.append(len(views)) or see(views))
+
+    monkeypatch.setattr(run_room, "judge", judge)
+    found = evaluate(classifier, samples, how=How(frames_at_once=16, workers=3, store=store))
+    assert batches == [4, 3, 4, 2]  # sixteen frames are four clips; the second four hold one that is broken
+    np.testing.assert_allclose(found.scores, np.stack([expected[n] for n in found.samples]), atol=1e-5, rtol=0)
+    assert found.seconds["encode"] > 0 <= found.seconds["wait"]
+    again = evaluate(classifier, samples, how=How(frames_at_once=16, store=store))
+    assert identical(again, found)
+    assert batches == [4, 3, 4, 2]
+
+
+def test_parts_of_a_file_are_samples_of_their_own(classifier, tree, tmp_path, store):
+    (tmp_path / "parts.csv").write_text(
+        "path,label,start_seconds,end_seconds\nvideos/00.mp4,waving,,0.4\nvideos/00.mp4,jumping,0.6,1.1\n"
+    )
+    samples = read_samples(manifest_card(tmp_path / "parts.csv"), tree)
+    for _ in range(2):
+        found = evaluate(classifier, samples, how=How(store=store))
+        assert found.samples == ("videos/00.mp4@0-0.4", "videos/00.mp4@0.6-1.1")
+        for row, span in zip(found.scores, ((None, 0.4), (0.6, 1.1)), strict=True):
+            (clip,) = load_clips(tree / "videos/00.mp4", classifier.spec, start_seconds=span[0], end_seconds=span[1])
+            with torch.inference_mode():
+                video = classifier.model.encoder.encode_video(normalise_frames(clip.frames, classifier.spec)[None])
+                logits = classifier.model.encoder.scale * video @ classifier.text_embeddings.T
+            np.testing.assert_allclose(row, logits[0].numpy(), atol=1e-5, rtol=0)
 
 
 def test_the_classifiers_decoder_decodes(classifier, samples, monkeypatch):

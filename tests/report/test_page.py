@@ -4,8 +4,12 @@ import shutil
 import pytest
 from PIL import Image
 
+from clipact import metrics
 from clipact.errors import ResultError
+from clipact.figures import figures
 from clipact.report import render_page, write_page
+from clipact.report.page import titles
+from clipact.scores import verdict
 from tests.browser import browse, on_a_phone
 from tests.browser import chromium as chromium
 from tests.report.conftest import SPITEFUL, some_retrieval, some_scores
@@ -34,6 +38,54 @@ def test_what_is_no_longer_zero_shot_or_whole_is_said():
     assert "trained on drawn" in text
     assert "2 files are missing" in text
     assert "not zero-shot" not in render_page([some_scores()])
+
+
+def named(title, model, card="drawn"):
+    return some_scores(run={"title": title, "card": card, "model": {"name": model}})
+
+
+def headings(text, tag):
+    return re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+
+
+def test_results_of_one_kind_stand_in_one_table_whatever_lies_between():
+    text = render_page([some_scores(name="A"), some_retrieval(), some_scores(name="B")])
+    summary = text[: text.index("In per cent, with 95")]
+    heads = [re.findall("<th>([^<]+)</th>", row) for row in headings(summary, "thead")]
+    assert heads == [["A · Drawn", "B · Drawn"], ["mini · Drawn retrieval"]]
+
+
+def test_titles_say_what_tells_results_apart():
+    assert titles([named("drawn", "a")]) == ("Drawn", ["a"])
+    assert titles([named("drawn", "a"), named("drawn", "b")]) == ("Drawn", ["a", "b"])
+    assert titles([named("x", "mini"), named("y", "mini")]) == ("Mini: 2 evaluations", ["x", "y"])
+    assert titles([named("x", "a"), named("x", "a")])[1] == ["a · 1", "a · 2"]
+    assert titles([named("x", "a"), named("x", "a", "x--logits")])[1] == ["a · drawn", "a · x--logits"]
+
+
+def test_the_page_tells_figures_seconds_facts_and_the_surest_mistakes():
+    result = some_scores()
+    text = " ".join(render_page([result]).split())
+    assert "<title>Drawn · mini · clipact</title>" in text
+    assert headings(text, "h1") == ["Drawn"]
+    top_1 = figures(result)[0]
+    low, high = (f"{100 * value:.1f}" for value in (top_1.low, top_1.high))
+    assert f'>top-1</th><td>{100 * top_1.value:.1f}<span class="range">{low} – {high}</span>' in text
+    assert re.search(r"<th>encode</th><td><svg.*?</svg></td><td>2\.5 s</td>", text)
+    assert f"<tr><th>model.key</th><td>{'0' * 64}</td></tr>" in text
+    assert "<code>clipact eval drawn --model mini</code>" in text
+    confidence = metrics.probabilities(result.scores).max(1) * ~metrics.hits(result.scores, result.truth)
+    surest = int(confidence.argmax())
+    at = text.index("Surest mistakes")
+    assert f"with {100 * confidence[surest]:.1f} %" in text[at : at + 400]
+    assert f'title="{result.samples[surest]}"' in text[at : at + 400]
+    assert text.count(" samples, confidence ") == sum(bin.count > 0 for bin in metrics.reliability(
+        metrics.probabilities(result.scores).max(1), metrics.hits(result.scores, result.truth)))  # fmt: skip
+
+
+def test_what_is_not_known_to_be_zero_shot_is_said_in_the_same_words_everywhere():
+    run = {"model": {"name": "m"}, "zero_shot": None, "zero_shot_why": "the model does not say"}
+    assert verdict(run) in render_page([some_scores(run=run)])
 
 
 def test_pictures_stay_below_the_data_folder(data):
@@ -71,6 +123,15 @@ def test_a_browser_shows_it_on_a_phone_without_a_complaint(chromium, tmp_path, d
     assert seen["height"] > 3000
     assert seen["broken"] == 0 < seen["pictures"]
     assert "CONSOLE" not in log
+
+
+def test_a_browser_prints_it(chromium, tmp_path):
+    write_page([some_scores(labels=24), some_scores(labels=101, count=300)], tmp_path / "page.html")
+    pdf = tmp_path / "page.pdf"
+    browse(chromium, tmp_path, f"--print-to-pdf={pdf}", (tmp_path / "page.html").as_uri())
+    raw = pdf.read_bytes()
+    assert raw.startswith(b"%PDF")
+    assert 5 <= len(re.findall(rb"/Type\s*/Page\b", raw)) <= 25
 
 
 def test_a_browser_draws_it(chromium, tmp_path):

@@ -1,6 +1,7 @@
 """A sweep says of each wording what an evaluation of it alone would say, and compares it with the baseline."""
 
 import csv
+import html
 import io
 import math
 from dataclasses import replace
@@ -14,6 +15,7 @@ from clipact.errors import ConfigError, LabelError, UsageError
 from clipact.evaluate import How, evaluate, manifest_card, read_samples
 from clipact.evaluate import findings as room
 from clipact.prompts import About, LabelSet
+from clipact.scores import verdict
 from clipact.store import Store
 from clipact.studies import Grid, sweep, variants
 from clipact.studies.rows import Answered, compare_answers
@@ -166,6 +168,10 @@ def test_the_page_is_written_with_all_words_escaped(found, tmp_path):
     assert "<script" not in page(spiteful)
     assert "must be reported on others" in page(result)
     paths = write_sweep(result, tmp_path / "a" / "b")
+    said = verdict(result.run)
+    assert said.startswith("zero-shot or not is unknown: ")
+    assert said in paths[0].read_text()
+    assert html.escape(said) in paths[2].read_text()
     assert [path.name for path in paths] == ["sweep.csv", "classes.csv", "sweep.html"]
 
 
