@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from clipact.video.decode_pyav import feed
 from clipact.video.media import Media
-from clipact.video.packets import shortfall
+from clipact.video.packets import damage, shortfall
 from clipact.video.rgb import RgbConverter
 from clipact.video.timeline import Timeline
 from clipact.video.video import Video
@@ -31,6 +31,7 @@ class CountedVideo(Video):
         self.name = media.name
         self._media = media
         self._damaged: list[int] = []
+        self._spoilt = 0  # packets
 
     def close(self) -> None:
         """Give the file back."""
@@ -53,7 +54,8 @@ class CountedVideo(Video):
         if ticks is None:
             ticks = np.arange(len(stamps)) * step
         timeline = Timeline(ticks=ticks, time_base=media.time_base, last_ticks=step, notes=notes)
-        return replace(timeline, notes=media.notes + notes + shortfall(media, timeline, found=len(stamps)))
+        notes = media.notes + notes + damage(self._spoilt) + shortfall(media, timeline, found=len(stamps))
+        return replace(timeline, notes=notes)
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Each wanted frame, found by counting from the first."""
@@ -71,8 +73,10 @@ class CountedVideo(Video):
 
     def _all_frames(self) -> Iterator[Any]:
         self._media.rewind()
+        self._spoilt = 0
         context = self._media.context
         for packet in self._media.packets():
+            self._spoilt += packet.is_corrupt
             yield from feed(context, packet)
         yield from feed(context, None)
 

@@ -28,9 +28,10 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
     ticks: list[int] = []
     keys: list[KeyFrame] = []
     decoded_at: list[int] = []
-    latest = last_ticks = position = 0
+    latest = last_ticks = position = spoilt = 0
     hides_frames = media.context.name == "vp8"
     for position, packet in enumerate(media.packets() if packets is None else packets, start=1):
+        spoilt += packet.is_corrupt
         if packet.is_discard or (hides_frames and _is_hidden(packet)):
             continue
         tick = packet.pts
@@ -53,7 +54,12 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
         last_ticks=last_ticks or _usual_step(ticks),
         keys=tuple(sorted(keys, key=lambda key: key.tick)),
     )
-    return replace(timeline, notes=media.notes + shortfall(media, timeline, found=position))
+    return replace(timeline, notes=media.notes + damage(spoilt) + shortfall(media, timeline, found=position))
+
+
+def damage(packets: int) -> tuple[str, ...]:
+    """A note when packets came damaged, which MPEG-TS can tell."""
+    return (f"{packets} packets came damaged",) if packets else ()
 
 
 def shortfall(media: Media, timeline: Timeline, *, found: int) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Files that are broken, lie about themselves or mean harm give what can be had of them, or a VideoError."""
 
+import importlib.util
 import io
 import os
 import signal
@@ -22,7 +23,7 @@ from clipact.video.clip import Clip
 from clipact.video.load import load_clip
 from clipact.video.rgb import RgbConverter
 
-from .corpus import draw, ffmpeg
+from .corpus import draw, ffmpeg, need
 from .drawing import draw_video, number_in, numbered_picture
 
 SPEC = ClipSpec(frames=4, size=(32, 32))
@@ -153,7 +154,20 @@ def test_a_frame_without_data_in_the_middle(tmp_path, video):
     clip = load_clip(path, frames=30)
     right = [number_in(frame) == stamp.index for stamp, frame in zip(clip.stamps, clip.frames, strict=True)]
     assert sum(right) >= 15
-    assert any("frames are damaged" in note or "cut short" in note for note in clip.notes)
+    assert any("of 30 frames are damaged" in note for note in clip.notes)
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "torchcodec"])
+def test_a_hole_in_an_mpeg_ts_is_told(tmp_path, decoder):
+    if decoder == "torchcodec":
+        need("torchcodec", importlib.util.find_spec("torchcodec") is not None)
+    data = bytearray(draw_video(tmp_path / "whole.ts", frames=40, gop=10).read_bytes())
+    hole = len(data) // 2
+    data[hole : hole + 1500] = bytes(1500)
+    path = tmp_path / "hurt.ts"
+    path.write_bytes(data)
+    assert any("packets came damaged" in note for note in load_clip(path, frames=30, decoder=decoder).notes)
+    assert load_clip(tmp_path / "whole.ts", frames=30, decoder=decoder).notes == ()
 
 
 def _peak_megabytes(path, *, options=""):
