@@ -16,7 +16,7 @@ import torch
 from clipact import __version__
 from clipact.zoo import Model
 
-_LIBRARIES = ("torch", "numpy", "av", "pillow", "tokenizers", "open_clip_torch", "transformers")
+_LIBRARIES = ("torch", "numpy", "av", "pillow", "tokenizers", "open_clip_torch", "timm", "transformers", "torchcodec")
 
 
 def describe_run(
@@ -32,6 +32,7 @@ def describe_run(
         answer, why = False, f"trained on {common:,} of these {len(digests):,} files"
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "folder": str(Path.cwd()),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": 0,
         "model": None if model is None else {

@@ -74,7 +74,14 @@ def main():
     parser.add_argument("--kill-at", type=float, default=0.4)
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()
-    folder = words.folder or Path(tempfile.mkdtemp(prefix="ucf101-shape-"))
+    with tempfile.TemporaryDirectory(prefix="ucf101-shape-") as temporary:
+        table = run(words, words.folder or Path(temporary))
+    print(json.dumps(table, indent=2) if words.json else "\n".join(f"{name}: {value}" for name, value in table.items()))
+    sys.exit(0 if table["identical after resume"] else 1)
+
+
+def run(words, folder):
+    """The three runs in a folder, and what they gave."""
     root = folder / "data"
     draw(root, words.files)
     from tests.tiny import tiny_checkpoint  # a checkout has it
@@ -105,7 +112,7 @@ def main():
     row = json.loads(resumed.communicate()[0])
     after_kill = time.perf_counter() - begun
     steady = memory[len(memory) // 10 : -2]
-    table = {
+    return {
         "files": len(first.samples),
         "unreadable": len(first.unreadable),
         "seconds, whole": seconds,
@@ -115,8 +122,6 @@ def main():
         "resident MiB, mean of each quarter": [float(np.mean(q)) / 2**20 for q in np.array_split(steady, 4)],
         "resident MiB, most": max(memory) / 2**20,
     }
-    print(json.dumps(table, indent=2) if words.json else "\n".join(f"{name}: {value}" for name, value in table.items()))
-    sys.exit(0 if table["identical after resume"] else 1)
 
 
 if __name__ == "__main__":

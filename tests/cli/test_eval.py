@@ -103,6 +103,15 @@ def test_what_retrieval_cannot_do_is_refused(captions, tree, tiny, tmp_path, wro
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cards_resize_crops_and_averaging_are_taken(card, tree, tiny, tmp_path):
+    words = ["--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
+    for views in ({"resize": "squash", "crops": 1}, {"resize": "shortest", "crops": 3}):
+        views |= {"frames": 2, "averaging": "logits"}
+        card.write_text(CARD + "[views]\n" + "".join(f"{name} = {value!r}\n" for name, value in views.items()))
+        said = load(json.loads(run(card, *words).stdout)["result"]).run["views"]
+        assert {name: said[name] for name in views} == views
+
+
 def test_a_column_named_group_clusters_a_table_of_ones_own(tree, tiny, tmp_path):
     (tmp_path / "mine.csv").write_text((tree / "table.csv").read_text().replace("person", "group"))
     words = ["--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]

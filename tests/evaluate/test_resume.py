@@ -14,8 +14,10 @@ import pytest
 from clipact.errors import ResultError
 from clipact.evaluate import How, evaluate, manifest_card, read_samples
 from clipact.evaluate import findings as room
+from clipact.evaluate.carry_out import carry_out
 from clipact.scores import identical
 from clipact.store import Store
+from clipact.zoo import load
 
 
 @pytest.fixture
@@ -99,24 +101,25 @@ def test_the_journal_of_another_run_is_refused(classifier, samples, tmp_path):
 CHILD = """
 import sys, time
 from pathlib import Path
-from clipact.classifier import ZeroShotClassifier
-from clipact.evaluate import How, evaluate, manifest_card, read_samples
+from clipact.evaluate import How, manifest_card, read_samples
+from clipact.evaluate.carry_out import carry_out
 from clipact.store import Store
+from clipact.zoo import load
 tree, model, work = map(Path, sys.argv[1:])
 def slowly(findings, _):
     for finding in findings:
         time.sleep(0.15)
         yield finding
-classifier = ZeroShotClassifier.load(str(model), labels=["waving", "jumping", "bending"], device="cpu",
-                                     store=Store(work / "cache"))
-evaluate(classifier, read_samples(manifest_card(tree / "table.csv"), tree),
-         how=How(store=Store(work / "cache"), journal=work / "journal", watch=slowly))
+card = manifest_card(tree / "table.csv")
+carry_out(card, read_samples(card, tree), load(str(model), device="cpu"), work / "out",
+          how=How(store=Store(work / "cache"), watch=slowly))
 """
 
 
-def test_killed_with_signal_nine_it_ends_identical(classifier, samples, tree, tiny, tmp_path):
+def test_killed_with_signal_nine_it_ends_identical(samples, tree, tiny, tmp_path):
+    """What `clipact eval` does, killed while its journal grows, and gone on with."""
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(tree), str(tiny), str(tmp_path)])
-    journal, grown = tmp_path / "journal", 0
+    journal, grown = tmp_path / "out/table--tiny.journal", 0
     deadline = time.monotonic() + 120
     while grown < 1000 and time.monotonic() < deadline:
         assert child.poll() is None, "it ended before it was killed"
@@ -125,5 +128,11 @@ def test_killed_with_signal_nine_it_ends_identical(classifier, samples, tree, ti
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert grown >= 1000
-    how = How(store=Store(tmp_path / "cache"), journal=journal, resume=True)
-    assert identical(evaluate(classifier, samples, how=how), evaluate(classifier, samples))
+    card, model = manifest_card(tree / "table.csv"), load(str(tiny), device="cpu")
+    how, seen = How(store=Store(tmp_path / "cache"), resume=True), []
+    result, folder = carry_out(card, samples, model, tmp_path / "out", how=how)
+    assert [path.name for path in folder.parent.iterdir()] == ["table--tiny"]
+    assert identical(result, carry_out(card, samples, model, tmp_path / "whole")[0])
+    watched = replace(how, watch=lambda findings, _: seen.append(1) or findings)
+    assert identical(carry_out(card, samples, model, tmp_path / "out", how=watched)[0], result)
+    assert not seen  # what is done is not done again

@@ -1,6 +1,10 @@
 import gc
+import os
+import shlex
 import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -232,6 +236,11 @@ def test_everything_that_repeats_the_run_is_said(classifier, samples):
     assert len(run["data"]["files_sha256"]) == 64
     assert torch.__version__.startswith(run["versions"]["torch"])
     assert run["seed"] == 0
+    assert run["command"] == shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    assert run["folder"] == str(Path.cwd())
+    assert run["machine"]["cores"] == os.cpu_count()
+    assert run["machine"]["device"] == "cpu"
+    assert {"clipact", "python", "torch", "numpy", "av", "pillow", "timm"} <= set(run["versions"])
 
 
 def test_files_that_the_model_learnt_from_are_found_by_their_bytes(classifier, samples, store, tiny, tmp_path):
