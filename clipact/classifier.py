@@ -19,7 +19,7 @@ from clipact import zoo
 from clipact.clip_spec import ClipSpec
 from clipact.dual_encoder import Watch
 from clipact.errors import StoreError, UsageError, VideoError
-from clipact.label_vectors import Encode, LabelVectors, label_vectors
+from clipact.label_vectors import Encode, LabelVectors, label_vectors, words_key
 from clipact.prediction import Prediction, Scored
 from clipact.prompts import LabelSet, PromptSet
 from clipact.store import Store, content_key
@@ -193,11 +193,7 @@ def embed_labels(
     The key holds the weights' hash, the wording and every sentence with its place: anything that changes a vector
     changes it. `encode` gives the sentences' vectors instead of the model, which is for those who have them already.
     """
-    filled = prompts.fill(labels)
-    places = [f"{prompt.label} {prompt.word} {prompt.template}" for prompt in filled]
-    key = content_key(
-        "label vectors 1", model.key, repr(prompts.wording), repr(prompts.weights), *places, *(p.text for p in filled)
-    )
+    key = content_key("label vectors 2", model.key, words_key(labels, prompts))
     device = model.encoder.log_scale.device
     if (kept := store.read("text", key)) is not None:
         return LabelVectors(

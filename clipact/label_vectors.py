@@ -16,6 +16,7 @@ from torch import Tensor
 from clipact.dual_encoder import DualEncoder, unit
 from clipact.errors import UsageError
 from clipact.prompts import LabelSet, PromptSet
+from clipact.store import content_key
 
 Encode = Callable[[Sequence[str]], Tensor]
 
@@ -65,6 +66,13 @@ class LabelVectors:
         """One plane whose logits are the weighted mean of the planes' (so its vectors are shorter than 1)."""
         share = weights / weights.sum()
         return replace(self, rows=torch.einsum("p, p w d -> w d", share, self.rows)[None], weigh=False)
+
+
+def words_key(labels: LabelSet, prompts: PromptSet) -> str:
+    """A sha256 of all that a label set is put into words with: another sentence, place or wording gives another."""
+    filled = prompts.fill(labels)
+    places = [f"{prompt.label} {prompt.word} {prompt.template}" for prompt in filled]
+    return content_key("words 1", repr(prompts.wording), repr(prompts.weights), *places, *(p.text for p in filled))
 
 
 def label_vectors(encode: Encode, labels: LabelSet, prompts: PromptSet) -> LabelVectors:

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from clipact.figures import figures
+from clipact.metrics import mean_ap
 from clipact.scores import RetrievalScores, Scores
 
 
@@ -41,6 +44,17 @@ def test_figures_of_labels_are_those_written_out():
 def test_the_protocols_own_figure_comes_first():
     assert figures(labelled(run={"metric": "mean_per_class"}), draws=10)[0].name == "mean per class"
     assert figures(labelled(run={"metric": "mean_ap"}), draws=10)[0].name == "mAP"
+
+
+def test_map_is_of_the_first_label_or_of_all_that_are_true():
+    result = labelled(run={"metric": "mean_ap"})
+    one = np.eye(7, dtype=bool)[result.truth]
+    assert named(result)["mAP"].value == pytest.approx(mean_ap(result.scores, one))
+    several = one | (np.random.default_rng(1).random(one.shape) < 0.3)
+    found = named(replace(result, multi_truth=several))
+    assert found["mAP"].value == pytest.approx(mean_ap(result.scores, several))
+    assert found["mAP"].value != pytest.approx(mean_ap(result.scores, one))
+    assert "calibration error" not in found
 
 
 def test_five_labels_have_no_top_5():

@@ -11,6 +11,7 @@ from clipact.config import to_table
 from clipact.errors import ResultError, UsageError
 from clipact.evaluate.run import How, evaluate, evaluate_retrieval
 from clipact.evaluate.samples import Samples
+from clipact.label_vectors import words_key
 from clipact.prompts import PromptSet
 from clipact.protocol import Averaging, Card
 from clipact.scores import RetrievalScores, Scores, load, read_run, save
@@ -60,13 +61,15 @@ def carry_out(
 ) -> tuple[Scores | RetrievalScores, Path]:
     """The result of a model under a card, and the folder that holds it.
 
-    With `how.resume` a result that is there already is taken as it is when it was asked for in the same words, and a
-    journal is taken up.
+    With `how.resume` a result that is there already is taken as it is when the same was asked for (model, card, list of
+    samples, and every sentence of every label; the samples' files are not read again), and a journal is taken up.
     """
     letters = _letters(card, model.name)
     folder = result_folder(card, model.name, out)
     journal = folder.with_name(f"{folder.name}.journal")
-    asked = content_key("asked 1", model.key, json.dumps(to_table(card), sort_keys=True, default=str))
+    prompts = None if samples.labels is None else PromptSet.load(card.words.templates)
+    sentences = "" if samples.labels is None or prompts is None else words_key(samples.labels, prompts)
+    asked = content_key("asked 2", model.key, json.dumps(to_table(card), sort_keys=True, default=str), sentences)
     how = how or How()
     if how.resume and not journal.exists() and (kept := _finished(folder, asked, samples)) is not None:
         return kept, folder
@@ -82,7 +85,7 @@ def carry_out(
     how = replace(how, journal=journal, run=run)
     spec = card.views.apply(model.encoder.spec)
     result: Scores | RetrievalScores
-    if samples.labels is None:
+    if samples.labels is None or prompts is None:
         result = evaluate_retrieval(
             model, samples, spec=spec, views=card.views.views, crops=card.views.crops, how=how
         )  # fmt: skip
@@ -90,7 +93,7 @@ def carry_out(
         classifier = ZeroShotClassifier(
             model,
             samples.labels,
-            prompts=PromptSet.load(card.words.templates),
+            prompts=prompts,
             clips=card.views.views,
             spec=spec,
             store=how.store,

@@ -14,6 +14,8 @@ from clipact.evaluate.findings import DECODERS
 from clipact.evaluate.journal import Finding
 from clipact.evaluate.judged import Judged
 from clipact.evaluate.samples import Samples, files_digest
+from clipact.label_vectors import words_key
+from clipact.prompts import About
 from clipact.protocol import Averaging
 from clipact.scores import Scores
 
@@ -111,13 +113,17 @@ class Outcome:
 
 def describe_words(classifier: ZeroShotClassifier) -> dict[str, Any]:
     """What a result says of the words that it was found with."""
-    prompts = classifier.prompts
+    prompts, labels = classifier.prompts, classifier.label_set
+    about = [labels.about.get(label, About()) for label in labels.labels]
     return {
         "name": prompts.name,
         "templates": [template.text for template in prompts.templates],
         "wording": asdict(prompts.wording) | {"words": list(prompts.wording.words)},
         "weights": list(prompts.weights),
-        "phrases": list(classifier.label_set.written(prompts.wording.names)),
+        "phrases": list(labels.written(prompts.wording.names)),
+        "synonyms": [list(one.synonyms) for one in about] if "synonyms" in prompts.wording.words else [],
+        "descriptions": [list(one.descriptions) for one in about] if "descriptions" in prompts.wording.words else [],
+        "sha256": words_key(labels, prompts),
     }
 
 

@@ -146,6 +146,27 @@ def test_resume_keeps_what_is_done_and_notices_another_card(card, tree, tiny, tm
     assert load(tmp_path / "out" / "own--tiny").labels == ("jumping", "waving", "bending")
 
 
+def test_resume_notices_that_a_file_of_prompts_reads_otherwise(card, tree, tiny, tmp_path):
+    words = [card, "--data", tree, "--model", tiny, "--out", tmp_path / "out", "--prompts", tmp_path / "p.toml"]
+    read = {}
+    for text in ("{} indoors", "{} outdoors", "{} outdoors"):
+        (tmp_path / "p.toml").write_text(f'name = "p"\ntemplates = ["{text}"]\n')
+        row = json.loads(run(*words, "--resume", "--json").stdout)
+        result = load(row["result"])
+        assert result.run["prompts"]["templates"] == [text]
+        read.setdefault(text, []).append((result.run["date"], result.run["prompts"]["sha256"]))
+    again, kept = read["{} outdoors"]
+    assert again == kept
+    assert again[1] != read["{} indoors"][0][1]
+
+
+def test_a_card_may_ask_for_labels_as_they_are(card, tree, tiny, tmp_path):
+    card.write_text(CARD.replace("[words]", "[words]\nverbatim = true"))
+    row = json.loads(run(card, "--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json").stdout)
+    result = load(row["result"])
+    assert result.run["prompts"]["phrases"] == list(result.labels)
+
+
 def test_other_data_are_refused_unless_one_says_so(card, tree, tiny, tmp_path):
     card.write_text(CARD.replace("count = 14", "count = 15"))
     words = [card, "--data", tree, "--model", tiny, "--out", tmp_path / "out"]
