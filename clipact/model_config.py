@@ -80,14 +80,14 @@ def is_transformers_config(table: object) -> bool:
     return isinstance(table, dict) and "model_type" in table and "format" not in table
 
 
-def read_files_seen(folder: str | Path) -> frozenset[str]:
-    """The hex sha256 of every file that a model's weights saw, as training writes them down; empty when nobody did."""
+def read_files_seen(folder: str | Path) -> dict[str, str]:
+    """The files that a model's weights saw, as training writes them down: name by hex sha256; {} when nobody did."""
     path = Path(folder) / FILES_SEEN
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return frozenset(row["sha256"] for row in csv.DictReader(file) if row["sha256"])
+            return {row["sha256"]: row["path"] for row in csv.DictReader(file) if row["sha256"]}
     except FileNotFoundError:
-        return frozenset()
+        return {}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
         raise ModelError(f"{path} cannot be read: wanted is a CSV table with the columns path and sha256") from error
 

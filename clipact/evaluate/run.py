@@ -187,7 +187,7 @@ def _cores() -> int:
 
 
 def _files_seen(model: Model) -> frozenset[str]:
-    return frozenset() if model.folder is None else read_files_seen(model.folder)
+    return frozenset() if model.folder is None else frozenset(read_files_seen(model.folder))
 
 
 def _samples(samples: Samples | Sequence[Item]) -> Samples:

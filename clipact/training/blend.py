@@ -14,7 +14,8 @@ from torch import Tensor
 from clipact import checkpoint, towers
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ModelError, UsageError
-from clipact.model_config import read_config
+from clipact.model_config import FILES_SEEN, read_config, read_files_seen
+from clipact.training.frozen import files_seen
 
 
 def blend(first: str | Path, second: str | Path, out: str | Path, *, alpha: float, name: str | None = None) -> Path:
@@ -40,6 +41,7 @@ def blend(first: str | Path, second: str | Path, out: str | Path, *, alpha: floa
         raise ModelError(
             f"{first} and {second} have other weights: {', '.join(sorted(weights.keys() ^ others.keys()))}"
         )
+    seen = read_files_seen(first) | read_files_seen(second)
     encoder.load_state_dict({key: _between(weights[key], others[key], alpha) for key in weights})
     return checkpoint.save(
         encoder,
@@ -47,6 +49,7 @@ def blend(first: str | Path, second: str | Path, out: str | Path, *, alpha: floa
         name=name or f"{ours.name}+{alpha:g}*{theirs.name}",
         trained_on=tuple(dict.fromkeys([*ours.trained_on, *theirs.trained_on])),
         license=ours.license if ours.license == theirs.license else f"{ours.license}; {theirs.license}",
+        files={FILES_SEEN: files_seen((), before=seen)} if seen else None,
         notes={"blend": {"first": ours.name, "second": theirs.name, "alpha": alpha}},
     )
 

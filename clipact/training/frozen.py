@@ -7,7 +7,7 @@ feature changes it. Clips are kept in one view or several: the first as they are
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -133,10 +133,16 @@ def hash_file(path: str) -> str:
         return ""
 
 
-def files_seen(entries: Iterable[Entry]) -> str:
-    """A CSV table of the files of the entries and their content: what a model's weights saw."""
+def files_seen(entries: Iterable[Entry], *, before: Mapping[str, str] | None = None) -> str:
+    """A CSV table of the files of the entries and their content: what a model's weights saw.
+
+    `before` are those that it had seen when it began, by their sha256; no content is listed twice.
+    """
     files, text = {entry.path: entry.file for entry in entries}, io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["path", "sha256"])
-    table.writerows([name, hash_file(place)] for place, name in files.items())
+    seen = dict(before or {})
+    for place, name in files.items():
+        seen.setdefault(hash_file(place), name)
+    table.writerows([name, digest] for digest, name in seen.items())
     return text.getvalue()

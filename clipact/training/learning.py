@@ -30,6 +30,10 @@ class TowerConfig:
     unfreeze_step: int | None = None
     batch_norm: Literal["update", "frozen"] = "update"
 
+    def __post_init__(self) -> None:
+        if self.unfreeze_step is not None and self.unfreeze_step < 0:
+            raise ConfigError(f"unfreeze_step is {self.unfreeze_step}; steps are counted from 0")
+
     def at(self, step: int) -> Learns:
         """What learns in this step."""
         return "all" if self.unfreeze_step is not None and step >= self.unfreeze_step else self.learns

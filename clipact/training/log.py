@@ -5,6 +5,7 @@ run that was killed reads as if nothing had happened, but for the times.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,8 @@ class Log:
             self._board.close()
 
     def write(self, step: int, **facts: Any) -> None:
-        """Put down what is known of a step; numbers go to TensorBoard, too."""
+        """Put down what is known of a step; numbers go to TensorBoard, too. Infinity is null (fp16 overflows)."""
+        facts = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in facts.items()}
         with _said(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **facts}) + "\n")
         if self._board is not None:

@@ -25,7 +25,7 @@ from clipact.data.order import seed_from
 from clipact.data.sources import Entry, read_sources
 from clipact.errors import ConfigError, UsageError
 from clipact.model_config import FILES_SEEN
-from clipact.store import Store
+from clipact.store import Store, content_key
 from clipact.training.average import WeightAverage
 from clipact.training.feed import Feed
 from clipact.training.frozen import Watch, files_seen
@@ -36,8 +36,8 @@ from clipact.training.optim import make_optimizer, set_rate
 from clipact.training.recipe import Recipe
 from clipact.training.report import Report, peak_memory_bytes
 from clipact.training.retention import plan_retention
-from clipact.training.start import make_encoder
-from clipact.training.state import Progress, RunState, refuse_changes
+from clipact.training.start import learnt_before, make_encoder
+from clipact.training.state import Progress, RunState
 from clipact.training.step import PRECISIONS, inputs_of, take_step
 
 STATE = "state.safetensors"
@@ -48,6 +48,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, *, data: Path, device: torch.device, store: Store, watch: Watch) -> None:
         self.recipe, self.device, self.store, self.watch = recipe, device, store, watch
+        self.learnt_before = learnt_before(recipe.start)
         self.encoder = make_encoder(recipe.start, seed=recipe.seed).to(device)
         if self.encoder.text_depends_on_video:
             raise ConfigError(
@@ -109,10 +110,14 @@ class Run:
     def _begin(self, out: Path, *, resume: bool) -> None:
         table = json.loads(json.dumps(to_table(self.recipe)))
         if resume:
-            self.progress = self.state.load(out / STATE)
-            refuse_changes(self.progress.recipe, table)
-            for name in ("best", "last"):
+            for name in ("best", "last", STATE):
                 checkpoint.tidy(out / name)
+            self.progress = self.state.load(out / STATE, recipe=table)
+            if self.progress.data != self._data_key:
+                raise UsageError(
+                    f"the manifests name other files or sentences than when {out} was begun; put them back, or take "
+                    "another --out"
+                )
             self.broken.update(self.progress.broken)
         elif (out / STATE).exists():
             raise UsageError(f"{out} holds a run already: --resume goes on with it, another --out begins anew")
@@ -121,7 +126,7 @@ class Run:
                 out.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UsageError(f"{out} cannot be made: {error.strerror}; take another --out") from error
-            self.progress = Progress(recipe=table)
+            self.progress = Progress(recipe=table, data=self._data_key)
             self.state.save(out / STATE, self.progress)  # so that --resume is right from here on
 
     def _phase(self, out: Path, log: Log, first: int, last: int) -> Iterator[Report]:
@@ -218,7 +223,7 @@ class Run:
             self.encoder,
             folder,
             name=recipe.name,
-            trained_on=recipe.trained_on,
+            trained_on=tuple(dict.fromkeys([*self.learnt_before.trained_on, *recipe.trained_on])),
             license=recipe.license,
             dtype=torch.float16 if recipe.train.save_as == "fp16" else None,
             notes={"step": self.progress.step, "figures": figures or {}},
@@ -227,7 +232,13 @@ class Run:
 
     @cached_property
     def _files_seen(self) -> str:
-        return files_seen(self.entries)  # it reads every file: once a run
+        # It reads every file: once a run.
+        return files_seen(self.entries, before=self.learnt_before.files)
+
+    @cached_property
+    def _data_key(self) -> str:
+        entries = ((e.name, e.frames, e.clips, e.sentences, e.visual_id, e.label_id) for e in self.entries)
+        return content_key("entries 1", *map(repr, entries))
 
     def _feed(self, entries: Sequence[Entry], step: int, *, judging: bool = False) -> Feed:
         sides = {"visual": self.recipe.visual, "text": self.recipe.text}

@@ -46,6 +46,16 @@ class OptimConfig:
                 f"lr is {self.lr:g}, weight_decay {self.weight_decay:g}, warmup_steps {self.warmup_steps}; "
                 "lr is above 0, the others are not below"
             )
+        if min(self.visual_lr, self.text_lr, self.final_lr) < 0:
+            raise ConfigError(
+                f"visual_lr is {self.visual_lr:g}, text_lr {self.text_lr:g}, final_lr {self.final_lr:g}; "
+                "none is below 0"
+            )
+        if self.eps <= 0 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(
+                f"betas are {self.betas[0]:g} and {self.betas[1]:g}, eps is {self.eps:g}; "
+                "betas lie in 0..1, 1 left out, and eps above 0"
+            )
         for name in ("layer_decay", "average_decay"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
@@ -57,7 +67,12 @@ class OptimConfig:
 def make_optimizer(encoder: DualEncoder, names: Sequence[str], config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over the parameters of these names; a group keeps its highest rate as "peak_lr"."""
     parameters = dict(encoder.named_parameters())
-    depths = _depths(encoder)
+    depths = _depths(encoder) if config.layer_decay < 1 else {}
+    if config.layer_decay < 1 and (flat := {name.partition(".")[0] for name in names if "." in name} - _sides(depths)):
+        raise ConfigError(
+            f"layer_decay is {config.layer_decay:g}, but the {' and the '.join(sorted(flat))} tower has no numbered "
+            "layers to tell apart; leave it at 1, and set visual_lr or text_lr"
+        )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name in names:
         tower = {"visual": config.visual_lr, "text": config.text_lr}.get(name.partition(".")[0], 1.0)
@@ -97,18 +112,25 @@ def _depths(encoder: DualEncoder) -> dict[str, int]:
         stacks = [(n, m) for n, m in tower.named_modules() if isinstance(m, (nn.ModuleList, nn.Sequential))]
         # A stage's blocks lie inside a stack of stages: the outer one counts, and is numbered.
         outer = [(n, m) for n, m in stacks if not any(n.startswith(f"{other}.") for other, _ in stacks)]
-        numbered = [(n, m) for n, m in outer if all(child.isdecimal() for child, _ in m.named_children())]
+        numbered = [(n, m) for n, m in outer if len(m) and all(child.isdecimal() for child, _ in m.named_children())]
         if not numbered:
             continue
-        stack, layers = max(numbered, key=lambda named: len(named[1]))
+        longest = max(numbered, key=lambda named: len(named[1]))[0]
+        # A ResNet's stages stand side by side (layer1, layer2, ...): together they are the stack.
+        beside = [(n, m) for n, m in numbered if n.rpartition(".")[0] == longest.rpartition(".")[0]]
+        layers = [f"{n}.{child}." for n, m in beside for child, _ in m.named_children()]
         met = False
         for name, _ in tower.named_parameters():
-            inside = name.startswith(f"{stack}.")
-            met = met or inside
-            if inside:
-                depth = len(layers) - int(name[len(stack) + 1 :].partition(".")[0])
+            place = next((i for i, layer in enumerate(layers) if name.startswith(layer)), None)
+            met = met or place is not None
+            if place is not None:
+                depth = len(layers) - place
             else:
-                # A projection may be declared before the layers that it follows.
-                depth = 0 if met or "proj" in name else len(layers) + 1
+                # CLIP declares its projection, a bare parameter, before the layers that it follows.
+                depth = 0 if met or "proj" in name.rpartition(".")[2] else len(layers) + 1
             depths[f"{side}.{name}"] = depth
     return depths
+
+
+def _sides(depths: dict[str, int]) -> set[str]:
+    return {name.partition(".")[0] for name in depths}

@@ -13,6 +13,7 @@ from clipact.config import parse
 from clipact.data.order import seed_from
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError
+from clipact.model_config import read_config, read_files_seen
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
 from clipact.towers.from_timm import TimmImage
@@ -68,6 +69,23 @@ class Start:
             raise ConfigError("start.text is given beside start.model, which has a text tower; leave one out")
         if self.scale is not None and self.scale <= 0:
             raise ConfigError(f"start.scale is {self.scale:g}; it is above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearntBefore:
+    """What the weights had learnt from when a run begins: names of data sets, and files by their sha256."""
+
+    trained_on: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def learnt_before(start: Start) -> LearntBefore:
+    """What the model that a run begins from says of itself: what is tuned from it is not zero-shot on that either."""
+    if start.model is None:
+        return LearntBefore()
+    if (folder := zoo.find_folder(start.model)) is not None:
+        return LearntBefore(trained_on=read_config(folder).trained_on, files=read_files_seen(folder))
+    return LearntBefore(trained_on=zoo.load(start.model, device="cpu", defer_text=True).trained_on)
 
 
 def make_encoder(start: Start, *, seed: int) -> DualEncoder:

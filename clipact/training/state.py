@@ -9,9 +9,9 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class Progress:
     recipe       the recipe's table: a run is not resumed under another
     kept_chunks  by the step from which it holds, how many chunks' graphs each encoder keeps: measured once, because
                  rounding hangs on it
+    data         a hash of what is learnt from: files, parts and sentences, in their order
     best         the best figure so far, and the step that it belongs to
     broken       files that could not be read, with their causes
     """
@@ -43,6 +44,7 @@ class Progress:
     step: int = 0
     recipe: dict[str, Any] = field(default_factory=dict)
     kept_chunks: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    data: str = ""
     best: float | None = None
     best_step: int = 0
     broken: dict[str, str] = field(default_factory=dict)
@@ -69,19 +71,23 @@ class RunState:
         if self.scaler is not None:
             facts["scaler"] = self.scaler.state_dict()
         tensors = {name: tensor.detach().contiguous() for name, tensor in self._tensors().items()}
-        part = path.with_name(f".{path.name}.part")
         try:
-            save_file(tensors, part, metadata={"clipact": json.dumps(facts)})
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink()
-            raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
+            # A folder of its own: save_file writes beside its target, too, and a kill leaves one thing to be tidied.
+            with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as beside:
+                part = Path(beside) / path.name
+                save_file(tensors, part, metadata={"clipact": json.dumps(facts)})
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(part, path)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
-    def load(self, path: Path) -> Progress:
-        """Bring back what `save` wrote; TrainingError when it is not there, damaged, or of another model."""
+    def load(self, path: Path, *, recipe: dict[str, Any] | None = None) -> Progress:
+        """Bring back what `save` wrote.
+
+        TrainingError when it is not there, damaged, or of another model; UsageError when it was saved under another
+        recipe than this table. Nothing is changed then.
+        """
         try:
             with safe_open(path, framework="pt") as file:
                 facts = json.loads((file.metadata() or {})["clipact"])
@@ -93,6 +99,8 @@ class RunState:
             raise TrainingError(f"{path} is not there: nothing to resume; leave out --resume to begin") from None
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise TrainingError(f"{path} is no state of a clipact run, or is damaged: {error}") from error
+        if recipe is not None:
+            refuse_changes(progress.recipe, recipe)
         self._fill(saved, path)
         if self.scaler is not None:
             self.scaler.load_state_dict(facts["scaler"])
@@ -114,6 +122,11 @@ class RunState:
         expected = {name for name in here if not name.startswith("optimizer.")}
         if expected != {name for name in saved if not name.startswith("optimizer.")}:
             raise TrainingError(f"{path} is of another model: its tensors have other names")
+        if unlike := next((name for name in sorted(expected) if here[name].shape != saved[name].shape), None):
+            raise TrainingError(
+                f"{path} is of another model: {unlike} has the shape {list(saved[unlike].shape)}, here "
+                f"{list(here[unlike].shape)}"
+            )
         for name in expected:
             here[name].copy_(saved[name])
         parameters = dict(self.encoder.named_parameters())

@@ -35,6 +35,12 @@ class GradientCheck:
     differences: Mapping[str, float]
     bounds: Mapping[str, float]
 
+    def worse(self, other: "GradientCheck") -> "GradientCheck":
+        """The larger difference of the two for each name."""
+        differences = {name: max(seen, other.differences[name]) for name, seen in self.differences.items()}
+        bounds = {name: max(bound, other.bounds[name]) for name, bound in self.bounds.items()}
+        return GradientCheck(differences=differences, bounds=bounds)
+
     @property
     def past(self) -> tuple[str, ...]:
         """The names whose difference is past its bound, or not a number."""

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from safetensors import safe_open
 
 from clipact.checkpoint import load
 from clipact.errors import ConfigError, TrainingError, UsageError
-from clipact.model_config import read_config, weights_hash
+from clipact.model_config import read_config, read_files_seen, weights_hash
+from clipact.training.blend import blend
 from clipact.training.log import read_log
 from clipact.training.loop import STATE
 from tests.training.small_run import small_recipe, small_run
@@ -43,6 +45,9 @@ def test_a_run_gives_a_model_and_a_line_a_step(go):
         assert read_config(out / name).trained_on == ("drawn",)
         seen = (out / name / "trained_on.csv").read_text().splitlines()
         assert len(seen) == 1 + 10 + 3
+    recalls = {line["step"]: line["dev.text_to_visual_recall_1"] for line in lines if line["step"] in (3, 6, 8)}
+    best = min(step for step, recall in recalls.items() if recall == max(recalls.values()))
+    assert read_config(out / "best").notes["step"] == best
     start = load(out / "last").encode_text(["a picture"])
     assert start.isfinite().all()
 
@@ -129,10 +134,34 @@ def test_a_run_is_not_begun_twice_nor_gone_on_with_under_another_recipe(go, tmp_
         go("out")
     with pytest.raises(UsageError, match=r"train\.batch is 7 and was 5"):
         go("out", resume=True, train={"batch": 7})
+    with pytest.raises(UsageError, match=r"optim\.average_decay is None and was 0\.9"):
+        go("out", resume=True, optim={"average_decay": None})
     with pytest.raises(TrainingError, match="nothing to resume"):
         go("none", resume=True)
     go("out", resume=True, data={"workers": 0, "broken_limit": 3})
     assert (out / "last").is_dir()
+
+
+def test_other_data_are_not_gone_on_with(go, drawn, small, tmp_path, monkeypatch):
+    go("out", stop_after=2)
+    trainer = small_run(small_recipe(small), drawn, tmp_path / "store")
+    trainer.entries = trainer.entries[:-1]
+    with pytest.raises(UsageError, match="other files or sentences"):
+        next(trainer.train(tmp_path / "out", resume=True))
+
+
+def test_what_a_model_had_seen_is_seen_by_what_is_tuned_from_it(go, small, tmp_path):
+    first = go("first", train={"steps": 1})
+    seen = read_files_seen(first / "last")
+    assert len(seen) == 13
+    tuned = tmp_path / "tuned"
+    shutil.copytree(first / "last", tuned)
+    (tuned / "trained_on.csv").write_text(f"path,sha256\nelsewhere.jpg,{'0' * 64}\n")
+    again = go("again", train={"steps": 1}, start={"model": str(tuned)}, trained_on=["more"])
+    assert read_config(again / "last").trained_on == ("drawn", "more")
+    assert read_files_seen(again / "last") == seen | {"0" * 64: "elsewhere.jpg"}
+    mixed = blend(first / "last", tuned, tmp_path / "mixed", alpha=0.5)
+    assert read_files_seen(mixed) == seen | {"0" * 64: "elsewhere.jpg"}
 
 
 def test_what_cannot_be_trained_is_said_at_once(go, tmp_path):

@@ -1,3 +1,4 @@
+import copy
 import math
 from itertools import pairwise
 
@@ -5,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from clipact.checkpoint import load
 from clipact.errors import ConfigError
@@ -47,6 +49,47 @@ def test_layers_near_the_input_change_less(encoder):
     assert groups["text.head.blocks.0.grow.weight"][0] == pytest.approx(0.1), "the head's own blocks are no layers"
 
 
+class Tower(nn.Module):
+    """The parameters of a tower under the names of real ones, and nothing that computes."""
+
+    def __init__(self, build):
+        super().__init__()
+        build(self)
+
+
+def _vit(tower):
+    tower.proj = nn.Parameter(torch.zeros(2, 2))
+    tower.patch_embed = nn.ModuleDict({"proj": nn.Linear(2, 2)})
+    tower.blocks = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+
+
+def _resnet(tower):
+    tower.conv1 = nn.Linear(2, 2)
+    tower.layer1 = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    tower.layer2 = nn.Sequential(nn.Linear(2, 2))
+    tower.fc = nn.Linear(2, 2)
+
+
+def test_patches_are_the_deepest_and_a_resnets_stages_one_stack(encoder):
+    other = copy.copy(encoder)
+    other._modules = {"visual": Tower(_vit), "text": Tower(_resnet)}
+    rates = {name: rate for name, (rate, _) in _groups(other, OptimConfig(lr=1.0, layer_decay=0.5)).items()}
+    assert rates["visual.patch_embed.proj.weight"] == 0.5**4
+    assert rates["visual.proj"] == 1.0
+    assert [rates[f"visual.blocks.{i}.weight"] for i in range(3)] == [0.5**3, 0.5**2, 0.5]
+    assert rates["text.conv1.weight"] == 0.5**5
+    assert rates["text.layer1.0.weight"] == 0.5**4
+    assert rates["text.layer2.0.weight"] == 0.5
+    assert rates["text.fc.weight"] == 1.0
+
+
+def test_a_tower_without_layers_has_no_layer_decay(encoder):
+    other = copy.copy(encoder)
+    other._modules = {"visual": Tower(lambda tower: setattr(tower, "conv", nn.Linear(2, 2))), "text": encoder.text}
+    with pytest.raises(ConfigError, match="the visual tower has no numbered layers"):
+        _groups(other, OptimConfig(layer_decay=0.5))
+
+
 @given(st.integers(1, 200), st.integers(0, 50), st.floats(0, 0.5))
 def test_the_rate_rises_then_falls(steps, warmup, final):
     config = OptimConfig(warmup_steps=warmup, final_lr=final)
@@ -72,6 +115,9 @@ def test_the_rate_of_a_step_is_set_in_every_group(encoder):
         ({"layer_decay": 1.5}, "layer_decay is 1.5"),
         ({"average_decay": 0.0}, "average_decay is 0"),
         ({"clip_norm": -1.0}, "clip_norm is -1"),
+        ({"visual_lr": -1.0}, "visual_lr is -1"),
+        ({"betas": (1.0, 0.9)}, "betas are 1"),
+        ({"eps": 0.0}, "eps is 0"),
     ],
 )
 def test_impossible_settings_are_refused(wrong, said):

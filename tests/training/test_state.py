@@ -2,6 +2,7 @@ import sys
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clipact.checkpoint import load
@@ -97,6 +98,28 @@ def test_a_disk_that_refuses_leaves_the_older_state(folder, tmp_path, monkeypatc
         run.save(path, PROGRESS)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_disk_that_is_full_half_way_is_said_and_leaves_the_older_state(folder, tmp_path, monkeypatch):
+    path, run = tmp_path / "state", _run(folder)
+    run.save(path, PROGRESS)
+    before = path.read_bytes()
+
+    def full(tensors, part, **_):
+        part.with_name(".tmpX").write_bytes(b"half")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("clipact.training.state.save_file", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        run.save(path, PROGRESS)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+
+
+def test_numbers_that_are_none_are_null_in_the_log(tmp_path):
+    with Log(tmp_path, step=0) as log:
+        log.write(1, gradient_norm=float("inf"), loss=0.5)
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 1, "gradient_norm": null, "loss": 0.5}\n'
 
 
 def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path):
