@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from clipact.data.sources import Source, read_sources
 from clipact.errors import ConfigError, DataError
 from clipact.prompts import PromptSet, phrase
 from clipact.video.augment import Augment
+from clipact.video.load import load_clip
+from tests.data.drawing import write_manifest
 
 # More workers than cores is what some of these tests are about.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -176,6 +179,22 @@ def test_augmented_frames_are_drawn_anew_each_epoch_and_the_same_each_time(data)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, later)
     assert np.array_equal(plain[Place(0, 0)].clips, plain[Place(1, 0)].clips)
+
+
+def test_parts_of_a_file_are_decoded_from_there_and_are_no_positives_of_each_other(data, tmp_path):
+    parts = [
+        {"path": "clips/0.mp4", "label": "waving", "start_seconds": a, "end_seconds": b}
+        for a, b in ((0, 0.5), (0.6, 1.1))
+    ]
+    write_manifest(tmp_path / "parts.csv", *parts)
+    source = Source(manifest=tmp_path / "parts.csv", root=data, frames=2)
+    samples = _samples(data, source, augment=None)
+    shown = [samples[Place(0, i)].clips[0] for i in range(2)]
+    for entry, seen in zip(samples.entries, shown, strict=True):
+        times = {"start_seconds": entry.start_seconds, "end_seconds": entry.end_seconds}
+        assert np.array_equal(seen, load_clip(entry.path, spec=replace(SPEC, frames=2), **times).frames)
+    assert not np.array_equal(*shown)
+    assert samples.entries[0].visual_id != samples.entries[1].visual_id
 
 
 def test_impossible_sources_are_refused():

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,6 +52,24 @@ def test_a_step_follows_the_gradient_of_the_mean_of_its_batches(parts):
     for name, parameter in encoder.named_parameters():
         if name in expected:
             torch.testing.assert_close(parameter.detach(), expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_an_fp16_step_is_skipped_when_it_overflows_and_taken_with_a_smaller_scale(parts):
+    """fp16 is for CUDA; GradScaler's part of it runs here too."""
+    encoder, feed, config, optimizer = parts
+    batches = list(feed.batches(0, 1, batch=5))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    before = {name: p.detach().clone() for name, p in encoder.named_parameters()}
+    half = replace(config, precision="fp16")
+    outcome = take_step(encoder, feed.encoders, batches, optimizer, half, seed=0, scaler=scaler)
+    assert not math.isfinite(outcome.gradient_norm)
+    assert all(torch.equal(p, before[name]) for name, p in encoder.named_parameters())
+    assert scaler.get_scale() == 2.0**119
+    scaler.update(2.0**8)
+    taken = take_step(encoder, feed.encoders, batches, optimizer, half, seed=0, scaler=scaler)
+    moved = {name: before[name] - p.detach() for name, p in encoder.named_parameters()}
+    norm = math.sqrt(sum(change.square().sum().item() for change in moved.values()))
+    assert taken.gradient_norm == pytest.approx(norm, rel=1e-2), "unscaled before it was measured and taken"
 
 
 def test_a_gradient_is_cut_to_its_norm(parts):
