@@ -84,6 +84,19 @@ class BertText(TextTower, Headed):
     def features(self, ids: Int[Tensor, "b l"]) -> Float[Tensor, "b f"]:
         """What the encoder makes of each sentence before its head: the mean over all tokens but padding."""
         real = ids != self.config.pad_id
+        # Not under no_grad: gradient caching encodes there, and again with a graph, and both give the same bits.
+        if ids.device.type != "cpu" or not torch.is_inference_mode_enabled() or bool(real[:, -1].all()):
+            return self._read(ids, real)
+        # For an answer on a CPU sentences of one length go together: nothing goes into padding (a fifth of the time).
+        lengths = ids.shape[1] - real.flip(1).int().argmax(1)
+        order = lengths.argsort(stable=True)
+        parts = torch.split(order, lengths.bincount().tolist())
+        rows = [
+            self._read(ids[part, : lengths[part[0]]], real[part, : lengths[part[0]]]) for part in parts if len(part)
+        ]
+        return torch.cat(rows)[order.argsort()]
+
+    def _read(self, ids: Int[Tensor, "b l"], real: Bool[Tensor, "b l"]) -> Float[Tensor, "b f"]:
         # Without padding there is no mask, and attention takes its fastest path.
         mask = None if bool(real.all()) else rearrange(real, "b l -> b 1 1 l")
         x = self.norm(self.words(ids) + self.positions.weight[: ids.shape[1]])

@@ -9,6 +9,7 @@ from tokenizers import BertWordPieceTokenizer
 from clipact.errors import ModelError
 from clipact.nn.head import Head
 from clipact.towers.text import BertText
+from clipact.training.chunks import Encoder, cut
 from clipact.training.parts import rename_bert
 
 SENTENCES = [
@@ -91,6 +92,17 @@ def test_neighbours_and_padding_change_nothing(tower):
         alone = torch.cat([tower(tower.tokenize([sentence])) for sentence in SENTENCES])
         assert torch.equal(tower(tower.tokenize(SENTENCES)), batch)
     torch.testing.assert_close(alone, batch, atol=1e-5, rtol=1e-5)
+
+
+def test_a_chunk_is_the_same_bits_with_a_graph_and_without(tower):
+    """What gradient caching rests on; only for answers are sentences grouped by length, which moves the last bits."""
+    encoder = Encoder("text", tower, lambda said: tower(tower.tokenize(said)))
+    (chunk,), _ = cut(encoder, SENTENCES, chunk_size=len(SENTENCES), seed=0)
+    with torch.no_grad():
+        first = chunk.embed()
+    again = chunk.embed()
+    assert again.requires_grad
+    assert torch.equal(first, again)
 
 
 def test_word_pieces_equal_transformers(tower, tokenizer_file):
