@@ -12,7 +12,7 @@ from typing import Literal
 from clipact.data.manifest import Manifest, Sample, read_manifest
 from clipact.data.order import seed_from
 from clipact.errors import ConfigError
-from clipact.prompts import PromptSet, phrase
+from clipact.prompts import PromptSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,8 @@ class Source:
     frames    frames a clip: 1 for pictures
     clips     clips a file, each of which is paired with the file's text
     captions  "one": each epoch draws one of a sample's captions; "all": each caption is an entry of its own
-    prompts   the templates that labels are put into; each epoch draws one
+    prompts   the templates that labels are put into, written as its wording says; each epoch draws one sentence,
+              so that how sentences are taken together does not matter
     """
 
     manifest: Path
@@ -74,11 +75,15 @@ def read_sources(sources: Sequence[Source], data: Path) -> tuple[Entry, ...]:
 def _entries(source: Source, data: Path) -> Iterator[Entry]:
     manifest = read_manifest(data / source.manifest, None if source.root is None else data / source.root)
     samples = manifest.of_split(source.split)
-    templates = PromptSet.load(source.prompts).templates
+    prompts = PromptSet.load(source.prompts)
+    if prompts.weights:
+        raise ConfigError(
+            f"the templates of {source.prompts} have weights, and training draws each as often: leave the weights out"
+        )
+    labels = {sample.label for sample in samples if sample.label is not None}
+    worded = {label: tuple(prompts.sentences([label])[0]) for label in labels}
     for sample in samples:
-        sentences = sample.captions
-        if sample.label is not None:
-            sentences = tuple(template.fill(phrase(sample.label)) for template in templates)
+        sentences = sample.captions if sample.label is None else worded[sample.label]
         for said in [(s,) for s in sentences] if source.captions == "all" else [sentences]:
             yield _entry(sample, said, source, manifest)
 

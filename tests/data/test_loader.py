@@ -14,7 +14,7 @@ from clipact.data.loader import Loader
 from clipact.data.order import Place
 from clipact.data.samples import Broken, Samples
 from clipact.data.sources import Source, read_sources
-from clipact.errors import ConfigError, DataError
+from clipact.errors import ConfigError, DataError, LabelError
 from clipact.prompts import PromptSet, phrase
 from clipact.video.augment import Augment
 from clipact.video.load import load_clip
@@ -92,6 +92,22 @@ def test_every_clip_of_a_file_goes_with_its_sentence(data):
     assert waving == again != bending
     known = {t.fill(phrase(label)) for t in PromptSet.load("action").templates for label in ("waving", "bending")}
     assert set(batch.sentences) <= known
+
+
+def test_labels_are_written_as_the_prompts_say(tmp_path):
+    (tmp_path / "t.csv").write_text("path,label,split\na.mp4,UseLaptop,train\nb.mp4,drink,train\n")
+
+    def sentences(wording):
+        (tmp_path / "p.toml").write_text(f'name = "p"\ntemplates = ["so {{}}", "{{}}"]\n{wording}')
+        source = Source(manifest=Path("t.csv"), prompts=str(tmp_path / "p.toml"))
+        return [entry.sentences for entry in read_sources([source], tmp_path)]
+
+    assert sentences("") == [("so using laptop", "using laptop"), ("so drinking", "drinking")]
+    assert sentences('[wording]\nnames = "verbatim"\n') == [("so UseLaptop", "UseLaptop"), ("so drink", "drink")]
+    with pytest.raises(ConfigError, match="have weights, and training draws each as often"):
+        sentences('weights = [1, 2]\n[wording]\nover_templates = "weighted"\n')
+    with pytest.raises(LabelError, match="add the phrase to words"):
+        sentences('[wording]\nwords = ["synonyms"]\n')
 
 
 def test_sentences_are_those_of_their_files_and_share_an_id_when_they_are_the_same(data):
