@@ -19,7 +19,7 @@ from clipact import zoo
 from clipact.clip_spec import ClipSpec
 from clipact.dual_encoder import Watch
 from clipact.errors import StoreError, UsageError, VideoError
-from clipact.label_vectors import Encode, LabelVectors, label_vectors, words_key
+from clipact.label_vectors import LabelVectors, label_vectors, words_key
 from clipact.prediction import Prediction, Scored
 from clipact.prompts import LabelSet, PromptSet
 from clipact.store import Store, content_key
@@ -43,7 +43,7 @@ class ZeroShotClassifier:
     decoder  a name in `clipact.video.decode.DECODERS`: pyav or torchcodec, which give the same frames
     store    where text embeddings are kept between runs; the default folder when None
     watch    is given the batches of sentences to encode and gives them back one by one, to show how far it is
-    words    what clips are compared with, when `embed_labels` gave it before for these labels and prompts
+    words    what clips are compared with, when it was computed before for these labels and prompts
     """
 
     def __init__(
@@ -75,10 +75,7 @@ class ZeroShotClassifier:
         if model.encoder.text_depends_on_video:
             self._unprompted = self._text_features(watch)
         else:
-            encode = partial(model.encoder.encode_text, watch=watch)
-            self._text = words or embed_labels(
-                model, self.label_set, self.prompts, store=store or Store(), encode=encode
-            )
+            self._text = words or embed_labels(model, self.label_set, self.prompts, store=store or Store(), watch=watch)
 
     @classmethod
     def load(
@@ -186,12 +183,12 @@ class ZeroShotClassifier:
 
 @torch.inference_mode()
 def embed_labels(
-    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, store: Store, encode: Encode | None = None
+    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, store: Store, watch: Watch = iter
 ) -> LabelVectors:
     """What clips are compared with, on the model's device, from the store when it was computed before.
 
     The key holds the weights' hash, the wording and every sentence with its place: anything that changes a vector
-    changes it. `encode` gives the sentences' vectors instead of the model, which is for those who have them already.
+    changes it. `watch` is as for `DualEncoder.encode_text`.
     """
     key = content_key("label vectors 2", model.key, words_key(labels, prompts))
     device = model.encoder.log_scale.device
@@ -202,7 +199,7 @@ def embed_labels(
             labels=len(labels),
             weigh=prompts.awaits_weights,
         )
-    vectors = label_vectors(encode or model.encoder.encode_text, labels, prompts)
+    vectors = label_vectors(partial(model.encoder.encode_text, watch=watch), labels, prompts)
     try:
         store.write("text", key, {"rows": vectors.rows.float().cpu().numpy(), "owner": vectors.owner.cpu().numpy()})
     except StoreError as error:  # a cache that cannot be written costs time, not the answer

@@ -116,21 +116,17 @@ def model(encoder):
     return Model(name="tiny", encoder=encoder, key="k" * 64, trained_on=())
 
 
-def test_the_store_keeps_each_wording_apart(model, tmp_path):
-    store, asked = Store(tmp_path), []
-
-    def encode(sentences):
-        asked.append(list(sentences))
-        return model.encoder.encode_text(sentences)
-
+def test_the_store_keeps_each_wording_apart(model, tmp_path, monkeypatch):
+    store, asked, encode = Store(tmp_path), [], model.encoder.encode_text
+    monkeypatch.setattr(model.encoder, "encode_text", lambda said, **k: asked.append(list(said)) or encode(said))
     kinds = [
         PromptSet.of(TEMPLATES),
         PromptSet.of(TEMPLATES).worded(over_templates="probabilities"),
         PromptSet.of(TEMPLATES).worded(words=("phrase", "synonyms"), over_words="max"),
         PromptSet.of(TEMPLATES).worded(over_templates="weighted"),
     ]
-    first = [embed_labels(model, LABELS, prompts, store=store, encode=encode) for prompts in kinds]
-    again = [embed_labels(model, LABELS, prompts, store=store, encode=encode) for prompts in kinds]
+    first = [embed_labels(model, LABELS, prompts, store=store) for prompts in kinds]
+    again = [embed_labels(model, LABELS, prompts, store=store) for prompts in kinds]
     assert len(asked) == len(kinds)
     for one, other in zip(first, again, strict=True):
         assert (one.labels, one.weigh) == (other.labels, other.weigh)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -72,7 +72,7 @@ def classify(
     """
     from clipact.cli.imports import quick_imports
     from clipact.cli.inputs import expand_videos, index_folder
-    from clipact.cli.screen import note, track
+    from clipact.cli.screen import encoding, note, track
     from clipact.model_config import checkpoint_folder, read_config
     from clipact.prompts import PromptSet, parse_labels
     from clipact.video.ahead import decode_ahead
@@ -118,7 +118,7 @@ def classify(
             frames=frames,
             clips=clips,
             device=device,
-            watch=_encoding,
+            watch=encoding,
         )
     decoded = decoded or decode_ahead(paths, classifier.spec, **reading)
 
@@ -138,12 +138,6 @@ def classify(
     if failed:
         note(f"{failed} of {len(paths)} videos could not be read", kind="error")
         raise typer.Exit(1)
-
-
-def _encoding(batches: Iterable[int]) -> Iterator[int]:
-    from clipact.cli.screen import track
-
-    return track(batches, total=len(batches) if isinstance(batches, Sized) else None, what="reading labels")
 
 
 def _show(prediction: Prediction, *, top: int) -> None:

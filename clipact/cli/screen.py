@@ -1,7 +1,7 @@
 """What every command shows in the same way: notes and progress on stderr, predictions as a table."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Literal, TypeVar
 
 from rich.console import Console, Group
@@ -42,6 +42,11 @@ def track(items: Iterable[T], *, total: int | None, what: str, prints: bool = Fa
             yield item
             if prints:
                 bars.start()
+
+
+def encoding(batches: Iterable[T]) -> Iterator[T]:
+    """Batches of sentences on their way to a text tower, with the bar of `track`."""
+    return track(batches, total=len(batches) if isinstance(batches, Sized) else None, what="reading labels")
 
 
 def bar(share: float, cells: int = _BAR_CELLS) -> str:

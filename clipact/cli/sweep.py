@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,16 +19,28 @@ def sweep(
     data: Annotated[
         Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where sweep.csv, classes.csv and sweep.html go.")] = Path(
-        "sweep"
-    ),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the tables and sweep.html go.")] = Path("sweep"),
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            show_default="a table's own words", help="A label set or its file, for a table: says more of each."
+        ),
+    ] = None,
     templates: Annotated[
         str | None, typer.Option(show_default="all shipped ones", help="Prompt sets or files, between commas.")
     ] = None,
-    names: Annotated[str, typer.Option(help="How labels are written.")] = "phrases,split,verbatim",
-    words: Annotated[str, typer.Option(help="What is said.")] = "phrase,synonyms,descriptions,all",
-    pooling: Annotated[str, typer.Option(help="Over templates.")] = "embeddings,probabilities,weighted",
-    frames: Annotated[str | None, typer.Option(show_default="the card's", help="Numbers, between commas.")] = None,
+    names: Annotated[
+        str, typer.Option(help="UseLaptop as phrase (using laptop), split (use laptop) or verbatim.")
+    ] = "phrases,split,verbatim",
+    words: Annotated[
+        str, typer.Option(help="The label alone, and with what its label set says of it: synonyms, descriptions, all.")
+    ] = "phrase,synonyms,descriptions,all",
+    pooling: Annotated[
+        str, typer.Option(help="Templates' mean vector, their mean probability, or weighted from unlabelled clips.")
+    ] = "embeddings,probabilities,weighted",
+    frames: Annotated[
+        str | None, typer.Option(show_default="the card's", help="Frames a clip: each number is tried.")
+    ] = None,
     baseline: Annotated[
         str | None, typer.Option(show_default="the card's", help="The prompt set that all are compared with.")
     ] = None,
@@ -40,20 +53,28 @@ def sweep(
 
     clipact prompts sweep sports22-dev --data ~/data
 
-    clipact prompts sweep mine.csv --templates action,bare,my-prompts.toml --frames 4,8
+    clipact prompts sweep mine.csv --labels daily-living --templates action,bare,my-prompts.toml --frames 4,8
 
-    Writes a table and a page: each wording's score with its interval, paired tests against the baseline, what changes
+    Every combination of the lists is tried that makes other sentences, or takes them together otherwise; one value
+    keeps a list still: --names phrases --pooling embeddings.
+
+    Writes tables and a page: each wording's score with its interval, paired tests against the baseline, what changes
     label by label, and which confusions a wording causes or cures. Choose on one part of your data, report on another.
     """
     from clipact.cli.inputs import find_protocol
-    from clipact.cli.screen import note, track
+    from clipact.cli.screen import encoding, note, track
+    from clipact.errors import UsageError
     from clipact.evaluate import How, read_samples
     from clipact.store import Store
     from clipact.studies import Grid, sweep
-    from clipact.studies.sweep_files import write_sweep
+    from clipact.studies.sweep_files import make_room, write_sweep
     from clipact.zoo import load
 
     card, folder = find_protocol(protocol, data, split=split)
+    if labels is not None:
+        if not protocol.endswith(".csv"):
+            raise UsageError("--labels is for tables; a card names its own")
+        card = replace(card, words=replace(card.words, set=labels.removeprefix("@")))
     grid = Grid(
         templates=_split(templates),
         names=_split(names),
@@ -62,12 +83,14 @@ def sweep(
         frames=_numbers(frames),
     )
     samples = read_samples(card, folder, partial=partial)
+    make_room(out)
     loaded = load(model, device=device, defer_text=True)
 
     def watch(findings: Iterable[Any], total: int) -> Iterable[Any]:
         return track(findings, total=total, what=card.name)
 
-    found = sweep(card, samples, loaded, grid, baseline=baseline, how=How(store=Store(), watch=watch))
+    how = How(store=Store(), watch=watch)
+    found = sweep(card, samples, loaded, grid, baseline=baseline, how=how, watch_words=encoding)
     paths = write_sweep(found, out)
     _show(found, as_json=as_json)
     if not as_json:
@@ -110,7 +133,14 @@ def _show(found: "Sweep", *, as_json: bool) -> None:
                         "difference": difference and [difference.value, difference.low, difference.high],
                         "p": difference and difference.p,
                         "p_holm": difference and row.holm,
+                        "p_mcnemar": difference and row.mcnemar,
+                        "per_class": row.per_class,
                         "flips": row.flips,
+                        "cured": row.cured,
+                        "caused": row.caused,
+                        "frames": row.variant.frames,
+                        "sentences": row.sentences,
+                        "weights": row.weights,
                         "verdict": verdict(found.run),
                     }
                 )

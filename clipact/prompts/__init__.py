@@ -8,7 +8,7 @@ from clipact.prompts.clean import clean
 from clipact.prompts.label_set import About, LabelSet, parse_labels
 from clipact.prompts.phrases import phrase
 from clipact.prompts.prompt_set import Prompt, PromptSet, Template
-from clipact.prompts.set_files import set_names
+from clipact.prompts.set_files import holds_templates, set_names
 from clipact.prompts.wording import Wording
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Template",
     "Wording",
     "clean",
+    "holds_templates",
     "parse_labels",
     "phrase",
     "set_names",

@@ -51,13 +51,19 @@ def several_senses(phrases: Sequence[str]) -> list[tuple[int, str]]:
 def told_apart_by_order(phrases: Sequence[str]) -> list[tuple[int, int, str]]:
     """Pairs of phrases that are opposites ("putting on a hat", "taking off a hat"), with the words that make them so.
 
-    Phrases of the same words in another order ("from left to right") are such a pair, too.
+    Phrases of the same words in another order ("from left to right") are such a pair, too; articles do not count.
     """
-    bags = [_bag(phrase) for phrase in phrases]
+    spelt = [_words(phrase) for phrase in phrases]
+    bags = [Counter(words) for words in spelt]
     places: dict[frozenset[tuple[str, int]], list[int]] = {}
     for number, bag in enumerate(bags):
         places.setdefault(frozenset(bag.items()), []).append(number)
-    found = {pair: "the order of the words" for alike in places.values() for pair in combinations(alike, 2)}
+    found = {
+        (i, j): "the order of the words"
+        for alike in places.values()
+        for i, j in combinations(alike, 2)
+        if spelt[i] != spelt[j]
+    }
     for one, other in _opposites():
         for number, bag in enumerate(bags):
             for here, there in ((one, other), (other, one)):
@@ -68,8 +74,8 @@ def told_apart_by_order(phrases: Sequence[str]) -> list[tuple[int, int, str]]:
     return [(i, j, why) for (i, j), why in sorted(found.items())]
 
 
-def _bag(phrase: str) -> Counter[str]:
-    return Counter(word for word in re.findall(r"[\w'-]+", phrase.lower()) if word not in _ARTICLES)
+def _words(phrase: str) -> list[str]:
+    return [word for word in re.findall(r"[\w'-]+", phrase.lower()) if word not in _ARTICLES]
 
 
 def _stuck(word: str) -> str:

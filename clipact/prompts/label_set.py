@@ -71,12 +71,12 @@ class LabelSet:
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> "LabelSet":
-        """A shipped set ("kinetics400", or "daily-living:ten" for its labels with one tag), or a file.
+        """A shipped set ("kinetics400"), or a file; "daily-living:ten" and "mine.toml:ten" are its labels with one tag.
 
         A TOML file has the form of those under prompts/labels; any other file holds one label a line.
         """
-        name, _, tag = str(name_or_path).partition(":")
-        if tag and name in set_names("labels"):
+        name, _, tag = str(name_or_path).rpartition(":")
+        if name in set_names("labels") or (Path(name).suffix == ".toml" and not Path(name_or_path).is_file()):
             return cls.load(name).tagged(tag)
         path = find_set(name_or_path, "labels")
         if path.suffix != ".toml":
@@ -153,6 +153,8 @@ def _cleaned(more: About) -> About:
         phrase=None if more.phrase is None else clean(more.phrase),
         synonyms=tuple(map(clean, more.synonyms)),
         descriptions=tuple(map(clean, more.descriptions)),
+        parent=None if more.parent is None else clean(more.parent),
+        tags=tuple(map(clean, more.tags)),
     )
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from clipact.errors import LabelError, choices
 
+_FILES = frozenset({".toml", ".txt", ".csv"})
+
 
 def split_value(value: str) -> list[str]:
     """The labels between a value's commas, by the rules of CSV; LabelError for an empty one or a stray quote."""
@@ -41,12 +43,19 @@ def read_lines(path: Path) -> list[str]:
     return labels
 
 
+def names_a_file(label: str) -> bool:
+    """Whether a label looks like the name of a file of labels: mine.toml, mine.toml:TAG."""
+    return Path(label.partition(":")[0]).suffix.lower() in _FILES
+
+
 def refuse_misspelt_set(label: str, names: Sequence[str]) -> None:
-    """LabelError when a label is a set's name but for case and dashes, or has a number and is nearly one."""
-    bare = {_bare(name) for name in names}
-    near = re.search(r"\d", label) and get_close_matches(_bare(label), bare, cutoff=0.85)
-    if label not in names and (near or _bare(label) in bare):
-        raise LabelError(f"{label!r} is no label set; {choices(label, names)}. If it is a label, put it in an @FILE")
+    """LabelError when a label is a file's name, a set's but for case and dashes, or has a number and is nearly one."""
+    if not label.startswith("@") and names_a_file(label):
+        raise LabelError(f"{label!r} is the name of a file: write @{label} for the labels in it, one a line or TOML")
+    name, bare = label.partition(":")[0], {_bare(name) for name in names}
+    near = re.search(r"\d", name) and get_close_matches(_bare(name), bare, cutoff=0.85)
+    if name not in names and (near or _bare(name) in bare):
+        raise LabelError(f"{name!r} is no label set; {choices(name, names)}. If it is a label, put it in an @FILE")
 
 
 def _bare(name: str) -> str:

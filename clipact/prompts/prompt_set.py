@@ -107,10 +107,11 @@ class PromptSet:
         LabelError for a label of which nothing is known that the wording asks for.
         """
         label_set = LabelSet.of_any(labels)
+        written = label_set.written(self.wording.names)
         prompts: list[Prompt] = []
         for number, name in enumerate(label_set.labels):
             about = label_set.about.get(name, About())
-            words = [label_set.written(self.wording.names)[number]] if "phrase" in self.wording.words else []
+            words = [written[number]] if "phrase" in self.wording.words else []
             if "synonyms" in self.wording.words:
                 words += map(phrase, about.synonyms)
             words = list(dict.fromkeys(words))

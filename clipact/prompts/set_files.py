@@ -17,6 +17,14 @@ def set_names(kind: Kind) -> list[str]:
     return [name.removesuffix(".toml") for name in asset_names(f"prompts/{kind}") if name.endswith(".toml")]
 
 
+def holds_templates(name_or_path: str | Path) -> bool:
+    """Whether it is a prompt set by its name or its file, and not a label set."""
+    path = Path(name_or_path).expanduser()
+    if path.suffix == ".toml" and path.is_file():
+        return "templates" in load_toml(path)
+    return str(name_or_path) in set_names("templates")
+
+
 def find_set(name_or_path: str | Path, kind: Kind) -> Path:
     """The file of a set: a shipped one by its name, another by its path; LabelError when it is neither."""
     names = set_names(kind)

@@ -1,7 +1,7 @@
 """Studies of the words: what is odd about labels before a run, and what each wording would have scored."""
 
 from clipact.studies.grid import Grid, Variant, variants
-from clipact.studies.lint import Doubt, Linted, lint
+from clipact.studies.lint import ADVICE, Doubt, Linted, lint
 from clipact.studies.sweep import Sweep, sweep
 
-__all__ = ["Doubt", "Grid", "Linted", "Sweep", "Variant", "lint", "sweep", "variants"]
+__all__ = ["ADVICE", "Doubt", "Grid", "Linted", "Sweep", "Variant", "lint", "sweep", "variants"]

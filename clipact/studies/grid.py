@@ -1,11 +1,12 @@
 """Which wordings a sweep tries: every combination that makes other sentences, or pools them otherwise, once."""
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from clipact.errors import ConfigError, choices
-from clipact.prompts import LabelSet, PromptSet, set_names
+from clipact.prompts import LabelSet, PromptSet, Template, set_names
 from clipact.prompts.wording import Names, OverTemplates, Words
 
 WORDS: dict[str, tuple[Words, ...]] = {
@@ -16,6 +17,7 @@ WORDS: dict[str, tuple[Words, ...]] = {
 }
 POOLING: dict[str, OverTemplates] = {one: one for one in ("embeddings", "probabilities", "weighted")}
 NAMES: dict[str, Names] = {one: one for one in ("phrases", "split", "verbatim")}
+_HOLE = Template("{}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One wording at one number of frames. `name` says how it differs from the plain use of its templates."""
+    """One wording at one number of frames. `name` says how it differs from phrases alone and their mean embedding."""
 
     name: str
     prompts: PromptSet
@@ -50,13 +52,16 @@ class Variant:
 
 
 def variants(grid: Grid, labels: LabelSet, *, baseline: str) -> list[Variant]:
-    """The baseline (its templates, used plainly, at the first number of frames), then all others, each once."""
+    """The baseline (a prompt set as it is, at the first number of frames), then all others, each once."""
     plain = PromptSet.load(baseline)
     first = Variant(name=_name(plain, grid.frames[0]), prompts=plain, frames=grid.frames[0])
     found = {(first.frames, _essence(plain, labels)): first}
     for frames, prompts in product(grid.frames, _wordings(grid)):
         one = Variant(name=_name(prompts, frames), prompts=prompts, frames=frames)
         found.setdefault((frames, _essence(prompts, labels)), one)
+    named = Counter(one.name for one in found.values())
+    if twice := [one.prompts.name for one in found.values() if named[one.name] > 1]:
+        raise ConfigError(f"two prompt sets of the sweep are called {twice[0]!r}; write another name into one file")
     return list(found.values())
 
 
@@ -71,11 +76,11 @@ def _wordings(grid: Grid) -> Iterator[PromptSet]:
 
 def _essence(prompts: PromptSet, labels: LabelSet) -> tuple[object, ...]:
     """What decides the logits: two wordings with the same are one."""
-    filled = prompts.fill(labels)
+    said = replace(prompts, templates=(_HOLE,), weights=()).fill(labels)  # one template tells what fills them all
     over = prompts.wording.over_templates if len(prompts.templates) > 1 else "embeddings"
-    several = any(prompt.word > 0 for prompt in filled)
+    several = any(prompt.word > 0 for prompt in said)
     weights = prompts.weights if over == "weighted" else ()
-    return tuple(filled), over, prompts.wording.over_words if several else "mean", weights
+    return prompts.templates, tuple(said), over, prompts.wording.over_words if several else "mean", weights
 
 
 def _name(prompts: PromptSet, frames: int | None) -> str:
@@ -83,6 +88,8 @@ def _name(prompts: PromptSet, frames: int | None) -> str:
     parts = [prompts.name]
     if wording.names != "phrases":
         parts.append(f"{wording.names} names")
+    if "phrase" not in wording.words:
+        parts.append("no phrase")
     parts += [f"+ {word}" for word in wording.words if word != "phrase"]
     if wording.over_templates != "embeddings":
         parts.append({"probabilities": "mean probability", "weighted": "weighted templates"}[wording.over_templates])

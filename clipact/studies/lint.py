@@ -14,16 +14,24 @@ from clipact.zoo import Model
 
 Kind = Literal["near duplicates", "cut", "unsplit", "several senses", "order"]
 _NEAR = 0.2  # of the mean distance between labels: among NTU's 120, thumb up and thumb down are nearer for mini
-_LONGEST = 64  # sentences that are looked at for being cut
 _MORE = " and so on and on"
+
+
+ADVICE: dict[Kind, str] = {
+    "near duplicates": "the model hardly tells them apart; word them apart",
+    "cut": "the rest is not read by the model; shorten it",
+    "unsplit": "one word to the model; write it in several",
+    "several senses": "the word alone does not say which action is meant; add what is done",
+    "order": "only order or motion tells them apart, and this model does not see the order of frames",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doubt:
-    """One thing to look at before a run.
+    """One thing to look at before a run; what its kind means, and what to do, stands in ADVICE.
 
     labels      those concerned
-    said        what is odd, and what to do
+    said        what is odd about them
     similarity  the cosine of near duplicates, else None
     """
 
@@ -59,18 +67,17 @@ def lint(labels: LabelSet, prompts: PromptSet, model: Model, *, store: Store | N
         for i, j in pairs:
             alike = float(similarity[i, j])
             if count > 2 and 1 - alike < _NEAR * (1 - mean):
-                said = f"cosine {alike:.3f}, {mean:.3f} on average: the model hardly tells them apart; word them apart"
+                said = f"cosine {alike:.3f}, of all labels {mean:.3f} on average"
                 doubts.append(_doubt("near duplicates", labels, (i, j), said, alike))
     doubts += _cut(labels, prompts, model)
     for number, split in unsplit(written):
-        said = f"reads {written[number]!r}, one word to the model; write {split!r}"
+        said = f"reads {written[number]!r}; write {split!r}"
         doubts.append(_doubt("unsplit", labels, (number,), said))
     for number, senses in several_senses(written):
-        doubts.append(_doubt("several senses", labels, (number,), f"may mean: {senses}; say which"))
+        doubts.append(_doubt("several senses", labels, (number,), f"may mean: {senses}"))
     if model.encoder.visual.order_free:
         for i, j, why in told_apart_by_order(written):
-            said = f"only order or motion tells them apart ({why}), and this model does not see the order of frames"
-            doubts.append(_doubt("order", labels, (i, j), said))
+            doubts.append(_doubt("order", labels, (i, j), why))
     closest = tuple((labels.labels[i], labels.labels[j], float(similarity[i, j])) for i, j in pairs[:5])
     return Linted(doubts=tuple(doubts), closest=closest)
 
@@ -86,15 +93,18 @@ def _similarity(labels: LabelSet, prompts: PromptSet, model: Model, store: Store
 
 
 def _cut(labels: LabelSet, prompts: PromptSet, model: Model) -> list[Doubt]:
-    """Sentences that read the same to the tokenizer when more words follow; the longest of each label is named."""
-    longest = sorted(prompts.fill(labels), key=lambda prompt: -len(prompt.text))[:_LONGEST]
-    found: dict[int, Doubt] = {}
-    for prompt in longest:
-        ids, more = model.encoder.text.tokenize([prompt.text, prompt.text + _MORE])
-        if torch.equal(ids, more):
-            said = f"{prompt.text[:60]!r}… reaches the {len(ids)} tokens that the model reads; shorten it"
-            found.setdefault(prompt.label, _doubt("cut", labels, (prompt.label,), said))
-    return list(found.values())
+    """Labels whose longest sentence reads the same to the tokenizer when more words follow."""
+    longest: dict[int, str] = {}
+    for prompt in prompts.fill(labels):
+        longest[prompt.label] = max(longest.get(prompt.label, ""), prompt.text, key=len)
+    texts = list(longest.values())
+    ids = model.encoder.text.tokenize([*texts, *(text + _MORE for text in texts)])
+    same = (ids[: len(texts)] == ids[len(texts) :]).all(1).tolist()
+    return [
+        _doubt("cut", labels, (number,), f"{text[:60]!r}… reaches the model's limit of {ids.shape[1]} tokens")
+        for (number, text), cut in zip(longest.items(), same, strict=True)
+        if cut
+    ]
 
 
 def _doubt(kind: Kind, labels: LabelSet, numbers: tuple[int, ...], said: str, similarity: float | None = None) -> Doubt:

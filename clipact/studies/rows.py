@@ -34,7 +34,7 @@ class Row:
     holm         that p corrected for the number of variants; the bootstrap's p where samples come in groups
     flips        the share of samples that are answered otherwise; `cured` of them are right now, `caused` wrong now
     classes      the share of right answers of each label; nan without samples
-    confusions   pairs that this wording causes or cures, the largest change first
+    confusions   all pairs that this wording causes or cures, the largest change first
     weights      of the templates, when they were found
     sentences    distinct ones
     """
@@ -104,15 +104,12 @@ def compare_answers(
 
 
 def _confusions(
-    answers: np.ndarray, before: np.ndarray, truth: np.ndarray, labels: Sequence[str], *, most: int = 6
+    answers: np.ndarray, before: np.ndarray, truth: np.ndarray, labels: Sequence[str]
 ) -> tuple[Confusion, ...]:
     now, then = (metrics.confusion(given, truth, labels=len(labels)) for given in (answers, before))
     change = now - then
     np.fill_diagonal(change, 0)
-    order = np.argsort(-np.abs(change), axis=None, kind="stable")[:most]
-    pairs = [divmod(int(place), len(labels)) for place in order]
+    pairs = sorted(np.argwhere(change).tolist(), key=lambda pair: -abs(change[*pair]))
     return tuple(
-        Confusion(truth=labels[i], answer=labels[j], count=int(now[i, j]), before=int(then[i, j]))
-        for i, j in pairs
-        if change[i, j]
+        Confusion(truth=labels[i], answer=labels[j], count=int(now[i, j]), before=int(then[i, j])) for i, j in pairs
     )

@@ -1,9 +1,10 @@
 """What each wording would have scored, on one encoding of the video a number of frames, beside a baseline.
 
-Samples are judged by the one evaluation runner; each distinct sentence of all wordings is encoded once. A sweep keeps
-answers, not logits, and compares every variant with the first on the same samples.
+Samples are judged by the one evaluation runner; each distinct sentence of all wordings is encoded once, and kept in the
+store. A sweep keeps answers, not logits, and compares every variant with the first on the same samples.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -14,12 +15,14 @@ import torch
 from torch import Tensor
 
 from clipact import metrics
-from clipact.classifier import ZeroShotClassifier, embed_labels
-from clipact.errors import UsageError
+from clipact.classifier import ZeroShotClassifier
+from clipact.dual_encoder import Watch
+from clipact.errors import StoreError, UsageError
 from clipact.evaluate import How, Samples, evaluate_wordings
-from clipact.label_vectors import Encode
+from clipact.label_vectors import LabelVectors, label_vectors
+from clipact.prompts import LabelSet, PromptSet
 from clipact.protocol import Card
-from clipact.store import Store
+from clipact.store import Store, content_key
 from clipact.studies.grid import Grid, Variant, variants
 from clipact.studies.rows import Answered, Row, compare_answers
 from clipact.zoo import Model
@@ -52,17 +55,19 @@ def sweep(
     *,
     baseline: str | None = None,
     how: How | None = None,
+    watch_words: Watch = iter,
 ) -> Sweep:
-    """Every variant of the grid on the samples of the card, beside a prompt set used plainly (else the card's own).
+    """Every variant of the grid on the samples of the card, beside a prompt set as it is (else the card's own).
 
-    `how.store` keeps embeddings, so that a second sweep decodes nothing. UsageError for captions.
+    `how.store` keeps embeddings, so that a second sweep decodes and encodes nothing. `watch_words` is
+    given the batches of sentences, as by `DualEncoder.encode_text`. UsageError for captions.
     """
     begun, how = perf_counter(), how or How()
     if samples.labels is None:
         raise UsageError("captions are sentences already: a sweep is for labels")
     tried = variants(grid or Grid(), samples.labels, baseline=baseline or card.words.templates)
     how = replace(how, run={"card": card.name, "title": card.title, "metric": card.metric, **how.run})
-    store, encode = how.store or Store(), _shared(model, samples, tried)
+    words = _words(model, samples.labels, tried, store=how.store or Store(), watch=watch_words)
     found: dict[int, Answered] = {}
     first = None
     for frames in dict.fromkeys(variant.frames for variant in tried):
@@ -72,10 +77,10 @@ def sweep(
             ZeroShotClassifier(
                 model,
                 samples.labels,
-                prompts=(prompts := tried[place].prompts),
+                prompts=tried[place].prompts,
                 clips=card.views.views,
                 spec=spec,
-                words=embed_labels(model, samples.labels, prompts, store=store, encode=encode),
+                words=words[tried[place].prompts],
             )
             for place in places
         ]
@@ -107,19 +112,29 @@ def sweep(
     )
 
 
-def _shared(model: Model, samples: Samples, tried: Sequence[Variant]) -> Encode:
-    """Gives vectors of sentences; when the first are asked for, those of all variants are encoded together."""
-    place: dict[str, int] = {}
-    rows: list[Tensor] = []
+@torch.inference_mode()
+def _words(
+    model: Model, labels: LabelSet, tried: Sequence[Variant], *, store: Store, watch: Watch
+) -> dict[PromptSet, LabelVectors]:
+    """What clips are compared with under each wording, from one encoding of all their sentences."""
+    wordings = list(dict.fromkeys(variant.prompts for variant in tried))
+    texts = list(dict.fromkeys(prompt.text for prompts in wordings for prompt in prompts.fill(labels)))
+    rows = _encoded(model, texts, store=store, watch=watch)
+    place = {text: i for i, text in enumerate(texts)}
 
-    @torch.inference_mode()
-    def encode(sentences: Sequence[str]) -> Tensor:
-        if not rows:
-            assert samples.labels is not None
-            for variant in tried:
-                for prompt in variant.prompts.fill(samples.labels):
-                    place.setdefault(prompt.text, len(place))
-            rows.append(model.encoder.encode_text(list(place)))
-        return rows[0][[place[sentence] for sentence in sentences]]
+    def encode(said: Sequence[str]) -> Tensor:
+        return rows[[place[text] for text in said]]
 
-    return encode
+    return {prompts: label_vectors(encode, labels, prompts) for prompts in wordings}
+
+
+def _encoded(model: Model, texts: list[str], *, store: Store, watch: Watch) -> Tensor:
+    key = content_key("sentences 1", model.key, *texts)
+    if (kept := store.read("text", key)) is not None:
+        return torch.from_numpy(kept["rows"]).to(model.encoder.log_scale.device)
+    rows = model.encoder.encode_text(texts, watch=watch)
+    try:
+        store.write("text", key, {"rows": rows.float().cpu().numpy()})
+    except StoreError as error:  # a cache that cannot be written costs time, not the answer
+        warnings.warn(str(error), stacklevel=2)
+    return rows

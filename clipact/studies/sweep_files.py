@@ -1,8 +1,9 @@
-"""A sweep on disk: OUT/sweep.csv (a line a variant), OUT/classes.csv (a line a variant and label), OUT/sweep.html."""
+"""A sweep on disk: sweep.csv (a line a variant), classes.csv (a variant and label), confusions.csv, sweep.html."""
 
 import csv
 import io
 import math
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,19 +16,28 @@ from clipact.studies.sweep import Sweep
 
 _TEMPLATE = Path(__file__).with_name("sweep.html.j2")
 _SHOWN = 6  # variants whose labels and confusions the page shows
+_LISTED = 25  # variants that stand in its table; the others are folded away below it
 
 
 def write_sweep(found: Sweep, folder: Path) -> list[Path]:
-    """The three files, written one after the other; ResultError when one cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultError(f"{folder} cannot be used: {error.strerror or error}") from error
+    """The four files, written one after the other; ResultError when one cannot be written."""
+    make_room(folder)
     return [
         write_text(folder / "sweep.csv", table(found)),
         write_text(folder / "classes.csv", class_table(found)),
+        write_text(folder / "confusions.csv", confusion_table(found)),
         write_text(folder / "sweep.html", page(found)),
     ]
+
+
+def make_room(folder: Path) -> None:
+    """Make the folder of a sweep, which may be there; ResultError when nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ResultError(f"{folder} cannot be used: {error.strerror or error}; name another with --out") from error
 
 
 def table(found: Sweep) -> str:
@@ -52,13 +62,29 @@ def class_table(found: Sweep) -> str:
     )
 
 
+def confusion_table(found: Sweep) -> str:
+    """CSV: all confusions that each variant causes or cures, the largest change of each first."""
+    return _csv(
+        ["variant", "truth", "answer", "before", "now"],
+        (
+            [row.variant.name, pair.truth, pair.answer, pair.before, pair.count]
+            for row in found.best_first
+            for pair in row.confusions
+        ),
+    )
+
+
 def page(found: Sweep) -> str:
     """One self-contained HTML page, with the report's engine and look."""
+    best = found.best_first
+    first = [row for place, row in enumerate(best) if place < _LISTED or row is found.rows[0]]
     return render(
         _TEMPLATE,
         found=found,
         baseline=found.rows[0],
-        rows=found.best_first,
+        rows=best,
+        listed_first=first,
+        others=[row for row in best if all(row is not one for one in first)],
         shown=[row for row in found.best_first if row is not found.rows[0]][:_SHOWN],
         changes=lambda row: _changes(found, row),
         verdict=verdict,

@@ -2,7 +2,7 @@
 
     python eval/benchmarks/sweep_speed.py --data DIR [--model mini] [--rounds 2] [--json]
 
-DIR holds clips/*.csv: 200 real clips of them are taken, over and over until there are 200, at one number of frames.
+DIR holds clips/*.csv: the first 200 real clips of them are taken, at one number of frames.
 Labels are the clips' own and more of a shipped set, 22 together. The sweep tries at least 100 wordings, which make at
 least 100 distinct sentences a label; its text cache is cold, and so is every other: each round has a store of its own.
 Rounds alternate; the best of each counts.

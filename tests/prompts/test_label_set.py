@@ -1,5 +1,7 @@
 """Label sets: from words, from files, from what is typed; and what each says when it cannot be used."""
 
+import hashlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +29,21 @@ SIZES = {
 }
 
 
+# The first 16 hex digits of the SHA-256 of the names as published, joined by newlines.
+PUBLISHED = {
+    "charades": "75589ffa1ddb9be0",
+    "hmdb51": "154ef596b6037121",
+    "kinetics400": "a8dafb93a1204d4e",
+    "kinetics600": "5d9a560f98fcfed0",
+    "kinetics700": "a34c9fed41f5f9ed",
+    "ntu120": "e6efef3d1a51c111",
+    "ssv2": "a31a2ad624a558d6",
+    "toyota-smarthome": "e29d48741cd61b72",
+    "ucf-crime": "bebc37b52b74c63d",
+    "ucf101": "3ec3894f84996395",
+}
+
+
 @pytest.fixture
 def write(tmp_path):
     def write(name, text, encoding="utf-8"):
@@ -47,6 +64,12 @@ def test_shipped_sets_are_whole_and_say_where_they_are_from(name, size):
     assert (labels.name, len(labels), len(set(labels.labels))) == (name, size, size)
     assert labels.title
     assert len(labels.source) > 10
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sets_are_what_their_authors_wrote(name):
+    names = LabelSet.load(name).labels
+    assert hashlib.sha256("\n".join(names).encode()).hexdigest()[:16] == PUBLISHED[name]
 
 
 def test_the_ten_of_daily_living_come_first_and_stay():
@@ -163,9 +186,19 @@ def test_a_set_s_name_stands_for_its_labels():
         parse_labels(["hmdb51", "drink"])
 
 
+@pytest.mark.parametrize("value", ["mine.txt", "labels/own.toml", "A.CSV"])
+def test_a_file_s_name_is_not_taken_for_a_label(value):
+    with pytest.raises(LabelError, match=f"name of a file: write @{value}"):
+        parse_labels([value])
+    assert parse_labels([f"{value},read"]).labels == (value, "read")
+
+
 @pytest.mark.parametrize(
     ("value", "meant"),
-    [("kinetcs400", "kinetics400"), ("Kinetics-400", "kinetics400"), ("Daily Living", "daily-living")],
+    [
+        *[("kinetcs400", "kinetics400"), ("Kinetics-400", "kinetics400"), ("Daily Living", "daily-living")],
+        ("Daily-Living:ten", "daily-living"),
+    ],
 )
 def test_a_misspelt_set_is_not_taken_for_a_label(value, meant):
     with pytest.raises(LabelError, match=f"did you mean '{meant}'"):
@@ -200,6 +233,11 @@ def test_files_that_cannot_be_used(write, tmp_path):
 def test_a_label_file_of_one_s_own(write):
     text = 'name = "mine"\nlabels = ["drink", "UseLaptop"]\n[about]\n"drink".phrase = "drinking  from a cup"\n'
     labels = LabelSet.load(write("mine.toml", text))
+    tags = 'drink.tags = ["wet  one"]'
+    part = f"{write('part.toml', text + tags)}:wet one"
+    assert LabelSet.load(part).labels == parse_labels([f"@{part}"]).labels == ("drink",)
+    with pytest.raises(LabelError, match="tagged 'dry'; Known: wet one"):
+        LabelSet.load(part.replace("wet one", "dry"))
     assert labels.phrases == ("drinking from a cup", "using laptop")
     assert labels.about["drink"].phrase == "drinking from a cup"
     with pytest.raises(LabelError, match="is empty"):

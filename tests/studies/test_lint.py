@@ -3,12 +3,15 @@
 import pytest
 import torch
 
+from clipact.assets import asset_path
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import UsageError
+from clipact.nn.head import Head
 from clipact.prompts import LabelSet, PromptSet
 from clipact.prompts.doubts import several_senses, told_apart_by_order, unsplit
 from clipact.store import Store
 from clipact.studies import lint
+from clipact.towers.text import BertText
 from clipact.zoo import Model
 from tests.tiny import TinyText, TinyVisual
 
@@ -47,6 +50,7 @@ def test_pairs_that_only_order_tells_apart(one, other, apart):
 
 
 def test_other_pairs_are_left_alone():
+    assert told_apart_by_order(["opening a door", "opening the door"]) == []
     assert told_apart_by_order(["putting on a hat", "taking off a coat", "drinking tea", "opening a box"]) == []
 
 
@@ -73,6 +77,31 @@ def test_all_kinds_with_a_model(model, tmp_path):
     }
     assert len(found.closest) == 5
     assert [pair[2] for pair in found.closest] == sorted((pair[2] for pair in found.closest), reverse=True)
+
+
+def test_the_longest_sentence_of_every_label_is_looked_at(model, tmp_path):
+    labels = LabelSet.of([f"{number:03} things in a very long row" for number in range(80)] + ["short"])
+    found = lint(labels, PromptSet.of(["{}", "{} indeed"]), model, store=Store(tmp_path))
+    cut = [doubt for doubt in found.doubts if doubt.kind == "cut"]
+    assert [doubt.labels for doubt in cut] == [(label,) for label in labels.labels[:80]]
+    assert "indeed" in cut[0].said
+
+
+def test_what_is_cut_is_known_by_the_real_tokenizer(tmp_path):
+    text = BertText(
+        BertText.Config(width=8, layers=1, heads=1, hidden=8, head=Head.Config(dim=6)),
+        asset_path("mini/tokenizer.json"),
+    )
+    encoder = DualEncoder(TinyVisual(), text).eval()
+    fits, cut = (
+        "read a book " * 41 + "x",
+        " ".join(["read a very long newspaper"] * 40),
+    )  # 126 and 200 words, and two marks
+    labels = LabelSet.of(["drink", fits, cut])
+    model = Model(name="t", encoder=encoder, key="1" * 64, trained_on=())
+    found = lint(labels, PromptSet.load("bare"), model, store=Store(tmp_path))
+    (doubt,) = [doubt for doubt in found.doubts if doubt.kind == "cut"]
+    assert (doubt.labels, "limit of 128 tokens" in doubt.said) == ((labels.labels[2],), True)
 
 
 def test_order_is_no_matter_for_a_model_that_sees_it(model, tmp_path):

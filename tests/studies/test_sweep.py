@@ -17,9 +17,9 @@ from clipact.evaluate import findings as room
 from clipact.prompts import About, LabelSet
 from clipact.scores import verdict
 from clipact.store import Store
-from clipact.studies import Grid, sweep, variants
+from clipact.studies import Grid, sweep, sweep_files, variants
 from clipact.studies.rows import Answered, compare_answers
-from clipact.studies.sweep_files import class_table, page, table, write_sweep
+from clipact.studies.sweep_files import class_table, confusion_table, page, table, write_sweep
 from clipact.zoo import load as load_model
 from tests.browser import chromium as chromium
 from tests.browser import on_a_phone
@@ -69,6 +69,35 @@ def test_every_wording_scores_what_it_scores_alone(found):
         assert list(row.weights) == pytest.approx(alone.run["prompts"]["weights"], abs=1e-6)
 
 
+def test_a_second_sweep_decodes_and_encodes_nothing(found, monkeypatch):
+    result, store, samples, model, *_ = found
+    tried, real = set(), room.load_clips
+    monkeypatch.setattr(room, "load_clips", lambda path, *a, **k: tried.add(path.name) or real(path, *a, **k))
+    monkeypatch.setattr(model.encoder, "encode_text", None)
+    card = manifest_card(samples.items[0].path.parent.parent / "table.csv")
+    card = replace(card, data=replace(card.data, group="person"))
+    again = sweep(card, samples, model, GRID, baseline="bare", how=How(store=store))
+    assert again.rows == result.rows
+    assert tried == {"05.mp4"}  # which cannot be read, now as before
+
+
+def test_how_far_the_sentences_are_can_be_watched(found, tmp_path):
+    _, _, samples, model, *_ = found
+    seen = []
+
+    def watch(batches):
+        seen.append(len(batches))
+        yield from batches
+
+    grid = Grid(templates=("clip-ucf101", "clip-kinetics700", "actionclip"), words=("all",), pooling=("embeddings",))
+    card = manifest_card(samples.items[0].path.parent.parent / "table.csv")
+    few = replace(samples, items=samples.items[:2])
+    sweep(card, few, model, grid, baseline="bare", how=How(store=Store(tmp_path)), watch_words=watch)
+    said = {prompt.text for one in variants(grid, WORDS, baseline="bare") for prompt in one.prompts.fill(WORDS)}
+    assert seen == [math.ceil(len(said) / 256)]
+    assert seen[0] > 1
+
+
 def test_rows_compare_every_variant_with_the_first():
     random = np.random.default_rng(0)
     truth = random.integers(0, 3, 200)
@@ -96,6 +125,31 @@ def test_rows_compare_every_variant_with_the_first():
     one, *others = compare_answers(answered, truth, WORDS, groups=[f"g{i // 10}" for i in range(200)])
     assert all(other.holm >= other.difference.p for other in others)
     assert one.top_1.high - one.top_1.low > 0
+
+
+def test_all_confusions_that_a_wording_causes_or_cures_are_in_the_table(found):
+    random = np.random.default_rng(0)
+    labels = LabelSet.of(["a", "b", "c", "d", "e"])
+    truth, before, now = random.integers(0, 5, (3, 300))
+    tried = variants(Grid(templates=("bare", "single")), labels, baseline="bare")
+    answered = [
+        Answered(variant=one, answers=x, right=x == truth, weights=())
+        for one, x in zip(tried, (before, now), strict=False)
+    ]
+    rows = compare_answers(answered, truth, labels, groups=None)
+    lines = list(csv.DictReader(io.StringIO(confusion_table(replace(found[0], rows=tuple(rows))))))
+    expected = np.zeros((5, 5), int)
+    np.add.at(expected, (truth, now), 1)
+    np.subtract.at(expected, (truth, before), 1)
+    np.fill_diagonal(expected, 0)
+    told = np.zeros((5, 5), int)
+    for line in lines:
+        assert line["variant"] == tried[1].name
+        told["abcde".index(line["truth"]), "abcde".index(line["answer"])] += int(line["now"]) - int(line["before"])
+    assert np.array_equal(told, expected)
+    assert len(lines) == (expected != 0).sum() > 6
+    sizes = [abs(int(line["now"]) - int(line["before"])) for line in lines]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_what_stands_beside_the_figures(found):
@@ -149,6 +203,20 @@ def test_the_grid_has_each_wording_once_and_the_baseline_first():
         variants(Grid(templates=("actoin",)), WORDS, baseline="bare")
 
 
+def test_every_variant_has_a_name_of_its_own(tmp_path):
+    texts = {"a": 'name = "mine"\ntemplates = ["a {}"]', "b": 'name = "mine"\ntemplates = ["b {}"]'}
+    texts["c"] = 'name = "c"\ntemplates = ["{} c"]\n[wording]\nwords = ["descriptions"]'
+    paths = {name: str(tmp_path / f"{name}.toml") for name in texts}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.toml").write_text(text)
+    full = replace(WORDS, about={label: About(descriptions=(f"So {label}.",)) for label in LABELS})
+    first, *others = variants(Grid(templates=(paths["c"],)), full, baseline=paths["c"])
+    assert first.name == "c, no phrase, + descriptions"
+    assert "c, + descriptions" in [one.name for one in others]
+    with pytest.raises(ConfigError, match="two prompt sets of the sweep are called 'mine'"):
+        variants(Grid(templates=(paths["a"], paths["b"])), WORDS, baseline="bare")
+
+
 def test_tables_hold_every_wording_and_every_label(found):
     result, *_ = found
     lines = list(csv.DictReader(io.StringIO(table(result))))
@@ -162,6 +230,18 @@ def test_tables_hold_every_wording_and_every_label(found):
     assert math.isclose(sum(int(line["samples"]) for line in classes), result.samples * len(result.rows))
 
 
+def test_a_long_list_of_wordings_is_folded(found, monkeypatch):
+    result, *_ = found
+    monkeypatch.setattr(sweep_files, "_LISTED", 3)
+    shown, _, folded = page(result).partition("<details>")
+    assert shown.count("<tr><th") + shown.count('<tr class="base"') <= 5  # the head, three wordings, the baseline
+    assert f"<th>{result.rows[0].variant.name}</th>" in shown
+    others = [row for row in result.best_first[3:] if row is not result.rows[0]]
+    assert all(f">{row.variant.name}</th>" in folded for row in others)
+    assert f"The other {len(others)} wordings" in folded
+    assert f"<th>{result.rows[0].variant.name}</th>" not in folded
+
+
 def test_the_page_is_written_with_all_words_escaped(found, tmp_path):
     result, *_ = found
     spiteful = replace(result, labels=("<script>", *result.labels[1:]))
@@ -171,8 +251,8 @@ def test_the_page_is_written_with_all_words_escaped(found, tmp_path):
     said = verdict(result.run)
     assert said.startswith("zero-shot or not is unknown: ")
     assert said in paths[0].read_text()
-    assert html.escape(said) in paths[2].read_text()
-    assert [path.name for path in paths] == ["sweep.csv", "classes.csv", "sweep.html"]
+    assert html.escape(said) in paths[3].read_text()
+    assert [path.name for path in paths] == ["sweep.csv", "classes.csv", "confusions.csv", "sweep.html"]
 
 
 def test_a_browser_shows_the_page_on_a_phone(found, chromium, tmp_path):

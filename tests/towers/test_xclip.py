@@ -9,8 +9,11 @@ from clipact import zoo
 from clipact.checkpoint import load, save
 from clipact.classifier import ZeroShotClassifier
 from clipact.errors import ModelError
+from clipact.evaluate import How, manifest_card, read_samples
 from clipact.evaluate.judged import judge
+from clipact.prompts import LabelSet, PromptSet
 from clipact.store import Store
+from clipact.studies import Grid, lint, sweep
 from clipact.towers.from_transformers import quiet
 from clipact.video.normalise import normalise_frames
 from tests.tiny_transformers import transformers_folder
@@ -84,11 +87,16 @@ def test_classify_averages_templates_beside_the_clip_and_views_after_it(ours, tm
 
 def test_what_needs_sentences_by_themselves_is_refused(ours, tmp_path):
     classifier = ZeroShotClassifier(ours, ["read", "drink"], store=Store(tmp_path))
+    (tmp_path / "t.csv").write_text("path,label\na.mp4,read\n")
+    card = manifest_card(tmp_path / "t.csv")
+    samples = read_samples(card, tmp_path, partial=True)
     for use in (
         lambda: ours.encoder.encode_text(SENTENCES),
         lambda: ours.encoder.embed_groups(SENTENCES, [0, 0, 1]),
         lambda: classifier.text_embeddings,
         lambda: judge(ours, classifier.spec),
+        lambda: lint(LabelSet.of(["read", "drink"]), PromptSet.load("bare"), ours, store=Store(tmp_path)),
+        lambda: sweep(card, samples, ours, Grid(templates=("bare",)), how=How(store=Store(tmp_path))),
     ):
         with pytest.raises(ModelError, match="depends on the video.*clipact classify"):
             use()
