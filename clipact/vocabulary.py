@@ -9,7 +9,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -34,13 +34,15 @@ AS_THEY_ARE = "none"
 class Vocabulary:
     """Entries as they come.
 
-    captions  whether they are sentences, to be taken as they are
-    phrases   of labels whose phrase a label set gives
+    captions   whether they are sentences, to be taken as they are
+    phrases    of labels whose phrase a label set gives
+    says_more  whether the label set has synonyms or descriptions, too
     """
 
     entries: Iterator[Entry]
     captions: bool = False
     phrases: Mapping[str, str] = field(default_factory=dict)
+    says_more: bool = False
 
 
 def read_vocabulary(source: str) -> Vocabulary:
@@ -54,10 +56,8 @@ def read_vocabulary(source: str) -> Vocabulary:
     if source == "-":
         return Vocabulary(entries=_lines(sys.stdin, "standard input"))
     path = Path(source.removeprefix("@")).expanduser()
-    if not path.is_file():
-        LabelSet.load(source)  # says which sets there are
-    if path.suffix == ".toml":
-        return _of_set(LabelSet.load(path))
+    if path.suffix == ".toml" or not path.is_file():  # a part of a set's file, or an error that says which sets are
+        return _of_set(LabelSet.load(source.removeprefix("@")))
     readers: dict[str, Callable[[IO[str], str], Iterator[Entry]]] = {
         ".csv": _table, ".jsonl": _json_lines, ".ndjson": _json_lines
     }  # fmt: skip
@@ -76,17 +76,12 @@ def sentence_encoder(
 ) -> Callable[[Sequence[Entry]], Float32[np.ndarray, "n d"]]:
     """What gives entries their unit vectors: the mean over the templates, or with no prompts the text itself.
 
-    LabelError when the prompts give a label more than one vector, ModelError when texts depend on the clip.
+    Of prompts that say more of a label than its phrase, the phrase alone is said. LabelError when they give it more
+    than one vector, ModelError when texts depend on the clip.
     """
     if model.encoder.text_depends_on_video:
         raise model.encoder.text_needs_video()
-    if prompts is not None:
-        wording = prompts.wording
-        if wording.over_templates != "embeddings" or wording.words != ("phrase",):
-            raise LabelError(
-                f"an index holds one vector a label, of its phrase alone; the prompts {prompts.name!r} ask for more: "
-                'over_templates = "embeddings" and words = ["phrase"] can be indexed'
-            )
+    prompts = prompts and _phrase_alone(prompts)
 
     def written(text: str) -> str:
         names = "phrases" if prompts is None else prompts.wording.names
@@ -108,15 +103,29 @@ def sentence_encoder(
 
 
 def wording_of(prompts: PromptSet | None) -> str:
-    """What is kept with an index to say how its texts were worded: the prompts' name and a hash of them."""
+    """What is kept with an index to say how its texts were worded: the prompts' name and a hash of what is indexed."""
     if prompts is None:
         return AS_THEY_ARE
-    return f"{prompts.name} {content_key(repr(prompts.wording), *(one.text for one in prompts.templates))[:16]}"
+    said = _phrase_alone(prompts)
+    return f"{said.name} {content_key(repr(said.wording), *(one.text for one in said.templates))[:16]}"
+
+
+def _phrase_alone(prompts: PromptSet) -> PromptSet:
+    """What an index can hold of a prompt set: one vector a label, of its phrase."""
+    if prompts.wording.over_templates != "embeddings" or "phrase" not in prompts.wording.words:
+        raise LabelError(
+            f"an index holds one vector a label, of its phrase; the prompts {prompts.name!r} ask for another: "
+            'over_templates = "embeddings" and words = ["phrase"] can be indexed'
+        )
+    return replace(prompts, wording=replace(prompts.wording, words=("phrase",), over_words="mean"))
 
 
 def _of_set(labels: LabelSet) -> Vocabulary:
-    entries = (Entry(id=label, text=label) for label in labels.labels)
-    return Vocabulary(entries=entries, phrases=dict(zip(labels.labels, labels.phrases, strict=True)))
+    return Vocabulary(
+        entries=(Entry(id=label, text=label) for label in labels.labels),
+        phrases=dict(zip(labels.labels, labels.phrases, strict=True)),
+        says_more=any(about.synonyms or about.descriptions for about in labels.about.values()),
+    )
 
 
 def _opened(path: Path, reader: Callable[[IO[str], str], Iterator[Entry]]) -> Iterator[Entry]:

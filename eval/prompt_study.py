@@ -3,7 +3,9 @@
     python eval/prompt_study.py --data DIR [--model mini] [--out sweeps]
 
 The bare label is the baseline. Every shipped prompt set is used plainly, and one of them (--set) with every pooling;
-chosen, in bold, is the best wording of the whole grid on sports22-dev. Tables and pages of the sweeps go to --out.
+chosen, in bold, is the best wording of the whole grid on sports22-dev. A last table holds the bare label and the set's
+templates with the phrase alone against the set as it is shipped, with its own wording. Tables and pages of the sweeps
+go to --out.
 Flickr8k has captions, not labels: there the first caption of each picture is put into the templates, and the vectors
 of its sentences are averaged.
 """
@@ -41,11 +43,11 @@ def percent(one):
     return f"{100 * one.value:.1f} ({100 * one.low:.1f} – {100 * one.high:.1f})"
 
 
-def judge(name, model, words):
-    """The sweep of a card, by the names of its rows."""
+def judge(name, model, words, *, grid=None, baseline="bare"):
+    """The sweep of a card."""
     card = load_card(name)
-    found = sweep(card, read_samples(card, words.data), model, Grid(), baseline="bare", how=How(store=Store()))
-    write_sweep(found, words.out / name)
+    found = sweep(card, read_samples(card, words.data), model, grid, baseline=baseline, how=How(store=Store()))
+    write_sweep(found, words.out / (name if baseline == "bare" else f"{name}-above-{baseline}"))
     return found
 
 
@@ -101,6 +103,13 @@ def main():
             row = rows[card].get(name)
             cells.append("as above" if row is None else f"{percent(row.difference)}, p {row.difference.p:.3f}")
         print(f"| {name} | {' | '.join(cells)} |")
+    print(f"\n| points above {words.set} as shipped | {' | '.join(swept)} |\n|---|{'---|' * len(swept)}")
+    few = Grid(templates=("bare", words.set), names=("phrases",), words=("phrase",), pooling=("embeddings",))
+    above = [judge(name, model, words, grid=few, baseline=words.set) for name in swept]
+    for number, name in enumerate(row.variant.name for row in above[0].rows):
+        found = [one.rows[number].difference for one in above]
+        if number:
+            print(f"| {name} | {' | '.join(f'{percent(one)}, p {one.p:.3f}' for one in found)} |")
     print("\n| Flickr8k, text to picture, first captions | recall@1 | points above bare |\n|---|---|---|")
     for name, (figure, difference) in retrieval(model, words).items():
         print(f"| {name} | {percent(figure)} | {percent(difference)}, p {difference.p:.3f} |")

@@ -94,7 +94,7 @@ def test_the_prompt_experiment_is_ten_lines_and_tells_wordings_apart(monkeypatch
     monkeypatch.chdir(ROOT)
     exec(compile(code, "README.md", "exec"), {})
     lines = [line.rsplit(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
-    assert [name for name, *_ in lines] == ["bare", "action", "at home"]
+    assert [name for name, *_ in lines] == ["bare", "single", "at home"]
     assert len({alike for _, alike, _ in lines}) == 3
 
 

@@ -56,6 +56,7 @@ def build(
     is to be kept. Few vectors are all compared; more go into HNSW if it fits the memory, else into IVF-PQ.
     """
     from clipact.cli.index_screen import say_built, watch
+    from clipact.cli.screen import note
     from clipact.errors import UsageError, choices
     from clipact.label_index import About, Plan
     from clipact.label_index import build as build_index
@@ -69,6 +70,8 @@ def build(
     vocabulary = read_vocabulary(source)
     named = prompts or (AS_THEY_ARE if vocabulary.captions else "action")
     prompt_set = None if named == AS_THEY_ARE else PromptSet.load(named)
+    if prompt_set is not None and vocabulary.says_more and prompt_set.wording.words != ("phrase",):
+        note(f"an index holds the phrase of each label: the synonyms and descriptions of {source} are left out")
     loaded = load(model, device=device)
     about = About(
         model=loaded.name,

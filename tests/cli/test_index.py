@@ -6,6 +6,7 @@ import pytest
 from clipact import ZeroShotClassifier, load_model
 from clipact.index_classifier import IndexClassifier
 from clipact.label_index import LabelIndex
+from clipact.prompts import LabelSet, PromptSet
 from tests.cli.test_classify import rows
 
 
@@ -71,6 +72,31 @@ def test_add_remove_query_info(clipact, tiny, videos, verbs, tmp_path):
     assert "'7'" in done.err
     facts = json.loads(clipact("index", "info", verbs, "--json").out)
     assert (facts["entries"], facts["removed"], facts["kind"], facts["prompts"]) == (3, 1, "exact", "action")
+
+
+def test_a_set_that_says_more_is_indexed_by_its_phrases(clipact, tiny, tmp_path):
+    """The default prompts ask for synonyms and descriptions, too."""
+    done = clipact("index", "build", "daily-living:ten", "--out", tmp_path / "ten", "--model", tiny)
+    assert (done.code, "synonyms and descriptions of daily-living:ten are left out" in done.err) == (0, True), done.err
+    text = 'name = "mine"\nlabels = ["juggle", "read"]\n[about.juggle]\nphrase = "throwing balls"\ntags = ["x"]\n'
+    (tmp_path / "mine.toml").write_text(text)
+    done = clipact("index", "add", tmp_path / "ten", tmp_path / "mine.toml:x", "--model", tiny)
+    assert (done.code, "1 added" in done.err) == (0, True), done.err
+    model = load_model(str(tiny))
+    index = LabelIndex.open(tmp_path / "ten", model_key=model.key)
+    labels = LabelSet.of(["read", "juggle"], phrases=["reading", "throwing balls"])
+    expected = model.encoder.embed_groups(*PromptSet.load("action").worded(words=("phrase",)).sentences(labels))
+    found = index.search_exactly(expected.detach().numpy(), 1).nearest
+    assert [entry.text for row in found.rows for entry in index.entries(row)] == ["read", "juggle"]
+    np.testing.assert_allclose(found.cosines[:, 0], 1, atol=1e-5)
+
+
+def test_prompts_that_give_several_vectors_are_not_indexed(clipact, tiny, tmp_path):
+    for wording in ('over_templates = "probabilities"', 'words = ["synonyms"]'):
+        (tmp_path / "p.toml").write_text(f'name = "p"\ntemplates = ["{{}}"]\n[wording]\n{wording}\n')
+        words = ("--out", tmp_path / "i", "--model", tiny, "--prompts", tmp_path / "p.toml")
+        done = clipact("index", "build", "daily-living:ten", *words)
+        assert (done.code, "an index holds one vector a label, of its phrase" in done.err) == (2, True), done.err
 
 
 def test_info_prints_what_the_approximation_costs(clipact, tiny, tmp_path):

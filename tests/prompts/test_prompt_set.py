@@ -76,16 +76,28 @@ def test_published_sets_are_verbatim(name, count, digest):
     assert hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16] == digest
 
 
-def test_the_default_set_is_small_and_of_whole_sentences():
-    texts = [template.text for template in PromptSet.load("action").templates]
-    assert 4 <= len(texts) <= 8
-    assert all(text.endswith("{}.") for text in texts)
+def test_the_default_set_is_the_one_that_was_measured():
+    """eval/choose_templates.py judged the sentences, eval/prompt_study.py what is said of a label."""
+    prompts = PromptSet.load("action")
+    assert [template.text for template in prompts.templates] == [
+        *("A person is {}.", "A man is {}.", "A woman is {}.", "People are {}."),
+        *("a photo of a person {}.", "a video of {}."),
+    ]
+    assert prompts.wording.words == ("phrase", "synonyms", "descriptions")
+    assert (prompts.wording.over_templates, prompts.wording.over_words) == ("embeddings", "mean")
 
 
 def test_a_set_of_one_s_own(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('name = "mine"\ntemplates = ["look, {}!"]\n', encoding="utf-8")
     assert PromptSet.load(path) == PromptSet.load(str(path)) == PromptSet.of(["look, {}!"], name="mine")
+
+
+def test_labels_are_written_once_for_all_sentences(monkeypatch):
+    asked, written = [], LabelSet.written
+    monkeypatch.setattr(LabelSet, "written", lambda labels, names: asked.append(names) or written(labels, names))
+    PromptSet.load("clip-ucf101").worded(names="split").fill([f"carry box {i}" for i in range(50)])
+    assert asked == ["split"]
 
 
 def test_ten_thousand_labels_make_their_sentences():
