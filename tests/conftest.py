@@ -18,7 +18,7 @@ os.environ["CLIPACT_CACHE"] = f"{_home.name}/clipact"
 os.environ["HF_HOME"] = f"{_home.name}/huggingface"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads and a later fork do not agree
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 for _name in ("CLIPACT_MODEL", "HF_TOKEN", "HF_HUB_CACHE", "HF_ENDPOINT"):
     os.environ.pop(_name, None)
 

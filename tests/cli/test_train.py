@@ -8,11 +8,13 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from clipact.checkpoint import load
 from clipact.cli.train_screen import TrainScreen
 from clipact.model_config import weights_hash
 from clipact.training.report import Report
+from clipact.training.verify import BOUNDS
 from tests.data.drawing import draw_data
 from tests.training.small_run import small_model
 
@@ -92,6 +94,14 @@ def test_the_gradient_is_verified_first(clipact, data, tmp_path):
     assert done.code == 0
     assert "log_scale" in done.err
     assert "1e-06" in done.err
+
+
+def test_a_gradient_past_its_bound_is_not_trained_with(clipact, data, tmp_path, monkeypatch):
+    monkeypatch.setitem(BOUNDS, torch.float32, -1.0)
+    done = clipact("train", data / "small.toml", "--data", data, "--out", tmp_path / "out", "--verify-grad")
+    assert done.code == 1
+    assert "differs from plain autograd's: visual by" in done.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_ctrl_c_while_a_frozen_tower_encodes_ends_at_once_when_every_step_is_saved(capsys):

@@ -83,6 +83,14 @@ def test_what_is_in_the_store_is_not_read_again(feed, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(again.groups, first.groups, strict=True))
 
 
+def test_a_sentence_that_is_in_the_store_is_not_encoded_again(feed, monkeypatch):
+    said = feed("visual", "text")
+    assert said.sentence_features is not None
+    later = feed("visual", "text")
+    monkeypatch.setattr(type(later.encoder.text), "features", None)
+    assert later.sentence_features is not None
+
+
 def test_another_picture_under_the_same_name_is_encoded_anew(feed, tmp_path):
     folder = draw_data(tmp_path / "own")
     before = feed("visual", folder=folder).clip_features

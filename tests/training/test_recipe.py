@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from clipact.errors import ConfigError
@@ -55,6 +57,19 @@ def test_what_cannot_be_meant_is_named(recipe, change):
     with pytest.raises(ConfigError) as caught:
         recipe(TEXT, change)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "eval/recipes").glob("*.toml")), ids=lambda p: p.name
+)
+def test_the_recipes_that_come_with_the_project_are_read(path):
+    assert load_recipe(path).name
+
+
+def test_a_sigmoid_loss_wants_a_bias(recipe):
+    parts = 'start={visual={tower="v"}, text={tower="t"}, parts={tokenizer="tokenizer.json"}}'
+    with pytest.raises(ConfigError, match=r"give start\.bias"):
+        recipe(TEXT, parts, "train.loss='sigmoid'")
 
 
 def test_a_start_is_a_model_or_parts(recipe):
