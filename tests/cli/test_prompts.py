@@ -61,7 +61,7 @@ def test_sweep_writes_tables_and_a_page(clipact, tree, tiny, tmp_path):
     done = clipact(*words, "--frames", "2")
     assert done.code == 1  # one drawn file cannot be read
     assert "videos/05.mp4" in done.err
-    assert "wordings, 13 samples" in done.out
+    assert "wordings, 13 samples" in " ".join(done.out.split())
     assert "baseline" in done.out
     with (tmp_path / "sweep.csv").open() as file:
         lines = list(csv.DictReader(file))

@@ -87,7 +87,11 @@ def test_a_sentence_that_is_in_the_store_is_not_encoded_again(feed, monkeypatch)
     said = feed("visual", "text")
     assert said.sentence_features is not None
     later = feed("visual", "text")
-    monkeypatch.setattr(type(later.encoder.text), "features", None)
+
+    def never(self, ids):
+        raise AssertionError("a sentence was encoded again")
+
+    monkeypatch.setattr(type(later.encoder.text), "features", never)
     assert later.sentence_features is not None
 
 
