@@ -171,6 +171,7 @@ class _Dying(Samples):
         os._exit(3)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_said_not_waited_for(data):
     loader = Loader(_Dying(read_sources([PICTURES], data), SPEC, seed=0), batch=4, chunk=4, workers=1)
     with pytest.raises(DataError, match="fewer workers"):
@@ -218,6 +219,7 @@ def test_impossible_sources_are_refused():
         Source(manifest=Path("m.csv"), frames=0)
 
 
+@pytest.mark.slow
 def test_a_process_ends_though_its_workers_are_still_there(data):
     """They ignore terminations, and multiprocessing waits at exit for what it has terminated."""
     script = f"""

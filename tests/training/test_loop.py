@@ -69,6 +69,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(go, stop_after):
     assert weights_hash(cut / "best") == weights_hash(whole / "best")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_a_run_that_was_killed_goes_on_bit_for_bit(go, drawn, small, tmp_path):
     """Killed in the middle of an epoch, of a checkpoint and of a model, with workers on; then taken to its end."""
