@@ -7,19 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from clipact.cli.inputs import Videos
 from clipact.errors import UsageError, VideoError
 from clipact.prediction import Prediction
 
 
 def classify(
-    videos: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="VIDEO",
-            help="Files, folders of them, patterns; a folder of numbered pictures, - (standard input), http://..., "
-            "rtsp://... or /dev/video0 (with --to).",
-        ),
-    ],
+    videos: Videos,
     labels: Annotated[
         list[str],
         typer.Option(

@@ -3,12 +3,24 @@
 import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from clipact.errors import UsageError
 
 if TYPE_CHECKING:
     from clipact.protocol import Card
+
+Videos = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="VIDEO",
+        help="Files, folders of them, patterns; a folder of numbered pictures, - (standard input), http://..., "
+        "rtsp://... or /dev/video0 (with --to).",
+    ),
+]
+"""The argument of every command that takes several videos."""
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .asf .avi .divx .flv .gif .m2ts .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()

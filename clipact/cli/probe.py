@@ -6,18 +6,12 @@ from typing import Annotated
 
 import typer
 
+from clipact.cli.inputs import Videos
 from clipact.errors import VideoError
 
 
 def probe(
-    videos: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="VIDEO",
-            help="Files, folders of them, patterns; a folder of numbered pictures, - (standard input), http://..., "
-            "rtsp://... or /dev/video0 (with --to).",
-        ),
-    ],
+    videos: Videos,
     end: Annotated[float | None, typer.Option("--to", min=0, help="Where a live source stops, in seconds.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a video and line.")] = False,
 ) -> None:
