@@ -13,6 +13,7 @@ open_clip's and transformers' models, but for X-CLIP, see a clip frame by frame;
 clip's. Nothing is fetched for a name of the first two kinds, ARCH@FILE or a folder.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +87,14 @@ def find_folder(name: str) -> Path | None:
     raise UsageError(f"no model is called {name!r} and no such folder exists; {choices(name, KINDS)}")
 
 
+def trained_on(name: str) -> tuple[str, ...]:
+    """What the model of that name says that it was trained on, without loading it; a hub's is fetched as for `load`."""
+    if (folder := find_folder(name)) is not None:
+        return read_config(folder).trained_on
+    family, _, rest = name.partition(":")
+    return _SOURCES[family](rest).trained_on
+
+
 def pick_device(name: str) -> torch.device:
     """The device of that name; for "auto" a GPU (cuda, else mps) when there is one. UsageError when it is absent."""
     here = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -141,3 +150,7 @@ def _joined(
 
 
 _LIBRARIES = {"open_clip": _load_open_clip, "transformers": _load_transformers}
+_SOURCES: dict[str, Callable[[str], open_clip_source.Source | transformers_source.Source]] = {
+    "open_clip": open_clip_source.find_source,
+    "transformers": transformers_source.find_source,
+}

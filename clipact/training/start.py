@@ -13,7 +13,7 @@ from clipact.config import parse
 from clipact.data.order import seed_from
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError
-from clipact.model_config import read_config, read_files_seen
+from clipact.model_config import read_files_seen
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
 from clipact.towers.from_timm import TimmImage
@@ -83,9 +83,9 @@ def learnt_before(start: Start) -> LearntBefore:
     """What the model that a run begins from says of itself: what is tuned from it is not zero-shot on that either."""
     if start.model is None:
         return LearntBefore()
-    if (folder := zoo.find_folder(start.model)) is not None:
-        return LearntBefore(trained_on=read_config(folder).trained_on, files=read_files_seen(folder))
-    return LearntBefore(trained_on=zoo.load(start.model, device="cpu", defer_text=True).trained_on)
+    folder = zoo.find_folder(start.model)
+    files = {} if folder is None else read_files_seen(folder)
+    return LearntBefore(trained_on=zoo.trained_on(start.model), files=files)
 
 
 def make_encoder(start: Start, *, seed: int) -> DualEncoder:
