@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,3 +25,22 @@ def sines(length: int, width: int) -> Float[Tensor, "l d"]:
     rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
     angles = torch.arange(length)[:, None] * rates
     return rearrange([angles.sin(), angles.cos()], "two l half -> l (half two)")
+
+
+def grid_sines(steps: int, rows: int, columns: int, *, width: int) -> Float[Tensor, "t h w d"]:
+    """Fixed positions in time and space: sines of the step, of the row and of the column side by side.
+
+    Side by side and not added up, or the second step's first place would equal the first step's second. Each axis has
+    a third of `width`, time what is over as well; ValueError for a width under 6 or an odd one. Source: "sinusoidal_3d"
+    of the ViViT that its authors published (google-research/scenic, `get_fixed_sincos_position_embedding`), which takes
+    multiples of 6 alone and has its columns in another order.
+    """
+    if width < 6:
+        raise ValueError(f"width is {width}; each of three axes needs a sine and a cosine")
+    place = width // 6 * 2
+    axes = (
+        repeat(sines(steps, width - 2 * place), "t d -> t h w d", h=rows, w=columns),
+        repeat(sines(rows, place), "h d -> t h w d", t=steps, w=columns),
+        repeat(sines(columns, place), "w d -> t h w d", t=steps, h=rows),
+    )
+    return torch.cat(axes, dim=-1)

@@ -18,7 +18,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError
 from clipact.nn.attention import Activation, Block
 from clipact.nn.head import Head
-from clipact.nn.positions import sines, stretch
+from clipact.nn.positions import grid_sines, stretch
 from clipact.nn.spacetime import SpaceTimeBlock
 from clipact.towers.aggregators import Transformer
 from clipact.towers.tower import Headed, VisualTower
@@ -39,7 +39,8 @@ class ViViT(VisualTower, Headed):
         tubelet      frames that a token spans; 1 is the paper's uniform frame sampling (section 3.2)
         attention    "joint", "factorised_encoder" or "factorised_self"
         time_layers  of the transformer over the frames, for "factorised_encoder"
-        positions    "learnt", one for each place and time step, stretched along time to other lengths, or "sines"
+        positions    "learnt", one for each place and time step, stretched along time to other lengths, or "sines" of
+                     step, row and column
         class_token  one for the "clip" (joint attention alone) or one a "frame"
         norm_first   whether tokens are normalised before the first block, as in CLIP
         """
@@ -63,6 +64,8 @@ class ViViT(VisualTower, Headed):
         def __post_init__(self) -> None:
             if self.width % self.heads or self.width % 2:
                 raise ConfigError(f"width is {self.width} and heads {self.heads}; heads and 2 divide the width")
+            if self.positions == "sines" and self.width < 6:
+                raise ConfigError(f"width is {self.width}; sines of step, row and column take at least 6")
             if self.tubelet < 1 or self.patch < 1:
                 raise ConfigError(f"tubelet is {self.tubelet} and patch {self.patch}; both are at least 1")
             if self.class_token == "clip" and self.attention != "joint":
@@ -139,8 +142,9 @@ class ViViT(VisualTower, Headed):
         )
         if config.positions == "learnt":
             return x + stretch(self.positions, x.shape[1])
-        place, time = sines(x.shape[2], config.width), sines(x.shape[1], config.width)
-        return x + (rearrange(time, "t d -> t 1 d") + place).to(x)
+        rows, columns = (side // config.patch for side in self.spec.size)
+        table = grid_sines(x.shape[1], rows, columns, width=config.width)
+        return x + rearrange(table, "t h w d -> t (h w) d").to(x)
 
     def _blocks(self, x: Tensor) -> Tensor:
         return self.blocks(x if self.norm_first is None else self.norm_first(x))

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from clipact.errors import ConfigError
-from clipact.nn.positions import sines, stretch
 from clipact.nn.shift import temporal_shift
 from clipact.towers.aggregators import AGGREGATORS
 from clipact.towers.frames import FramesTower
@@ -60,19 +59,3 @@ def test_a_shift_takes_channels_from_the_neighbours(axis):
 def test_a_shift_needs_an_image_tower_with_branches():
     with pytest.raises(ConfigError, match="no branches"):
         FramesTower(SmallImage(SmallImage.Config()), FramesTower.Config(shift=0.125), spec=SPEC)
-
-
-def test_positions_are_stretched_along_time_alone():
-    table = torch.arange(4.0)[:, None, None].expand(4, 2, 3)
-    longer = stretch(table, 8)
-    assert longer.shape == (8, 2, 3)
-    assert longer[:, 1, 2].tolist() == [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]
-    assert stretch(table, 4) is table
-
-
-def test_sines_tell_every_place_from_every_other():
-    table = sines(50, 16)
-    assert table.shape == (50, 16)
-    apart = torch.cdist(table, table) + torch.eye(50)
-    assert apart.min() > 0.1
-    torch.testing.assert_close(table[3, :2], torch.stack([torch.tensor(3.0).sin(), torch.tensor(3.0).cos()]))

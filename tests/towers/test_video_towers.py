@@ -23,6 +23,21 @@ def test_vivit_takes_any_length_that_its_tubelets_divide():
         tower(torch.randn(1, 4, 3, 16, 32))
 
 
+def test_vivit_with_sines_sees_which_step_and_which_place():
+    """One bright token: in the second place of the first step, or in the first place of the second step."""
+    torch.manual_seed(0)
+    config = ViViT.Config(
+        width=32, layers=2, heads=2, hidden=64, tubelet=1, attention="joint", class_token="clip", positions="sines"
+    )
+    tower = ViViT(config, spec=SPEC).eval()
+    seen = []
+    for step, column in ((0, 1), (1, 0)):
+        video = torch.zeros(1, 4, 3, 32, 32)
+        video[:, step, :, :16, 16 * column : 16 * (column + 1)] = 3.0
+        seen.append(tower(video))
+    assert not torch.allclose(*seen, atol=1e-3)
+
+
 def test_vivit_refuses_what_cannot_be_built():
     with pytest.raises(ModelError, match="multiples"):
         ViViT(SMALL, spec=ClipSpec(frames=5, size=(32, 32)))
@@ -32,6 +47,8 @@ def test_vivit_refuses_what_cannot_be_built():
         ViViT.Config(class_token="clip")
     with pytest.raises(ConfigError, match="divide the width"):
         ViViT.Config(width=33)
+    with pytest.raises(ConfigError, match="at least 6"):
+        ViViT.Config(width=4, heads=2, positions="sines")
 
 
 def test_swin_refuses_windows_that_do_not_fit():
