@@ -15,6 +15,7 @@ from clipact.zoo import Model
 Kind = Literal["near duplicates", "cut", "unsplit", "several senses", "order"]
 _NEAR = 0.2  # of the mean distance between labels: among NTU's 120, thumb up and thumb down are nearer for mini
 _MORE = " and so on and on"
+_MARKS = 4  # tokens that a tokenizer may set around a sentence
 
 
 ADVICE: dict[Kind, str] = {
@@ -93,17 +94,22 @@ def _similarity(labels: LabelSet, prompts: PromptSet, model: Model, store: Store
 
 
 def _cut(labels: LabelSet, prompts: PromptSet, model: Model) -> list[Doubt]:
-    """Labels whose longest sentence reads the same to the tokenizer when more words follow."""
-    longest: dict[int, str] = {}
-    for prompt in prompts.fill(labels):
-        longest[prompt.label] = max(longest.get(prompt.label, ""), prompt.text, key=len)
-    texts = list(longest.values())
-    ids = model.encoder.text.tokenize([*texts, *(text + _MORE for text in texts)])
-    same = (ids[: len(texts)] == ids[len(texts) :]).all(1).tolist()
+    """Labels with a sentence that reads the same to the tokenizer when more words follow; the first such is quoted."""
+    tokenize = model.encoder.text.tokenize
+    limit = tokenize([_MORE * 1000]).shape[1]
+    # a token stands for a byte or more: what has fewer bytes than the limit, less some marks, cannot be cut
+    long = [prompt for prompt in prompts.fill(labels) if len(prompt.text.encode()) > limit - _MARKS]
+    if not long:
+        return []
+    ids = tokenize([prompt.text + more for more in ("", _MORE) for prompt in long])
+    same = (ids[: len(long)] == ids[len(long) :]).all(1).tolist()
+    cut: dict[int, str] = {}
+    for prompt, alike in zip(long, same, strict=True):
+        if alike:
+            cut.setdefault(prompt.label, prompt.text)
     return [
-        _doubt("cut", labels, (number,), f"{text[:60]!r}… reaches the model's limit of {ids.shape[1]} tokens")
-        for (number, text), cut in zip(longest.items(), same, strict=True)
-        if cut
+        _doubt("cut", labels, (number,), f"{text[:60]!r}… reaches the model's limit of {limit} tokens")
+        for number, text in cut.items()
     ]
 
 

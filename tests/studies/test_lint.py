@@ -1,5 +1,7 @@
 """Doubts about words: each kind found where it is, and not where it is not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from clipact.assets import asset_path
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import UsageError
 from clipact.nn.head import Head
-from clipact.prompts import LabelSet, PromptSet
+from clipact.prompts import About, LabelSet, PromptSet
 from clipact.prompts.doubts import several_senses, told_apart_by_order, unsplit
 from clipact.store import Store
 from clipact.studies import lint
@@ -79,12 +81,12 @@ def test_all_kinds_with_a_model(model, tmp_path):
     assert [pair[2] for pair in found.closest] == sorted((pair[2] for pair in found.closest), reverse=True)
 
 
-def test_the_longest_sentence_of_every_label_is_looked_at(model, tmp_path):
+def test_every_sentence_of_every_label_is_looked_at(model, tmp_path):
     labels = LabelSet.of([f"{number:03} things in a very long row" for number in range(80)] + ["short"])
     found = lint(labels, PromptSet.of(["{}", "{} indeed"]), model, store=Store(tmp_path))
     cut = [doubt for doubt in found.doubts if doubt.kind == "cut"]
     assert [doubt.labels for doubt in cut] == [(label,) for label in labels.labels[:80]]
-    assert "indeed" in cut[0].said
+    assert "in a very long row" in cut[0].said
 
 
 def test_what_is_cut_is_known_by_the_real_tokenizer(tmp_path):
@@ -102,6 +104,10 @@ def test_what_is_cut_is_known_by_the_real_tokenizer(tmp_path):
     found = lint(labels, PromptSet.load("bare"), model, store=Store(tmp_path))
     (doubt,) = [doubt for doubt in found.doubts if doubt.kind == "cut"]
     assert (doubt.labels, "limit of 128 tokens" in doubt.said) == ((labels.labels[2],), True)
+    described = replace(labels, about={"drink": About(phrase="drink", descriptions=("x" * 900, "a " * 130))})
+    wording = replace(PromptSet.load("bare").wording, words=("phrase", "descriptions"))
+    found = lint(described, replace(PromptSet.load("bare"), wording=wording), model, store=Store(tmp_path))
+    assert ("drink",) in [doubt.labels for doubt in found.doubts if doubt.kind == "cut"]  # by the shorter of the two
 
 
 def test_order_is_no_matter_for_a_model_that_sees_it(model, tmp_path):
