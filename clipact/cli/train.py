@@ -38,11 +38,12 @@ def train(
     from clipact.cli.train_screen import TrainScreen, show_checks, show_plan
     from clipact.store import Store
     from clipact.training.loop import Run
+    from clipact.training.outline import load_recipe
     from clipact.training.plan import plan_run, verify_run
-    from clipact.training.recipe import load_recipe
+    from clipact.training.recipe import Recipe
     from clipact.zoo import pick_device
 
-    table = load_recipe(recipe, changes=changes or ())
+    table = load_recipe(recipe, Recipe, changes=changes or ())
     out = out or Path("runs") / table.name
     with TrainScreen() as screen:
         run = Run(table, data=data, device=pick_device(device), store=Store(), watch=screen.watch)

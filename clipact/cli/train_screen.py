@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from clipact.training.loop import Run
+    from clipact.training.course import Course
     from clipact.training.plan import Plan
     from clipact.training.report import Report
     from clipact.training.verify import GradientCheck
@@ -58,7 +58,7 @@ class TrainScreen:
             self._encoding = False
             self.progress.remove_task(task)
 
-    def follow(self, run: "Run", reports: Iterator["Report"]) -> None:
+    def follow(self, run: "Course", reports: Iterator["Report"]) -> None:
         """Take the run to its end, or to the first Ctrl-C."""
         task, said = self.progress.add_task("training", total=run.steps), time.monotonic()
         with self._interrupts(run):
@@ -76,7 +76,7 @@ class TrainScreen:
             self._say(f"left out: {path}: {cause}")
 
     @contextmanager
-    def _interrupts(self, run: "Run") -> Iterator[None]:
+    def _interrupts(self, run: "Course") -> Iterator[None]:
         """Inside, the first Ctrl-C (or a termination) ends the run after its step, and a second one at once.
 
         While a frozen tower encodes, which may last, and all steps are saved, the first one ends it at once, too.
@@ -139,8 +139,9 @@ def show_plan(plan: "Plan") -> None:
 
 
 def _facts(report: "Report") -> str:
+    scale = "" if report.scale is None else f" · scale {report.scale:.1f}"
     return (
-        f"loss {report.loss:.3f} · scale {report.scale:.1f} · {report.rows / report.seconds:,.0f} samples/s · "
+        f"loss {report.loss:.3f}{scale} · {report.rows / report.seconds:,.0f} samples/s · "
         f"{_bytes(report.memory_bytes)} · {report.waited_seconds / report.seconds:.0%} waiting for data"
     )
 

@@ -4,9 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
-
-from clipact.dual_encoder import DualEncoder
+from torch import Tensor, nn
 
 
 class WeightAverage:
@@ -15,9 +13,9 @@ class WeightAverage:
     Early on the decay is lower, (1 + step) / (10 + step), so that random beginnings are soon forgotten.
     """
 
-    def __init__(self, encoder: DualEncoder, names: Sequence[str], *, decay: float) -> None:
+    def __init__(self, model: nn.Module, names: Sequence[str], *, decay: float) -> None:
         self.decay = decay
-        self._live = moving_tensors(encoder, names)
+        self._live = moving_tensors(model, names)
         self.tensors = {name: tensor.detach().clone() for name, tensor in self._live.items()}
 
     @torch.no_grad()
@@ -47,9 +45,9 @@ class WeightAverage:
             self._live[name].copy_(kept)
 
 
-def moving_tensors(encoder: DualEncoder, names: Sequence[str]) -> dict[str, Tensor]:
+def moving_tensors(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     """What training changes: the parameters of these names, and every buffer that is saved with the model."""
-    parameters: Mapping[str, Tensor] = dict(encoder.named_parameters())
-    saved = encoder.state_dict(keep_vars=True)
-    buffers = {name: tensor for name, tensor in encoder.named_buffers() if name in saved}
+    parameters: Mapping[str, Tensor] = dict(model.named_parameters())
+    saved = model.state_dict(keep_vars=True)
+    buffers = {name: tensor for name, tensor in model.named_buffers() if name in saved}
     return {name: parameters[name] for name in names} | buffers

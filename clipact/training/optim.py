@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError
 
 
@@ -64,10 +63,10 @@ class OptimConfig:
             raise ConfigError(f"clip_norm is {self.clip_norm:g}; it is above 0, or left out")
 
 
-def make_optimizer(encoder: DualEncoder, names: Sequence[str], config: OptimConfig) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, names: Sequence[str], config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over the parameters of these names; a group keeps its highest rate as "peak_lr"."""
-    parameters = dict(encoder.named_parameters())
-    depths = _depths(encoder) if config.layer_decay < 1 else {}
+    parameters = dict(model.named_parameters())
+    depths = _depths(model) if config.layer_decay < 1 else {}
     if config.layer_decay < 1 and (flat := {name.partition(".")[0] for name in names if "." in name} - _sides(depths)):
         raise ConfigError(
             f"layer_decay is {config.layer_decay:g}, but the {' and the '.join(sorted(flat))} tower has no numbered "
@@ -105,10 +104,10 @@ def rate_factor(*, step: int, steps: int, config: OptimConfig) -> float:
     return config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * done)) / 2
 
 
-def _depths(encoder: DualEncoder) -> dict[str, int]:
+def _depths(model: nn.Module) -> dict[str, int]:
     """How many layers each tower parameter lies below its tower's head: 1 for the last layer, most for the stem."""
     depths: dict[str, int] = {}
-    for side, tower in (("visual", encoder.visual), ("text", encoder.text)):
+    for side, tower in ((name, part) for name, part in model.named_children() if name in ("visual", "text")):
         stacks = [(n, m) for n, m in tower.named_modules() if isinstance(m, (nn.ModuleList, nn.Sequential))]
         # A stage's blocks lie inside a stack of stages: the outer one counts, and is numbered.
         outer = [(n, m) for n, m in stacks if not any(n.startswith(f"{other}.") for other, _ in stacks)]

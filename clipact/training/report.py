@@ -14,6 +14,7 @@ class Report:
     """What a step came to.
 
     step            steps done, this one counted
+    scale           what multiplies cosines, None where none are
     rate            the highest learning rate
     seconds         that it took, `waited_seconds` of them for data
     memory_bytes    the most that was in use so far
@@ -24,7 +25,7 @@ class Report:
 
     step: int
     loss: float
-    scale: float
+    scale: float | None
     rate: float
     gradient_norm: float
     rows: int
@@ -40,7 +41,7 @@ class Report:
         return {
             "step": self.step,
             "loss": self.loss,
-            "scale": self.scale,
+            **({} if self.scale is None else {"scale": self.scale}),
             "rate": self.rate,
             "gradient_norm": self.gradient_norm,
             "samples_per_second": self.rows / self.seconds,

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipact.config import parse
-from clipact.dual_encoder import DualEncoder
 from clipact.errors import TrainingError, UsageError
 from clipact.training.average import WeightAverage, moving_tensors
 
@@ -55,14 +54,14 @@ class RunState:
 
     def __init__(
         self,
-        encoder: DualEncoder,
+        model: nn.Module,
         optimizer: torch.optim.AdamW,
         names: tuple[str, ...],
         *,
         average: WeightAverage | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
-        self.encoder, self.optimizer, self.names = encoder, optimizer, names
+        self.model, self.optimizer, self.names = model, optimizer, names
         self.average, self.scaler = average, scaler
 
     def save(self, path: Path, progress: Progress) -> None:
@@ -107,8 +106,8 @@ class RunState:
         return progress
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"model.{name}": tensor for name, tensor in moving_tensors(self.encoder, self.names).items()}
-        parameters = dict(self.encoder.named_parameters())
+        tensors = {f"model.{name}": tensor for name, tensor in moving_tensors(self.model, self.names).items()}
+        parameters = dict(self.model.named_parameters())
         for name in self.names:
             memory: Mapping[str, Tensor] = self.optimizer.state.get(parameters[name], {})
             tensors |= {f"optimizer.{name}.{kind}": tensor for kind, tensor in memory.items()}
@@ -129,7 +128,7 @@ class RunState:
             )
         for name in expected:
             here[name].copy_(saved[name])
-        parameters = dict(self.encoder.named_parameters())
+        parameters = dict(self.model.named_parameters())
         for name in self.names:
             kinds = {
                 key.rpartition(".")[2]: tensor

@@ -21,11 +21,15 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The mean loss over a step's batches, the gradient's norm before it was cut, and the rows that were seen."""
+    """The mean loss over a step's batches, the gradient's norm before it was cut, and the rows that were seen.
+
+    `scale` is what multiplies cosines after it, None where none are.
+    """
 
     loss: float
     gradient_norm: float
     rows: int
+    scale: float | None = None
 
 
 def take_step(
@@ -58,6 +62,18 @@ def take_step(
             scaler=scaler,
         )
         loss += value.item()
+    norm = descend(optimizer, loss=loss, scaler=scaler, clip_norm=clip_norm)
+    bound_log_scale(encoder.log_scale)
+    return Outcome(loss=loss, gradient_norm=norm, rows=sum(map(len, batches)), scale=encoder.scale.item())
+
+
+def descend(
+    optimizer: torch.optim.Optimizer, *, loss: float, scaler: torch.amp.GradScaler | None, clip_norm: float | None
+) -> float:
+    """The norm of the gradient that is there, before it was cut to `clip_norm`, after a step of the optimiser along it.
+
+    TrainingError, and no step, when the loss or the norm is not finite; where a scaler looks after the norm, it does.
+    """
     if scaler is not None:
         scaler.unscale_(optimizer)
     learning = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -72,8 +88,7 @@ def take_step(
     else:
         scaler.step(optimizer)
         scaler.update()
-    bound_log_scale(encoder.log_scale)
-    return Outcome(loss=loss, gradient_norm=norm, rows=sum(map(len, batches)))
+    return norm
 
 
 def inputs_of(batch: Batch) -> tuple[Pieces, tuple[str, ...]]:

@@ -12,8 +12,8 @@ from clipact.checkpoint import load
 from clipact.errors import ConfigError, TrainingError, UsageError
 from clipact.model_config import read_config, read_files_seen, weights_hash
 from clipact.training.blend import blend
+from clipact.training.course import STATE
 from clipact.training.log import read_log
-from clipact.training.loop import STATE
 from tests.training.small_run import small_recipe, small_run
 
 

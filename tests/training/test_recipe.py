@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from clipact.errors import ConfigError
-from clipact.training.recipe import load_recipe
+from clipact.training.outline import load_recipe
+from clipact.training.recipe import Recipe
 
 TEXT = """
 name = "x"
@@ -19,7 +20,7 @@ steps = 3
 def recipe(tmp_path):
     def load(text=TEXT, *changes):
         (tmp_path / "r.toml").write_text(text)
-        return load_recipe(tmp_path / "r.toml", changes=changes)
+        return load_recipe(tmp_path / "r.toml", Recipe, changes=changes)
 
     return load
 
@@ -63,7 +64,7 @@ def test_what_cannot_be_meant_is_named(recipe, change):
     "path", sorted((Path(__file__).parents[2] / "eval/recipes").glob("*.toml")), ids=lambda p: p.name
 )
 def test_the_recipes_that_come_with_the_project_are_read(path):
-    assert load_recipe(path).name
+    assert load_recipe(path, Recipe).name
 
 
 def test_a_sigmoid_loss_wants_a_bias(recipe):

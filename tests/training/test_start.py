@@ -16,7 +16,8 @@ from clipact.nn.head import Head
 from clipact.store import Store
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.training.loop import Run
-from clipact.training.recipe import load_recipe
+from clipact.training.outline import load_recipe
+from clipact.training.recipe import Recipe
 from tests.tiny import tiny_tokenizer
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "grey": (120, 120, 120)}
@@ -155,7 +156,7 @@ def run_of(recipe: Path, data: Path, store: Path) -> Run:
     def watch(items, total, what):
         return items
 
-    return Run(load_recipe(recipe), data=data, device=torch.device("cpu"), store=Store(store), watch=watch)
+    return Run(load_recipe(recipe, Recipe), data=data, device=torch.device("cpu"), store=Store(store), watch=watch)
 
 
 def test_a_run_from_parts_writes_a_model_that_loads(parts, data, recipe, tmp_path):

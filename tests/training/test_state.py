@@ -32,7 +32,7 @@ def _run(folder):
 
 def _step(run, seed):
     generator = torch.Generator().manual_seed(seed)
-    for name, parameter in run.encoder.named_parameters():
+    for name, parameter in run.model.named_parameters():
         if name in run.names:
             parameter.grad = torch.randn(parameter.shape, generator=generator)
     run.optimizer.step()
@@ -40,7 +40,7 @@ def _step(run, seed):
 
 
 def _weights(run):
-    return {name: value.clone() for name, value in run.encoder.state_dict().items()}
+    return {name: value.clone() for name, value in run.model.state_dict().items()}
 
 
 def test_what_is_brought_back_goes_on_bit_for_bit(folder, tmp_path):
@@ -54,7 +54,7 @@ def test_what_is_brought_back_goes_on_bit_for_bit(folder, tmp_path):
         _step(whole, seed)
         _step(again, seed)
     for name, value in _weights(whole).items():
-        assert torch.equal(value, again.encoder.state_dict()[name]), name
+        assert torch.equal(value, again.model.state_dict()[name]), name
     for name, value in whole.average.tensors.items():
         assert torch.equal(value, again.average.tensors[name]), name
 
@@ -64,7 +64,7 @@ def test_a_state_holds_what_learns_and_no_frozen_parameter(folder, tmp_path):
     _step(run, 0)
     run.save(tmp_path / "state", PROGRESS)
     kept = load_file(tmp_path / "state")
-    buffers = {name for name, _ in run.encoder.named_buffers()}
+    buffers = {name for name, _ in run.model.named_buffers()}
     assert {name.removeprefix("model.") for name in kept if name.startswith("model.")} == {*run.names} | buffers
     assert sum(name.startswith("optimizer.") for name in kept) == 3 * len(run.names)
 
