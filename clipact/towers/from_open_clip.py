@@ -20,7 +20,9 @@ from clipact.clip_spec import ClipSpec
 from clipact.download import hub_file
 from clipact.errors import ConfigError, ModelError
 from clipact.nn.blank import NoRandomWeights
+from clipact.towers.from_timm import has_fixed_size
 from clipact.towers.open_clip_source import Source
+from clipact.towers.picture_size import show
 from clipact.towers.tower import ImageTower, Shiftable, TextTower
 
 Tokenizer = Callable[[list[str]], Tensor]
@@ -62,8 +64,17 @@ class OpenClipImage(ImageTower, Shiftable):
         return [block.ln_1 for block in self.network.transformer.resblocks]
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """The features of each picture."""
-        return _pooled(self.network(images))
+        """The features of each picture; ModelError for a size that the network does not take.
+
+        Networks of open_clip's own have positions for one size; of timm's in it, the convolutional take others.
+        """
+        fixed = self._timms is None or has_fixed_size(self._timms)
+        return _pooled(show(self.network, images, size=self.spec.size, fixed=fixed))
+
+    @property
+    def _timms(self) -> nn.Module | None:
+        """The network of timm's that open_clip took, if it did."""
+        return getattr(self.network, "trunk", None)
 
 
 class OpenClipText(TextTower):

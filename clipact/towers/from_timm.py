@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec, Interpolation
-from clipact.errors import ConfigError, ModelError
+from clipact.errors import ConfigError
 from clipact.nn.head import Head
+from clipact.towers.picture_size import show
 from clipact.towers.tower import Headed, ImageTower, Shiftable
 
 _INTERPOLATION: dict[str, Interpolation] = {"bicubic": "bicubic", "bilinear": "bilinear"}
@@ -57,9 +58,7 @@ class TimmImage(ImageTower, Headed, Shiftable):
 
     def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
         """What timm's network gives without its classifier."""
-        if self.network.pretrained_cfg.get("fixed_input_size") and tuple(images.shape[-2:]) != self.spec.size:
-            raise ModelError(f"pictures are {tuple(images.shape[-2:])} pixels; this tower takes {self.spec.size}")
-        return self.network(images)
+        return show(self.network, images, size=self.spec.size, fixed=has_fixed_size(self.network))
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """The features of each picture, through the head; ModelError for a size that the network was not made for."""
@@ -73,6 +72,11 @@ class TimmImage(ImageTower, Headed, Shiftable):
         ends = tuple(f"{name}." for name in ((classifier,) if isinstance(classifier, str) else classifier))
         renewed = renew(dict(weights), self.network)
         return {f"network.{name}": value for name, value in renewed.items() if not name.startswith(ends)}
+
+
+def has_fixed_size(network: Any) -> bool:
+    """Whether a network of timm's takes pictures of one size alone: it has positions or windows, and keeps them."""
+    return bool(network.pretrained_cfg.get("fixed_input_size"))
 
 
 def clip_spec(network: Any, settings: Mapping[str, Any]) -> ClipSpec:

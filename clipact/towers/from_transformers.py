@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from clipact.errors import ConfigError, ModelError, choices
 from clipact.towers.from_open_clip import refuse_code
+from clipact.towers.picture_size import show
 from clipact.towers.tower import ImageTower, Shiftable, TextTower
 from clipact.towers.transformers_preprocess import clip_spec
 from clipact.towers.transformers_source import Source
@@ -88,10 +89,7 @@ class TransformersImage(ImageTower, Shiftable):
                 spatial_shapes=shapes.expand(len(patches), 2),
             )
         else:
-            made_for = self.body.config.image_size
-            if size != (made_for, made_for):
-                raise ModelError(f"pictures are {size} pixels; this tower takes {(made_for, made_for)}")
-            seen = self.body(images)
+            seen = show(self.body, images, size=(self.body.config.image_size,) * 2, fixed=True)
         return self.project(seen.pooler_output)
 
 

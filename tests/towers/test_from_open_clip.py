@@ -64,6 +64,19 @@ def test_a_clip_is_the_mean_of_its_frames_raw_features(pair):
     torch.testing.assert_close(clips, expected, rtol=0, atol=1e-6)
 
 
+@torch.inference_mode()
+def test_another_size_is_seen_as_open_clip_sees_it_or_refused_in_a_sentence(pair, request):
+    ours, theirs, _, _ = pair
+    height, width = ours.spec.size
+    pictures = torch.randn(2, 3, height // 2, 2 * width, generator=torch.Generator().manual_seed(3))  # as many patches
+    if request.node.callspec.params["pair"] == "mobileclip":
+        expected = theirs.encode_image(pictures, normalize=True)
+        torch.testing.assert_close(ours.encode_video(pictures[:, None]), expected, rtol=0, atol=1e-6)
+    else:
+        with pytest.raises(ModelError, match=rf"this tower takes \({height}, {width}\)"):
+            ours.encode_video(pictures[:, None])
+
+
 @pytest.mark.parametrize("size", [(97, 61), (301, 400), (32, 32)])
 def test_pictures_are_prepared_as_open_clip_does(pair, size):
     ours, _, preprocess, _ = pair

@@ -68,6 +68,11 @@ def test_a_convolutional_network_takes_other_sizes_and_a_transformer_says_no():
             _ours(name, settings)(torch.zeros(1, 3, 40, 72))
 
 
+def test_a_size_that_a_network_fails_on_is_refused_in_a_sentence():
+    with pytest.raises(ModelError, match=r"pictures are \(2, 2\) pixels; this tower takes \(160, 160\), and others"):
+        _ours("test_convnext")(torch.zeros(1, 3, 2, 2))
+
+
 def test_a_plain_vision_transformer_alone_can_be_shifted():
     shift = FramesTower.Config(shift=0.125)
     assert not FramesTower(_ours("test_vit", {"img_size": 32}), shift).order_free

@@ -1,0 +1,30 @@
+"""Pictures of a size that a network was not made for: taken where it can, else refused in a sentence."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clipact.errors import ModelError
+
+
+def show(network: nn.Module, images: Float[Tensor, "b c h w"], *, size: tuple[int, int], fixed: bool) -> Any:
+    """What the network makes of the pictures.
+
+    size   the height and width that it was made for
+    fixed  whether it takes no other
+    ModelError for pictures of another size, when it is fixed and wherever the network fails on them.
+    """
+    seen = tuple(images.shape[-2:])
+    if fixed and seen != size:
+        raise ModelError(f"pictures are {seen} pixels; this tower takes {size}")
+    try:
+        return network(images)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        if seen == size or isinstance(error, torch.OutOfMemoryError):
+            raise
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"pictures are {seen} pixels; this tower takes {size}, and others, but fails on these: {cause}"
+        ) from error
