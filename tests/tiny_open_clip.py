@@ -87,6 +87,12 @@ MODELS: dict[str, tuple[dict, dict]] = {
 }
 
 
+def timm_inside(name: str, *, embed_dim: int = 16, pool: str = "avg", proj: str = "linear") -> dict:
+    """The table of a model of open_clip's whose image network is one of timm's own for tests, of 160 pixels."""
+    network = {"timm_model_name": name, "timm_pool": pool, "timm_proj": proj, "image_size": 160}
+    return {"embed_dim": embed_dim, "vision_cfg": network}
+
+
 def open_clip_folder(folder: Path, kind: str, *, seed: int = 0) -> Path:
     """A folder as open_clip makes it, for one of MODELS."""
     import open_clip

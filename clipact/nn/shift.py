@@ -9,7 +9,7 @@ from torch import Tensor
 def temporal_shift(x: Float[Tensor, "bt *rest"], *, frames: int, share: float, axis: int) -> Float[Tensor, "bt *rest"]:
     """The same shape, with `share` of the channels taken from the frame before and as many from the frame after.
 
-    axis  where the channels lie, 1 or more; channels that come from before the first or after the last frame are 0
+    axis  where the channels lie, not the first; channels that come from before the first or after the last frame are 0
     """
     moved = int(x.shape[axis] * share)
     clips = rearrange(x.movedim(axis, 1), "(b t) c ... -> b t c ...", t=frames)

@@ -3,6 +3,9 @@
 Each is made for features of one width and clips of about `frames` frames, and takes any number of frames. Those that
 learn begin exactly at the mean: what they add to it begins at zero, and learns. Each says whether it is blind to the
 order of the frames.
+
+The temporal shift is none of these, for it lies inside the image tower: it is `shift` of `clipact.towers.frames`, goes
+together with each of them, and takes mini's tower, transformers' and what `clipact.towers.branches` lists.
 """
 
 from abc import ABC, abstractmethod

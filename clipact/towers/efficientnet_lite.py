@@ -78,12 +78,12 @@ class EfficientNetLite(ImageTower, Headed, Shiftable):
         self.head = Head(_FEATURES, config.head)
         self.dim = self.head.dim
 
-    channel_axis = 1
-
     @property
-    def residual_branches(self) -> list[nn.Module]:
+    def residual_branches(self) -> list[tuple[nn.Module, int]]:
         """The first convolution of each block that adds its input to its output."""
-        return [block.expand or block.depthwise for block in self.blocks if isinstance(block, Block) and block.adds]
+        return [
+            (block.expand or block.depthwise, 1) for block in self.blocks if isinstance(block, Block) and block.adds
+        ]
 
     def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
         """What the network sees before its head: 1280 numbers a picture, 0..6."""

@@ -1,7 +1,10 @@
 """A clip seen picture by picture: an image tower a frame, then one vector for all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from einops import rearrange
@@ -14,6 +17,8 @@ from clipact.errors import ConfigError, choices
 from clipact.nn.shift import temporal_shift
 from clipact.towers.aggregators import AGGREGATORS
 from clipact.towers.tower import ImageTower, Shiftable, VisualTower
+
+_LOOK: ContextVar[object] = ContextVar("look", default=None)  # the one under way in this thread
 
 
 class FramesTower(VisualTower):
@@ -31,7 +36,9 @@ class FramesTower(VisualTower):
         aggregator  a name in `clipact.towers.aggregators.AGGREGATORS`
         settings    the aggregator's own, such as {layers = 2}
         shift       share of the channels that each residual branch of the image tower takes from the frame before,
-                    and as many from the frame after: 0 for none, 0.125 in TSM (arXiv 1811.08383), 0.5 at most
+                    and as many from the frame after: 0 for none, 0.125 in TSM (arXiv 1811.08383), 0.5 at most.
+                    The image tower says where its branches begin; of open_clip's and timm's networks those that
+                    `clipact.towers.branches` lists
         """
 
         aggregator: str = "mean"
@@ -54,9 +61,7 @@ class FramesTower(VisualTower):
         self.aggregator = kind(image.dim, frames=self.spec.frames, config=settings)
         self.dim = image.dim
         self.order_free = self.aggregator.order_free and not self.config.shift
-        self._frames = 1  # of the clips at hand: what a shift has to know
-        if self.config.shift:
-            self._shift_branches()
+        self._branches()
 
     def forward(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b d"]:
         """The aggregate of the frames' features, any number of frames."""
@@ -64,19 +69,34 @@ class FramesTower(VisualTower):
 
     def per_frame(self, see: Callable[[Tensor], Tensor], video: Float[Tensor, "b t ..."]) -> Float[Tensor, "b t f"]:
         """What `see`, the image tower or a part of it, makes of each frame."""
-        self._frames = video.shape[1]
-        seen = see(rearrange(video, "b t ... -> (b t) ..."))
+        with self._shifted(video.shape[1]) if self.config.shift else nullcontext():
+            seen = see(rearrange(video, "b t ... -> (b t) ..."))
         return rearrange(seen, "(b t) f -> b t f", t=video.shape[1])
 
-    def _shift_branches(self) -> None:
+    def _branches(self) -> Sequence[tuple[nn.Module, int]]:
+        if not self.config.shift:
+            return ()
         if not isinstance(self.image, Shiftable):
             raise ConfigError(
                 f"shift is {self.config.shift:g}, but a {type(self.image).__name__} has no branches for it"
             )
-        axis = self.image.channel_axis
+        return self.image.residual_branches
 
-        def shift(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (temporal_shift(inputs[0], frames=self._frames, share=self.config.shift, axis=axis), *inputs[1:])
+    @contextmanager
+    def _shifted(self, frames: int) -> Iterator[None]:
+        """Inside, and in this thread, the image tower's branches are shifted; the image tower stays what it was."""
+        look = object()
+        before = _LOOK.set(look)
 
-        for branch in self.image.residual_branches:
-            branch.register_forward_pre_hook(shift)
+        def shift(module: nn.Module, inputs: tuple[Tensor, ...], axis: int) -> tuple[Tensor, ...]:
+            if _LOOK.get() is not look:
+                return inputs  # another thread's
+            return (temporal_shift(inputs[0], frames=frames, share=self.config.shift, axis=axis), *inputs[1:])
+
+        hooks = [module.register_forward_pre_hook(partial(shift, axis=axis)) for module, axis in self._branches()]
+        try:
+            yield
+        finally:
+            _LOOK.reset(before)
+            for hook in hooks:
+                hook.remove()

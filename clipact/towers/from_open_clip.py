@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
 from clipact.download import hub_file
-from clipact.errors import ConfigError, ModelError
+from clipact.errors import ModelError
 from clipact.nn.blank import NoRandomWeights
+from clipact.towers.branches import residual_branches
 from clipact.towers.from_timm import has_fixed_size
 from clipact.towers.open_clip_source import Source
 from clipact.towers.picture_size import show
@@ -30,8 +31,6 @@ Tokenizer = Callable[[list[str]], Tensor]
 
 class OpenClipImage(ImageTower, Shiftable):
     """open_clip's visual network: what encode_image gives before it is normalised."""
-
-    channel_axis = 2
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -53,15 +52,9 @@ class OpenClipImage(ImageTower, Shiftable):
         self.dim = int(config.model["embed_dim"])
 
     @property
-    def residual_branches(self) -> list[nn.Module]:
-        """The norms before attention; ConfigError when the network is no plain vision transformer."""
-        from open_clip.transformer import VisionTransformer
-
-        if not isinstance(self.network, VisionTransformer):
-            raise ConfigError(
-                f"shift takes a plain vision transformer; this is open_clip's {type(self.network).__name__}"
-            )
-        return [block.ln_1 for block in self.network.transformer.resblocks]
+    def residual_branches(self) -> list[tuple[nn.Module, int]]:
+        """The network's, where `clipact.towers.branches` lists it; ConfigError where not."""
+        return residual_branches(self.network if self._timms is None else self._timms)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """The features of each picture; ModelError for a size that the network does not take.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from clipact.clip_spec import ClipSpec, Interpolation
 from clipact.errors import ConfigError
 from clipact.nn.head import Head
+from clipact.towers.branches import residual_branches
 from clipact.towers.picture_size import show
 from clipact.towers.tower import Headed, ImageTower, Shiftable
 
@@ -23,8 +24,6 @@ _INTERPOLATION: dict[str, Interpolation] = {"bicubic": "bicubic", "bilinear": "b
 
 class TimmImage(ImageTower, Headed, Shiftable):
     """A network of timm's without its classifier, and a head."""
-
-    channel_axis = 2
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -47,14 +46,9 @@ class TimmImage(ImageTower, Headed, Shiftable):
         self.dim = self.head.dim
 
     @property
-    def residual_branches(self) -> list[nn.Module]:
-        """The norms before attention; ConfigError when the network is no plain vision transformer."""
-        from timm.models.vision_transformer import Block, VisionTransformer
-
-        blocks = list(self.network.blocks) if isinstance(self.network, VisionTransformer) else []
-        if not blocks or any(type(block) is not Block for block in blocks):
-            raise ConfigError(f"shift takes a plain vision transformer; this is timm's {type(self.network).__name__}")
-        return [block.norm1 for block in blocks]
+    def residual_branches(self) -> list[tuple[nn.Module, int]]:
+        """The network's, where `clipact.towers.branches` lists it; ConfigError where not."""
+        return residual_branches(self.network)
 
     def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
         """What timm's network gives without its classifier."""

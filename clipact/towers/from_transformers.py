@@ -46,8 +46,6 @@ IMAGE_FAMILIES = ("clip", "siglip", "siglip2")
 class TransformersImage(ImageTower, Shiftable):
     """The visual side of a dual encoder: what get_image_features gives."""
 
-    channel_axis = 2
-
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """transformers' own tables.
@@ -71,9 +69,9 @@ class TransformersImage(ImageTower, Shiftable):
         self.dim = self.project.out_features if isinstance(self.project, nn.Linear) else self.body.config.hidden_size
 
     @property
-    def residual_branches(self) -> list[nn.Module]:
+    def residual_branches(self) -> list[tuple[nn.Module, int]]:
         """The norms before attention."""
-        return [layer.layer_norm1 for layer in self.body.encoder.layers]
+        return [(layer.layer_norm1, -1) for layer in self.body.encoder.layers]
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """The features of each picture; ModelError for a size that the network was not made for."""

@@ -1,8 +1,8 @@
-"""The two kinds of tower, and nothing else: each turns a batch of one modality into one matrix of features.
+"""The kinds of tower, for pictures, clips and sentences, and what some towers say of themselves besides.
 
-Towers do not normalise (DualEncoder alone does), do not open files and do not know each other.
-A tower that can stand in a checkpoint folder says so with `config` (a frozen dataclass, its Config) and is made
-again by `from_config`; the tables in `clipact.towers` name the classes.
+Each turns a batch of one modality into one matrix of features. Towers do not normalise: DualEncoder alone does. One
+that can stand in a checkpoint folder keeps its `config`, a frozen dataclass; from that, and under the name that the
+tables in `clipact.towers` give its class, it is made again.
 """
 
 from abc import ABC, abstractmethod
@@ -76,16 +76,14 @@ class Headed(ABC):
 class Shiftable(ABC):
     """What an image tower says of itself, besides, when frames may lend channels to their neighbours inside it.
 
-    residual_branches  modules whose input feeds a residual branch and nothing else
-    channel_axis       where the channels lie in that input
+    A residual branch is named by a module whose input feeds the branch and nothing else, picture by picture, and by the
+    axis in that input where the channels lie.
     """
-
-    channel_axis: int
 
     @property
     @abstractmethod
-    def residual_branches(self) -> Sequence[nn.Module]:
-        """The modules, in order."""
+    def residual_branches(self) -> Sequence[tuple[nn.Module, int]]:
+        """Module and axis of each branch, in order; ConfigError for a network that has none."""
 
 
 class PromptsText(ABC):

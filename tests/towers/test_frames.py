@@ -1,11 +1,17 @@
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
+from clipact import towers
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
 from clipact.nn.head import Head
+from clipact.towers.aggregators import AGGREGATORS
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
+from tests.tiny_open_clip import MODELS, timm_inside
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +50,91 @@ def test_specification(tower):
 def test_an_unknown_aggregator_names_the_known():
     with pytest.raises(ConfigError, match="'maen'; did you mean 'mean'"):
         FramesTower.Config(aggregator="maen")
+
+
+SWIN = {"img_size": 56, "embed_dim": 16, "depths": [1, 2], "num_heads": [1, 2], "window_size": 7}
+TIMM = {"tower": "timm", "head": {"dim": 16, "blocks": 0}}
+IMAGES = {
+    "timm's Swin": {**TIMM, "name": "swin_tiny_patch4_window7_224", "settings": SWIN},
+    "timm's ConvNeXt": {**TIMM, "name": "test_convnext"},
+    "open_clip's ResNet": {"tower": "open_clip", "model": MODELS["resnet"][0]},
+    "open_clip's ConvNeXt": {"tower": "open_clip", "model": timm_inside("test_convnext")},
+}
+
+
+@pytest.fixture(scope="module", params=IMAGES)
+def image(request):
+    torch.manual_seed(0)
+    return towers.image_from(IMAGES[request.param]).eval()
+
+
+@pytest.mark.parametrize("how", [*AGGREGATORS, "shift"])
+@torch.inference_mode()
+def test_any_image_tower_goes_under_any_aggregator(image, how):
+    config = FramesTower.Config(shift=0.25) if how == "shift" else FramesTower.Config(aggregator=how)
+    tower = FramesTower(image, config).eval()
+    for parameter in tower.aggregator.parameters():  # what begins at zero counts too
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    video = torch.randn(3, 4, 3, *image.spec.size, generator=torch.Generator().manual_seed(1))
+    together = tower(video)
+    assert together.shape == (3, 16)
+    assert together.std(0).max() > 1e-5
+    alone = torch.cat([tower(clip[None]) for clip in video])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def shifted():
+    torch.manual_seed(0)
+    image = towers.image_from({"tower": "open_clip", "model": MODELS["vit"][0]})
+    return FramesTower(image, FramesTower.Config(shift=0.25)).eval()
+
+
+@torch.inference_mode()
+def test_an_image_tower_is_not_changed_by_a_shift_around_it(shifted):
+    """What another tower is made of, or a picture alone, is not shifted; and two shifts do not add up."""
+    video = torch.randn(2, 4, 3, 32, 32)
+    once, pictures = shifted(video), shifted.image(video.flatten(0, 1)).unflatten(0, (2, 4))
+    plain = FramesTower(shifted.image).eval()(video)
+    assert not torch.allclose(plain, once, atol=1e-4)
+    torch.testing.assert_close(plain, pictures.mean(1), atol=1e-6, rtol=0)
+    again = FramesTower(shifted.image, FramesTower.Config(shift=0.25)).eval()
+    assert torch.equal(again(video), once)
+
+
+@torch.inference_mode()
+def test_a_copy_of_a_shifted_tower_is_a_tower_of_its_own(shifted):
+    video = torch.randn(2, 4, 3, 32, 32)
+    expected = shifted(video)
+    other = copy.deepcopy(shifted)
+    shifted(video[:, :3])
+    assert torch.equal(other(video), expected)
+
+
+@torch.inference_mode()
+def test_two_threads_may_look_through_one_shifted_tower(shifted):
+    """The second clip is seen while the first one is under way."""
+    first, second = torch.randn(2, 4, 3, 32, 32), torch.randn(1, 3, 3, 32, 32)
+    expected = shifted.per_frame(shifted.image, first), shifted(second)
+    found = []
+
+    def look(clip):
+        with torch.inference_mode():
+            return shifted(clip)
+
+    def see(pictures):
+        with ThreadPoolExecutor(1) as pool:
+            found.append(pool.submit(look, second).result())
+        return shifted.image(pictures)
+
+    assert torch.equal(shifted.per_frame(see, first), expected[0])
+    assert torch.equal(found[0], expected[1])
+
+
+@torch.inference_mode()
+def test_a_shift_ends_where_an_image_tower_fails(shifted):
+    video = torch.randn(2, 4, 3, 32, 32)
+    expected = shifted.image(video[0])
+    with pytest.raises(ZeroDivisionError):
+        shifted.per_frame(lambda pictures: 1 / 0, video)
+    assert torch.equal(shifted.image(video[0]), expected)

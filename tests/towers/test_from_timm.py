@@ -9,7 +9,6 @@ from timm.data import create_transform, resolve_model_data_config
 
 from clipact.config import parse
 from clipact.errors import ConfigError, ModelError
-from clipact.towers.frames import FramesTower
 from clipact.towers.from_timm import TimmImage
 from clipact.training.start import _fill
 from clipact.video.normalise import normalise_frames
@@ -71,13 +70,6 @@ def test_a_convolutional_network_takes_other_sizes_and_a_transformer_says_no():
 def test_a_size_that_a_network_fails_on_is_refused_in_a_sentence():
     with pytest.raises(ModelError, match=r"pictures are \(2, 2\) pixels; this tower takes \(160, 160\), and others"):
         _ours("test_convnext")(torch.zeros(1, 3, 2, 2))
-
-
-def test_a_plain_vision_transformer_alone_can_be_shifted():
-    shift = FramesTower.Config(shift=0.125)
-    assert not FramesTower(_ours("test_vit", {"img_size": 32}), shift).order_free
-    with pytest.raises(ConfigError, match="this is timm's ResNet"):
-        FramesTower(_ours("test_resnet"), shift)
 
 
 @pytest.mark.parametrize(
