@@ -1,7 +1,7 @@
 """What a run begins from: a model that is there, or towers put together from tables and pretrained parts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -48,10 +48,12 @@ class Start:
 
     model         "mini", a folder, or another name that `clipact.zoo.load` knows
     visual, text  tables of towers, as a model's config.json has them. Beside a model, `visual` takes the place of its
-                  visual tower: a "frames" tower without `image` keeps its image tower, and a "vivit" with `inflate`,
-                  "central" or "averaged", is made of it
-    clip          how clips are prepared; by default as the image tower's pictures are
+                  visual tower: a "frames" tower without `image` keeps its image tower, and its shift unless it names
+                  one; a "vivit" with `inflate`, "central" or "averaged", is made of it
+    clip          how clips are prepared; by default as the model's are, else as the image tower's pictures
     scale, bias   of the logits at the start; by default the model's, else 1/0.07 and none
+
+    ConfigError for what would have no effect, such as `clip` beside a model that keeps its visual tower.
     """
 
     model: str | None = None
@@ -67,8 +69,26 @@ class Start:
             raise ConfigError("start takes model, or visual, text and parts with a tokenizer")
         if self.model is not None and self.text:
             raise ConfigError("start.text is given beside start.model, which has a text tower; leave one out")
+        if self.model is None and "inflate" in self.visual:
+            raise ConfigError("start.visual.inflate is given without start.model, whose image tower it is made of")
         if self.scale is not None and self.scale <= 0:
             raise ConfigError(f"start.scale is {self.scale:g}; it is above 0")
+        self._refuse_what_has_no_effect()
+
+    def _refuse_what_has_no_effect(self) -> None:
+        parts = self.parts or Parts()
+        given = {f"parts.{part.name}" for part in fields(parts) if getattr(parts, part.name) is not None}
+        given |= {"clip"} if self.clip is not None else set()
+        whole = str(parts.visual).startswith("transformers:")
+        for holds, idle, why in (
+            (self.model and not self.visual, given, "start.model is taken as it is, unless start.visual is given"),
+            (self.model, {"parts.text", "parts.tokenizer"}, "start.model has a text tower and a tokenizer"),
+            ("inflate" in self.visual, {"parts.visual", "parts.image"}, "inflate takes start.model's own weights"),
+            (whole, {"parts.image"}, "start.parts.visual holds the whole tower's weights"),
+        ):
+            if holds and (idle := idle & given):
+                names = " and ".join(f"start.{name}" for name in sorted(idle))
+                raise ConfigError(f"{names} would have no effect: {why}; leave that out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,19 +129,25 @@ def _with_visual(encoder: DualEncoder, start: Start) -> DualEncoder:
     """The model with another visual tower, its text tower, scale and bias kept."""
     spec, table = start.clip or encoder.spec, dict(start.visual)
     how = table.pop("inflate", None)
-    own = encoder.visual.image if isinstance(encoder.visual, FramesTower) else None
-    if how is not None and (table.pop("tower", None) != "vivit" or own is None):
-        raise ConfigError("start.visual.inflate takes tower = 'vivit', and a model that sees frame by frame")
-    bias = None if encoder.bias is None else encoder.bias.item()
+    frames = encoder.visual if isinstance(encoder.visual, FramesTower) else None
     visual: VisualTower
-    if how is not None and own is not None:
-        visual = inflate(own, table, how=how, spec=spec)
-    elif table.get("tower") == "frames" and "image" not in table and own is not None:
+    if how is not None:
+        if table.pop("tower", None) != "vivit" or frames is None:
+            raise ConfigError("start.visual.inflate takes tower = 'vivit', and a model that sees frame by frame")
+        if frames.config.shift:
+            raise ConfigError(
+                f"start.visual.inflate takes a model without shift, for a ViViT has none; the frames of start.model "
+                f"are shifted by {frames.config.shift:g}: begin from the model that it was trained from"
+            )
+        visual = inflate(frames.image, table, how=how, spec=spec)
+    elif table.get("tower") == "frames" and "image" not in table and frames is not None:
         del table["tower"]
-        visual = FramesTower(own, parse(FramesTower.Config, table, where="start.visual."), spec=spec)
+        config = parse(FramesTower.Config, {"shift": frames.config.shift, **table}, where="start.visual.")
+        visual = FramesTower(frames.image, config, spec=spec)
         _fill_visual(visual, start.parts)
     else:
         visual = _visual(start, spec)
+    bias = None if encoder.bias is None else encoder.bias.item()
     return DualEncoder(visual, encoder.text, log_scale=encoder.log_scale.item(), bias=bias)
 
 

@@ -6,15 +6,18 @@ import timm
 import torch
 from torch.testing import assert_close
 
+from clipact import checkpoint
 from clipact.classifier import ZeroShotClassifier
+from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
-from clipact.training.start import Start, make_encoder
+from clipact.training.start import Parts, Start, make_encoder
 from tests.tiny_open_clip import open_clip_folder
 from tests.tiny_transformers import VIDEO, transformers_folder
 from tests.training.small_run import small_recipe, small_run
 
 CLIP = {"frames": 4, "size": [32, 32]}
 FRAMES = {"tower": "frames", "aggregator": "transformer", "settings": {"heads": 2, "layers": 1}}
+PARTS = {"text": {"tower": "bert"}, "parts": Parts(tokenizer="tokenizer.json")}
 STARTS = {
     "an aggregator": ("small", {"visual": FRAMES}),
     "vivit": ("small", {"clip": CLIP, "visual": {"tower": "vivit", "width": 16, "heads": 2, "layers": 1, "hidden": 16,
@@ -93,6 +96,7 @@ def test_a_model_whose_sentences_depend_on_the_video_is_not_trained(drawn, small
         ({"scale": 2.0}, "start takes model, or"),
         ({"model": "small", "visual": {"tower": "frames", "inflate": "central"}}, "takes tower = 'vivit'"),
         ({"model": "small", "visual": {"tower": "vivit", "inflate": "central"}}, "plain vision transformer"),
+        ({**PARTS, "visual": {"tower": "vivit", "inflate": "central"}}, "inflate is given without start.model"),
     ],
 )
 def test_starts_that_make_no_sense_are_refused(table, message, small):
@@ -100,3 +104,68 @@ def test_starts_that_make_no_sense_are_refused(table, message, small):
         table = table | {"model": str(small)}
     with pytest.raises(ConfigError, match=message):
         make_encoder(Start(**table), seed=0)
+
+
+KEPT = "start.model is taken as it is"
+INFLATED = {"tower": "vivit", "inflate": "central"}
+THEIRS = {"tower": "transformers"}
+
+
+@pytest.mark.parametrize(
+    ("table", "idle", "message"),
+    [
+        ({"clip": ClipSpec()}, "clip", KEPT),
+        *(({"parts": Parts(**{part: "file"})}, f"parts.{part}", KEPT) for part in ("visual", "image")),
+        *(
+            ({"parts": Parts(**{part: "file"}), "visual": visual}, f"parts.{part}", "a text tower and a tokenizer")
+            for part in ("text", "tokenizer")
+            for visual in (FRAMES, THEIRS)
+        ),
+        *(
+            ({"parts": Parts(**{part: "file"}), "visual": INFLATED}, f"parts.{part}", "start.model's own weights")
+            for part in ("visual", "image")
+        ),
+        ({"parts": Parts(visual="transformers:a/b", image="file"), "visual": THEIRS}, "parts.image", "the whole tower"),
+        ({"parts": Parts(text="a", tokenizer="b"), "clip": ClipSpec()}, "clip and start.parts.text and", KEPT),
+    ],
+)
+def test_what_would_have_no_effect_beside_a_model_is_refused(table, idle, message):
+    with pytest.raises(ConfigError, match=rf"start\.{idle} .*would have no effect: .*{message}.*leave that out"):
+        Start(model="mini", **table)
+
+
+def test_a_transformers_tower_without_a_model_takes_no_image_either():
+    parts = Parts(visual="transformers:a/b", image="file", tokenizer="tokenizer.json")
+    with pytest.raises(ConfigError, match=r"start\.parts\.image would have no effect"):
+        Start(visual=THEIRS, text={"tower": "bert"}, parts=parts)
+
+
+@pytest.fixture(scope="module")
+def shifted(tmp_path_factory):
+    """The folder of a model whose frames see their neighbours."""
+    folder = tmp_path_factory.mktemp("models")
+    start = Start(
+        model=f"open_clip:local-dir:{open_clip_folder(folder / 'vit', 'vit')}",
+        visual={"tower": "frames", "aggregator": "lstm", "shift": 0.25},
+    )
+    return checkpoint.save(make_encoder(start, seed=0), folder / "shifted", name="shifted")
+
+
+@pytest.mark.parametrize(
+    ("said", "shift"), [({}, 0.25), ({"shift": 0.25}, 0.25), ({"shift": 0.5}, 0.5), ({"shift": 0}, 0)]
+)
+@torch.inference_mode()
+def test_a_tower_around_a_shifted_models_image_tower_is_what_is_saved_of_it(shifted, said, shift, tmp_path):
+    made = make_encoder(Start(model=str(shifted), visual={"tower": "frames", **said}), seed=0).eval()
+    assert made.visual.config.shift == shift
+    saved = checkpoint.load(checkpoint.save(made, tmp_path / "again", name="again"))
+    video = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(made.encode_video(video), saved.encode_video(video))
+    before = checkpoint.load(shifted)  # its LSTM adds nothing yet
+    same = torch.allclose(made.encode_video(video), before.encode_video(video), atol=1e-5)
+    assert same == (shift == 0.25)
+
+
+def test_a_shifted_model_is_not_inflated(shifted):
+    with pytest.raises(ConfigError, match=r"a model without shift.* shifted by 0\.25: begin from"):
+        make_encoder(Start(model=str(shifted), visual=INFLATED), seed=0)
