@@ -20,12 +20,12 @@ MODELS: dict[str, tuple[dict, dict]] = {
     # SigLIP (arXiv 2303.15343): attention pooling, a bias, sentences seen from both sides, a tokenizer of its own.
     "siglip": (
         {
-            "embed_dim": 192,
+            "embed_dim": 64,
             "init_logit_bias": -10,
             "custom_text": True,
             "vision_cfg": {
-                "image_size": 224,
-                "timm_model_name": "vit_tiny_patch16_224",
+                "image_size": 160,
+                "timm_model_name": "test_vit",
                 "timm_model_pretrained": False,
                 "timm_pool": "map",
                 "timm_proj": "none",
@@ -87,10 +87,10 @@ MODELS: dict[str, tuple[dict, dict]] = {
 }
 
 
-def timm_inside(name: str, *, embed_dim: int = 16, pool: str = "avg", proj: str = "linear") -> dict:
+def timm_inside(name: str) -> dict:
     """The table of a model of open_clip's whose image network is one of timm's own for tests, of 160 pixels."""
-    network = {"timm_model_name": name, "timm_pool": pool, "timm_proj": proj, "image_size": 160}
-    return {"embed_dim": embed_dim, "vision_cfg": network}
+    network = {"timm_model_name": name, "timm_pool": "avg", "timm_proj": "linear", "image_size": 160}
+    return {"embed_dim": 16, "vision_cfg": network}
 
 
 def open_clip_folder(folder: Path, kind: str, *, seed: int = 0) -> Path:

@@ -14,7 +14,6 @@ from tests.tiny_open_clip import MODELS, timm_inside
 
 SWIN = {"img_size": 56, "embed_dim": 16, "depths": [1, 2], "num_heads": [1, 2], "window_size": 7}
 EVA = {"img_size": 28, "depth": 2, "embed_dim": 32, "num_heads": 2}
-SIGLIP = timm_inside("test_vit", embed_dim=64, pool="map", proj="none")
 FASTVIT = {"layers": [1, 1, 1, 1], "embed_dims": [8, 16, 32, 32], "mlp_ratios": [2, 2, 2, 2]}
 
 
@@ -31,7 +30,7 @@ TOWERS = [
     ("open_clip.transformer.VisionTransformer", lambda: _open_clip(MODELS["vit"][0]), 32, 2),
     ("open_clip.modified_resnet.ModifiedResNet", lambda: _open_clip(MODELS["resnet"][0]), 64, 4),
     ("timm.models.vision_transformer.VisionTransformer", lambda: _timm("test_vit", img_size=32), 32, 6),
-    ("timm.models.vision_transformer.VisionTransformer", lambda: _open_clip(SIGLIP), 160, 6),
+    ("timm.models.vision_transformer.VisionTransformer", lambda: _open_clip(MODELS["siglip"][0]), 160, 6),
     ("timm.models.eva.Eva", lambda: _timm("eva02_tiny_patch14_224", **EVA), 28, 2),
     ("timm.models.swin_transformer.SwinTransformer", lambda: _timm("swin_tiny_patch4_window7_224", **SWIN), 56, 3),
     ("timm.models.convnext.ConvNeXt", lambda: _timm("test_convnext"), 64, 9),
