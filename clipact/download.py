@@ -16,6 +16,9 @@ from clipact.errors import DownloadError
 OFFLINE_WAYS = "What works without a network: mini, a model's folder, open_clip:local-dir:FOLDER, transformers:FOLDER"
 
 
+CARD = "README.md"  # of a repository
+
+
 class AbsentFileError(DownloadError):
     """The hub answered: the repository has no such file."""
 
@@ -62,6 +65,24 @@ def hub_folder(repository: str, needed: Sequence[Sequence[str]], *, optional: Se
             if _kept(repository, needed[-1]) is None:
                 raise
     return [hub_file(repository, *names) for names in needed][-1].parent
+
+
+def card_license(folder: Path) -> str:
+    """The licence in the front matter of the card that lies in a repository's folder; "" where none is named.
+
+    A licence of its own name ("other" with license_name) goes by that name.
+    """
+    from huggingface_hub import metadata_load
+
+    try:
+        table = metadata_load(folder / CARD) or {}
+    except Exception:  # no card, or one that says nothing to a machine: YAML has errors of its own
+        return ""
+    said = table.get("license")
+    if said == "other":
+        said = table.get("license_name") or said
+    words = [word for word in (said if isinstance(said, list) else [said]) if isinstance(word, str)]
+    return "".join(filter(str.isprintable, " ".join(", ".join(words).split())))
 
 
 def file_sha256(path: Path) -> str:

@@ -92,15 +92,19 @@ def read_files_seen(folder: str | Path) -> dict[str, str]:
         raise ModelError(f"{path} cannot be read: wanted is a CSV table with the columns path and sha256") from error
 
 
+def tokenizer_files(folder: Path) -> list[str]:
+    """The names of the files that a model's words are cut up with, sorted."""
+    return sorted({path.name for pattern in _TOKENIZERS for path in folder.glob(pattern) if path.is_file()})
+
+
 def weights_hash(folder: str | Path) -> str:
     """The hex sha256 of config.json, model.safetensors and the tokenizer's files together.
 
     Two models that differ in anything that an answer hangs on differ here.
     """
     folder = Path(folder)
-    tokenizer = {path.name for pattern in _TOKENIZERS for path in folder.glob(pattern) if path.is_file()}
     digest = hashlib.sha256()
-    for name in ("config.json", WEIGHTS, *sorted(tokenizer)):
+    for name in ("config.json", WEIGHTS, *tokenizer_files(folder)):
         digest.update(name.encode())
         try:
             with (folder / name).open("rb") as file:

@@ -47,6 +47,7 @@ class Model:
     encoder     in evaluation mode, on its device
     key         a sha256 of the weights and of what decides how they are used: a text cache is keyed by it
     trained_on  data sets whose samples shaped the weights, () when unknown
+    license     as its files say; "" where they do not
     folder      where a clipact model lies: the list of files that it learnt from is there, if there is one
     """
 
@@ -54,6 +55,7 @@ class Model:
     encoder: DualEncoder
     key: str
     trained_on: tuple[str, ...]
+    license: str = ""
     folder: Path | None = None
 
 
@@ -111,11 +113,13 @@ def pick_device(name: str) -> torch.device:
 
 
 def _load_folder(name: str, folder: Path, *, defer_text: bool) -> Model:
+    config = read_config(folder)
     return Model(
         name=name,
         encoder=checkpoint.load(folder, defer_text=defer_text),
         key=weights_hash(folder),
-        trained_on=read_config(folder).trained_on,
+        trained_on=config.trained_on,
+        license=config.license,
         folder=folder,
     )
 
@@ -146,7 +150,13 @@ def _joined(
     if not defer_text:
         parts.text.load_tokenizer()
     encoder = DualEncoder(visual, parts.text, log_scale=parts.log_scale, bias=parts.bias)
-    return Model(name=name, encoder=encoder.eval(), key=source.key(), trained_on=source.trained_on)
+    return Model(
+        name=name,
+        encoder=encoder.eval(),
+        key=source.key(),
+        trained_on=source.trained_on,
+        license=source.license,
+    )
 
 
 _LIBRARIES = {"open_clip": _load_open_clip, "transformers": _load_transformers}

@@ -1,10 +1,13 @@
 """`clipact models`: which models are there, what they are, and what can be done with them."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from clipact.clip_spec import ClipSpec
 
 models = typer.Typer(help="List, show and blend models.", no_args_is_help=True)
 
@@ -24,6 +27,7 @@ def list_models(
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from clipact.cli.screen import note
     from clipact.inventory import find_models
@@ -42,7 +46,8 @@ def list_models(
         table.add_column(column, overflow="fold")
     for kept in found:
         trained_on = ", ".join(kept.trained_on) or "not known"
-        table.add_row(kept.name, f"{kept.megabytes:.0f}", kept.input, trained_on, kept.license)
+        cells = (kept.name, f"{kept.megabytes:.0f}", kept.input, trained_on, kept.license or "see its card")
+        table.add_row(*(Text("".join(filter(str.isprintable, cell))) for cell in cells))
     Console().print(table)
 
 
@@ -56,27 +61,35 @@ def show(
     """Show what a model is, what it eats, and what a clip costs it, counted and measured here.
 
     clipact models show mini
+
+    clipact models show runs/vivit/best --frames 16
     """
     from clipact import zoo
     from clipact.config import to_table
     from clipact.cost import measure, parameters
-    from clipact.model_config import checkpoint_folder, read_config
+    from clipact.towers import describe
 
-    folder = checkpoint_folder(name)
     model = zoo.load(name, device=device)
     encoder = model.encoder
     spec = encoder.spec.with_frames(frames)
     cost, counts = measure(encoder, frames=frames), parameters(encoder)
+    visual, prompted = describe(encoder.visual), encoder.text_depends_on_video
+    towers = {
+        "visual": [visual["tower"], *([visual["image"]["tower"], visual["aggregator"]] if "image" in visual else [])],
+        "text": [describe(encoder.text)["tower"]],
+    }
     facts = {
         "name": model.name,
         "key": model.key,
         "trained_on": list(model.trained_on),
-        "license": read_config(folder).license if folder is not None else None,
+        "license": model.license,
+        "towers": towers,
         "parameters": counts,
         "dim": encoder.dim,
         "scale": round(encoder.scale.item(), 4),
         "bias": None if encoder.bias is None else round(encoder.bias.item(), 4),
         "order_free": encoder.visual.order_free,
+        "text_depends_on_video": prompted,
         "clip": to_table(spec),
         "device": str(encoder.log_scale.device),
         "gflops_a_clip": round(cost.gflops, 3),
@@ -85,22 +98,43 @@ def show(
     if as_json:
         print(json.dumps(facts, indent=2))
         return
-    height, width = spec.size
     order = "no: any order of the frames gives the same" if encoder.visual.order_free else "yes"
+    sentence = "depends on the clip beside it: nothing is kept, indexed or trained" if prompted else "stands by itself"
     lines = {
         "model": model.name,
         "trained on": ", ".join(model.trained_on) or "not known",
-        "licence": facts["license"] or "see its card",
+        "licence": model.license or "see its card",
+        "towers": " + ".join(f"{', '.join(names)} ({side})" for side, names in towers.items()),
         "parameters": " + ".join(f"{count / 1e6:.1f} M {tower}" for tower, count in counts.items()),
         "embedding": f"{encoder.dim} numbers, scale {encoder.scale.item():.1f}",
         "sees order": order,
-        "clip": f"{spec.frames} frames, {spec.sampling}, {height} x {width}",
-        "resize": f"{spec.resize}, {spec.interpolation}",
+        "a sentence": sentence,
+        **_said(spec),
         "mean, std": " ".join(f"{one:.3f}" for one in spec.mean) + ", " + " ".join(f"{one:.3f}" for one in spec.std),
         "a clip costs": f"{cost.gflops:.1f} GFLOPs, {cost.milliseconds:.0f} ms on {encoder.log_scale.device}",
     }
     for title, said in lines.items():
-        print(f"{title:<13} {said}")
+        plain = "".join(filter(str.isprintable, said))
+        wrap = textwrap.TextWrapper(80, break_long_words=False, break_on_hyphens=False)  # a path can be copied whole
+        wrap.initial_indent, wrap.subsequent_indent = f"{title:<13} ", " " * 14
+        print(wrap.fill(plain))
+
+
+def _said(spec: ClipSpec) -> dict[str, str]:
+    """How clips are prepared, for people: everything that a ClipSpec holds but its normalisation."""
+    sampling = {"strided": f"strided by {spec.stride}", "fps": f"at {spec.rate_fps:g} frames a second"}
+    side = spec.shorter_side_pixels
+    resize = {
+        "shortest": ("shorter side to " + (f"{side} pixels" if side else "fit"))
+        + f", centre crop rounded {'down' if spec.crop_rounding == 'down' else 'to even'}",
+        "squash": "squash, the aspect ratio is lost",
+        "longest": f"longer side to fit, the rest filled with {spec.fill}",
+    }
+    height, width = spec.size
+    return {
+        "clip": f"{spec.frames} frames, {sampling.get(spec.sampling, spec.sampling)}, {height} x {width} pixels",
+        "resize": f"{resize[spec.resize]}; {spec.interpolation}",
+    }
 
 
 @models.command(no_args_is_help=True)

@@ -61,6 +61,16 @@ def text_from(table: Mapping[str, Any], folder: Path) -> TextTower:
     return kind(parse(kind.Config, settings, where="text."), folder / TOKENIZER)
 
 
+def check_tables(visual: Mapping[str, Any], text: Mapping[str, Any]) -> None:
+    """Nothing; ConfigError when the tables name no towers, or hold settings that these do not have. None is made."""
+    kind, settings = _look_up(VIDEO_TOWERS, visual, "visual.")
+    tables = [(IMAGE_TOWERS, settings.pop("image", {}), "visual.image.")] if kind is FramesTower else []
+    parse(kind.Config, settings, where="visual.")
+    for kinds, table, where in [*tables, (TEXT_TOWERS, text, "text.")]:
+        kind, settings = _look_up(kinds, table, where)
+        parse(kind.Config, settings, where=where)
+
+
 def describe(tower: nn.Module) -> dict[str, Any]:
     """The table from which the tower can be made again; ModelError when it is none of ours."""
     for table in (IMAGE_TOWERS, VIDEO_TOWERS, TEXT_TOWERS):

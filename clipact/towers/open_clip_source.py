@@ -10,11 +10,13 @@ A name that does not exist is answered with the nearest that do; weights are loo
 
 import difflib
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipact.download import file_sha256, hub_file
+from clipact.download import CARD, card_license, file_sha256, hub_file
 from clipact.errors import DownloadError, ModelError, UsageError, choices
 from clipact.model_config import OPEN_CLIP_CONFIG
 from clipact.store import content_key
@@ -54,6 +56,7 @@ class Source:
     weights     the file
     folder      where the tokenizer's files lie too, for local-dir
     trained_on  data sets, where the tag says so
+    license     as a repository's or a folder's card says, where that lies beside the weights
     """
 
     name: str
@@ -62,6 +65,7 @@ class Source:
     weights: Path
     folder: Path | None = None
     trained_on: tuple[str, ...] = ()
+    license: str = ""
 
     def key(self) -> str:
         """A hex sha256 of the weights and of all that decides how they are used."""
@@ -76,8 +80,12 @@ def find_source(name: str) -> Source:
     """The files of the model; UsageError for a name that cannot be meant, DownloadError when it cannot be fetched."""
     if name.startswith("hf-hub:"):
         repository = name.removeprefix("hf-hub:")
+        weights = _hub_weights(repository, *WEIGHTS)
         return Source(
-            name=name, **_read_config(hub_file(repository, OPEN_CLIP_CONFIG)), weights=hub_file(repository, *WEIGHTS)
+            name=name,
+            **_read_config(hub_file(repository, OPEN_CLIP_CONFIG)),
+            weights=weights,
+            license=card_license(weights.parent),
         )
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:")).expanduser()
@@ -86,6 +94,7 @@ def find_source(name: str) -> Source:
             **_read_config(folder / OPEN_CLIP_CONFIG),
             weights=_weights_in(folder),
             folder=folder,
+            license=card_license(folder),
         )
     listed, _, file = name.partition("@")
     architecture, _, tag = listed.partition("/")
@@ -114,12 +123,14 @@ def _listed(architecture: str, tag: str, *, file: Path | None) -> Source:
     if settings.get("quick_gelu"):
         # open_clip only warns and computes another function than the one that was trained (ViT-B-32/openai).
         config["quick_gelu"] = True
+    weights = _readable(file) if file is not None else _fetch(architecture, tag, settings)
     return Source(
         name=architecture,
         config=config,
         preprocess=settings or _shared_preprocess(architecture, tags),
-        weights=_readable(file) if file is not None else _fetch(architecture, tag, settings),
+        weights=weights,
         trained_on=() if file is not None else trained_on(tag),
+        license="" if file is not None else card_license(weights.parent),
     )
 
 
@@ -136,26 +147,50 @@ def _shared_preprocess(architecture: str, tags: list[str]) -> dict[str, Any]:
 
 
 def _fetch(architecture: str, tag: str, settings: dict[str, Any]) -> Path:
-    repository, _, name = settings.get("hf_hub", "").rpartition("/")
+    repository, names = _on_hub(settings)
     if not repository:
         raise DownloadError(
             f"{architecture}/{tag} stands on no hub, only at {settings.get('url') or 'no address'}; "
             f"fetch it yourself and name it open_clip:{architecture}/{tag}@FILE"
         )
-    if not name:
-        return hub_file(repository, *WEIGHTS)
-    return hub_file(repository, str(Path(name).with_suffix(".safetensors")), name)
+    return _hub_weights(repository, *names)
 
 
-def listed_names(repository: str) -> list[str]:
-    """What clipact calls the models whose weights open_clip lists in this repository of the hub."""
+def _hub_weights(repository: str, *names: str) -> Path:
+    """The first of the files that the repository has; its card, which names the licence, comes with it."""
+    with suppress(DownloadError):
+        hub_file(repository, CARD)
+    return hub_file(repository, *names)
+
+
+def _on_hub(settings: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The repository that weights which open_clip lists lie in, "" for none, and what their file may be called."""
+    repository, _, name = settings.get("hf_hub", "").rpartition("/")
+    return repository, (str(Path(name).with_suffix(".safetensors")), name) if name else WEIGHTS
+
+
+def listed_sources(repository: str, folder: Path) -> list[Source]:
+    """The models whose weights open_clip lists in this repository and whose file lies in `folder`; each file once."""
     import open_clip
 
-    return [
-        f"open_clip:{architecture}/{tag}"
-        for architecture, tag in open_clip.list_pretrained()
-        if open_clip.get_pretrained_cfg(architecture, tag).get("hf_hub", "").rpartition("/")[0] == repository
-    ]
+    found: dict[Path, Source] = {}
+    for architecture, tag in open_clip.list_pretrained():
+        settings = open_clip.get_pretrained_cfg(architecture, tag)
+        place, names = _on_hub(settings)
+        weights = next((folder / name for name in names if (folder / name).is_file()), None)
+        if place == repository and weights is not None:
+            found.setdefault(
+                weights,
+                Source(
+                    name=f"{architecture}/{tag}",
+                    config=open_clip.get_model_config(architecture),
+                    preprocess=settings,
+                    weights=weights,
+                    trained_on=trained_on(tag),
+                    license=card_license(folder),
+                ),
+            )
+    return list(found.values())
 
 
 def trained_on(tag: str) -> tuple[str, ...]:
@@ -173,7 +208,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
     config = table.get("model_cfg") if isinstance(table, dict) else None
-    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
+    if (
+        not isinstance(config, dict)
+        or "embed_dim" not in config
+        or not all(isinstance(config.get(part), dict) for part in ("vision_cfg", "text_cfg"))
+    ):
         raise ModelError(f"{path} describes no open_clip model: model_cfg needs embed_dim, vision_cfg and text_cfg")
     return {"config": config, "preprocess": table.get("preprocess_cfg") or {}}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipact.download import file_sha256, hub_file, hub_folder
+from clipact.download import CARD, card_license, file_sha256, hub_file, hub_folder
 from clipact.errors import ModelError
 from clipact.model_config import is_transformers_config
 from clipact.store import content_key
@@ -52,6 +52,7 @@ class Source:
     preprocess  how its pictures are prepared, as transformers says it; None where the folder does not say
     weights     the file, or the list of files when they are many
     trained_on  data sets, where the repository is a known one
+    license     as its card says, where that lies in the folder
     """
 
     name: str
@@ -60,17 +61,25 @@ class Source:
     preprocess: dict[str, Any] | None
     weights: Path
     trained_on: tuple[str, ...] = ()
+    license: str = ""
 
     @property
     def family(self) -> str:
         """What transformers calls the kind of model: "clip", "videomae"."""
         return str(self.config.get("model_type"))
 
+    @property
+    def files(self) -> list[Path]:
+        """All files of weights, and the list of them when they are many."""
+        if self.weights.suffix != ".json":
+            return [self.weights]
+        return [self.weights, *(self.folder / part for part in _parts(self.weights))]
+
     def key(self) -> str:
         """A hex sha256 of the weights and of all that decides how they are used."""
         tokens = [path for name in TOKENIZER if (path := self.folder / name).is_file()]
         facts = json.dumps([self.config, self.preprocess], sort_keys=True)
-        return content_key(facts, *(path.name for path in tokens), *map(file_sha256, [*_files(self.weights), *tokens]))
+        return content_key(facts, *(path.name for path in tokens), *map(file_sha256, [*self.files, *tokens]))
 
 
 def find_source(name: str) -> Source:
@@ -85,14 +94,19 @@ def find_source(name: str) -> Source:
         raise ModelError(f"{folder / CONFIG} describes no transformers model: it has no model_type")
     if weights is None:
         raise ModelError(f"{folder} holds no weights: {', '.join(WEIGHTS)}")
-    return Source(
+    source = Source(
         name=name,
         folder=folder,
         config=config,
         preprocess=_preprocess(folder),
         weights=weights,
         trained_on=() if local else trained_on(name),
+        license=card_license(folder),
     )
+    for file in source.files:
+        if not file.is_file():
+            raise ModelError(f"{folder} holds no whole model: {file.name}, which {weights.name} lists, is missing")
+    return source
 
 
 def trained_on(repository: str) -> tuple[str, ...]:
@@ -111,17 +125,11 @@ def is_transformers_folder(folder: Path) -> bool:
 
 
 def _fetch(repository: str) -> Path:
-    folder = hub_folder(repository, [(CONFIG,), WEIGHTS], optional=(*PREPROCESS, *TOKENIZER))
+    folder = hub_folder(repository, [(CONFIG,), WEIGHTS], optional=(*PREPROCESS, *TOKENIZER, CARD))
     if not (folder / WEIGHTS[0]).is_file() and (folder / WEIGHTS[1]).is_file():
         for part in _parts(folder / WEIGHTS[1]):
             hub_file(repository, part)
     return folder
-
-
-def _files(weights: Path) -> list[Path]:
-    if weights.suffix != ".json":
-        return [weights]
-    return [weights, *(weights.parent / part for part in _parts(weights))]
 
 
 def _parts(index: Path) -> list[str]:

@@ -1,9 +1,11 @@
 import json
+import shutil
 
 import pytest
 
 from clipact.checkpoint import load
 from tests.tiny import tiny_checkpoint
+from tests.tiny_transformers import transformers_folder
 
 
 def test_blend_writes_a_model_that_loads(clipact, tmp_path):
@@ -47,5 +49,44 @@ def test_show_counts_and_measures(clipact, tmp_path):
     assert facts["gflops_a_clip"] > 0
     assert facts["milliseconds_a_clip"] > 0
     said = clipact("models", "show", folder, "--device", "cpu").out
-    for words in ("4 frames, middles, 32 x 32", "any order", "GFLOPs", "nothing", "scale 20.1"):
+    for words in ("4 frames, middles, 32 x 32", "any order", "GFLOPs", "nothing", "scale 20.1", "stands by itself"):
         assert words in said
+
+
+def test_show_says_all_of_the_spec_in_80_columns(clipact, tmp_path):
+    folder, text = tiny_checkpoint(tmp_path / "mine"), {}
+    config = json.loads((folder / "config.json").read_text())
+    for sampling in ("strided", "fps"):
+        config["clip"] |= {"sampling": sampling, "stride": 7, "rate_fps": 2.5}
+        config["clip"] |= {"shorter_side_pixels": 37, "crop_rounding": "down"}
+        config["license"] = f"research only: {'the photographs belong to their authors ' * 3}\x1b[31m"
+        (folder / "config.json").write_text(json.dumps(config))
+        text[sampling] = clipact("models", "show", folder, "--device", "cpu").out
+        assert max(len(line) for line in text[sampling].splitlines() if str(folder) not in line) <= 80
+        assert "\x1b" not in text[sampling]
+        for said in ("shorter side to 37 pixels, centre crop rounded down;", "bicubic"):
+            assert said in text[sampling]
+    assert "strided by 7" in text["strided"]
+    assert "at 2.5 frames a second" in text["fps"]
+    clip = json.loads(clipact("models", "show", folder, "--device", "cpu", "--json").out)["clip"]
+    assert clip == config["clip"]
+
+
+def test_show_says_that_sentences_depend_on_the_clip(clipact, tmp_path):
+    model = f"transformers:{transformers_folder(tmp_path / 'xclip', 'xclip')}"
+    said = clipact("models", "show", model, "--device", "cpu").out
+    assert "depends on the clip beside it" in said
+    assert "xclip (visual) + transformers (text)" in said
+    facts = json.loads(clipact("models", "show", model, "--device", "cpu", "--json").out)
+    assert facts["text_depends_on_video"] is True
+    assert facts["order_free"] is False
+    assert facts["towers"] == {"visual": ["xclip"], "text": ["transformers"]}
+
+
+def test_list_shows_names_as_they_are_and_why_one_is_left_out(clipact, tmp_path):
+    tiny_checkpoint(tmp_path / "[red]mine[bold]")
+    shutil.copytree(tmp_path / "[red]mine[bold]", tmp_path / "half")
+    (tmp_path / "half" / "tokenizer.json").unlink()
+    done = clipact("models", "list", tmp_path)
+    assert "[red]mine[bold]" in done.out.replace("\n", "").replace(" ", "")
+    assert "half is no whole clipact model: it has no tokenizer" in done.err
