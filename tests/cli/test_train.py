@@ -61,6 +61,26 @@ def test_a_recipe_becomes_a_model(clipact, data, tmp_path):
     assert [line["step"] for line in _log(tmp_path / "out")] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_video_tower_is_trained_shown_and_asked(clipact, data, tmp_path):
+    tower = "{ tower = 'vivit', width = 12, layers = 1, heads = 2, hidden = 16, head = { dim = 16, blocks = 0 } }"
+    changes = [f"start.visual={tower}", "start.clip={ frames = 4, size = [32, 32] }", "train.steps=2", "judge.sets=[]"]
+    changes += ["data.sources=[{ manifest = 'clips.csv', frames = 4 }]", "train.batch=2"]
+    words = [word for change in changes for word in ("--set", change)]
+    done = clipact("train", data / "small.toml", "--data", data, "--out", tmp_path / "out", *words)
+    assert (done.code, done.out.strip()) == (0, str(tmp_path / "out/last"))
+    model = ["--model", tmp_path / "out/last"]
+    done = clipact("classify", data / "clips/0.mp4", "--labels", "waving,bending", *model, "--json")
+    assert done.code == 0
+    answer = json.loads(done.out)
+    assert {entry["label"] for entry in answer["predictions"]} == {"waving", "bending"}
+    done = clipact("classify", data / "clips/0.mp4", "--labels", "waving,bending", *model, "--frames", "3")
+    assert done.code != 0
+    assert "3 frames; this tower sees 2 at a time" in done.err
+    said = clipact("models", "show", tmp_path / "out/last", "--device", "cpu").out
+    for words in ("vivit (visual) + bert (text)", "sees order    yes", "4 frames, middles, 32 x 32", "drawn"):
+        assert words in said
+
+
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(clipact, data, tmp_path):
     done = clipact(
         "train", data / "small.toml", "--data", data, "--out", tmp_path / "out", "--dry-run", "--set", "train.batch=6"
