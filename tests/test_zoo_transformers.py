@@ -83,6 +83,12 @@ def test_a_key_changes_with_anything_that_counts(clip, tmp_path):
         assert find_source(str(other)).key() != before
 
 
+@pytest.mark.parametrize("name", ["/no/where", "./nowhere", "~/nowhere", "a/b/c"])
+def test_a_folder_that_is_not_there_is_said_to_be_none(name):
+    with pytest.raises(ModelError, match=f"there is no folder {name}"):
+        zoo.load(f"transformers:{name}", device="cpu")
+
+
 def test_a_folder_of_transformers_says_its_name(clip):
     with pytest.raises(ModelError, match=f"call it transformers:{clip}"):
         zoo.load(str(clip))

@@ -87,6 +87,8 @@ def find_source(name: str) -> Source:
     folder = Path(name).expanduser()
     local = folder.is_dir()
     if not local:
+        if name.count("/") > 1 or name[:1] in (".", "/", "~"):
+            raise ModelError(f"there is no folder {name}, and repositories on a hub read ORG/NAME")
         folder = _fetch(name)
     weights = next((path for known in WEIGHTS if (path := folder / known).is_file()), None)
     config = _read(folder / CONFIG, what="no folder of a transformers model")
