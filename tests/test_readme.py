@@ -7,9 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.main import get_command
 
+from clipact import towers
 from clipact.cli.app import app, main
+from clipact.cli.train import train
+from clipact.errors import ModelError
+from clipact.training.outline import load_recipe
+from clipact.training.recipe import Recipe
+from clipact.training.start import make_encoder
+from tests.contracts.test_towers import SPEC, VIDEO
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -105,3 +113,91 @@ def test_the_python_example_is_six_lines_and_runs(monkeypatch, tmp_path):
         code = code.replace(f'"{name}"', '"examples/eating_biscuits.mp4"')
     monkeypatch.chdir(ROOT)
     exec(compile(code, "README.md", "exec"), {})
+
+
+def _recipe(folder, *, tower=None):
+    """The README's own.toml, with another tower's lines where one is named."""
+    lines = _block("train recipe").splitlines()
+    if tower is not None:
+        lines = [line for line in lines if not line.startswith(("start.visual", "visual.learns"))]
+        lines += _block(f"train {tower}").splitlines()
+    path = folder / "own.toml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_the_recipe_in_the_help_is_the_readme_s(tmp_path):
+    taught = train.__doc__.partition("over the frames:\n")[2].partition("\n\n")[0]
+    assert [line.strip() for line in taught.splitlines()] == _block("train recipe").splitlines()
+    assert load_recipe(_recipe(tmp_path), Recipe).start.model == "mini"
+
+
+@pytest.mark.slow
+def test_the_readme_s_recipe_is_trained_and_answers(monkeypatch, tmp_path, capsys):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "clips.csv").write_text(_block("train table"), encoding="utf-8")
+    _recipe(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for line in _block("train commands").strip().splitlines():
+        words = shlex.split(line)
+        monkeypatch.setattr(sys, "argv", words + ["--set", "train.steps=2"] * (words[1] == "train"))
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert not stopped.value.code, line
+    printed, _ = _rows(capsys.readouterr().out)
+    assert set(printed) == {"eating biscuits", "falling", "reading"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tower", ["vivit", "swin3d"])
+def test_the_readme_s_other_towers_can_be_begun_from(tower, tmp_path):
+    start = load_recipe(_recipe(tmp_path, tower=tower), Recipe).start
+    described = towers.describe(make_encoder(start, seed=0).visual)
+    assert described["tower"] == tower
+
+
+_LENGTHS = (1, 2, 3, 6, 15, 16, 18, 32)
+_ALLOWED = {
+    "any": lambda frames: True,
+    "multiples of its tubelet, 2": lambda frames: frames % 2 == 0,
+    "even to 16, then multiples of 16": lambda frames: frames % 2 == 0 and (frames <= 16 or frames % 16 == 0),
+}
+
+
+def _rows_of_towers():
+    table = re.search(r"<!-- video towers -->\n(.*?)\n\n", README, re.DOTALL).group(1)
+    rows = [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
+    return {(tower, part): facts for tower, part, *facts in rows}
+
+
+def _examples():
+    """The contract's small towers by their row; a ViViT with its default tubelet."""
+    return {
+        **{("frames", table["aggregator"]): table for table in VIDEO["frames"] if "aggregator" in table},
+        ("vivit", ""): next(table for table in VIDEO["vivit"] if "tubelet" not in table),
+        ("swin3d", ""): VIDEO["swin3d"][0],
+        ("xclip", ""): VIDEO["xclip"][0],
+        **{("transformers", table["model"]["model_type"]): table for table in VIDEO["transformers"]},
+    }
+
+
+def test_the_table_of_towers_is_complete():
+    assert set(_rows_of_towers()) == set(_examples())
+    assert {tower for tower, _ in _rows_of_towers()} == set(towers.VIDEO_TOWERS)
+
+
+@pytest.mark.parametrize("row", _rows_of_towers(), ids="-".join)
+@torch.inference_mode()
+def test_the_table_of_towers_says_what_is_so(row):
+    sees_order, allowed, positions = _rows_of_towers()[row]
+    tower = towers.visual_from({"tower": row[0], **_examples()[row]}, SPEC).eval()
+    assert sees_order == ("no" if tower.order_free else "yes")
+    taken = []
+    for frames in _LENGTHS:
+        try:
+            tower(torch.zeros(1, frames, 3, *SPEC.size))
+            taken.append(frames)
+        except ModelError:
+            continue
+    assert taken == [frames for frames in _LENGTHS if _ALLOWED[allowed](frames)]
+    assert positions

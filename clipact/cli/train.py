@@ -9,7 +9,7 @@ import typer
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A TOML file, such as eval/recipes/mini.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="A TOML file: what is learnt from, and what learns.")],
     data: Annotated[Path, typer.Option("--data", help="The folder that the recipe's manifests lie below.")] = Path(),
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: runs/ and the recipe's name]")
@@ -27,12 +27,28 @@ def train(
 ) -> None:
     """Train a model as a recipe says, and write it as a folder.
 
-    clipact train eval/recipes/mini.toml --data ~/data --dry-run
+    clipact train own.toml --data ~/clips --dry-run
 
-    clipact train eval/recipes/mini.toml --data ~/data --out runs/mini --set train.batch=512
+    clipact train own.toml --data ~/clips --out runs/own --set train.batch=512
 
-    OUT/best and OUT/last are models. Ctrl-C saves the run after the step at hand; --resume goes on with it, and the
-    weights come out as if nothing had happened.
+    \b
+    A whole own.toml, which teaches mini a transformer over the frames:
+        name = "own"
+        trained_on = ["my clips"]
+        start.model = "mini"
+        start.visual = { tower = "frames", aggregator = "transformer" }
+        data.sources = [{ manifest = "clips.csv", frames = 8 }]
+        visual.learns = "head"
+        text.learns = "nothing"
+        train = { batch = 32, steps = 100 }
+
+    clips.csv lies in --data, with the columns path and label (or caption), and
+    split, start_seconds and end_seconds where they are wanted. The README's
+    "Training on your own clips" has the other towers, ViViT and Video Swin among
+    them; eval/recipes has whole recipes, vivit.toml for one.
+
+    OUT/best and OUT/last are models. Ctrl-C saves the run after the step at hand;
+    --resume goes on with it, and the weights come out as if nothing had happened.
     """
     from clipact.cli.screen import note
     from clipact.cli.train_screen import TrainScreen, show_checks, show_plan

@@ -1,15 +1,20 @@
 """Every kind of visual tower is trained on sentences, saved, and answers from its folder."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import timm
 import torch
 from torch.testing import assert_close
 
-from clipact import checkpoint
+from clipact import checkpoint, zoo
 from clipact.classifier import ZeroShotClassifier
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
+from clipact.towers.vivit import ViViT
+from clipact.training.outline import load_recipe
+from clipact.training.recipe import Recipe
 from clipact.training.start import Parts, Start, make_encoder
 from tests.tiny_open_clip import open_clip_folder
 from tests.tiny_transformers import VIDEO, transformers_folder
@@ -81,6 +86,19 @@ def test_the_first_step_of_an_aggregator_sees_what_the_model_saw(small):
     video = torch.randn(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert_close(grown.encode_video(video), plain.encode_video(video), atol=1e-6, rtol=0)
     assert torch.equal(grown.log_scale, plain.log_scale)
+
+
+def test_the_vivit_recipe_begins_as_the_image_transformer_on_a_still_clip(tmp_path):
+    path = Path(__file__).parents[2] / "eval/recipes/vivit.toml"
+    model = f"open_clip:local-dir:{open_clip_folder(tmp_path / 'vit', 'vit')}"
+    recipe = load_recipe(path, Recipe, changes=[f"start.model={model}"])
+    begun, image = make_encoder(recipe.start, seed=0).eval(), zoo.load(model, device="cpu").encoder
+    assert isinstance(begun.visual, ViViT)
+    assert recipe.data.sources[0].frames == begun.spec.frames
+    still = torch.randn(2, 1, 3, *begun.spec.size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        seen = begun.encode_video(still.expand(-1, begun.spec.frames, -1, -1, -1))
+        assert_close(seen, image.encode_video(still), atol=1e-5, rtol=0)
 
 
 def test_a_model_whose_sentences_depend_on_the_video_is_not_trained(drawn, small, tmp_path):
