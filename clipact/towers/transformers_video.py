@@ -83,13 +83,18 @@ class TransformersVideo(VisualTower, Headed):
         self.dim = self.head.dim
 
     def features(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b f"]:
-        """The network's class token, or the mean of its tokens."""
+        """The network's class token, or the mean of its tokens; of a TimeSformer that looks along space alone, the
+        mean of the frames' class tokens before the last norm."""
         frames = video.shape[1]
         self._refuse_length(frames)
         if tuple(video.shape[-2:]) != self.spec.size:
             raise ModelError(f"frames are {tuple(video.shape[-2:])} pixels; this tower takes {self.spec.size}")
         if self.family.name == "Timesformer":
             self.network.config.num_frames = frames  # its layers ask there which tokens are one frame's
+        if self.order_free:
+            # As TimeSformer's authors do it; transformers leaves the frames apart, each a row of its own.
+            seen = self.network.encoder(self.network.embeddings(video))[0][:, 0]
+            return self.network.layernorm(rearrange(seen, "(b t) d -> b t d", t=frames).mean(1))
         seen = functional_call(self.network, self._stretched(frames), (video,)).last_hidden_state
         return seen[:, 0] if self.family.class_token else seen.mean(1)
 

@@ -51,6 +51,7 @@ def _shaken(tower):
 
 VIT = {"width": 32, "layers": 2, "heads": 2, "hidden": 64}
 SHIFTED = ("efficientnet_lite", "open_clip", "transformers", "timm")
+TIMESFORMER = {"model_type": "timesformer", **THEIRS["timesformer"][0]}
 VIDEO = {
     "frames": [
         *({"image": {"tower": "small", **IMAGE["small"]}, "aggregator": name} for name in AGGREGATORS),
@@ -64,7 +65,13 @@ VIDEO = {
         {**VIT, "attention": "factorised_self", "activation": "quick_gelu"},
     ],
     "swin3d": [{"width": 8, "depths": [2, 2], "heads": [1, 2], "window": [8, 4, 4]}],
-    "transformers": [{"model": {"model_type": family, **THEIRS[family][0]}, "head": HEAD} for family in THEIR_VIDEO],
+    "transformers": [
+        *({"model": {"model_type": family, **THEIRS[family][0]}, "head": HEAD} for family in THEIR_VIDEO),
+        *(
+            {"model": {**TIMESFORMER, "attention_type": kind}, "head": HEAD}
+            for kind in ("space_only", "joint_space_time")
+        ),
+    ],
     "xclip": [{"model": {key: value for key, value in THEIRS["xclip"][0].items() if key != "text_config"}}],
 }
 
@@ -77,7 +84,7 @@ def _video_tables():
 
 def _name(table):
     words = (table["tower"], table.get("image", {}).get("tower"), table.get("model", {}).get("model_type"))
-    words += (table.get("aggregator"), table.get("attention"))
+    words += (table.get("aggregator"), table.get("attention"), table.get("model", {}).get("attention_type"))
     return "-".join(filter(None, words))
 
 

@@ -97,6 +97,20 @@ def test_timesformer_sees_other_lengths_as_one_that_was_made_for_them(tmp_path):
     torch.testing.assert_close(tower.features(_video(4)), tower.eval().features(_video(4)), rtol=0, atol=0)
 
 
+@torch.inference_mode()
+def test_timesformer_that_looks_along_space_alone_averages_the_frames_before_the_last_norm(tmp_path):
+    table = {**MODELS["timesformer"][0], "attention_type": "space_only"}
+    folder = transformers_folder(tmp_path / "timesformer", "timesformer", table=table)
+    (folder / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 36}, "crop_size": 32}')
+    tower = load_tower(find_source(str(folder)), head=HEAD)
+    for frames in (1, 4, 7):
+        video, network = _video(frames), tower.network
+        norm, network.layernorm = network.layernorm, None
+        each = torch.stack([network(video[:, t : t + 1]).last_hidden_state[:, 0] for t in range(frames)])
+        network.layernorm = norm
+        torch.testing.assert_close(tower.features(video), norm(each.mean(0)), rtol=0, atol=1e-6)
+
+
 def test_it_is_kept_in_a_clipact_folder(pair, tiny, tmp_path):
     """Made again without a weight of its own, sines included, that the folder does not hold."""
     tower = load_tower(find_source(str(pair[2])), head=Head.Config(dim=16))
