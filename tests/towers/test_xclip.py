@@ -1,5 +1,7 @@
 """X-CLIP: transformers' own logits, one answer a clip, and a clear refusal where sentences are to stand alone."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from clipact.classifier import ZeroShotClassifier
 from clipact.errors import ModelError
 from clipact.evaluate import How, manifest_card, read_samples
 from clipact.evaluate.judged import judge
+from clipact.index_classifier import IndexClassifier
+from clipact.label_index import LabelIndex
 from clipact.prompts import LabelSet, PromptSet
 from clipact.store import Store
 from clipact.studies import Grid, lint, sweep
@@ -96,6 +100,7 @@ def test_what_needs_sentences_by_themselves_is_refused(ours, tmp_path):
         lambda: classifier.text_embeddings,
         lambda: judge(ours, classifier.spec),
         lambda: lint(LabelSet.of(["read", "drink"]), PromptSet.load("bare"), ours, store=Store(tmp_path)),
+        lambda: IndexClassifier(ours, Mock(spec=LabelIndex)),  # which is not looked at
         lambda: sweep(card, samples, ours, Grid(templates=("bare",)), how=How(store=Store(tmp_path))),
     ):
         with pytest.raises(ModelError, match="depends on the video.*clipact classify"):
