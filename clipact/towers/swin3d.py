@@ -25,6 +25,19 @@ _SIZES: dict[Variant, tuple[int, tuple[int, ...], tuple[int, ...], float]] = {  
 }
 _PATCH = (2, 4, 4)
 
+KINETICS = ClipSpec(
+    frames=32,
+    sampling="fps",
+    rate_fps=15.0,
+    size=(224, 224),
+    shorter_side_pixels=256,
+    interpolation="bilinear",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+"""How torchvision prepares clips for the published weights: the transforms of `Swin3D_T_Weights` and its like, and
+the clip_len and frame_rate of their stated accuracies. Pictures that shrink are antialiased here, and not there."""
+
 
 class Swin3D(VisualTower, Headed):
     """Clips of an even number of frames, at the size of its spec."""

@@ -18,7 +18,7 @@ from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
 from clipact.towers.from_timm import TimmImage
 from clipact.towers.inflate import inflate
-from clipact.towers.swin3d import Swin3D
+from clipact.towers.swin3d import KINETICS, Swin3D
 from clipact.towers.text import TOKENIZER, BertText
 from clipact.towers.tower import VisualTower
 from clipact.towers.transformers_source import find_source
@@ -50,7 +50,8 @@ class Start:
     visual, text  tables of towers, as a model's config.json has them. Beside a model, `visual` takes the place of its
                   visual tower: a "frames" tower without `image` keeps its image tower, and its shift unless it names
                   one; a "vivit" with `inflate`, "central" or "averaged", is made of it
-    clip          how clips are prepared; by default as the model's are, else as the image tower's pictures
+    clip          how clips are prepared; by default as the model's are, else as the image tower's pictures, and for a
+                  "swin3d" with parts.visual as for the published weights (`clipact.towers.swin3d.KINETICS`)
     scale, bias   of the logits at the start; by default the model's, else 1/0.07 and none
 
     ConfigError for what would have no effect, such as `clip` beside a model that keeps its visual tower.
@@ -172,6 +173,8 @@ def _visual(start: Start, spec: ClipSpec) -> VisualTower:
     place = start.parts.visual if start.parts is not None else None
     library, _, name = (place or "").partition(":")
     if library != "transformers":
+        if place is not None and start.clip is None and start.visual.get("tower") == "swin3d":
+            spec = KINETICS
         visual = towers.visual_from(start.visual, spec)
         _fill_visual(visual, start.parts)
         return visual

@@ -1,12 +1,16 @@
 """What a clip may be for the towers that see space and time at once."""
 
+import numpy as np
 import pytest
 import torch
+from einops import rearrange
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError
-from clipact.towers.swin3d import Swin3D
+from clipact.towers.swin3d import KINETICS, Swin3D
 from clipact.towers.vivit import ViViT
+from clipact.video.normalise import normalise_frames
+from clipact.video.transforms import fit_frame
 
 SPEC = ClipSpec(frames=4, size=(32, 32))
 SMALL = ViViT.Config(width=32, layers=2, heads=2, hidden=64)
@@ -75,3 +79,18 @@ def test_swin_in_sizes_of_ones_own():
         Swin3D.Config(**own | {"heads": (3, 2)})
     with pytest.raises(ConfigError, match=r"\[8, 4\].*windows of 3 take multiples of 24"):
         Swin3D(Swin3D.Config(**own | {"window": (2, 3, 3)}), spec=SPEC)
+
+
+@pytest.mark.parametrize("size", [(256, 340), (341, 256), (120, 161)])
+def test_clips_for_the_published_weights_are_torchvisions(size):
+    from torchvision.models.video import Swin3D_B_Weights, Swin3D_S_Weights, Swin3D_T_Weights
+
+    frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    ours = normalise_frames(np.stack([fit_frame(frame, KINETICS) for frame in frames]), KINETICS)
+    step = 1.01 / 255 / min(KINETICS.std)  # Pillow and torch may round a resized byte to neighbours
+    for weights in (Swin3D_T_Weights, Swin3D_S_Weights, Swin3D_B_Weights):
+        theirs = weights.DEFAULT.transforms()(rearrange(torch.from_numpy(frames), "t h w c -> t c h w"))
+        atol = step if min(size) != 256 else 1e-6
+        torch.testing.assert_close(ours, rearrange(theirs, "c t h w -> t c h w"), rtol=0, atol=atol)
+    assert "frame_rate=15" in Swin3D_T_Weights.DEFAULT.meta["_docs"]
+    assert "clip_len=32" in Swin3D_T_Weights.DEFAULT.meta["_docs"]

@@ -8,10 +8,11 @@ import timm
 import torch
 from torch.testing import assert_close
 
-from clipact import checkpoint, zoo
+from clipact import checkpoint, towers, zoo
 from clipact.classifier import ZeroShotClassifier
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
+from clipact.towers.swin3d import KINETICS
 from clipact.towers.vivit import ViViT
 from clipact.training.outline import load_recipe
 from clipact.training.recipe import Recipe
@@ -99,6 +100,17 @@ def test_the_vivit_recipe_begins_as_the_image_transformer_on_a_still_clip(tmp_pa
     with torch.inference_mode():
         seen = begun.encode_video(still.expand(-1, begun.spec.frames, -1, -1, -1))
         assert_close(seen, image.encode_video(still), atol=1e-5, rtol=0)
+
+
+def test_weights_of_swin_bring_their_way_of_preparing_clips(small, tmp_path):
+    sizes = {"width": 8, "depths": (1, 1), "heads": (1, 2), "window": (2, 7, 7), "head": {"dim": 16}}
+    visual = {"tower": "swin3d", **sizes}
+    tower = towers.visual_from(visual, ClipSpec(frames=4, size=(56, 56)))
+    torch.save(tower.network.state_dict(), tmp_path / "swin.pth")
+    named = {"model": str(small), "visual": visual, "parts": Parts(visual=str(tmp_path / "swin.pth"))}
+    assert make_encoder(Start(**named), seed=0).spec == KINETICS
+    own = ClipSpec(frames=4, size=(56, 56))
+    assert make_encoder(Start(**named, clip=own), seed=0).spec == own
 
 
 def test_a_model_whose_sentences_depend_on_the_video_is_not_trained(drawn, small, tmp_path):
