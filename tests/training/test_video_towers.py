@@ -29,6 +29,8 @@ STARTS = {
     "vivit": ("small", {"clip": CLIP, "visual": {"tower": "vivit", "width": 16, "heads": 2, "layers": 1, "hidden": 16,
                                                  "head": {"dim": 16, "blocks": 0}}}),
     "swin": ("small", {"clip": CLIP, "visual": {"tower": "swin3d", "window": [2, 1, 1], "head": {"dim": 16}}}),
+    **{name: ("small", {"visual": {"tower": "frames", "aggregator": name}})
+       for name in ("mean", "max", "attention", "convolution")},
     "open_clip": ("vit", {}),
     "open_clip, shifted": ("vit", {"visual": {"tower": "frames", "aggregator": "lstm", "shift": 0.125}}),
     "open_clip, inflated": ("vit", {"clip": CLIP, "visual": {"tower": "vivit", "inflate": "central"}}),
