@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from clipact.errors import ConfigError
 from clipact.nn.attention import Block, begin_at_zero
-from clipact.nn.positions import stretch
+from clipact.nn.positions import sines, stretch
 
 
 class Aggregator(nn.Module, ABC):
@@ -104,7 +104,8 @@ class Transformer(Aggregator):
         super().__init__()
         if width % config.heads:
             raise ConfigError(f"heads is {config.heads}; it divides the width of the features, {width}")
-        self.positions = nn.Parameter(0.02 * torch.randn(frames, width))
+        # As large as the normed frames: begun at 0.02, 400 steps of eval/benchmarks/motion.py taught no order, now all.
+        self.positions = nn.Parameter(sines(frames, width + width % 2)[:, :width].clone())
         self.blocks = nn.Sequential(
             *(Block(width, heads=config.heads, hidden=int(width * config.hidden)) for _ in range(config.layers))
         )

@@ -33,6 +33,18 @@ def test_an_aggregator_learns_from_the_first_step(name):
     assert sum(gradients) > 0
 
 
+@pytest.mark.parametrize("name", [name for name, kind in AGGREGATORS.items() if not kind.order_free])
+def test_the_first_step_learns_from_the_order_of_frames(name):
+    x = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(1))
+    aggregator = _aggregator(name)
+
+    def learnt(frames):
+        gradients = torch.autograd.grad(aggregator(frames).pow(2).sum(), aggregator.add.weight)[0]
+        return gradients / gradients.norm()
+
+    assert (learnt(x) - learnt(x.flip(1))).norm() > 0.1
+
+
 def test_settings_reach_the_aggregator_and_unknown_ones_are_named():
     image = SmallImage(SmallImage.Config())
     tower = FramesTower(image, FramesTower.Config(aggregator="transformer", settings={"layers": 3}), spec=SPEC)
