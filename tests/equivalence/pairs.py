@@ -214,8 +214,7 @@ def swin3d_pair(folder: Path, variant: str, *, frames: int) -> Pair:
 
     torch.manual_seed(0)
     theirs = getattr(models, f"swin3d_{variant[0]}")(num_classes=5).eval()
-    window = (16, 7, 7) if variant == "base" and frames > 16 else (8, 7, 7)
-    tower = Swin3D(Swin3D.Config(variant=variant, window=window), spec=ClipSpec(frames=frames, size=(224, 224))).eval()
+    tower = Swin3D(Swin3D.Config(variant=variant), spec=ClipSpec(frames=frames, size=(224, 224))).eval()
     torch.save(theirs.state_dict(), folder / f"{variant}.pth")
     _fill(tower, str(folder / f"{variant}.pth"))
     video = drawn(CLIPS, frames, 3, 224, 224)
