@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from motion import write_clip
+from drawn_motion import write_clip
 
 from clipact import metrics
 from clipact.clip_spec import ClipSpec
