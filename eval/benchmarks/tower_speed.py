@@ -1,118 +1,38 @@
 """What a clip costs each tower at several lengths, beside the plain loop over the same weights, in one run.
 
-    python eval/benchmarks/tower_speed.py [--only vivit] [--rounds 5] [--compile] [--json]
+    python eval/benchmarks/tower_speed.py [--towers vivit swin3d] [--rounds 4] [--json]
 
-The plain loop is what one writes with the library alone: encode_image frame by frame and the mean with open_clip or
-CLIP, the model called on the clip with transformers and torchvision. Both hold the same tensors, and must answer alike.
-Rounds alternate, the best of each counts. GFLOPs are torch's count of ours; the share is of the rate that a product of
-two 2048 x 2048 matrices reaches in the same process. Peak memory is of a process of its own for each of the two. bf16
-is autocast; --compile adds torch.compile, half a minute more a line. Needs a checkout; ten minutes on two cores.
+tower_cases.py says which towers, and what the plain loop of each is: frame by frame or clip by clip, as a user of
+open_clip, transformers, timm or torchvision writes it. Both are given one clip at a time and hold the same tensors.
+
+Ways alternate in one process, the best of each counts: --rounds times each, short ones for a second; a row that looks
+slower than its loop is measured three times as long before that is believed. GFLOPs are torch's count of ours; a share
+is of what a product of two 2048 x 2048 matrices reaches in the same process, in fp32 and in bf16. bf16 is autocast.
+torch.compile is tried at 8 frames of a few, half a minute each. Memory is what the first clip takes at most, above what
+lay in memory before it, in a fresh process for each way; Linux alone says that.
+
+Exit code 1 when an answer is further than 1e-5 from the loop's, both of unit length, or a row is slower: below 0.97 of
+the loop's speed. Needs a checkout and 8 GB; 25 minutes on two cores.
 """
 
 import argparse
 import contextlib
 import json
-import resource
 import subprocess
 import sys
 import time
-from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from tower_cases import CASES
 
-from clipact.clip_spec import ClipSpec
 from clipact.cost import measure
 from clipact.dual_encoder import DualEncoder
-from clipact.nn.head import Head
-from clipact.towers.frames import FramesTower
-from clipact.towers.from_open_clip import OpenClipImage
-from clipact.towers.from_transformers import TransformersImage, quiet, table_of
-from clipact.towers.swin3d import Swin3D
-from clipact.towers.transformers_video import TransformersVideo
+from clipact.towers.from_transformers import quiet
 
-HEAD = Head.Config(dim=64, blocks=0)
-
-
-def picture_loop(see, video):
-    """The mean over the frames of each clip, one frame at a time."""
-    return torch.stack([torch.stack([see(frame[None])[0] for frame in clip]).mean(0) for clip in video])
-
-
-def open_clip_case(name, frames):
-    """Ours, and encode_image frame by frame."""
-    import open_clip
-
-    theirs, table = open_clip.create_model(name).eval(), open_clip.get_model_config(name)
-    image = OpenClipImage(OpenClipImage.Config(model=table), network=theirs.visual)
-    return FramesTower(image).eval(), partial(picture_loop, theirs.encode_image)
-
-
-def clip_case(name, frames):
-    """transformers' CLIP, picture by picture."""
-    from transformers import CLIPConfig, CLIPModel
-
-    theirs = CLIPModel(CLIPConfig()).eval()
-    image = TransformersImage(TransformersImage.Config(model=table_of(theirs)), network=theirs)
-    return FramesTower(image).eval(), partial(
-        picture_loop, lambda picture: theirs.get_image_features(picture).pooler_output
-    )
-
-
-def video_case(name, frames):
-    """A video network of transformers, whose loop ends in the same head."""
-    import transformers
-
-    theirs = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(num_frames=frames)).eval()
-    config = TransformersVideo.Config(model=table_of(theirs), head=HEAD)
-    ours = TransformersVideo(config, spec=ClipSpec(frames=frames), network=theirs).eval()
-
-    def loop(video):
-        tokens = theirs(video).last_hidden_state
-        return ours.head(tokens[:, 0] if ours.family.class_token else tokens.mean(1))
-
-    return ours, loop
-
-
-def vivit_case(name, frames):
-    """Our joint ViViT, and transformers' VivitModel with the same weights."""
-    from transformers import VivitConfig, VivitModel
-
-    from tests.equivalence.pairs import vivit_like  # a checkout has it
-
-    theirs = VivitModel(VivitConfig(num_frames=frames), add_pooling_layer=False).eval()
-    return vivit_like(theirs), lambda video: theirs(video).last_hidden_state[:, 0]
-
-
-def swin_case(name, frames):
-    """Video Swin, and torchvision's own."""
-    from torchvision.models import video as models
-
-    theirs = getattr(models, name)().eval()
-    variant = {"t": "tiny", "s": "small", "b": "base"}[name[-1]]
-    ours = Swin3D(Swin3D.Config(variant=variant, head=HEAD), spec=ClipSpec(frames=frames)).eval()
-    theirs.head = torch.nn.Identity()
-    ours.network = theirs
-    return ours, lambda video: ours.head(theirs(video.transpose(1, 2)))
-
-
-CASES = {
-    "open_clip ViT-B-32": (partial(open_clip_case, "ViT-B-32"), (1, 8, 32)),
-    "open_clip RN50": (partial(open_clip_case, "RN50"), (8,)),
-    "open_clip MobileCLIP-S1": (partial(open_clip_case, "MobileCLIP-S1"), (8,)),
-    "transformers CLIP B/32": (partial(clip_case, ""), (8,)),
-    "transformers VideoMAE-B": (partial(video_case, "VideoMAE"), (8, 16)),
-    "transformers TimeSformer-B": (partial(video_case, "Timesformer"), (8,)),
-    "vivit, VivitModel B": (partial(vivit_case, ""), (8, 16, 32)),
-    "swin3d_t": (partial(swin_case, "swin3d_t"), (8, 16)),
-}
-
-
-def product_gflops(side=2048, repeats=5):
-    """10^9 operations a second of a matrix product in fp32: the best of some."""
-    a = torch.randn(side, side)
-    best = min(seconds(lambda: a @ a) for _ in range(repeats))
-    return 2 * side**3 / best / 1e9
+APART, SLOWER, FASTER = 1e-5, 0.97, 1.05
+SECONDS = 1.0  # a way that takes less than its share of it is asked more often
 
 
 def seconds(work):
@@ -121,107 +41,189 @@ def seconds(work):
     return time.perf_counter() - begun
 
 
+def product_gflops(dtype, *, side=2048, repeats=5):
+    """10^9 operations a second of a matrix product: the best of some, after one that warms up."""
+    a = torch.randn(side, side).to(dtype)
+    return 2 * side**3 / min([seconds(lambda: a @ a) for _ in range(repeats + 1)][1:]) / 1e9
+
+
+def make(name, frames):
+    """Our tower, the loop, and a clip."""
+    torch.manual_seed(0)
+    with quiet(), contextlib.redirect_stdout(sys.stderr):
+        ours, loop = CASES[name].make(frames)
+    size = ours.spec.size
+    return ours, loop, torch.randn(1, frames, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def peak_megabytes(work):
+    """How much memory `work` takes at most, above what is taken before it; None where the system does not say."""
+    marks = Path("/proc/self/clear_refs")
+    if not marks.exists():
+        return None
+    marks.write_text("5")  # forgets the peak so far: making a model takes more than using it
+    before = memory_kilobytes("VmRSS")
+    work()
+    return (memory_kilobytes("VmHWM") - before) / 1024
+
+
+def memory_kilobytes(kind):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind))
+
+
+def best_of(ways, *, rounds):
+    """The least seconds of each way, the ways taking turns."""
+    best = {way: seconds(work) for way, work in ways.items()}
+    turns = max(rounds, min(50, int(SECONDS / sum(best.values()))))
+    for turn in range(1, 3 * turns):
+        if turn >= turns and ("loop" not in best or best["loop"] >= SLOWER * best["clipact"]):
+            break
+        for way in list(ways) if turn % 2 else reversed(ways):
+            best[way] = min(best[way], seconds(ways[way]))
+    return best
+
+
 @torch.inference_mode()
-def time_one(name, frames, *, rounds, compiled):
-    """Milliseconds a clip of each way, what is counted, how far the two answers lie apart."""
-    ours, loop = make(name, frames)
-    video = torch.randn(1, frames, len(ours.spec.mean), *ours.spec.size, generator=torch.Generator().manual_seed(1))
-    ways = {"loop": lambda: loop(video), "clipact": lambda: ours(video)}
+def time_one(name, frames, *, rounds):
+    """All of a row but for the loop's memory; ours is taken before anything else has run."""
+    from tests.tiny import TinyText
+
+    ours, loop, video = make(name, frames)
+    megabytes = peak_megabytes(lambda: ours(video))
+    ways = {"clipact": lambda: ours(video)} | ({"loop": lambda: loop(video)} if loop else {})
 
     def halved():
         with torch.autocast("cpu", torch.bfloat16):
             return ours(video)
 
     ways["bf16"] = halved
-    if compiled:
+    if frames in CASES[name].compiled:
         faster = torch.compile(ours)
-        ways["compiled"] = lambda: faster(video)
-    answers = {way: work().float() for way, work in ways.items()}  # warms up, too
-    best = {}
-    for turn in range(rounds):
-        for way in list(ways) if turn % 2 else reversed(ways):
-            best[way] = min(best.get(way, float("inf")), seconds(ways[way]))
-    from tests.tiny import TinyText
-
+        ways["compile"] = lambda: faster(video)
+    answers = {way: F.normalize(work().float(), dim=-1) for way, work in ways.items()}  # warms up, too
+    peaks = {kind: product_gflops(dtype) for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+    best = best_of(ways, rounds=rounds)
+    peaks = {
+        kind: max(peaks[kind], product_gflops(dtype))
+        for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
     gflops = measure(DualEncoder(ours, TinyText(ours.dim)).eval(), frames=frames, repeats=1).gflops
+    base = answers["loop" if loop else "clipact"]
     return {
         "milliseconds": {way: 1e3 * value for way, value in best.items()},
+        "megabytes": {"clipact": megabytes},
         "gflops": gflops,
-        "product_gflops": product_gflops(),
-        "apart": {
-            way: (F.normalize(answer, dim=-1) - F.normalize(answers["loop"], dim=-1)).abs().max().item()
-            for way, answer in answers.items()
+        "product_gflops": peaks,
+        "share_of_peak": {
+            kind: gflops / best[way] / peaks[kind] for kind, way in (("fp32", "clipact"), ("bf16", "bf16"))
         },
+        "apart": {way: (answer - base).abs().max().item() for way, answer in answers.items()},
     }
 
 
 @torch.inference_mode()
-def weigh_one(name, frames, way):
-    """Peak megabytes of this process after one clip."""
-    ours, loop = make(name, frames)
-    video = torch.randn(1, frames, len(ours.spec.mean), *ours.spec.size)
-    (loop if way == "loop" else ours)(video)
-    return {"megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-
-
-def make(name, frames):
-    torch.manual_seed(0)
-    with quiet(), contextlib.redirect_stdout(sys.stderr):
-        return CASES[name][0](frames)
+def weigh_loop(name, frames):
+    """The loop's memory, in megabytes."""
+    _, loop, video = make(name, frames)
+    return peak_megabytes(lambda: loop(video)) if loop else None
 
 
 def ask(question, given):
     """The answer of a process of its own."""
     command = [sys.executable, __file__, "--one", json.dumps(question), "--rounds", str(given.rounds)]
-    done = subprocess.run([*command, *(["--compile"] if given.compile else [])], capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(done.stderr)
+        raise SystemExit(f"{' '.join(map(str, question))} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def judge(row):
+    """What fails in a row, and the ways that are faster than its loop, each with how many times."""
+    spent, failed, faster = row["milliseconds"], [], {}
+    if "loop" in spent:
+        times = {way: spent["loop"] / spent[way] for way in spent if way != "loop"}
+        where = f"{row['tower']}, {row['frames']} frames"
+        if times["clipact"] < SLOWER:
+            failed.append(f"{where}: {times['clipact']:.2f} of the loop's speed; {SLOWER} is the least")
+        if row["apart"]["clipact"] > APART:
+            failed.append(f"{where}: answers lie {row['apart']['clipact']:.1e} apart; {APART:g} is the most")
+        names = {"clipact": "batched frames" if CASES[row["tower"]].by_frame else "clipact"}
+        faster = {names.get(way, way): value for way, value in times.items() if value >= FASTER}
+    return {"failed": failed, "faster": faster}
+
+
+HEADINGS = "tower | frames | GFLOPs | loop, ms | clipact, ms | times | bf16, ms | compile, ms"
+HEADINGS += " | of peak, fp32 | bf16 | loop, MB | clipact, MB | apart | verdict"
+
+
+def shown(row):
+    """A line of the table."""
+    spent, megabytes, share = row["milliseconds"], row["megabytes"], row["share_of_peak"]
+
+    def said(table, way):
+        return "" if table.get(way) is None else f"{table[way]:.0f}"
+
+    loop = "loop" in spent
+    times = f"{spent['loop'] / spent['clipact']:.2f}" if loop else "no loop"
+    verdict = "FAILED" if row["failed"] else ", ".join(f"{way} {value:.1f}x" for way, value in row["faster"].items())
+    cells = (row["tower"], row["frames"], f"{row['gflops']:.1f}", said(spent, "loop"), said(spent, "clipact"), times)
+    cells += (
+        said(spent, "bf16"),
+        said(spent, "compile"),
+        f"{100 * share['fp32']:.0f} %",
+        f"{100 * share['bf16']:.0f} %",
+    )
+    cells += (said(megabytes, "loop"), said(megabytes, "clipact"), f"{row['apart']['clipact']:.0e}" if loop else "")
+    return f"| {' | '.join(map(str, cells))} | {verdict or ('as fast' if loop else '')} |"
+
+
+def in_sum(rows):
+    """The verdict in sentences."""
+    compared = [row for row in rows if "loop" in row["milliseconds"]]
+    failed = [sentence for row in rows for sentence in row["failed"]]
+    good = sum(not row["failed"] for row in compared)
+    yield f"{good} of {len(compared)} rows with a loop answer as it does and are never slower."
+    for way in ("batched frames", "clipact", "bf16", "compile"):
+        if faster := [row for row in compared if way in row["faster"]]:
+            most = max(row["faster"][way] for row in faster)
+            named = dict.fromkeys(row["tower"] for row in faster)
+            yield f"Faster by {way}, up to {most:.1f} times: {'; '.join(named)}."
+    yield from failed
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="towers whose names hold these words; all by default")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--towers", nargs="+", default=[""], help="those whose names hold a word; all by default")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        name, frames, way = json.loads(given.one)
-        if way == "time":
-            print(json.dumps(time_one(name, frames, rounds=given.rounds, compiled=given.compile)))
-        else:
-            print(json.dumps(weigh_one(name, frames, way)))
-        return
+        kind, name, frames = json.loads(given.one)
+        print(json.dumps(time_one(name, frames, rounds=given.rounds) if kind == "row" else weigh_loop(name, frames)))
+        return False
+    chosen = {name: case for name, case in CASES.items() if any(word.lower() in name.lower() for word in given.towers)}
+    if not chosen:
+        parser.error(f"no tower's name holds {' or '.join(given.towers)}: {', '.join(CASES)}")
     rows = []
     if not given.json:
-        print(
-            f"{torch.get_num_threads()} threads, torch {torch.__version__}; milliseconds a clip, alone in its batch\n"
-        )
-        print(
-            "| tower | frames | GFLOPs | loop | clipact | times | bf16 | compiled | of peak | MB, loop | MB | apart |"
-        )
-        print(f"|{'---|' * 12}", flush=True)
-    for name, (_, lengths) in CASES.items():
-        for frames in lengths if given.only.lower() in name.lower() else ():
-            row = {"tower": name, "frames": frames, **ask((name, frames, "time"), given)}
-            row["megabytes"] = {way: ask((name, frames, way), given)["megabytes"] for way in ("loop", "clipact")}
-            spent = row["milliseconds"]
-            row["share_of_peak"] = row["gflops"] / spent["clipact"] * 1e3 / row["product_gflops"]
-            rows.append(row)
+        print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; one clip at a time\n")
+        print(f"| {HEADINGS} |\n|{'---|' * len(HEADINGS.split('|'))}", flush=True)
+    for name, case in chosen.items():
+        for frames in case.frames:
+            row = {"tower": name, "frames": frames, **ask(("row", name, frames), given)}
+            if "loop" in row["milliseconds"]:
+                row["megabytes"]["loop"] = ask(("memory", name, frames), given)
+            rows.append(row | judge(row))
             if not given.json:
-                print(
-                    f"| {name} | {frames} | {row['gflops']:.1f} | {spent['loop']:.0f} | {spent['clipact']:.0f} "
-                    f"| {spent['loop'] / spent['clipact']:.2f} | {spent['bf16']:.0f} "
-                    f"| {format(spent['compiled'], '.0f') if 'compiled' in spent else ''} "
-                    f"| {100 * row['share_of_peak']:.0f} % | {row['megabytes']['loop']:.0f} "
-                    f"| {row['megabytes']['clipact']:.0f} | {row['apart']['clipact']:.1e} |",
-                    flush=True,
-                )
+                print(shown(rows[-1]), flush=True)
     if given.json:
-        print(json.dumps({"threads": torch.get_num_threads(), "rows": rows}, indent=2))
+        print(json.dumps({"threads": torch.get_num_threads(), "rows": rows, "in_sum": list(in_sum(rows))}, indent=2))
+    else:
+        print("\n" + "\n".join(in_sum(rows)))
+    return any(row["failed"] for row in rows)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
