@@ -42,6 +42,8 @@ _NORM_EPS = 1e-3  # TensorFlow's, not torch's 1e-5
 class EfficientNetLite(ImageTower, Headed, Shiftable):
     """One picture in, its pooled features through a head out."""
 
+    at_once = 4  # of 8 pictures of 260 pixels: 133 ms by fours, 150 by eights, 167 in twos on two cores with AVX-512
+
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """Which network, and the head that ends it."""

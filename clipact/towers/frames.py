@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -69,9 +70,21 @@ class FramesTower(VisualTower):
 
     def per_frame(self, see: Callable[[Tensor], Tensor], video: Float[Tensor, "b t ..."]) -> Float[Tensor, "b t f"]:
         """What `see`, the image tower or a part of it, makes of each frame."""
+        frames = rearrange(video, "b t ... -> (b t) ...")
         with self._shifted(video.shape[1]) if self.config.shift else nullcontext():
-            seen = see(rearrange(video, "b t ... -> (b t) ..."))
+            seen = torch.cat([see(some) for some in torch.split(frames, self._at_once(frames))])
         return rearrange(seen, "(b t) f -> b t f", t=video.shape[1])
+
+    def _at_once(self, frames: Float[Tensor, "bt ..."]) -> int:
+        """How many pictures the image tower is given at a time: all, or as few as it is quickest with.
+
+        Not in training, where norms look at the batch; not under a shift, which looks at the clip; not in 16 bits,
+        which take half the room.
+        """
+        few = self.image.at_once
+        whole = self.training or self.config.shift or torch.is_autocast_enabled("cpu")
+        pictures = frames.ndim == 4 and frames.device.type == "cpu"
+        return few if few is not None and pictures and not whole else len(frames)
 
     def _branches(self) -> Sequence[tuple[nn.Module, int]]:
         if not self.config.shift:

@@ -16,10 +16,15 @@ from clipact.clip_spec import ClipSpec
 
 
 class ImageTower(nn.Module, ABC):
-    """One picture in, one vector of `dim` features out. `spec` says how pictures must be prepared."""
+    """One picture in, one vector of `dim` features out.
+
+    spec     how pictures must be prepared
+    at_once  how many pictures a CPU is quickest with at a time, where fewer were measured to be quicker than many
+    """
 
     spec: ClipSpec
     dim: int
+    at_once: int | None = None
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:

@@ -28,6 +28,17 @@ def test_the_mean_of_its_frames_raw_features(tower):
         torch.testing.assert_close(tower(video), frames.mean(0), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("training", "given"), [(False, [4, 2]), (True, [6])])
+def test_pictures_are_given_as_few_at_a_time_as_a_network_is_quickest_with(tower, training, given):
+    """But in training all of them, or the norms would see other batches."""
+    video, seen = torch.randn(2, 3, 3, 64, 64), []
+    copied = copy.deepcopy(tower).train(training)
+    copied.image.register_forward_pre_hook(lambda image, inputs: seen.append(len(inputs[0])))
+    with torch.no_grad():
+        copied(video)
+    assert seen == given
+
+
 def test_order_free_as_it_says(tower):
     video = torch.randn(1, 4, 3, 64, 64)
     assert tower.order_free
