@@ -84,10 +84,11 @@ class ZeroShotClassifier:
         *,
         labels: LabelSet | Sequence[str] | str,
         device: str = "auto",
+        precision: str = "fp32",
         **options: Any,
     ) -> "ZeroShotClassifier":
         """A classifier from a model's name (see `clipact.zoo.load`); `options` as for the constructor."""
-        return cls(zoo.load(model, device=device, defer_text=True), labels, **options)
+        return cls(zoo.load(model, device=device, precision=precision, defer_text=True), labels, **options)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def parameters(encoder: DualEncoder) -> dict[str, int]:
 def measure(encoder: DualEncoder, *, frames: int | None = None, repeats: int = 5) -> Cost:
     """The cost of one clip of `frames` frames (by default the model's own number), alone in its batch.
 
-    ConfigError, with what is allowed, for a number of frames that the tower cannot take.
+    ModelError, with what is allowed, for a number of frames that the tower cannot take.
     """
     spec = encoder.spec.with_frames(frames)
     place = encoder.log_scale.device

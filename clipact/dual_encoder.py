@@ -6,6 +6,7 @@ where they came from.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ModelError
 from clipact.towers.tower import PromptsText, TextTower, VisualTower
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What autocast computes in, by the name that recipes and options give it."""
 
 Watch = Callable[[Iterable[int]], Iterable[int]]
 
@@ -29,7 +33,11 @@ class DualEncoder(nn.Module):
 
     log_scale  the logarithm of what multiplies cosines, a scalar parameter
     bias       added to scaled cosines, a scalar parameter, or None (SigLIP, arXiv 2303.15343, has one)
+    precision  a name in PRECISIONS: in what `encode_video` and `embed_prompted` let the visual tower compute; weights,
+               sentences and embeddings stay as they are
     """
+
+    precision = "fp32"
 
     def __init__(
         self,
@@ -67,7 +75,14 @@ class DualEncoder(nn.Module):
 
     def encode_video(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b d"]:
         """Unit-norm embeddings of normalised clips (see `spec`); a picture is a clip of one frame."""
-        return unit(self.visual(video))
+        with self.looking():
+            features = self.visual(video)
+        return unit(features if self.precision == "fp32" else features.float())
+
+    def looking(self) -> AbstractContextManager[object]:
+        """Inside, the visual tower or a part of it computes as `precision` says."""
+        narrow = PRECISIONS[self.precision]
+        return nullcontext() if narrow is None else torch.autocast(self.log_scale.device.type, narrow)
 
     @property
     def text_depends_on_video(self) -> bool:
@@ -139,7 +154,10 @@ class DualEncoder(nn.Module):
         `features` are what `text_features` gives.
         """
         assert isinstance(self.visual, PromptsText)
-        clips, sentences = self.visual.prompted(video, features)
+        with self.looking():
+            clips, sentences = self.visual.prompted(video, features)
+        if self.precision != "fp32":
+            clips, sentences = clips.float(), sentences.float()
         return unit(clips), torch.stack([unit(beside) for beside in sentences])
 
     def logits(self, video: Float[Tensor, "b d"], text: Float[Tensor, "n d"]) -> Float[Tensor, "b n"]:

@@ -56,9 +56,11 @@ class IndexClassifier:
         self.clips, self.decoder = clips, decoder
 
     @classmethod
-    def load(cls, model: str, folder: str | Path, *, device: str = "auto", **options: Any) -> "IndexClassifier":
+    def load(
+        cls, model: str, folder: str | Path, *, device: str = "auto", precision: str = "fp32", **options: Any
+    ) -> "IndexClassifier":
         """A classifier from a model's name and an index's folder; `options` as for the constructor."""
-        loaded = zoo.load(model, device=device, defer_text=True)
+        loaded = zoo.load(model, device=device, precision=precision, defer_text=True)
         return cls(loaded, LabelIndex.open(folder, model_key=loaded.key, store=Store()), **options)
 
     @cached_property

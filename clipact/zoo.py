@@ -38,6 +38,8 @@ KINDS = (
     "transformers:FOLDER",
 )
 
+_PRECISIONS = ("fp32", "bf16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -59,13 +61,18 @@ class Model:
     folder: Path | None = None
 
 
-def load(name: str, *, device: str = "auto", defer_text: bool = False) -> Model:
+def load(name: str, *, device: str = "auto", precision: str = "fp32", defer_text: bool = False) -> Model:
     """The model of that name (see above) on a device (see `pick_device`).
+
+    precision  "fp32", or "bf16": clips are seen in 16 bits (autocast), sentences as ever. Embeddings are then near to
+               those of fp32, not the same; a CPU with bf16 in its instructions and a GPU take half the time
 
     With `defer_text` nothing is done for sentences before the first one: a folder's text weights stay on disk, and
     another model's tokenizer is not made (its text network is in memory, though it never runs).
     UsageError for a name that means nothing, ModelError for files that hold no model, DownloadError for a hub.
     """
+    if precision not in _PRECISIONS:
+        raise UsageError(f"precision is {precision!r}; {choices(precision, _PRECISIONS)}")
     place, folder = pick_device(device), find_folder(name)
     if folder is not None:
         model = _load_folder(name, folder, defer_text=defer_text)
@@ -73,6 +80,7 @@ def load(name: str, *, device: str = "auto", defer_text: bool = False) -> Model:
         family, _, rest = name.partition(":")
         model = _LIBRARIES[family](name, rest, defer_text=defer_text)
     model.encoder.to(place)
+    model.encoder.precision = precision
     return model
 
 

@@ -3,6 +3,7 @@ import pytest
 from clipact.checkpoint import load
 from clipact.cost import measure, parameters
 from clipact.dual_encoder import DualEncoder
+from clipact.errors import ModelError
 from clipact.nn.head import Head
 from clipact.towers.vivit import ViViT
 from tests.tiny import SPEC, TinyText, TinyVisual
@@ -34,6 +35,13 @@ def test_more_frames_cost_more(tiny):
     assert measure(encoder, frames=6, repeats=1).gflops == pytest.approx(
         1.5 * measure(encoder, repeats=1).gflops, rel=0.01
     )
+
+
+def test_a_number_of_frames_that_the_tower_does_not_take_is_refused_in_a_sentence():
+    config = ViViT.Config(width=16, layers=1, heads=2, hidden=32, patch=4, tubelet=2, head=Head.Config(dim=6, blocks=0))
+    encoder = DualEncoder(ViViT(config, spec=SPEC), TinyText(dim=6)).eval()
+    with pytest.raises(ModelError, match="3 frames.*multiples"):
+        measure(encoder, frames=3, repeats=1)
 
 
 def test_every_number_of_both_towers_counts(tiny):

@@ -66,5 +66,8 @@ def test_real_clips_are_embedded_alike_twice_and_as_clips_of_people(mini):
     with torch.inference_mode():
         embeddings = mini.encode_video(video)
         assert torch.equal(mini.encode_video(video), embeddings)
+        mini.precision = "bf16"
+        assert (mini.encode_video(video) * embeddings).sum(1).min() > 0.995
+        mini.precision = "fp32"
         people, others = mini.encode_text(["A person in a room.", "A dog plays in the snow."])
     assert (embeddings @ people > embeddings @ others).all()

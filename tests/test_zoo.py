@@ -136,6 +136,17 @@ class TestDevices:
             zoo.load("no such model", device=name)
 
 
+class TestPrecision:
+    def test_it_is_the_encoders(self, tiny):
+        assert zoo.load(str(tiny), precision="bf16").encoder.precision == "bf16"
+        assert zoo.load(str(tiny)).encoder.precision == "fp32"
+
+    @pytest.mark.parametrize("precision", ["fp16", "half", ""])
+    def test_another_is_refused_before_anything_is_read(self, precision):
+        with pytest.raises(UsageError, match="precision is .*fp32"):
+            zoo.load("no such model", precision=precision)
+
+
 class TestKeys:
     """Two models have one key exactly when their sentences embed alike."""
 

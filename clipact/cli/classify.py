@@ -46,6 +46,7 @@ def classify(
     end: Annotated[float | None, typer.Option("--to", min=0, help="End at this second.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16: about twice as fast, and nearly the same.")] = "fp32",
     decoder: Annotated[
         str, typer.Option(help="pyav, or torchcodec when it is installed: the same frames, another library.")
     ] = "pyav",
@@ -103,7 +104,9 @@ def classify(
         from clipact.index_classifier import IndexClassifier
 
         assert indexed is not None
-        classifier = IndexClassifier.load(model, indexed, frames=frames, clips=clips, device=device)
+        classifier = IndexClassifier.load(
+            model, indexed, frames=frames, clips=clips, device=device, precision=precision
+        )
     else:
         classifier = ZeroShotClassifier.load(
             model,
@@ -112,6 +115,7 @@ def classify(
             frames=frames,
             clips=clips,
             device=device,
+            precision=precision,
             watch=encoding,
         )
     decoded = decoded or decode_ahead(paths, classifier.spec, **reading)

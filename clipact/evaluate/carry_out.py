@@ -64,12 +64,14 @@ def carry_out(
     With `how.resume` a result that is there already is taken as it is when the same was asked for (model, card, list of
     samples, and every sentence of every label; the samples' files are not read again), and a journal is taken up.
     """
+    precision = model.encoder.precision
     letters = _letters(card, model.name)
-    folder = result_folder(card, model.name, out)
+    folder = result_folder(card, model.name, out, precision=precision)
     journal = folder.with_name(f"{folder.name}.journal")
     prompts = None if samples.labels is None else PromptSet.load(card.words.templates)
     sentences = "" if samples.labels is None or prompts is None else words_key(samples.labels, prompts)
-    asked = content_key("asked 2", model.key, json.dumps(to_table(card), sort_keys=True, default=str), sentences)
+    table = json.dumps(to_table(card), sort_keys=True, default=str)
+    asked = content_key("asked 3", model.key, precision, table, sentences)
     how = how or How()
     if how.resume and not journal.exists() and (kept := _finished(folder, asked, samples)) is not None:
         return kept, folder
@@ -104,13 +106,15 @@ def carry_out(
     return result, folder
 
 
-def result_folder(card: Card, model: str, out: Path) -> Path:
-    """OUT/CARD--MODEL; when a result of another model, table or prompt file of that name lies there, with letters more.
+def result_folder(card: Card, model: str, out: Path, *, precision: str = "fp32") -> Path:
+    """OUT/CARD--MODEL, with the precision where it is not fp32; when a result of another model, table or prompt file of
+    that name lies there, with letters more.
 
     runs/a/best and runs/b/best are two models, a/test.csv and b/test.csv two tables: neither overwrites the other.
     ResultError when something else lies there.
     """
-    plain, letters = out / f"{file_name(card.name)}--{file_name(model)}", _letters(card, model)
+    name = f"{file_name(card.name)}--{file_name(model)}" + ("" if precision == "fp32" else f"-{precision}")
+    plain, letters = out / name, _letters(card, model)
     run = read_run(plain)
     if not run or run.get("place") == letters:
         return plain

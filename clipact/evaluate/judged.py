@@ -6,7 +6,6 @@ vector is what labels or texts are compared with. None of them depends on any wo
 one encoding (`label_logits`).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -25,10 +24,9 @@ from clipact.protocol import Averaging
 from clipact.store import content_key
 from clipact.towers.frames import FramesTower
 from clipact.towers.parts import hash_body, split
-from clipact.video.normalise import normalise_frames
+from clipact.views import prepare_views
 from clipact.zoo import Model
 
-_PIXELS_AT_ONCE = 2 * 260 * 260
 _CLIPS_AT_ONCE = 256  # x 48 templates x 700 labels: 34 MB of logits
 
 
@@ -39,7 +37,7 @@ class Judged:
     spec, views, crops, decoder  what is decoded of a file, and by what
     frames_at_once      what one batch usually holds, over files
     kind                what the store keeps: "frames" (features) or "clips" (rows)
-    key                 gives the hash of the weights that decide it, and of the device
+    key                 gives the hash of the weights that decide it, of the device and the precision
     identity            of all that decides the vectors
     on_cpu              where it is encoded: workers do it there
     see                 views to what the store keeps
@@ -87,7 +85,8 @@ def judge(
         raise UsageError(f"crops is {crops}; 1 or 3")
     if model.encoder.text_depends_on_video:  # a clip's embedding alone says nothing of words
         raise model.encoder.text_needs_video()
-    device = str(model.encoder.log_scale.device)
+    encoder, device = model.encoder, model.encoder.log_scale.device
+    place = f"{device}" if encoder.precision == "fp32" else f"{device} {encoder.precision}"
     tower = model.encoder.visual
     by_frame = tower if isinstance(tower, FramesTower) else None
     return Judged(
@@ -97,11 +96,11 @@ def judge(
         decoder=decoder,
         frames_at_once=_usual_frames(model.encoder),
         kind="frames" if by_frame else "clips",
-        key=lambda: content_key(hash_body(tower) if by_frame else model.key, device),
-        identity=content_key("rows", model.key, repr(asdict(spec)), f"{views} x {crops}", device, averaging, decoder),
-        on_cpu=device == "cpu",
-        see=_see(_in_pieces(by_frame, spec, device) if by_frame else model.encoder.encode_video, spec, device),
-        finish=_finish(split(tower).head, device) if by_frame else lambda rows: rows,
+        key=lambda: content_key(hash_body(tower) if by_frame else model.key, place),
+        identity=content_key("rows", model.key, repr(asdict(spec)), f"{views} x {crops}", place, averaging, decoder),
+        on_cpu=device.type == "cpu",
+        see=_see(encoder, split(tower).body if by_frame else encoder.encode_video, spec),
+        finish=_finish(encoder, split(tower).head) if by_frame else lambda rows: rows,
         gather=gather,
     )
 
@@ -143,42 +142,25 @@ def store_key(judged: Judged, key: str, digest: str, span: tuple[float | None, f
 
 
 def _see(
-    look: Callable[[Tensor], Tensor], spec: ClipSpec, device: str
+    encoder: DualEncoder, look: Callable[[Tensor], Tensor], spec: ClipSpec
 ) -> Callable[[Sequence[UInt8[np.ndarray, "t h w c"]]], Float32[np.ndarray, "k ..."]]:
     @torch.inference_mode()
     def see(views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Float32[np.ndarray, "k ..."]:
-        video = torch.stack([normalise_frames(frames, spec, device=torch.device(device)) for frames in views])
-        return look(video).float().cpu().numpy()
-
-    return see
-
-
-def _in_pieces(tower: FramesTower, spec: ClipSpec, device: str) -> Callable[[Tensor], Tensor]:
-    """The body of a tower, on a CPU a few pictures at once: their activations then stay in a core's own cache.
-
-    One core takes 213 ms for 8 pictures of 260 pixels in mini two by two, 300 ms for all 8 together, 235 one by one.
-    """
-    body = split(tower).body
-    if device != "cpu":
-        return body
-    if tower.config.shift:  # frames see their neighbours: a clip is one piece
-        return lambda video: torch.cat([body(clip) for clip in torch.split(video, 1)])
-    at_once = max(1, _PIXELS_AT_ONCE // math.prod(spec.size))
-
-    def see(video: Tensor) -> Tensor:
-        frames = rearrange(video, "k t c h w -> (k t) 1 c h w")
-        seen = torch.cat([body(piece) for piece in torch.split(frames, at_once)])
-        return rearrange(seen, "(k t) 1 f -> k t f", t=video.shape[1])
+        video = prepare_views(views, spec, device=encoder.log_scale.device)
+        with encoder.looking():
+            return look(video).float().cpu().numpy()
 
     return see
 
 
 def _finish(
-    head: Callable[[Tensor], Tensor], device: str
+    encoder: DualEncoder, head: Callable[[Tensor], Tensor]
 ) -> Callable[[Float32[np.ndarray, "k ..."]], Float32[np.ndarray, "k d"]]:
     @torch.inference_mode()
     def finish(features: Float32[np.ndarray, "k ..."]) -> Float32[np.ndarray, "k d"]:
-        return unit(head(torch.from_numpy(features).to(device))).float().cpu().numpy()
+        with encoder.looking():
+            found = head(torch.from_numpy(features).to(encoder.log_scale.device))
+        return unit(found.float()).cpu().numpy()
 
     return finish
 

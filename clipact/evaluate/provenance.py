@@ -40,6 +40,7 @@ def describe_run(
             "key": model.key,
             "trained_on": list(model.trained_on),
             "scale": float(model.encoder.scale.detach()),
+            "precision": model.encoder.precision,
         },
         "versions": {"clipact": __version__, "python": platform.python_version(), **_versions()},
         "machine": {

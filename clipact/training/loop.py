@@ -12,6 +12,7 @@ import torch
 from clipact import checkpoint, towers
 from clipact.data.order import seed_from
 from clipact.data.sources import Entry, read_sources
+from clipact.dual_encoder import PRECISIONS
 from clipact.errors import ConfigError
 from clipact.model_config import FILES_SEEN
 from clipact.store import Store
@@ -23,7 +24,7 @@ from clipact.training.learning import Learning
 from clipact.training.recipe import Recipe
 from clipact.training.retention import plan_retention
 from clipact.training.start import learnt_before, make_encoder
-from clipact.training.step import PRECISIONS, Outcome, inputs_of, take_step
+from clipact.training.step import Outcome, inputs_of, take_step
 
 
 class Run(Course):

@@ -14,11 +14,12 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from clipact.data.loader import Batch
 from clipact.data.order import seed_from
+from clipact.dual_encoder import PRECISIONS
 from clipact.training.loop import Run
 from clipact.training.optim import set_rate
 from clipact.training.report import memory_bytes, peak_memory_bytes
 from clipact.training.retention import Retention, plan_retention
-from clipact.training.step import PRECISIONS, inputs_of, loss_of, take_step
+from clipact.training.step import inputs_of, loss_of, take_step
 from clipact.training.verify import GradientCheck, verify_gradient
 
 _MEASURED_STEPS = 3

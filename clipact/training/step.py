@@ -9,14 +9,12 @@ from torch import Tensor, nn
 
 from clipact.data.loader import Batch
 from clipact.data.order import seed_from
-from clipact.dual_encoder import DualEncoder
+from clipact.dual_encoder import PRECISIONS, DualEncoder
 from clipact.errors import TrainingError
 from clipact.losses import LOSSES, bound_log_scale
 from clipact.training.chunks import Encoder, Pieces
 from clipact.training.gradcache import cached_step
 from clipact.training.recipe import TrainConfig
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)

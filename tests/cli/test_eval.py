@@ -1,6 +1,8 @@
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -132,6 +134,16 @@ def test_another_way_than_the_cards_is_another_result_and_says_so(card, tree, ti
         "prompts single instead of action", "views 2 instead of 1", "averaging logits instead of embeddings"
     ]  # fmt: skip
     assert load(row["result"]).run["views"]["views"] == 2
+
+
+def test_in_16_bits_it_is_a_result_of_its_own_and_takes_nothing_from_the_store(card, tree, tiny, tmp_path):
+    words = [card, "--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
+    exact, near = (json.loads(run(*words, "--precision", one).stdout)["result"] for one in ("fp32", "bf16"))
+    assert [Path(one).name for one in (exact, near)] == ["own--tiny", "own--tiny-bf16"]
+    exact, near = load(exact), load(near)
+    assert [one.run["model"]["precision"] for one in (exact, near)] == ["fp32", "bf16"]
+    assert not np.array_equal(exact.scores, near.scores)
+    np.testing.assert_allclose(near.scores, exact.scores, atol=0.5)
 
 
 def test_resume_keeps_what_is_done_and_notices_another_card(card, tree, tiny, tmp_path, monkeypatch):

@@ -6,10 +6,11 @@ import torch.nn.functional as F
 
 from clipact import towers
 from clipact.clip_spec import ClipSpec
+from clipact.dual_encoder import DualEncoder
 from clipact.errors import ModelError
 from clipact.towers.aggregators import AGGREGATORS
 from clipact.towers.tower import PromptsText
-from tests.tiny import tiny_tokenizer
+from tests.tiny import TinyText, tiny_tokenizer
 from tests.tiny_open_clip import MODELS
 from tests.tiny_transformers import MODELS as THEIRS
 from tests.tiny_transformers import VIDEO as THEIR_VIDEO
@@ -51,11 +52,22 @@ def _shaken(tower):
 
 VIT = {"width": 32, "layers": 2, "heads": 2, "hidden": 64}
 SHIFTED = ("efficientnet_lite", "open_clip", "transformers", "timm")
+THEIRS_SEE = {"tower": "transformers"}
 TIMESFORMER = {"model_type": "timesformer", **THEIRS["timesformer"][0]}
 VIDEO = {
     "frames": [
         *({"image": {"tower": "small", **IMAGE["small"]}, "aggregator": name} for name in AGGREGATORS),
         *({"image": {"tower": name, **settings}} for name, settings in IMAGE.items()),
+        *(
+            {
+                "image": {
+                    "tower": "transformers",
+                    "model": _half(family, "vision_config"),
+                    "preprocess": THEIRS[family][1],
+                }
+            }
+            for family in ("siglip", "siglip2")
+        ),
         *({"image": {"tower": name, **IMAGE[name]}, "shift": 0.125} for name in SHIFTED),
     ],
     "vivit": [
@@ -145,6 +157,33 @@ def test_other_numbers_of_frames_work_or_are_refused_in_a_sentence(video_tower, 
         together, alone, turned = embedded
         torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=0)
         torch.testing.assert_close(turned[:1], alone, atol=1e-5, rtol=0)
+
+
+def test_in_16_bits_embeddings_stay_near_and_a_clip_by_itself(video_tower, video):
+    if any(isinstance(module, torch.nn.BatchNorm2d) for module in video_tower.modules()):
+        pytest.skip("norms of one random pixel blow up any difference; of mini tests/test_mini.py asks the same")
+    encoder = DualEncoder(video_tower, TinyText(video_tower.dim)).eval()
+    with torch.inference_mode():
+        exact = encoder.encode_video(video)
+        encoder.precision = "bf16"
+        together, alone = encoder.encode_video(video), torch.cat([encoder.encode_video(clip[None]) for clip in video])
+    assert together.dtype == torch.float32
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(3), atol=1e-5, rtol=0)
+    assert not torch.equal(together, exact)
+    assert (together * exact).sum(1).min() > 0.99
+    assert (together * alone).sum(1).min() > 0.999
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_clips_have_the_same_features_on_other_devices(device, video):
+    if not getattr(torch, device).is_available():
+        pytest.skip(f"this machine has no {device}")
+    for table in _video_tables():
+        torch.manual_seed(0)
+        tower = _shaken(towers.visual_from(table, SPEC))
+        with torch.inference_mode():
+            here, there = tower(video), tower.to(device)(video.to(device)).cpu()
+        torch.testing.assert_close(there, here, atol=1e-3, rtol=1e-3, msg=lambda said, table=table: f"{table}: {said}")
 
 
 def test_the_order_of_frames_matters_unless_it_is_declared_free(video_tower, video):

@@ -77,15 +77,15 @@ def test_logits_equal_a_straight_loops(classifier, samples, workers, frames_at_o
     assert [LABELS[i] for i in found.truth] == [item.label for item in samples.items if item.name in expected]
 
 
-@pytest.mark.parametrize(("shift", "pixels"), [(0.0, 32 * 32), (0.0, 3 * 32 * 32), (0.125, 32 * 32)])
-def test_frames_seen_in_pieces_are_the_frames_seen_together(classifier, samples, shift, pixels, monkeypatch):
+@pytest.mark.parametrize(("shift", "pictures"), [(0.0, 1), (0.0, 3), (0.125, 1)])
+def test_frames_seen_in_pieces_are_the_frames_seen_together(classifier, samples, shift, pictures, monkeypatch):
     """A CPU takes a few pictures at once; where frames see their neighbours, a clip."""
     visual = classifier.model.encoder.visual
     shifted = FramesTower(visual.image, FramesTower.Config(shift=shift), spec=visual.spec).eval() if shift else visual
     encoder = DualEncoder(shifted, classifier.model.encoder.text, log_scale=3.0).eval()
     judging = ZeroShotClassifier(replace(classifier.model, encoder=encoder), LABELS)
     expected = straight_loop(judging, samples)
-    monkeypatch.setattr("clipact.evaluate.judged._PIXELS_AT_ONCE", pixels)
+    monkeypatch.setattr(visual.image, "at_once", pictures)
     for at_once in (4, 20):
         found = evaluate(judging, samples, how=How(frames_at_once=at_once))
         np.testing.assert_allclose(found.scores, np.stack([expected[n] for n in found.samples]), atol=1e-5, rtol=0)

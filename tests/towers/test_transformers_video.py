@@ -81,6 +81,22 @@ def test_another_length_is_the_network_made_for_it_with_stretched_positions(fami
 
 
 @torch.inference_mode()
+def test_v_jepa_2_takes_other_lengths_as_one_that_was_made_for_them(tmp_path):
+    """Its positions are rotations of step, row and column: nothing is stretched."""
+    from transformers import AutoConfig, VJEPA2Model
+
+    folder = transformers_folder(tmp_path / "vjepa2", "vjepa2")
+    tower = load_tower(find_source(str(folder)), head=HEAD)
+    config = AutoConfig.from_pretrained(folder)
+    config.frames_per_clip = 8
+    longer = VJEPA2Model(config).eval()
+    longer.encoder.load_state_dict(tower.network.state_dict())
+    video = _video(8)
+    expected = longer(video, skip_predictor=True).last_hidden_state.mean(1)
+    torch.testing.assert_close(tower.features(video), expected, rtol=0, atol=1e-6)
+
+
+@torch.inference_mode()
 def test_timesformer_sees_other_lengths_as_one_that_was_made_for_them(tmp_path):
     """transformers' own layers take the number of frames from the configuration, and mix them up when it is another."""
     from transformers import TimesformerConfig, TimesformerModel

@@ -1,15 +1,18 @@
 """X-CLIP: transformers' own logits, one answer a clip, and a clear refusal where sentences are to stand alone."""
 
+import copy
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from typer.testing import CliRunner
 
 from clipact import zoo
 from clipact.checkpoint import load, save
 from clipact.classifier import ZeroShotClassifier
+from clipact.cli.app import app
 from clipact.errors import ModelError
 from clipact.evaluate import How, manifest_card, read_samples
 from clipact.evaluate.judged import judge
@@ -105,6 +108,27 @@ def test_what_needs_sentences_by_themselves_is_refused(ours, tmp_path):
     ):
         with pytest.raises(ModelError, match="depends on the video.*clipact classify"):
             use()
+
+
+def test_an_index_of_sentences_is_refused_by_the_command_line(folder, tmp_path):
+    (tmp_path / "labels.txt").write_text("read\ndrink\n")
+    source, out = str(tmp_path / "labels.txt"), str(tmp_path / "read.index")
+    found = CliRunner().invoke(app, ["index", "build", source, "--out", out, "--model", f"transformers:{folder}"])
+    assert isinstance(found.exception, ModelError)
+    assert "depends on the video" in str(found.exception)
+    assert not (tmp_path / "read.index").exists()
+
+
+@torch.inference_mode()
+def test_in_16_bits_logits_stay_near(ours):
+    encoder, video = copy.deepcopy(ours.encoder), _video(2, 4)
+    exact = encoder.embed_prompted(video, encoder.text_features(SENTENCES))
+    encoder.precision = "bf16"
+    near = encoder.embed_prompted(video, encoder.text_features(SENTENCES))
+    for one, other in zip(exact, near, strict=True):
+        assert other.dtype == torch.float32
+        assert not torch.equal(one, other)
+        assert (one * other).sum(-1).min() > 0.99
 
 
 def test_it_can_be_kept_as_a_clipact_folder(ours, tmp_path):

@@ -24,10 +24,12 @@ from tests.training.small_run import small_recipe, small_run
 CLIP = {"frames": 4, "size": [32, 32]}
 FRAMES = {"tower": "frames", "aggregator": "transformer", "settings": {"heads": 2, "layers": 1}}
 PARTS = {"text": {"tower": "bert"}, "parts": Parts(tokenizer="tokenizer.json")}
+SMALL_VIVIT = {"tower": "vivit", "width": 16, "heads": 2, "layers": 1, "hidden": 16, "head": {"dim": 16, "blocks": 0}}
 STARTS = {
     "an aggregator": ("small", {"visual": FRAMES}),
-    "vivit": ("small", {"clip": CLIP, "visual": {"tower": "vivit", "width": 16, "heads": 2, "layers": 1, "hidden": 16,
-                                                 "head": {"dim": 16, "blocks": 0}}}),
+    **{f"vivit, {said}": ("small", {"clip": CLIP, "visual": {**SMALL_VIVIT, **table}}) for said, table in (
+        ("by itself", {}), ("joint", {"attention": "joint"}), ("sines", {"positions": "sines"}),
+        ("encoder", {"attention": "factorised_encoder", "time_layers": 1}))},
     "swin": ("small", {"clip": CLIP, "visual": {"tower": "swin3d", "window": [2, 1, 1], "head": {"dim": 16}}}),
     **{name: ("small", {"visual": {"tower": "frames", "aggregator": name}})
        for name in ("mean", "max", "attention", "convolution")},
