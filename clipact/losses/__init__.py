@@ -1,13 +1,25 @@
-"""Contrastive losses as functions of embeddings: no towers, no ranks, no files.
+"""Losses as functions of tensors: no towers, no ranks, no files.
 
-Rows i of both sides belong together. Two different rows may do so too: they are positives of each other when any of
-their ids agrees (the same clip, the same sentence, the same label). A diagonal target would call right matches wrong.
+Of the contrastive ones, rows i of both sides belong together. Two different rows may do so too: they are positives of
+each other when any of their ids agrees (the same clip, the same sentence, the same label). A diagonal target would call
+right matches wrong.
 
 `contrastive` defines the losses, dense; `tiled` computes the same without the b x b logits; `positives` says who
-belongs together.
+belongs together. `reconstruction` is for masked autoencoders, which have patches on both sides.
 """
 
 from clipact.losses.contrastive import LOSSES, bound_log_scale, info_nce, sigmoid
 from clipact.losses.positives import find_positives
+from clipact.losses.reconstruction import masked_mse, normalise_patches, patch_moments, pick_patches
 
-__all__ = ["LOSSES", "bound_log_scale", "find_positives", "info_nce", "sigmoid"]
+__all__ = [
+    "LOSSES",
+    "bound_log_scale",
+    "find_positives",
+    "info_nce",
+    "masked_mse",
+    "normalise_patches",
+    "patch_moments",
+    "pick_patches",
+    "sigmoid",
+]

@@ -22,9 +22,10 @@ def sines(length: int, width: int) -> Float[Tensor, "l d"]:
     """Fixed positions (arXiv 1706.03762, section 3.5): sines in the even columns, cosines in the odd ones."""
     if width % 2:
         raise ValueError(f"width is {width}; sines and cosines need an even one")
-    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    # In 64 bits: an angle of 1,568 in 32 would be off by 1e-4.
+    rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10_000.0) / width))
     angles = torch.arange(length)[:, None] * rates
-    return rearrange([angles.sin(), angles.cos()], "two l half -> l (half two)")
+    return rearrange([angles.sin(), angles.cos()], "two l half -> l (half two)").float()
 
 
 def grid_sines(steps: int, rows: int, columns: int, *, width: int) -> Float[Tensor, "t h w d"]:

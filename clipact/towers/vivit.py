@@ -1,9 +1,11 @@
 """ViViT (arXiv 2103.15691): a vision transformer over the space-time tokens of a clip.
 
 Three of the paper's four ways to look: "joint" (model 1), "factorised_encoder" (model 2: a transformer a frame, then
-one over the frames) and "factorised_self" (model 3). Where ours deviates: with a class token a frame, the clip's vector
-is the mean over the frames' tokens, and what looks along time is added to that and begins at zero. So a tower that was
-started from an image transformer gives a still clip that transformer's features, exactly.
+one over the frames) and "factorised_self" (model 3). A joint one without class token, with the sines of token numbers,
+is the encoder of VideoMAE (arXiv 2203.12602), which can be given the visible tokens of a clip alone. Where ours
+deviates: with a class token a frame, the clip's vector is the mean over the frames' tokens, and what looks along time
+is added to that and begins at zero. So a tower that was started from an image transformer gives a still clip that
+transformer's features, exactly.
 """
 
 from dataclasses import dataclass, field
@@ -11,14 +13,14 @@ from typing import Literal
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError
 from clipact.nn.attention import Activation, Block
 from clipact.nn.head import Head
-from clipact.nn.positions import grid_sines, stretch
+from clipact.nn.positions import grid_sines, sines, stretch
 from clipact.nn.spacetime import SpaceTimeBlock
 from clipact.towers.aggregators import Transformer
 from clipact.towers.tower import Headed, VisualTower
@@ -39,9 +41,10 @@ class ViViT(VisualTower, Headed):
         tubelet      frames that a token spans; 1 is the paper's uniform frame sampling (section 3.2)
         attention    "joint", "factorised_encoder" or "factorised_self"
         time_layers  of the transformer over the frames, for "factorised_encoder"
-        positions    "learnt", one for each place and time step, stretched along time to other lengths, or "sines" of
-                     step, row and column
-        class_token  one for the "clip" (joint attention alone) or one a "frame"
+        positions    "learnt", one for each place and time step, stretched along time to other lengths; "sines" of
+                     step, row and column; or "number_sines" of a token's number in the clip, as VideoMAE has them
+        class_token  one for the "clip" or "none", whose vector is the mean of all tokens (both joint attention
+                     alone), or one a "frame"
         norm_first   whether tokens are normalised before the first block, as in CLIP
         """
 
@@ -54,8 +57,8 @@ class ViViT(VisualTower, Headed):
         tubelet: int = 2
         attention: Look = "factorised_self"
         time_layers: int = 4
-        positions: Literal["learnt", "sines"] = "learnt"
-        class_token: Literal["clip", "frame"] = "frame"
+        positions: Literal["learnt", "sines", "number_sines"] = "learnt"
+        class_token: Literal["clip", "frame", "none"] = "frame"
         norm_first: bool = False
         activation: Activation = "gelu"
         norm_eps: float = 1e-6
@@ -68,8 +71,10 @@ class ViViT(VisualTower, Headed):
                 raise ConfigError(f"width is {self.width}; sines of step, row and column take at least 6")
             if self.tubelet < 1 or self.patch < 1:
                 raise ConfigError(f"tubelet is {self.tubelet} and patch {self.patch}; both are at least 1")
-            if self.class_token == "clip" and self.attention != "joint":
-                raise ConfigError(f"class_token is 'clip' and attention {self.attention!r}; only 'joint' can have that")
+            if self.class_token != "frame" and self.attention != "joint":
+                raise ConfigError(
+                    f"class_token is {self.class_token!r} and attention {self.attention!r}; only 'joint' can have that"
+                )
 
     def __init__(self, config: Config, *, spec: ClipSpec) -> None:
         super().__init__()
@@ -80,7 +85,9 @@ class ViViT(VisualTower, Headed):
         self._refuse_length(spec.frames)
         inputs = len(spec.mean) * config.tubelet * config.patch**2
         self.embed = nn.Linear(inputs, config.width, bias=config.patch_bias)
-        self.class_token = nn.Parameter(0.02 * torch.randn(config.width))  # with its position added
+        self.class_token = None
+        if config.class_token != "none":
+            self.class_token = nn.Parameter(0.02 * torch.randn(config.width))  # with its position added
         if config.positions == "learnt":
             steps = spec.frames // config.tubelet
             self.positions = nn.Parameter(0.02 * torch.randn(steps, rows * columns, config.width))
@@ -108,6 +115,8 @@ class ViViT(VisualTower, Headed):
     def features(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b f"]:
         """What the transformer makes of each clip, before the last norm and the projection."""
         x = self._tokens(video)
+        if self.class_token is None:
+            return self._blocks(rearrange(x, "b t l d -> b (t l) d")).mean(1)
         if self.config.class_token == "clip":
             token = repeat(self.class_token, "d -> b 1 d", b=len(x))
             return self._blocks(torch.cat([token, rearrange(x, "b t l d -> b (t l) d")], dim=1))[:, 0]
@@ -126,25 +135,45 @@ class ViViT(VisualTower, Headed):
         """The features of each clip; ModelError for a number of frames or a size that the tokens do not divide."""
         return self.head(self.features(video))
 
-    def _tokens(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b s l d"]:
+    def encode_visible(
+        self, video: Float[Tensor, "b t c h w"], visible: Int64[Tensor, "b v"]
+    ) -> Float[Tensor, "b v d"]:
+        """What the transformer makes of the tokens of these numbers, each clip its own; it is not given the others.
+
+        For a tower without class token.
+        """
+        assert self.class_token is None
+        patches = rearrange(self.patches(video), "b t l p -> b (t l) p")
+        positions = rearrange(self._positions(video.shape[1] // self.config.tubelet), "t l d -> (t l) d")
+        seen = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[2]))
+        return self._blocks(self.embed(seen) + positions.to(seen)[visible])
+
+    def patches(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b s l p"]:
+        """The pixels of each token, a channel after the other; ModelError for clips that tokens do not divide."""
         config = self.config
         self._refuse_length(video.shape[1])
         if tuple(video.shape[-2:]) != self.spec.size:
             raise ModelError(f"frames are {tuple(video.shape[-2:])} pixels; this tower takes {self.spec.size}")
-        x = self.embed(
-            rearrange(
-                video,
-                "b (t u) c (h p) (w q) -> b t (h w) (c u p q)",
-                u=config.tubelet,
-                p=config.patch,
-                q=config.patch,
-            )
+        return rearrange(
+            video,
+            "b (t u) c (h p) (w q) -> b t (h w) (c u p q)",
+            u=config.tubelet,
+            p=config.patch,
+            q=config.patch,
         )
+
+    def _tokens(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b s l d"]:
+        x = self.embed(self.patches(video))
+        return x + self._positions(x.shape[1]).to(x)
+
+    def _positions(self, steps: int) -> Float[Tensor, "s l d"]:
+        config = self.config
         if config.positions == "learnt":
-            return x + stretch(self.positions, x.shape[1])
+            return stretch(self.positions, steps)
         rows, columns = (side // config.patch for side in self.spec.size)
-        table = grid_sines(x.shape[1], rows, columns, width=config.width)
-        return x + rearrange(table, "t h w d -> t (h w) d").to(x)
+        if config.positions == "number_sines":
+            return rearrange(sines(steps * rows * columns, config.width), "(t l) d -> t l d", t=steps)
+        return rearrange(grid_sines(steps, rows, columns, width=config.width), "t h w d -> t (h w) d")
 
     def _blocks(self, x: Tensor) -> Tensor:
         return self.blocks(x if self.norm_first is None else self.norm_first(x))

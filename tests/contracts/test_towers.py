@@ -73,6 +73,7 @@ VIDEO = {
     "vivit": [
         {**VIT, "attention": "joint", "class_token": "clip"},
         {**VIT, "attention": "joint", "positions": "sines", "norm_first": True},
+        {**VIT, "attention": "joint", "positions": "number_sines", "class_token": "none"},
         {**VIT, "attention": "factorised_encoder", "time_layers": 1, "tubelet": 1},
         {**VIT, "attention": "factorised_self", "activation": "quick_gelu"},
     ],

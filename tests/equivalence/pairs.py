@@ -16,13 +16,16 @@ from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
 from clipact.dual_encoder import DualEncoder, unit
+from clipact.losses import masked_mse
 from clipact.nn.head import Head
+from clipact.nn.masking import MaskConfig, draw_mask
 from clipact.towers import from_open_clip, from_transformers, open_clip_source, transformers_source, xclip
 from clipact.towers.frames import FramesTower
 from clipact.towers.from_transformers import quiet
 from clipact.towers.swin3d import Swin3D
 from clipact.towers.transformers_video import load_tower
 from clipact.towers.vivit import ViViT
+from clipact.training.masked_autoencoder import DecoderConfig, MaskedAutoencoder
 from clipact.training.start import _fill
 from tests.tiny_open_clip import open_clip_folder
 from tests.tiny_transformers import PREFIX, transformers_folder
@@ -208,6 +211,103 @@ def vivit_like(theirs: nn.Module) -> ViViT:
     return tower.eval()
 
 
+def videomae_pair(folder: Path, table: dict, *, mask: MaskConfig) -> Pair:
+    """Our masked autoencoder and transformers' VideoMAEForPreTraining of that table, with one mask for both."""
+    from transformers import VideoMAEConfig, VideoMAEForPreTraining
+    from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    torch.manual_seed(0)
+    theirs = VideoMAEForPreTraining(VideoMAEConfig(**table, use_mean_pooling=False)).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    spec = ClipSpec(
+        frames=theirs.config.num_frames,
+        size=(theirs.config.image_size,) * 2,
+        mean=tuple(IMAGENET_DEFAULT_MEAN),
+        std=tuple(IMAGENET_DEFAULT_STD),
+    )
+    ours = autoencoder_like(theirs, spec)
+    video = drawn(CLIPS, spec.frames, 3, *spec.size)
+    steps, places = ours.encoder.patches(video).shape[1:3]
+    generator = torch.Generator().manual_seed(2)
+    chosen = draw_mask(mask, clips=CLIPS, steps=steps, places=places, generator=generator)
+    hidden = torch.zeros(CLIPS, steps * places, dtype=torch.bool).scatter(1, chosen.masked, True)
+    # Their pixels of a patch have the channels last.
+    last = partial(rearrange, pattern="b m (c k) -> b m (k c)", c=3)
+
+    def ours_say() -> Answers:
+        predicted, target = ours(video, chosen), ours.target(video)
+        losses = [
+            masked_mse(predicted[one], target[one], masked=chosen.masked[one]) for one in (slice(0, 1), slice(1, 2))
+        ]
+        tokens = ours.norm(ours.encoder.encode_visible(video, chosen.visible))
+        return {"encoder": tokens, "predicted": last(predicted), "loss": torch.stack(losses)[:, None]}
+
+    def theirs_say() -> Answers:
+        losses = [theirs(video[one], hidden[one]).loss for one in (slice(0, 1), slice(1, 2))]
+        tokens = theirs.videomae(video, hidden).last_hidden_state
+        return {"encoder": tokens, "predicted": theirs(video, hidden).logits, "loss": torch.stack(losses)[:, None]}
+
+    return Pair(ours_say, theirs_say, parameters(theirs))
+
+
+def autoencoder_like(theirs: nn.Module, spec: ClipSpec) -> MaskedAutoencoder:
+    """Our masked autoencoder with the sizes and the weights of a VideoMAEForPreTraining."""
+    sizes = theirs.config
+    encoder = ViViT.Config(
+        width=sizes.hidden_size,
+        layers=sizes.num_hidden_layers,
+        heads=sizes.num_attention_heads,
+        hidden=sizes.intermediate_size,
+        tubelet=sizes.tubelet_size,
+        patch=sizes.patch_size,
+        attention="joint",
+        class_token="none",
+        positions="number_sines",
+        norm_eps=sizes.layer_norm_eps,
+    )
+    decoder = DecoderConfig(
+        width=sizes.decoder_hidden_size,
+        layers=sizes.decoder_num_hidden_layers,
+        heads=sizes.decoder_num_attention_heads,
+        hidden=sizes.decoder_intermediate_size,
+    )
+    ours = MaskedAutoencoder(ViViT(encoder, spec=spec), decoder)
+    state = theirs.state_dict()
+    weights = {
+        "encoder.embed.weight": state["videomae.embeddings.patch_embeddings.projection.weight"].flatten(1),
+        "encoder.embed.bias": state["videomae.embeddings.patch_embeddings.projection.bias"],
+        "narrow.weight": state["encoder_to_decoder.weight"],
+        "mask_token": state["mask_token"][0, 0],
+    }
+    for kind in ("weight", "bias"):
+        weights[f"norm.{kind}"] = state[f"videomae.layernorm.{kind}"]
+        weights[f"norm_decoded.{kind}"] = state[f"decoder.norm.{kind}"]
+        weights[f"paint.{kind}"] = rearrange(state[f"decoder.head.{kind}"], "(k c) ... -> (c k) ...", c=3)
+    names = {
+        "norm_attention": "layernorm_before",
+        "norm_mlp": "layernorm_after",
+        "attention.merge": "attention.output.dense",
+        "mlp.grow": "intermediate.dense",
+        "mlp.shrink": "output.dense",
+    }
+    blocks = [(f"encoder.blocks.{n}", f"videomae.encoder.layer.{n}") for n in range(sizes.num_hidden_layers)]
+    blocks += [(f"decoder.{n}", f"decoder.decoder_layers.{n}") for n in range(sizes.decoder_num_hidden_layers)]
+    for our_block, their_block in blocks:
+        for kind in ("weight", "bias"):
+            for our_name, their_name in names.items():
+                weights[f"{our_block}.{our_name}.{kind}"] = state[f"{their_block}.{their_name}.{kind}"]
+        attention = f"{their_block}.attention.attention"
+        query, value = (state[f"{attention}.{part}.bias"] for part in ("query", "value"))
+        weights[f"{our_block}.attention.attend.bias"] = torch.cat([query, torch.zeros_like(query), value])
+        parts = [state[f"{attention}.{part}.weight"] for part in ("query", "key", "value")]
+        weights[f"{our_block}.attention.attend.weight"] = torch.cat(parts)
+    head = {f"encoder.head.{name}": value for name, value in ours.encoder.head.state_dict().items()}
+    ours.load_state_dict(weights | head)
+    return ours.eval()
+
+
 def swin3d_pair(folder: Path, variant: str, *, frames: int) -> Pair:
     """Video Swin: torchvision's own model, whose classifier ours lets go and the comparison borrows."""
     from torchvision.models import video as models
@@ -227,6 +327,10 @@ def swin3d_pair(folder: Path, variant: str, *, frames: int) -> Pair:
 
 _VIVIT = {"image_size": 32, "num_frames": 6, "tubelet_size": [2, 8, 8], "hidden_size": 32, "num_hidden_layers": 3}
 _VIVIT |= {"num_attention_heads": 4, "intermediate_size": 48}
+_VIDEOMAE = {"image_size": 32, "num_frames": 4, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2}
+_VIDEOMAE |= {"num_attention_heads": 4, "intermediate_size": 48, "decoder_hidden_size": 24}
+_VIDEOMAE |= {"decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 32}
+_TUBE, _RANDOM = MaskConfig(ratio=0.9), MaskConfig(kind="random", ratio=0.75)
 _BASE = {"num_frames": 8}
 _VJEPA = {"frames_per_clip": 8, "crop_size": 224, "hidden_size": 768, "num_hidden_layers": 12}
 _VJEPA |= {"num_attention_heads": 12, "pred_num_hidden_layers": 1}
@@ -241,6 +345,10 @@ SMALL: dict[str, Callable[[Path], Pair]] = {
         for family in ("clip", "siglip", "xclip", "videomae", "timesformer", "vivit", "vjepa2")
     },
     "ViViT, ours": partial(vivit_pair, table=_VIVIT),
+    "VideoMAE, ours": partial(videomae_pair, table=_VIDEOMAE, mask=_TUBE),
+    "VideoMAE, ours, of pictures": partial(
+        videomae_pair, table=_VIDEOMAE | {"num_frames": 1, "tubelet_size": 1}, mask=_RANDOM
+    ),
     "swin3d tiny": partial(swin3d_pair, variant="tiny", frames=4),
 }
 PUBLISHED: dict[str, Callable[[Path], Pair]] = {
@@ -256,6 +364,7 @@ PUBLISHED: dict[str, Callable[[Path], Pair]] = {
     "transformers VivitModel": partial(transformers_pair, family="vivit", table=_BASE),
     "transformers VJEPA2Model": partial(transformers_pair, family="vjepa2", table=_VJEPA),
     "ViViT, ours, and VivitModel": partial(vivit_pair, table=_BASE),
+    "VideoMAE, ours, and VideoMAEForPreTraining": partial(videomae_pair, table={}, mask=_TUBE),
     "torchvision swin3d_t": partial(swin3d_pair, variant="tiny", frames=8),
     "torchvision swin3d_s": partial(swin3d_pair, variant="small", frames=8),
     "torchvision swin3d_b": partial(swin3d_pair, variant="base", frames=8),
