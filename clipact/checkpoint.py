@@ -1,4 +1,4 @@
-"""A model as a folder: config.json, model.safetensors, the tokenizer's files, MODEL_CARD.md.
+"""A model, or a visual tower alone, as a folder: config.json, model.safetensors, the tokenizer's files, MODEL_CARD.md.
 
 Written beside and renamed, so that a folder is whole or absent. Read without any training code and without
 running anything from the folder: JSON, safetensors and a tokenizer table, no pickle. The text tower can be left on
@@ -26,7 +26,7 @@ from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError, ModelError
 from clipact.model_config import FORMAT, WEIGHTS, ModelConfig, read_config
 from clipact.nn.blank import NoRandomWeights
-from clipact.towers.tower import TextTower
+from clipact.towers.tower import TextTower, VisualTower
 
 Made = TypeVar("Made", bound=torch.nn.Module)
 
@@ -49,7 +49,6 @@ def save(
     that says what config.json knows unless given; `files` are further texts by name.
     ModelError when the folder cannot be written; an older one is untouched then.
     """
-    folder = Path(folder)
     config = ModelConfig(
         format=FORMAT,
         name=name,
@@ -61,21 +60,60 @@ def save(
         license=license,
         notes=dict(notes or {}),
     )
-    weights = {
+    texts = {"MODEL_CARD.md": _plain_card(config) if card is None else card, **(files or {})}
+    return _write(Path(folder), config, encoder.state_dict(), texts, dtype=dtype, text=encoder.text)
+
+
+def save_visual(
+    tower: VisualTower,
+    folder: str | Path,
+    *,
+    name: str,
+    trained_on: Sequence[str] = (),
+    license: str = "",
+    dtype: torch.dtype | None = None,
+    notes: Mapping[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> Path:
+    """As `save`, of a visual tower alone, which learnt without words: training begins from it."""
+    config = ModelConfig(
+        format=FORMAT,
+        name=name,
+        visual=towers.describe(tower),
+        clip=tower.spec,
+        dim=tower.dim,
+        trained_on=tuple(trained_on),
+        license=license,
+        notes=dict(notes or {}),
+    )
+    weights = {f"visual.{key}": value for key, value in tower.state_dict().items()}
+    return _write(Path(folder), config, weights, {"MODEL_CARD.md": _plain_card(config), **(files or {})}, dtype=dtype)
+
+
+def _write(
+    folder: Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    texts: Mapping[str, str],
+    *,
+    dtype: torch.dtype | None,
+    text: TextTower | None = None,
+) -> Path:
+    tensors = {
         key: (value.to(dtype) if dtype is not None and value.is_floating_point() and value.ndim else value).contiguous()
-        for key, value in encoder.state_dict().items()
+        for key, value in weights.items()
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            save_file(weights, beside / WEIGHTS, metadata={"format": "pt"})
-            encoder.text.save_tokenizer(beside)
+            save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
+            if text is not None:
+                text.save_tokenizer(beside)
             table = json.dumps(to_table(config), indent=2, ensure_ascii=False)
             (beside / "config.json").write_text(table + "\n", encoding="utf-8")
-            texts = {"MODEL_CARD.md": _plain_card(config) if card is None else card, **(files or {})}
-            for file_name, text in texts.items():
-                (beside / file_name).write_text(text, encoding="utf-8")
+            for file_name, said in texts.items():
+                (beside / file_name).write_text(said, encoding="utf-8")
             beside.chmod(0o755)
             for file in beside.iterdir():  # safetensors writes for the owner alone
                 file.chmod(0o644)
@@ -90,10 +128,13 @@ def save(
 def _plain_card(config: ModelConfig) -> str:
     """What is known of a model without a card of its own, for people; it claims nothing that nobody measured."""
     clip, figures = config.clip, config.notes.get("figures") or {}
+    made_of = f"Towers: {config.visual['tower']} (visual), {config.text['tower']} (text); embeddings of {config.dim}."
+    if not config.text:
+        made_of = f"Visual tower: {config.visual['tower']}, without words; its head has learnt nothing."
     lines = [
         f"# {config.name}",
         "",
-        f"- Towers: {config.visual['tower']} (visual), {config.text['tower']} (text); embeddings of {config.dim}.",
+        f"- {made_of}",
         f"- Input: {clip.frames} frames of {clip.size[1]} x {clip.size[0]}, {clip.sampling}.",
         f"- Trained on: {', '.join(config.trained_on) or 'not said'}. On these it is not zero-shot.",
         f"- Licence: {config.license or 'not said'}.",
@@ -127,7 +168,12 @@ def load(folder: str | Path, *, defer_text: bool = False) -> DualEncoder:
     """
     folder = Path(folder)
     config = read_config(folder)
-    visual = _made(lambda: towers.visual_from(config.visual, config.clip), folder, "visual.")
+    if not config.text:
+        raise ModelError(
+            f"{folder} holds a visual tower without words; begin from it with clipact train, where a recipe says "
+            f'start.visual.tower = "{config.visual["tower"]}" and start.parts.visual = "{folder}"'
+        )
+    visual = load_visual(folder)
 
     def load_text() -> TextTower:
         return _made(lambda: towers.text_from(config.text, folder), folder, "text.").eval()
@@ -143,6 +189,13 @@ def load(folder: str | Path, *, defer_text: bool = False) -> DualEncoder:
         bias=float(scalars["bias"]) if "bias" in scalars else None,
     )
     return encoder.eval()
+
+
+def load_visual(folder: str | Path) -> VisualTower:
+    """The visual tower in a checkpoint folder, whether words lie beside it or not: fp32, on the CPU, not training."""
+    folder = Path(folder)
+    config = read_config(folder)
+    return _made(lambda: towers.visual_from(config.visual, config.clip), folder, "visual.").eval()
 
 
 class DeferredText(TextTower):

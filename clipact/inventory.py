@@ -81,7 +81,7 @@ def _in_folder(path: Path) -> list[Kept]:
     if transformers_source.is_transformers_folder(path):
         return _transformers(f"transformers:{path}", path)
     if (path / "config.json").is_file() and (path / WEIGHTS).is_file() and "format" in _table(path / "config.json"):
-        return [_folder(str(path), path)]
+        return [_folder(str(path), path)] if read_config(path).text else []  # a tower alone answers to no words
     return []
 
 

@@ -26,7 +26,7 @@ _TOKENIZERS = ("*token*", "vocab*", "merges.txt", "*.model")
 class ModelConfig:
     """config.json: how to make the towers again, what they eat, what they were trained on.
 
-    visual, text  tables that name a tower and carry its configuration
+    visual, text  tables that name a tower and carry its configuration; text is empty where a visual tower stands alone
     clip          how clips are prepared
     dim           width of an embedding
     trained_on    data sets whose samples shaped the weights, by name: scores on these are not zero-shot
@@ -35,7 +35,7 @@ class ModelConfig:
     format: int
     name: str
     visual: dict[str, Any]
-    text: dict[str, Any]
+    text: dict[str, Any] = field(default_factory=dict)
     clip: ClipSpec
     dim: int
     trained_on: tuple[str, ...] = ()

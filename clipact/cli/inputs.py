@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipact.errors import UsageError
+from clipact.video.named import files_below
 
 if TYPE_CHECKING:
     from clipact.protocol import Card
@@ -22,10 +23,6 @@ Videos = Annotated[
 ]
 """The argument of every command that takes several videos."""
 
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .asf .avi .divx .flv .gif .m2ts .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
-)
-
 
 def expand_videos(words: Iterable[str]) -> list[str]:
     """The sources that the words name, in order: a folder gives the videos below it, a glob those it matches.
@@ -38,17 +35,11 @@ def expand_videos(words: Iterable[str]) -> list[str]:
         if glob.has_magic(word) and not Path(word).exists():
             matches = sorted(glob.glob(word, recursive=True)) or [word]
         for match in matches:
-            found += _videos_below(Path(match)) or [match]
+            # A folder without videos may hold the frames of one as pictures.
+            found += [str(path) for path in files_below(Path(match))] or [match]
     if not found:
         raise UsageError("no video was named: give files, folders or patterns such as 'clips/*.mp4'")
     return found
-
-
-def _videos_below(folder: Path) -> list[str]:
-    """The videos in a folder; [] for one without (which may hold the frames of one as pictures) and for a file."""
-    if not folder.is_dir():
-        return []
-    return [str(p) for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and _is_there(p)]
 
 
 def index_folder(labels: Sequence[str]) -> Path | None:
@@ -59,11 +50,6 @@ def index_folder(labels: Sequence[str]) -> Path | None:
             f"--labels takes one index and nothing beside it; add labels to {named[0]} by clipact index add"
         )
     return Path(named[0]).expanduser() if named else None
-
-
-def _is_there(path: Path) -> bool:
-    """Whether a folder has it as a file; a link that leads nowhere is one that cannot be read."""
-    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def find_protocol(protocol: str, data: Path | None, *, split: str = "all") -> "tuple[Card, Path]":

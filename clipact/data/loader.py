@@ -23,7 +23,27 @@ from torch.utils.data import DataLoader, default_collate
 
 from clipact.data.order import Place, Stream
 from clipact.data.samples import Broken, Example, Samples
-from clipact.errors import DataError
+from clipact.errors import ConfigError, DataError
+from clipact.video.augment import Augment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a run reads its files.
+
+    augment       how clips are changed at random; left out, they stay as they are
+    workers       processes that decode; they change nothing but the speed
+    broken_limit  how many files may be unreadable before the run stops; they are counted and named
+    """
+
+    augment: Augment | None = None
+    workers: int = 2
+    broken_limit: int = 0
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.broken_limit < 0:
+            raise ConfigError(f"workers is {self.workers}, broken_limit {self.broken_limit}; none is below 0")
+
 
 _AHEAD = 4  # pieces that each worker decodes before they are asked for
 

@@ -3,7 +3,8 @@
     path,caption,split                          several captions a file: several lines with one path
     path,label,split,start_seconds,end_seconds  a part of a file is a sample of its own
 
-Only `path` and one of `caption` and `label` must be there. It is read whole and strictly; no media file is opened.
+Only `path` and one of `caption` and `label` must be there; where nothing is to be said of clips, `path` alone. It is
+read whole and strictly; no media file is opened.
 """
 
 import csv
@@ -72,12 +73,15 @@ class Manifest:
         return chosen
 
 
-def read_manifest(source: str | Path, root: str | Path | None = None, *, group_column: str = "") -> Manifest:
+def read_manifest(
+    source: str | Path, root: str | Path | None = None, *, group_column: str = "", unlabelled: bool = False
+) -> Manifest:
     """The table in a CSV file; paths start from `root`, by default the file's own folder.
 
-    Without a column `split` every sample is of "train". ManifestError names the file and the first wrong line.
+    Without a column `split` every sample is of "train". Read `unlabelled`, captions and labels are left aside.
+    ManifestError names the file and the first wrong line.
     """
-    manifest, wrong = scan_manifest(source, root, group_column=group_column)
+    manifest, wrong = scan_manifest(source, root, group_column=group_column, unlabelled=unlabelled)
     if wrong:
         more = f" (and {len(wrong) - 1} more: `clipact data check` lists them)" if len(wrong) > 1 else ""
         raise ManifestError(wrong[0].path, wrong[0].line, wrong[0].cause + more)
@@ -85,7 +89,7 @@ def read_manifest(source: str | Path, root: str | Path | None = None, *, group_c
 
 
 def scan_manifest(
-    source: str | Path, root: str | Path | None = None, *, group_column: str = ""
+    source: str | Path, root: str | Path | None = None, *, group_column: str = "", unlabelled: bool = False
 ) -> tuple[Manifest, list[ManifestError]]:
     """What can be used of the table, and everything that is wrong with the rest.
 
@@ -93,7 +97,7 @@ def scan_manifest(
     """
     source = Path(source)
     rows, columns = _read_rows(source)
-    text_column, ignored = _check_columns(columns, source, group_column=group_column)
+    text_column, ignored = _check_columns(columns, source, group_column=group_column, unlabelled=unlabelled)
     firsts: dict[tuple[str, float | None, float | None], Sample] = {}
     captions: dict[tuple[str, float | None, float | None], list[str]] = {}
     repeats: list[int] = []
@@ -138,31 +142,32 @@ def _read_rows(source: Path) -> tuple[list[tuple[int, Row]], Sequence[str]]:
     return rows, columns
 
 
-def _check_columns(columns: Sequence[str], source: Path, *, group_column: str) -> tuple[str, tuple[str, ...]]:
+def _check_columns(
+    columns: Sequence[str], source: Path, *, group_column: str, unlabelled: bool
+) -> tuple[str | None, tuple[str, ...]]:
     """The column of the text, and the columns that are not ours; ManifestError when the head cannot be meant."""
     known = ("path", *_TEXTS, *_OPTIONAL, *([group_column] if group_column else []))
     if group_column and group_column not in columns:
         raise ManifestError(source, 1, f"it has no column {group_column!r}; {choices(group_column, columns)}")
     texts = [name for name in columns if name in _TEXTS]
-    if "path" not in columns or len(texts) != 1:
-        raise ManifestError(
-            source, 1, f"its columns are {', '.join(columns)}; wanted are path and either caption or label"
-        )
+    if "path" not in columns or (len(texts) != 1 and not unlabelled):
+        wanted = "path" if unlabelled else "path and either caption or label"
+        raise ManifestError(source, 1, f"its columns are {', '.join(columns)}; wanted: {wanted}")
     if len(set(columns)) < len(columns):
         raise ManifestError(source, 1, f"a column stands twice in {', '.join(columns)}")
     ignored = tuple(name for name in columns if name not in known)
     for name in ignored:
         if near := difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75):
             raise ManifestError(source, 1, f"column {name!r} is unknown: did you mean {near[0]!r}? Else rename it")
-    return texts[0], ignored
+    return None if unlabelled else texts[0], ignored
 
 
-def _sample(row: Row, text_column: str, *, line: int, group_column: str) -> Sample:
+def _sample(row: Row, text_column: str | None, *, line: int, group_column: str) -> Sample:
     """The sample of one line; ValueError says what is wrong with it."""
     if None in row or None in row.values():
         raise ValueError("it has more or fewer values than the head has columns")
     try:
-        text = clean(row[text_column])
+        text = "" if text_column is None else clean(row[text_column])
     except LabelError as error:
         raise ValueError(f"its {text_column} cannot be used: {error}") from error
     split = row.get("split", "train").strip()

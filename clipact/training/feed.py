@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipact.data.loader import Batch, Loader
+from clipact.data.loader import Batch, Loader, Reading
 from clipact.data.samples import Samples
 from clipact.data.sources import Entry, Source
 from clipact.dual_encoder import DualEncoder, unit
@@ -29,32 +29,24 @@ _FRAMES_AT_ONCE = 16  # encoded as one piece there: more is no faster on a CPU, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Reading):
     """What is learnt from, and how it is read.
 
-    sources       manifests, mixed in one stream
-    augment       how clips are changed at random; left out, they stay as they are
-    workers       processes that decode; they change nothing but the speed
-    broken_limit  how many files may be unreadable before the run stops; they are counted and named
-    cache         encode what a frozen tower sees once, and keep it
-    views         with a frozen visual tower: in how many ways each clip is kept, as it is and then augmented
+    sources  manifests, mixed in one stream
+    cache    encode what a frozen tower sees once, and keep it
+    views    with a frozen visual tower: in how many ways each clip is kept, as it is and then augmented
     """
 
     sources: tuple[Source, ...]
-    augment: Augment | None = None
-    workers: int = 2
-    broken_limit: int = 0
     cache: bool = True
     views: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.sources:
             raise ConfigError("data.sources is empty; name one manifest at least, under [[data.sources]]")
-        if self.workers < 0 or self.broken_limit < 0 or self.views < 1:
-            raise ConfigError(
-                f"workers is {self.workers}, broken_limit {self.broken_limit}, views {self.views}; "
-                "views is at least 1, the others are not below 0"
-            )
+        if self.views < 1:
+            raise ConfigError(f"views is {self.views}; it is at least 1")
         if (self.views > 1) and (self.augment is None or not self.cache):
             raise ConfigError(f"data.views is {self.views}, but without data.augment and data.cache there is one only")
 

@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from clipact import towers, zoo
+from clipact import checkpoint, towers, zoo
 from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.data.order import seed_from
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError
-from clipact.model_config import read_files_seen
+from clipact.model_config import read_config, read_files_seen
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
 from clipact.towers.from_timm import TimmImage
@@ -31,8 +32,9 @@ from clipact.training.parts import find_part, read_weights, rename_bert, rename_
 class Parts:
     """Pretrained parts, as a file's path, PACKAGE:PATH or hf-hub:ORG/NAME/FILE (see `clipact.training.parts`).
 
-    visual, image, text  weights of the towers but for their heads; a tower without begins at random. For a visual
-                  "transformers" tower: transformers:ORG/NAME or transformers:FOLDER, whose config.json makes the tower
+    visual, image, text  weights of the towers but for their heads; a tower without begins at random. `visual` may also
+                  be a folder that clipact wrote, or transformers:ORG/NAME or transformers:FOLDER for a "transformers"
+                  tower: its config.json makes the tower then, and start.visual says tower and head alone
     tokenizer            the text tower's tokenizer.json, when there is no model to have one from
     """
 
@@ -50,8 +52,9 @@ class Start:
     visual, text  tables of towers, as a model's config.json has them. Beside a model, `visual` takes the place of its
                   visual tower: a "frames" tower without `image` keeps its image tower, and its shift unless it names
                   one; a "vivit" with `inflate`, "central" or "averaged", is made of it
-    clip          how clips are prepared; by default as the model's are, else as the image tower's pictures, and for a
-                  "swin3d" with parts.visual as for the published weights (`clipact.towers.swin3d.KINETICS`)
+    clip          how clips are prepared; by default as the folder of parts.visual says, else as the model's are, else
+                  as the image tower's pictures, and for a "swin3d" with parts.visual as for the published weights
+                  (`clipact.towers.swin3d.KINETICS`)
     scale, bias   of the logits at the start; by default the model's, else 1/0.07 and none
 
     ConfigError for what would have no effect, such as `clip` beside a model that keeps its visual tower.
@@ -102,11 +105,16 @@ class LearntBefore:
 
 def learnt_before(start: Start) -> LearntBefore:
     """What the model that a run begins from says of itself: what is tuned from it is not zero-shot on that either."""
-    if start.model is None:
-        return LearntBefore()
-    folder = zoo.find_folder(start.model)
-    files = {} if folder is None else read_files_seen(folder)
-    return LearntBefore(trained_on=zoo.trained_on(start.model), files=files)
+    names: list[str] = []
+    files: dict[str, str] = {}
+    if start.model is not None:
+        folder = zoo.find_folder(start.model)
+        names += zoo.trained_on(start.model)
+        files |= {} if folder is None else read_files_seen(folder)
+    if (tower := _tower_folder(start.parts)) is not None:
+        names += read_config(tower).trained_on
+        files |= read_files_seen(tower)
+    return LearntBefore(trained_on=tuple(dict.fromkeys(names)), files=files)
 
 
 def make_encoder(start: Start, *, seed: int) -> DualEncoder:
@@ -170,6 +178,8 @@ def _assemble(start: Start) -> DualEncoder:
 
 def _visual(start: Start, spec: ClipSpec) -> VisualTower:
     """The visual tower that `start` describes, with its pretrained parts."""
+    if (folder := _tower_folder(start.parts)) is not None:
+        return _from_folder(folder, start)
     place = start.parts.visual if start.parts is not None else None
     library, _, name = (place or "").partition(":")
     if library != "transformers":
@@ -186,6 +196,26 @@ def _visual(start: Start, spec: ClipSpec) -> VisualTower:
     return load_tower(find_source(name), head=settings.head, spec=start.clip)
 
 
+def _tower_folder(parts: Parts | None) -> Path | None:
+    """The folder that clipact wrote and that `parts.visual` names, if it does."""
+    folder = Path(parts.visual).expanduser() if parts is not None and parts.visual is not None else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _from_folder(folder: Path, start: Start) -> VisualTower:
+    """The visual tower of a folder with a new head, and clips as the folder says, unless `start` does."""
+    config = read_config(folder)
+    for key, value in start.visual.items():
+        if key != "head" and (key != "tower" or value != config.visual["tower"]):
+            raise ConfigError(
+                f"start.visual.{key} is {value!r}, but {folder} decides that; give its tower and head alone"
+            )
+    head = {"head": start.visual["head"]} if "head" in start.visual else {}
+    tower = towers.visual_from(config.visual | head, start.clip or config.clip)
+    _load_body(tower, checkpoint.load_visual(folder).state_dict(), str(folder))
+    return tower
+
+
 def _fill_visual(visual: VisualTower, parts: Parts | None) -> None:
     if parts is not None and parts.visual is not None:
         _fill(visual, parts.visual)
@@ -200,9 +230,18 @@ def _fill(tower: nn.Module, place: str) -> None:
     weights = read_weights(find_part(place))
     try:
         renamed = _renamed(tower, weights)
-        own = {name: value for name, value in tower.state_dict().items() if name.startswith("head.")}
-        tower.load_state_dict(renamed | own)
-    except (KeyError, RuntimeError) as error:
+    except KeyError as error:
+        raise ConfigError(f"{place} does not hold the weights of a {type(tower).__name__}: {error}") from error
+    _load_body(tower, renamed, place)
+
+
+def _load_body(tower: nn.Module, weights: Mapping[str, Tensor], place: str) -> None:
+    """Load a tower's weights by its own names, and keep its head."""
+    own = {name: value for name, value in tower.state_dict().items() if name.startswith("head.")}
+    body = {name: value for name, value in weights.items() if not name.startswith("head.")}
+    try:
+        tower.load_state_dict(body | own)
+    except RuntimeError as error:
         raise ConfigError(f"{place} does not hold the weights of a {type(tower).__name__}: {error}") from error
 
 

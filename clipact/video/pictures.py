@@ -23,7 +23,7 @@ from clipact.video.media import MAX_PIXELS, TOO_LARGE
 from clipact.video.timeline import Timeline
 from clipact.video.video import Video
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 # What browsers show a GIF frame for that asks for no time at all.

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from clipact.cli.inputs import VIDEO_SUFFIXES
 from clipact.errors import ClipactError
 from clipact.video.clip import Clip
 from clipact.video.decode import DECODERS
 from clipact.video.load import load_clip
+from clipact.video.named import VIDEO_SUFFIXES
 from clipact.video.pictures import SUFFIXES
 
 
