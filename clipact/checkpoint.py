@@ -128,9 +128,11 @@ def _write(
 def _plain_card(config: ModelConfig) -> str:
     """What is known of a model without a card of its own, for people; it claims nothing that nobody measured."""
     clip, figures = config.clip, config.notes.get("figures") or {}
-    made_of = f"Towers: {config.visual['tower']} (visual), {config.text['tower']} (text); embeddings of {config.dim}."
-    if not config.text:
-        made_of = f"Visual tower: {config.visual['tower']}, without words; its head has learnt nothing."
+    made_of = f"Visual tower: {config.visual['tower']}, without words; its head has learnt nothing."
+    if config.text:
+        made_of = (
+            f"Towers: {config.visual['tower']} (visual), {config.text['tower']} (text); embeddings of {config.dim}."
+        )
     lines = [
         f"# {config.name}",
         "",

@@ -19,6 +19,7 @@ from clipact.cli.eval import evaluate
 from clipact.cli.frames import frames
 from clipact.cli.index import index
 from clipact.cli.models import models
+from clipact.cli.pretrain import pretrain
 from clipact.cli.probe import probe
 from clipact.cli.prompts import prompts
 from clipact.cli.report import report
@@ -47,6 +48,7 @@ def options(
 
 app.command(no_args_is_help=True)(classify)
 app.command(no_args_is_help=True)(train)
+app.command(no_args_is_help=True)(pretrain)
 app.command("eval", no_args_is_help=True, help=EVAL_HELP)(evaluate)
 app.command(no_args_is_help=True)(probe)
 app.command(no_args_is_help=True)(frames)

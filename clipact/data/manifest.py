@@ -151,8 +151,8 @@ def _check_columns(
         raise ManifestError(source, 1, f"it has no column {group_column!r}; {choices(group_column, columns)}")
     texts = [name for name in columns if name in _TEXTS]
     if "path" not in columns or (len(texts) != 1 and not unlabelled):
-        wanted = "path" if unlabelled else "path and either caption or label"
-        raise ManifestError(source, 1, f"its columns are {', '.join(columns)}; wanted: {wanted}")
+        wanted = "is path" if unlabelled else "are path and either caption or label"
+        raise ManifestError(source, 1, f"its columns are {', '.join(columns)}; wanted {wanted}")
     if len(set(columns)) < len(columns):
         raise ManifestError(source, 1, f"a column stands twice in {', '.join(columns)}")
     ignored = tuple(name for name in columns if name not in known)
