@@ -1,6 +1,6 @@
 """Which towers see motion: trained on drawn clips with sentences, asked about combinations that they never saw.
 
-    python eval/benchmarks/motion.py [--towers vivit swin3d] [--steps 400] [--seed 0] [--json]
+    python eval/benchmarks/motion.py [--towers vivit swin3d] [--steps 1200] [--seed 0] [--json]
 
 A coloured shape moves over grey noise: "a red square moves left" (drawn_motion.py). First an image tower, a vision
 transformer of open_clip's build, learns from still pictures, "a red square at the top left", as in practice a video

@@ -26,6 +26,7 @@ THEIRS = {
     "image_size": SIDE,
     "patch_size": 8,
     "num_frames": FRAMES,
+    "initializer_range": WIDTH**-0.5,  # by default 0.02, which suits a width of 768
 }
 VJEPA = {key: value for key, value in THEIRS.items() if key not in ("intermediate_size", "image_size", "num_frames")}
 VJEPA |= {"crop_size": SIDE, "frames_per_clip": FRAMES, "mlp_ratio": 2.0, "pred_num_hidden_layers": 1}
@@ -66,7 +67,7 @@ class Budget:
 
 
 STILLS_BUDGET = Budget(steps=400, batch=64)
-CLIPS_BUDGET = Budget(steps=400, batch=32)
+CLIPS_BUDGET = Budget(steps=1200, batch=32)
 
 
 def train_stills(data, *, seed):

@@ -11,7 +11,7 @@ from clipact.nn.head import Head
 from clipact.nn.positions import stretch
 from clipact.towers.from_transformers import quiet
 from clipact.towers.transformers_source import find_source
-from clipact.towers.transformers_video import load_tower
+from clipact.towers.transformers_video import TransformersVideo, load_tower
 from clipact.training.start import Parts, Start, make_encoder
 from tests.tiny_transformers import MODELS, PREFIX, VIDEO, transformers_folder
 
@@ -111,6 +111,17 @@ def test_timesformer_sees_other_lengths_as_one_that_was_made_for_them(tmp_path):
     video = _video(8)
     torch.testing.assert_close(tower.features(video), _vector(longer, video), rtol=0, atol=1e-6)
     torch.testing.assert_close(tower.features(_video(4)), tower.eval().features(_video(4)), rtol=0, atol=0)
+
+
+@torch.inference_mode()
+def test_a_timesformer_from_nothing_tells_steps_apart(tmp_path):
+    """transformers' own begins blind to the order of frames."""
+    torch.manual_seed(0)
+    table = {"model_type": "timesformer", **MODELS["timesformer"][0]}
+    config = TransformersVideo.Config(model=table, head=HEAD)
+    tower = TransformersVideo(config, spec=ClipSpec(frames=4, size=(32, 32))).eval()
+    video = _video(4)
+    assert (tower.features(video) - tower.features(video.flip(1))).abs().max() > 1e-4
 
 
 @torch.inference_mode()
