@@ -19,6 +19,10 @@ def show(network: nn.Module, images: Float[Tensor, "b c h w"], *, size: tuple[in
     seen = tuple(images.shape[-2:])
     if fixed and seen != size:
         raise ModelError(f"pictures are {seen} pixels; this tower takes {size}")
+    if images.device.type == "cpu":
+        # Of 8 pictures on two cores: ResNet-50 404 ms instead of 496, MobileCLIP-S1 620 instead of 748, CLIP's RN50 597
+        # instead of 625; transformers and ConvNeXt, which turn their pictures by themselves, as before.
+        images = images.contiguous(memory_format=torch.channels_last)
     try:
         return network(images)
     except (RuntimeError, AssertionError, ValueError) as error:
