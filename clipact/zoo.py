@@ -65,7 +65,7 @@ def load(name: str, *, device: str = "auto", precision: str = "fp32", defer_text
     """The model of that name (see above) on a device (see `pick_device`).
 
     precision  "fp32", or "bf16": clips are seen in 16 bits (autocast), sentences as ever. Embeddings are then near to
-               those of fp32, not the same; a CPU with bf16 in its instructions and a GPU take half the time
+               those of fp32, not the same; many towers take half the time on a CPU with bf16 in its instructions
 
     With `defer_text` nothing is done for sentences before the first one: a folder's text weights stay on disk, and
     another model's tokenizer is not made (its text network is in memory, though it never runs).

@@ -46,7 +46,9 @@ def classify(
     end: Annotated[float | None, typer.Option("--to", min=0, help="End at this second.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, or bf16: about twice as fast, and nearly the same.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, or bf16: nearly the same, and twice as fast with mini.")
+    ] = "fp32",
     decoder: Annotated[
         str, typer.Option(help="pyav, or torchcodec when it is installed: the same frames, another library.")
     ] = "pyav",
