@@ -16,4 +16,7 @@ def temporal_shift(x: Float[Tensor, "bt *rest"], *, frames: int, share: float, a
     before, after, still = clips[:, :, :moved], clips[:, :, moved : 2 * moved], clips[:, :, 2 * moved :]
     nothing = torch.zeros_like(before[:, :1])
     shifted = torch.cat([torch.cat([nothing, before[:, :-1]], 1), torch.cat([after[:, 1:], nothing], 1), still], dim=2)
-    return rearrange(shifted, "b t c ... -> (b t) c ...").movedim(1, axis)
+    shifted = rearrange(shifted, "b t c ... -> (b t) c ...").movedim(1, axis)
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return shifted.contiguous(memory_format=torch.channels_last)  # as it came: convolutions go on as they went
+    return shifted
