@@ -176,6 +176,7 @@ def _examples():
         **{("frames", table["aggregator"]): table for table in VIDEO["frames"] if "aggregator" in table},
         ("vivit", ""): next(table for table in VIDEO["vivit"] if "tubelet" not in table),
         ("swin3d", ""): VIDEO["swin3d"][0],
+        ("i3d", ""): VIDEO["i3d"][0],
         ("xclip", ""): VIDEO["xclip"][0],
         **{("transformers", table["model"]["model_type"]): table for table in VIDEO["transformers"]},
     }

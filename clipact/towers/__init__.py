@@ -17,6 +17,7 @@ from clipact.towers.frames import FramesTower
 from clipact.towers.from_open_clip import OpenClipImage, OpenClipText
 from clipact.towers.from_timm import TimmImage
 from clipact.towers.from_transformers import TransformersImage, TransformersText
+from clipact.towers.i3d import I3D
 from clipact.towers.swin3d import Swin3D
 from clipact.towers.text import TOKENIZER, BertText
 from clipact.towers.tower import ImageTower, TextTower, VisualTower
@@ -34,6 +35,7 @@ VIDEO_TOWERS: dict[str, Any] = {
     "frames": FramesTower,
     "vivit": ViViT,
     "swin3d": Swin3D,
+    "i3d": I3D,
     "xclip": XClip,
     "transformers": TransformersVideo,
 }

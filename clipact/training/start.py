@@ -18,6 +18,7 @@ from clipact.model_config import read_config, read_files_seen
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
 from clipact.towers.from_timm import TimmImage
+from clipact.towers.i3d import I3D, MINUS_ONE_TO_ONE
 from clipact.towers.inflate import inflate
 from clipact.towers.swin3d import KINETICS, Swin3D
 from clipact.towers.text import TOKENIZER, BertText
@@ -26,6 +27,8 @@ from clipact.towers.transformers_source import find_source
 from clipact.towers.transformers_video import TransformersVideo, load_tower
 from clipact.training.chunks import seeded
 from clipact.training.parts import find_part, read_weights, rename_bert, rename_efficientnet_lite
+
+_PREPARED = {"swin3d": KINETICS, "i3d": MINUS_ONE_TO_ONE}  # how clips are, for weights that are published as one file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +56,8 @@ class Start:
                   visual tower: a "frames" tower without `image` keeps its image tower, and its shift unless it names
                   one; a "vivit" with `inflate`, "central" or "averaged", is made of it
     clip          how clips are prepared; by default as the folder of parts.visual says, else as the model's are, else
-                  as the image tower's pictures, and for a "swin3d" with parts.visual as for the published weights
-                  (`clipact.towers.swin3d.KINETICS`)
+                  as the image tower's pictures, and for a "swin3d" or an "i3d" with parts.visual as for the published
+                  weights (`clipact.towers.swin3d.KINETICS`, `clipact.towers.i3d.MINUS_ONE_TO_ONE`)
     scale, bias   of the logits at the start; by default the model's, else 1/0.07 and none
 
     ConfigError for what would have no effect, such as `clip` beside a model that keeps its visual tower.
@@ -183,8 +186,8 @@ def _visual(start: Start, spec: ClipSpec) -> VisualTower:
     place = start.parts.visual if start.parts is not None else None
     library, _, name = (place or "").partition(":")
     if library != "transformers":
-        if place is not None and start.clip is None and start.visual.get("tower") == "swin3d":
-            spec = KINETICS
+        if place is not None and start.clip is None:
+            spec = _PREPARED.get(str(start.visual.get("tower")), spec)
         visual = towers.visual_from(start.visual, spec)
         _fill_visual(visual, start.parts)
         return visual
@@ -248,7 +251,7 @@ def _load_body(tower: nn.Module, weights: Mapping[str, Tensor], place: str) -> N
 def _renamed(tower: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if isinstance(tower, EfficientNetLite):
         return rename_efficientnet_lite(weights)
-    if isinstance(tower, TimmImage):
+    if isinstance(tower, TimmImage | I3D):
         return tower.rename(weights)
     if isinstance(tower, Swin3D):
         return {f"network.{name}": value for name, value in weights.items() if not name.startswith("head.")}
