@@ -150,10 +150,11 @@ class Convolution(Aggregator):
         return frames.mean(1) + self.add(seen).mean(2)
 
 
-class LSTM(Aggregator):
-    """What a long short-term memory holds after the last frame, added to the mean (arXiv 1411.4389)."""
+class Recurrent(Aggregator):
+    """What a recurrent network holds after the last frame, added to the mean."""
 
     order_free = False
+    memory: nn.LSTM | nn.GRU
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Aggregator.Config):
@@ -165,14 +166,37 @@ class LSTM(Aggregator):
     def __init__(self, width: int, *, frames: int, config: Config) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.memory = nn.LSTM(width, config.hidden, config.layers, batch_first=True)
+        self.memory = self.remember(width, config)
         self.add = nn.Linear(config.hidden, width)
         begin_at_zero(self.add)
+
+    @staticmethod
+    @abstractmethod
+    def remember(width: int, config: Config) -> nn.LSTM | nn.GRU:
+        """The network, its batches first."""
 
     def forward(self, frames: Float[Tensor, "b t d"]) -> Float[Tensor, "b d"]:
         """The mean, and what is remembered at the end."""
         remembered, _ = self.memory(self.norm(frames))
         return frames.mean(1) + self.add(remembered[:, -1])
+
+
+class LSTM(Recurrent):
+    """A long short-term memory over the frames (arXiv 1411.4389)."""
+
+    @staticmethod
+    def remember(width: int, config: Recurrent.Config) -> nn.LSTM | nn.GRU:
+        """The memory with its gates."""
+        return nn.LSTM(width, config.hidden, config.layers, batch_first=True)
+
+
+class GRU(Recurrent):
+    """Gated recurrent units over the frames (arXiv 1406.1078): an LSTM with a gate fewer and no second state."""
+
+    @staticmethod
+    def remember(width: int, config: Recurrent.Config) -> nn.LSTM | nn.GRU:
+        """The units."""
+        return nn.GRU(width, config.hidden, config.layers, batch_first=True)
 
 
 AGGREGATORS: dict[str, Any] = {
@@ -182,4 +206,5 @@ AGGREGATORS: dict[str, Any] = {
     "transformer": Transformer,
     "convolution": Convolution,
     "lstm": LSTM,
+    "gru": GRU,
 }
