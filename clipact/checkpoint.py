@@ -137,6 +137,7 @@ def _plain_card(config: ModelConfig) -> str:
         f"# {config.name}",
         "",
         f"- {made_of}",
+        *([f"- Labels: {', '.join(config.labels)}. It knows no others."] if config.labels else []),
         f"- Input: {clip.frames} frames of {clip.size[1]} x {clip.size[0]}, {clip.sampling}.",
         f"- Trained on: {', '.join(config.trained_on) or 'not said'}. On these it is not zero-shot.",
         f"- Licence: {config.license or 'not said'}.",

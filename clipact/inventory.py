@@ -91,7 +91,7 @@ def _folder(name: str, path: Path) -> Kept:
         towers.check_tables(config.visual, config.text)
     except ConfigError as error:
         raise ModelError(f"{path / 'config.json'}: {error}") from error
-    if not tokenizer_files(path):
+    if not config.labels and not tokenizer_files(path):
         raise ModelError(f"{path} is no whole clipact model: it has no tokenizer")
     return Kept(
         name=name,

@@ -42,6 +42,11 @@ class ModelConfig:
     license: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All that a supervised model can say; () for one that knows words."""
+        return tuple(self.text["labels"]) if self.text.get("tower") == "labels" else ()
+
 
 def checkpoint_folder(name: str) -> Path | None:
     """The folder that `name` means: "mini" is the embedded one, else a path that exists; None for other models."""

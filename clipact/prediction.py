@@ -39,7 +39,7 @@ class Prediction:
 
     ranked            best first; the scores are a softmax over ALL labels, cut to the best afterwards
     video             the file, or None when frames were given
-    model, prompts    names of the model and the prompt set that answered
+    model, prompts    names of the model and the prompt set that answered; prompts is "" of a supervised model
     duration_seconds  of the video, None when unknown
     decoder           what decoded the frames, None when frames were given
     frames            the ledger of the frames that were looked at

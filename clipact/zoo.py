@@ -51,6 +51,7 @@ class Model:
     trained_on  data sets whose samples shaped the weights, () when unknown
     license     as its files say; "" where they do not
     folder      where a clipact model lies: the list of files that it learnt from is there, if there is one
+    labels      all that a supervised model can say; () for one that knows words
     """
 
     name: str
@@ -59,6 +60,7 @@ class Model:
     trained_on: tuple[str, ...]
     license: str = ""
     folder: Path | None = None
+    labels: tuple[str, ...] = ()
 
 
 def load(name: str, *, device: str = "auto", precision: str = "fp32", defer_text: bool = False) -> Model:
@@ -129,6 +131,7 @@ def _load_folder(name: str, folder: Path, *, defer_text: bool) -> Model:
         trained_on=config.trained_on,
         license=config.license,
         folder=folder,
+        labels=config.labels,
     )
 
 

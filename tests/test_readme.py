@@ -133,19 +133,27 @@ def test_the_recipe_in_the_help_is_the_readme_s(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_readme_s_recipe_is_trained_and_answers(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("recipe", "labels"),
+    [
+        ("own", {"eating biscuits", "falling", "reading"}),
+        ("i3d", {"reading a newspaper", "eating biscuits", "drinking", "falling", "reading a book while walking"}),
+    ],
+)
+def test_the_readme_s_recipes_are_trained_and_answer(recipe, labels, monkeypatch, tmp_path, capsys):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "clips.csv").write_text(_block("train table"), encoding="utf-8")
     _recipe(tmp_path)
+    (tmp_path / "i3d.toml").write_text(_block("train i3d"), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    for line in _block("train commands").strip().splitlines():
+    for line in _block("train commands" if recipe == "own" else "train i3d commands").strip().splitlines():
         words = shlex.split(line)
         monkeypatch.setattr(sys, "argv", words + ["--set", "train.steps=2"] * (words[1] == "train"))
         with pytest.raises(SystemExit) as stopped:
             main()
         assert not stopped.value.code, line
     printed, _ = _rows(capsys.readouterr().out)
-    assert set(printed) == {"eating biscuits", "falling", "reading"}
+    assert set(printed) == labels
 
 
 @pytest.mark.slow

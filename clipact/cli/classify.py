@@ -15,14 +15,14 @@ from clipact.prediction import Prediction
 def classify(
     videos: Videos,
     labels: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--labels",
             "-l",
             help="What to choose from: [bold]drink,read[/] or @file.txt (one a line) or a shipped set such as "
-            "kinetics400. Repeatable. Or [bold]index:DIR[/], of `clipact index build`.",
+            "kinetics400. Repeatable. Or [bold]index:DIR[/], of `clipact index build`. A supervised model has its own.",
         ),
-    ],
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
@@ -64,6 +64,8 @@ def classify(
 
     clipact classify clips/ --labels kinetics400 --top 3 --json > answers.jsonl
 
+    clipact classify video.mp4 --model runs/i3d/best (a supervised model: it has labels)
+
     Scores are a softmax over all labels; --top only cuts what is shown.
     Exit code 1 when a video could not be read; the others are done all the same.
     """
@@ -76,10 +78,17 @@ def classify(
     from clipact.video.decode import check_decoder
 
     paths = expand_videos(videos)
-    indexed = index_folder(labels)
-    label_set = None if indexed else parse_labels(labels)
-    if indexed and prompts is not None:
-        raise UsageError(f"--prompts has no say in {indexed}: its sentences were chosen when the index was built")
+    config = None if (folder := checkpoint_folder(model)) is None else read_config(folder)
+    own = config.labels if config else ()
+    indexed = index_folder(labels or ())
+    if not labels and not own:
+        raise UsageError("--labels is missing: say what to choose from, such as --labels drink,read or @labels.txt")
+    label_set = None if indexed or not labels else parse_labels(labels)
+    if prompts is not None and (indexed or own):
+        why = (
+            f"{indexed}: its sentences were chosen when the index was built" if indexed else f"{model}: it has no words"
+        )
+        raise UsageError(f"--prompts has no say in {why}")
     prompt_set = PromptSet.load(prompts or "action")
     check_decoder(decoder)
     if start is not None and end is not None and end <= start:
@@ -92,33 +101,33 @@ def classify(
         "time_limit_seconds": time_limit,
     }
     decoded = None
-    if (folder := checkpoint_folder(model)) is not None:
+    if config is not None:
         # The videos are decoded while torch is imported, which takes longer than a clip does.
-        decoded = decode_ahead(paths, read_config(folder).clip.with_frames(frames), **reading)
+        decoded = decode_ahead(paths, config.clip.with_frames(frames), **reading)
 
     with quick_imports():
         from clipact.classifier import ZeroShotClassifier
 
     if model == "mini":
         note("mini is small and embedded; larger models are more accurate: --model open_clip:ViT-B-32/openai")
-    classifier: ZeroShotClassifier | IndexClassifier
-    if label_set is None:
+    loading: dict[str, Any] = {"frames": frames, "clips": clips, "device": device, "precision": precision}
+    classifier: ZeroShotClassifier | IndexClassifier | SupervisedClassifier
+    if indexed:
         from clipact.index_classifier import IndexClassifier
 
-        assert indexed is not None
-        classifier = IndexClassifier.load(
-            model, indexed, frames=frames, clips=clips, device=device, precision=precision
-        )
+        classifier = IndexClassifier.load(model, indexed, **loading)
+    elif own:
+        from clipact.supervised import SupervisedClassifier
+
+        classifier = SupervisedClassifier.load(model, labels=label_set, **loading)
     else:
+        assert label_set is not None
         classifier = ZeroShotClassifier.load(
             model,
             labels=label_set,
             prompts=prompt_set,
-            frames=frames,
-            clips=clips,
-            device=device,
-            precision=precision,
             watch=encoding,
+            **loading,
         )
     decoded = decoded or decode_ahead(paths, classifier.spec, **reading)
 
@@ -126,7 +135,7 @@ def classify(
         for item in decoded:
             yield item.source, item.error or classifier.classify_decoded(item)
 
-    failed, prompts_name = 0, "" if indexed else prompt_set.name
+    failed, prompts_name = 0, "" if indexed or own else prompt_set.name
     for source, answer in track(answers(), total=len(paths), what="classifying", prints=True):
         failed += isinstance(answer, VideoError)
         if as_json:

@@ -75,7 +75,11 @@ def show(
     cost, counts = measure(encoder, frames=frames), parameters(encoder)
     visual, prompted = describe(encoder.visual), encoder.text_depends_on_video
     towers = {
-        "visual": [visual["tower"], *([visual["image"]["tower"], visual["aggregator"]] if "image" in visual else [])],
+        "visual": [
+            visual["tower"],
+            *([visual["image"]["tower"]] if "image" in visual else []),
+            *filter(None, [visual.get("aggregator")]),
+        ],
         "text": [describe(encoder.text)["tower"]],
     }
     facts = {
@@ -100,6 +104,9 @@ def show(
         return
     order = "no: any order of the frames gives the same" if encoder.visual.order_free else "yes"
     sentence = "depends on the clip beside it: nothing is kept, indexed or trained" if prompted else "stands by itself"
+    if model.labels:
+        more = ", ..." if len(model.labels) > 8 else ""
+        sentence = f"is one of {len(model.labels)} labels: {', '.join(model.labels[:8])}{more}"
     lines = {
         "model": model.name,
         "trained on": ", ".join(model.trained_on) or "not known",

@@ -61,7 +61,7 @@ def prediction_table(prediction: Prediction, *, top: int) -> Group:
     facts = [f"{len(prediction.frames)} frames"]
     if prediction.duration_seconds is not None:
         facts.append(f"{prediction.duration_seconds:.1f} s")
-    facts += [prediction.model, f"prompts {prediction.prompts}"]
+    facts += [prediction.model, f"prompts {prediction.prompts}" if prediction.prompts else "supervised"]
     table = Table(show_header=False, box=None, padding=(0, 1))
     table.add_column(overflow="fold", max_width=44)
     table.add_column(width=_BAR_CELLS, no_wrap=True)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from clipact.data.manifest import Manifest, Sample, read_manifest
 from clipact.data.order import seed_from
-from clipact.errors import ConfigError
+from clipact.errors import ConfigError, ManifestError
 from clipact.prompts import PromptSet
 
 
@@ -48,6 +48,7 @@ class Entry:
 
     file       the path below its manifest's root: the same wherever the data lie
     visual_id  the same for the same part of the same file
+    label      what happens in it, in one phrase; None where captions say it
     label_id   the same for the same label; None without one
     """
 
@@ -60,6 +61,7 @@ class Entry:
     sentences: tuple[str, ...]
     visual_id: int
     label_id: int | None
+    label: str | None = None
 
     @property
     def name(self) -> str:
@@ -67,12 +69,15 @@ class Entry:
         return f"{self.file} {self.start_seconds} {self.end_seconds}"
 
 
-def read_sources(sources: Sequence[Source], data: Path) -> tuple[Entry, ...]:
-    """The entries of all sources, in their order; manifests and roots are looked for below the folder `data`."""
-    return tuple(entry for source in sources for entry in _entries(source, data))
+def read_sources(sources: Sequence[Source], data: Path, *, as_labels: bool = False) -> tuple[Entry, ...]:
+    """The entries of all sources, in their order; manifests and roots are looked for below the folder `data`.
+
+    With `as_labels` each entry says its label and nothing else; ManifestError for a sample that has captions instead.
+    """
+    return tuple(entry for source in sources for entry in _entries(source, data, as_labels=as_labels))
 
 
-def _entries(source: Source, data: Path) -> Iterator[Entry]:
+def _entries(source: Source, data: Path, *, as_labels: bool) -> Iterator[Entry]:
     manifest = read_manifest(data / source.manifest, None if source.root is None else data / source.root)
     samples = manifest.of_split(source.split)
     prompts = PromptSet.load(source.prompts)
@@ -81,8 +86,12 @@ def _entries(source: Source, data: Path) -> Iterator[Entry]:
             f"the templates of {source.prompts} have weights, and training draws each as often: leave the weights out"
         )
     labels = {sample.label for sample in samples if sample.label is not None}
-    worded = {label: tuple(prompts.sentences([label])[0]) for label in labels}
+    worded = {label: (label,) if as_labels else tuple(prompts.sentences([label])[0]) for label in labels}
     for sample in samples:
+        if as_labels and sample.label is None:
+            raise ManifestError(
+                manifest.source, None, f"{sample.path} has captions and no label; a table of labels learns from labels"
+            )
         sentences = sample.captions if sample.label is None else worded[sample.label]
         for said in [(s,) for s in sentences] if source.captions == "all" else [sentences]:
             yield _entry(sample, said, source, manifest)
@@ -100,4 +109,5 @@ def _entry(sample: Sample, sentences: tuple[str, ...], source: Source, manifest:
         sentences=sentences,
         visual_id=seed_from("file", path, f"{sample.start_seconds} {sample.end_seconds}"),
         label_id=None if sample.label is None else seed_from("label", sample.label),
+        label=sample.label,
     )

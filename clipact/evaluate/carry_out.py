@@ -16,6 +16,7 @@ from clipact.prompts import PromptSet
 from clipact.protocol import Averaging, Card
 from clipact.scores import RetrievalScores, Scores, load, read_run, save
 from clipact.store import content_key
+from clipact.supervised import SupervisedClassifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +93,13 @@ def carry_out(
             model, samples, spec=spec, views=card.views.views, crops=card.views.crops, how=how
         )  # fmt: skip
     else:
-        classifier = ZeroShotClassifier(
-            model,
-            samples.labels,
-            prompts=prompts,
-            clips=card.views.views,
-            spec=spec,
-            store=how.store,
-        )
+        classifier: ZeroShotClassifier | SupervisedClassifier
+        if model.labels:
+            classifier = SupervisedClassifier(model, samples.labels, clips=card.views.views, spec=spec)
+        else:
+            classifier = ZeroShotClassifier(
+                model, samples.labels, prompts=prompts, clips=card.views.views, spec=spec, store=how.store
+            )
         result = evaluate(classifier, samples, averaging=card.views.averaging, crops=card.views.crops, how=how)
     save(result, folder)
     journal.unlink(missing_ok=True)

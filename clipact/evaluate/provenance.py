@@ -28,6 +28,8 @@ def describe_run(
     result is not zero-shot, whatever the data set is called.
     """
     answer, why = zero_shot(() if model is None else model.trained_on, data)
+    if model is not None and model.labels:
+        answer, why = False, "supervised: trained on these labels"
     if common := sum(digest in seen for digest in digests):
         answer, why = False, f"trained on {common:,} of these {len(digests):,} files"
     return {

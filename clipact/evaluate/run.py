@@ -28,6 +28,7 @@ from clipact.protocol import Averaging
 from clipact.recognizer import Recognizer
 from clipact.scores import RetrievalScores, Scores
 from clipact.store import Store, content_key
+from clipact.supervised import SupervisedClassifier
 from clipact.template_weights import template_weights
 from clipact.zoo import Model
 
@@ -72,13 +73,15 @@ def evaluate(
     """The logits of every sample for every label of the recogniser, and all that would repeat them.
 
     `averaging` is over the views of a file, as `label_logits` says; `crops` are 1 or 3 a view.
-    A recogniser other than ZeroShotClassifier is asked file by file, in its own way: UsageError when averaging, crops
-    or what `How` says of store, journal and batches is not left as it is. The logarithms of its scores are the logits;
-    what it does not rank has the least. A model whose texts depend on the video, as X-CLIP's do, is refused
-    (ModelError): it has no embeddings that labels can be compared with afterwards.
+    A recogniser other than ZeroShotClassifier and SupervisedClassifier is asked file by file, in its own way:
+    UsageError when averaging, crops or what `How` says of store, journal and batches is not left as it is. The
+    logarithms of its scores are the logits; what it does not rank has the least. A model whose texts depend on the
+    video, as X-CLIP's do, is refused (ModelError): it has no embeddings that labels can be compared with afterwards.
     Templates that await their weights get them from these samples, without their labels.
     DataError when not one file can be read. An unreadable file is named in the result and has no row.
     """
+    if isinstance(recognizer, SupervisedClassifier):
+        recognizer = recognizer.nearest
     if isinstance(recognizer, ZeroShotClassifier):
         return next(evaluate_wordings([recognizer], samples, averaging=averaging, crops=crops, how=how))
     samples, how, clock = _samples(samples), how or How(), dict[str, float]()

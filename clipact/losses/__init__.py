@@ -5,9 +5,11 @@ each other when any of their ids agrees (the same clip, the same sentence, the s
 right matches wrong.
 
 `contrastive` defines the losses, dense; `tiled` computes the same without the b x b logits; `positives` says who
-belongs together. `reconstruction` is for masked autoencoders, which have patches on both sides.
+belongs together. `reconstruction` is for masked autoencoders, which have patches on both sides, and
+`answers` for a fixed list of them.
 """
 
+from clipact.losses.answers import cross_entropy
 from clipact.losses.contrastive import LOSSES, bound_log_scale, info_nce, sigmoid
 from clipact.losses.positives import find_positives
 from clipact.losses.reconstruction import masked_mse, normalise_patches, patch_moments, pick_patches
@@ -15,6 +17,7 @@ from clipact.losses.reconstruction import masked_mse, normalise_patches, patch_m
 __all__ = [
     "LOSSES",
     "bound_log_scale",
+    "cross_entropy",
     "find_positives",
     "info_nce",
     "masked_mse",

@@ -18,6 +18,7 @@ from clipact.towers.from_open_clip import OpenClipImage, OpenClipText
 from clipact.towers.from_timm import TimmImage
 from clipact.towers.from_transformers import TransformersImage, TransformersText
 from clipact.towers.i3d import I3D
+from clipact.towers.label_table import LabelTable
 from clipact.towers.swin3d import Swin3D
 from clipact.towers.text import TOKENIZER, BertText
 from clipact.towers.tower import ImageTower, TextTower, VisualTower
@@ -39,7 +40,12 @@ VIDEO_TOWERS: dict[str, Any] = {
     "xclip": XClip,
     "transformers": TransformersVideo,
 }
-TEXT_TOWERS: dict[str, Any] = {"bert": BertText, "open_clip": OpenClipText, "transformers": TransformersText}
+TEXT_TOWERS: dict[str, Any] = {
+    "bert": BertText,
+    "open_clip": OpenClipText,
+    "transformers": TransformersText,
+    "labels": LabelTable,
+}
 
 Kind = TypeVar("Kind")
 

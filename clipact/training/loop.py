@@ -16,6 +16,7 @@ from clipact.dual_encoder import PRECISIONS
 from clipact.errors import ConfigError
 from clipact.model_config import FILES_SEEN
 from clipact.store import Store
+from clipact.towers.label_table import LabelTable
 from clipact.training.course import STATE, Course
 from clipact.training.feed import Feed
 from clipact.training.frozen import Watch, files_seen
@@ -33,7 +34,12 @@ class Run(Course):
     def __init__(self, recipe: Recipe, *, data: Path, device: torch.device, store: Store, watch: Watch) -> None:
         self.recipe, self.store, self.watch = recipe, store, watch
         self.learnt_before = learnt_before(recipe.start)
-        self.encoder = make_encoder(recipe.start, seed=recipe.seed).to(device)
+        own, held = recipe.start.labels_only, recipe.judge.sets
+        entries = read_sources(recipe.data.sources, data, as_labels=own)
+        self.judged = {one.name: read_sources([one.source], data, as_labels=own) for one in held}
+        self.answers = _answers(entries) if recipe.train.loss == "cross_entropy" else ()
+        labels = tuple(sorted({entry.label for entry in entries if entry.label is not None}))
+        self.encoder = make_encoder(recipe.start, seed=recipe.seed, labels=labels).to(device)
         if self.encoder.text_depends_on_video:
             raise ConfigError(
                 "with X-CLIP a sentence's features depend on the video, so that neither side can be encoded by itself, "
@@ -43,7 +49,9 @@ class Run(Course):
             raise ConfigError("train.loss is 'sigmoid', but the model has no bias; set start.bias, such as -10")
         for tower in (self.encoder.visual, self.encoder.text):
             towers.describe(tower)  # what cannot be saved is said before it is trained
-        self.judged = {one.name: read_sources([one.source], data) for one in recipe.judge.sets}
+        if isinstance(self.encoder.text, LabelTable):  # a label without a vector is named now, not when it is judged
+            known = [one.label for some in (entries, *self.judged.values()) for one in some if one.label is not None]
+            self.encoder.text.tokenize(sorted(set(known)))
         recipe.judge.check_best([f"{name}.{x}" for name, held in self.judged.items() for x in figure_names(held)])
         self.learning = Learning(visual=recipe.visual, text=recipe.text)
         self._judged_feeds: dict[str, Feed] = {}
@@ -51,7 +59,7 @@ class Run(Course):
             recipe,
             self.encoder,
             self.learning.names_ever(self.encoder),
-            entries=read_sources(recipe.data.sources, data),
+            entries=entries,
             judge_every=recipe.judge.every,
             device=device,
         )
@@ -122,6 +130,7 @@ class Run(Course):
                 retain=retain,
                 scaler=self.scaler,
                 clip_norm=self.recipe.optim.clip_norm,
+                answers=self.answers,
             )
             del rows  # before the next batch is read: there is memory for one
             yield outcome, waited
@@ -135,7 +144,7 @@ class Run(Course):
                 (batch,) = feed.batches(first * train.accumulate, first * train.accumulate + 1, batch=train.batch)
                 kept = plan_retention(
                     feed.encoders,
-                    inputs_of(batch),
+                    inputs_of(batch, answers=self.answers),
                     chunk_size=train.chunk,
                     memory_gb=train.memory_gb,
                     autocast=PRECISIONS[train.precision],
@@ -164,3 +173,17 @@ class Run(Course):
             watch=self.watch,
             judging=judging,
         )
+
+
+def _answers(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """What could be said of a clip: the one sentence of each label."""
+    said: dict[str, str] = {}
+    for entry in entries:
+        if entry.label is None or len(entry.sentences) > 1:
+            seen = "captions" if entry.label is None else f"{len(entry.sentences)} sentences for {entry.label!r}"
+            raise ConfigError(
+                f"train.loss is 'cross_entropy', which takes one sentence a label; {entry.file} has {seen}: give "
+                "data.sources labels and prompts = 'bare', or take train.loss = 'info_nce'"
+            )
+        said[entry.label] = entry.sentences[0]
+    return tuple(said[label] for label in sorted(said))

@@ -113,7 +113,7 @@ def _plan_phase(run: Run, first: int, last: int) -> tuple[PhasePlan, int]:
     reading = monotonic() - begun
     retention = plan_retention(
         feed.encoders,
-        inputs_of(rows[0]),
+        inputs_of(rows[0], answers=run.answers),
         chunk_size=train.chunk,
         memory_gb=train.memory_gb or _NO_LIMIT_GB,
         autocast=PRECISIONS[train.precision],
@@ -137,6 +137,7 @@ def _plan_phase(run: Run, first: int, last: int) -> tuple[PhasePlan, int]:
             retain=retention.keep,
             scaler=run.scaler,
             clip_norm=run.recipe.optim.clip_norm,
+            answers=run.answers,
         )
         rows = []
         seconds.append(monotonic() - begun + (reading if step == first else 0.0))
@@ -178,8 +179,8 @@ def verify_run(run: Run) -> dict[int, GradientCheck]:
         for retain in (0, 1) if train.memory_gb else (0,):
             check = verify_gradient(
                 feed.encoders,
-                inputs_of(looked_at),
-                loss_fn=loss_of(run.encoder, looked_at, train),
+                inputs_of(looked_at, answers=run.answers),
+                loss_fn=loss_of(run.encoder, looked_at, train, answers=run.answers),
                 loss_parameters={name: parameter for name, parameter in used.items() if parameter is not None},
                 chunk_size=train.chunk,
                 seed=seed_from(run.recipe.seed, "verify"),

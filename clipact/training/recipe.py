@@ -16,14 +16,15 @@ from clipact.training.start import Start
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Pace):
-    """The steps of a run that learns from clips and sentences: every text of a batch is a negative of every clip.
+    """The steps of a run that learns from clips and sentences.
 
-    loss             a name in `clipact.losses.LOSSES`
+    loss             a name in `clipact.losses.LOSSES`: every text of a batch is a negative of every clip; or
+                     "cross_entropy": the texts of all labels are, whether a batch has them or not
     loss_tile        batches of more rows have their loss in tiles of this side, without a batch x batch matrix
     memory_gb        for graphs that are kept, so that their chunks are encoded once only; 0 keeps none
     """
 
-    loss: Literal["info_nce", "sigmoid"] = "info_nce"
+    loss: Literal["info_nce", "sigmoid", "cross_entropy"] = "info_nce"
     label_smoothing: float = 0.0
     loss_tile: int = 4096
     memory_gb: float = 0.0

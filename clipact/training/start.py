@@ -15,11 +15,13 @@ from clipact.data.order import seed_from
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError
 from clipact.model_config import read_config, read_files_seen
+from clipact.prompts import LabelSet
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
 from clipact.towers.from_timm import TimmImage
 from clipact.towers.i3d import I3D, MINUS_ONE_TO_ONE
 from clipact.towers.inflate import inflate
+from clipact.towers.label_table import LabelTable
 from clipact.towers.swin3d import KINETICS, Swin3D
 from clipact.towers.text import TOKENIZER, BertText
 from clipact.towers.tower import VisualTower
@@ -52,13 +54,15 @@ class Start:
     """A model, or a model with another visual tower, or two towers.
 
     model         "mini", a folder, or another name that `clipact.zoo.load` knows
-    visual, text  tables of towers, as a model's config.json has them. Beside a model, `visual` takes the place of its
-                  visual tower: a "frames" tower without `image` keeps its image tower, and its shift unless it names
-                  one; a "vivit" with `inflate`, "central" or "averaged", is made of it
+    visual, text  tables of towers, as a model's config.json has them. `text.tower = "labels"` has a learnt vector for
+                  each label of the data and knows nothing else: a supervised classifier comes out, with or without a
+                  model to have a visual tower from. Beside a model, `visual` takes the place of its visual tower: a
+                  "frames" tower without `image` keeps its image tower, and its shift unless it names one; a "vivit"
+                  with `inflate`, "central" or "averaged", is made of it
     clip          how clips are prepared; by default as the folder of parts.visual says, else as the model's are, else
                   as the image tower's pictures, and for a "swin3d" or an "i3d" with parts.visual as for the published
                   weights (`clipact.towers.swin3d.KINETICS`, `clipact.towers.i3d.MINUS_ONE_TO_ONE`)
-    scale, bias   of the logits at the start; by default the model's, else 1/0.07 and none
+    scale, bias   of the logits at the start; by default the model's with its text tower, else 1/0.07 and none
 
     ConfigError for what would have no effect, such as `clip` beside a model that keeps its visual tower.
     """
@@ -72,15 +76,21 @@ class Start:
     bias: float | None = None
 
     def __post_init__(self) -> None:
-        if self.model is None and not (self.visual and self.text and self.parts and self.parts.tokenizer):
-            raise ConfigError("start takes model, or visual, text and parts with a tokenizer")
-        if self.model is not None and self.text:
+        words = self.labels_only or (self.text and self.parts and self.parts.tokenizer)
+        if self.model is None and not (self.visual and words):
+            raise ConfigError("start takes model, or visual and text with a tokenizer in parts or tower = 'labels'")
+        if self.model is not None and self.text and not self.labels_only:
             raise ConfigError("start.text is given beside start.model, which has a text tower; leave one out")
         if self.model is None and "inflate" in self.visual:
             raise ConfigError("start.visual.inflate is given without start.model, whose image tower it is made of")
         if self.scale is not None and self.scale <= 0:
             raise ConfigError(f"start.scale is {self.scale:g}; it is above 0")
         self._refuse_what_has_no_effect()
+
+    @property
+    def labels_only(self) -> bool:
+        """Whether a supervised classifier comes out, which knows its labels and no other words."""
+        return self.text.get("tower") == "labels"
 
     def _refuse_what_has_no_effect(self) -> None:
         parts = self.parts or Parts()
@@ -91,6 +101,7 @@ class Start:
             (self.model and not self.visual, given, "start.model is taken as it is, unless start.visual is given"),
             (self.model, {"parts.text", "parts.tokenizer"}, "start.model has a text tower and a tokenizer"),
             ("inflate" in self.visual, {"parts.visual", "parts.image"}, "inflate takes start.model's own weights"),
+            (self.labels_only, {"parts.text", "parts.tokenizer"}, "start.text is a table of labels and has no words"),
             (whole, {"parts.image"}, "start.parts.visual holds the whole tower's weights"),
         ):
             if holds and (idle := idle & given):
@@ -120,15 +131,20 @@ def learnt_before(start: Start) -> LearntBefore:
     return LearntBefore(trained_on=tuple(dict.fromkeys(names)), files=files)
 
 
-def make_encoder(start: Start, *, seed: int) -> DualEncoder:
-    """The model that a run begins from, on the CPU; random weights hang on the seed alone."""
+def make_encoder(start: Start, *, seed: int, labels: tuple[str, ...] = ()) -> DualEncoder:
+    """The model that a run begins from, on the CPU; random weights hang on the seed alone.
+
+    `labels` are those of the data: what a table of labels holds, unless `start` names them.
+    """
     with seeded(seed_from(seed, "start")):
         if start.model is None:
-            encoder = _assemble(start)
+            encoder = _assemble(start, labels)
         else:
             encoder = zoo.load(start.model, device="cpu").encoder
             if start.visual:
                 encoder = _with_visual(encoder, start)
+            if start.labels_only:
+                encoder = DualEncoder(encoder.visual, _label_table(start, labels, encoder.visual.dim))
     if start.scale is not None:
         with torch.no_grad():
             encoder.log_scale.copy_(torch.tensor(start.scale).log())
@@ -163,20 +179,29 @@ def _with_visual(encoder: DualEncoder, start: Start) -> DualEncoder:
     return DualEncoder(visual, encoder.text, log_scale=encoder.log_scale.item(), bias=bias)
 
 
-def _assemble(start: Start) -> DualEncoder:
+def _assemble(start: Start, labels: tuple[str, ...]) -> DualEncoder:
+    spec = start.clip
+    if spec is None and "image" in start.visual:
+        spec = replace(towers.image_from(start.visual["image"]).spec, frames=ClipSpec().frames)
+    visual = _visual(start, spec or ClipSpec())
+    if start.labels_only:
+        return DualEncoder(visual, _label_table(start, labels, visual.dim))
     assert start.parts is not None
     assert start.parts.tokenizer is not None
     tokenizer = find_part(start.parts.tokenizer)
     if tokenizer.name != TOKENIZER:
         raise ConfigError(f"start.parts.tokenizer is {start.parts.tokenizer!r}; it takes a file named {TOKENIZER}")
-    spec = start.clip
-    if spec is None and "image" in start.visual:
-        spec = replace(towers.image_from(start.visual["image"]).spec, frames=ClipSpec().frames)
-    visual = _visual(start, spec or ClipSpec())
     text = towers.text_from(start.text, tokenizer.parent)
     if start.parts.text is not None:
         _fill(text, start.parts.text)
     return DualEncoder(visual, text)
+
+
+def _label_table(start: Start, labels: tuple[str, ...], dim: int) -> LabelTable:
+    settings = {"labels": labels, "dim": dim} | {key: value for key, value in start.text.items() if key != "tower"}
+    config = parse(LabelTable.Config, settings, where="start.text.")
+    LabelSet.of(config.labels, phrases=config.labels)  # which refuses two that read the same
+    return LabelTable(config)
 
 
 def _visual(start: Start, spec: ClipSpec) -> VisualTower:

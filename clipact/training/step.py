@@ -11,7 +11,7 @@ from clipact.data.loader import Batch
 from clipact.data.order import seed_from
 from clipact.dual_encoder import PRECISIONS, DualEncoder
 from clipact.errors import TrainingError
-from clipact.losses import LOSSES, bound_log_scale
+from clipact.losses import LOSSES, bound_log_scale, cross_entropy
 from clipact.training.chunks import Encoder, Pieces
 from clipact.training.gradcache import cached_step
 from clipact.training.recipe import TrainConfig
@@ -41,18 +41,20 @@ def take_step(
     retain: Sequence[int] | int = 0,
     scaler: torch.amp.GradScaler | None = None,
     clip_norm: float | None = None,
+    answers: tuple[str, ...] = (),
 ) -> Outcome:
     """Take the gradient of the mean of the batches' losses, and one step of the optimiser along it.
 
-    All random numbers follow from `seed`: a new one each step.
+    All random numbers follow from `seed`: a new one each step. `answers` are all that could be said of a clip, for
+    "cross_entropy".
     """
     optimizer.zero_grad(set_to_none=True)
     loss = 0.0
     for number, batch in enumerate(batches):
         value = cached_step(
             encoders,
-            inputs_of(batch),
-            loss_fn=loss_of(encoder, batch, config, share=1 / len(batches)),
+            inputs_of(batch, answers=answers),
+            loss_fn=loss_of(encoder, batch, config, answers=answers, share=1 / len(batches)),
             chunk_size=config.chunk,
             seed=seed_from(seed, number),
             retain=retain,
@@ -89,20 +91,24 @@ def descend(
     return norm
 
 
-def inputs_of(batch: Batch) -> tuple[Pieces, tuple[str, ...]]:
-    """What the two encoders are given."""
-    return Pieces(batch.visual), batch.sentences
+def inputs_of(batch: Batch, *, answers: tuple[str, ...] = ()) -> tuple[Pieces, tuple[str, ...]]:
+    """What the two encoders are given: the batch, or its clips and every answer."""
+    return Pieces(batch.visual), answers or batch.sentences
 
 
 def loss_of(
-    encoder: DualEncoder, batch: Batch, config: TrainConfig, *, share: float = 1.0
+    encoder: DualEncoder, batch: Batch, config: TrainConfig, *, answers: tuple[str, ...] = (), share: float = 1.0
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of a batch as a function of both sides' embeddings, times `share`."""
     device = encoder.log_scale.device
     ids = [vector.to(device) for vector in (batch.visual_ids, batch.text_ids, batch.label_ids)]
     tile = config.loss_tile if len(batch) > config.loss_tile else None
+    truth = torch.tensor([answers.index(sentence) for sentence in batch.sentences], device=device) if answers else None
 
     def loss(visual: Tensor, text: Tensor) -> Tensor:
+        if truth is not None:
+            smoothing = config.label_smoothing
+            return share * cross_entropy(visual, text, scale=encoder.scale, truth=truth, label_smoothing=smoothing)
         return share * LOSSES[config.loss](
             visual,
             text,

@@ -38,6 +38,7 @@ TEXT = {
     "bert": {"vocabulary": 64, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "max_tokens": 32, "head": HEAD},
     "open_clip": {"model": {key: CLIP[key] for key in ("embed_dim", "text_cfg", "quick_gelu")}},
     "transformers": {"model": _half("clip", "text_config")},
+    "labels": {"dim": 16, "labels": ["a man drinks", "reading", "she is walking in a very long street, slowly"]},
 }
 SENTENCES = ["a man drinks", "reading", "she is walking in a very long street, slowly"]
 

@@ -1,0 +1,104 @@
+"""Supervised classification: a clip is named by one of the labels that a model was trained on."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from clipact import zoo
+from clipact.classifier import ZeroShotClassifier
+from clipact.clip_spec import ClipSpec
+from clipact.errors import UsageError, VideoError
+from clipact.label_vectors import LabelVectors
+from clipact.prediction import Prediction
+from clipact.prompts import LabelSet
+from clipact.video.ahead import Decoded
+
+
+class SupervisedClassifier:
+    """Names the action in a clip by a label that it was trained on; satisfies `Recognizer`.
+
+        classifier = SupervisedClassifier.load("runs/i3d/best")
+        print(classifier.classify("video.mp4"), classifier.labels)
+
+    model    what `clipact.zoo.load` gives, with labels of its own; UsageError for a model that knows words
+    labels   some of these, to choose among them alone; all of them when None. LabelError for any other
+    frames, clips, spec, decoder  as for `ZeroShotClassifier`
+
+    `nearest` does the work: vectors of labels are compared with a clip alike, whether words gave them or training did.
+    """
+
+    def __init__(
+        self,
+        model: zoo.Model,
+        labels: LabelSet | Sequence[str] | None = None,
+        *,
+        frames: int | None = None,
+        clips: int = 1,
+        spec: ClipSpec | None = None,
+        decoder: str = "pyav",
+    ) -> None:
+        if not model.labels:
+            raise UsageError(
+                f"{model.name} was not trained on labels of its own: it answers any words, with ZeroShotClassifier"
+            )
+        chosen = labels if isinstance(labels, LabelSet) else LabelSet.of(tuple(labels or model.labels))
+        label_set = replace(chosen, phrases=chosen.labels)
+        with torch.inference_mode():
+            rows = model.encoder.encode_text(label_set.labels)
+        owner = torch.arange(len(label_set), device=rows.device)
+        self.nearest = ZeroShotClassifier(
+            model,
+            label_set,
+            prompts="bare",
+            frames=frames,
+            clips=clips,
+            spec=spec,
+            decoder=decoder,
+            words=LabelVectors(rows=rows[None], owner=owner, labels=len(label_set)),
+        )
+
+    @classmethod
+    def load(
+        cls, model: str, *, device: str = "auto", precision: str = "fp32", **options: Any
+    ) -> "SupervisedClassifier":
+        """A classifier from a model's folder (see `clipact.zoo.load`); `options` as for the constructor."""
+        return cls(zoo.load(model, device=device, precision=precision), **options)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it chooses from."""
+        return self.nearest.labels
+
+    @property
+    def spec(self) -> ClipSpec:
+        """How clips are prepared."""
+        return self.nearest.spec
+
+    def classify(
+        self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
+    ) -> Prediction:
+        """The prediction for one file, or for a part of it; VideoError when it cannot be read."""
+        return _wordless(self.nearest.classify(path, start_seconds=start_seconds, end_seconds=end_seconds))
+
+    def classify_frames(self, frames: UInt8[np.ndarray, "t h w c"]) -> Prediction:
+        """The prediction for frames that are decoded already, RGB, of any size: all of them are used."""
+        return _wordless(self.nearest.classify_frames(frames))
+
+    def classify_many(self, paths: Iterable[str | Path], **span: Any) -> Iterator[Prediction | VideoError]:
+        """A prediction a path, in order, decoding ahead; where a file cannot be read its VideoError stands instead."""
+        for answer in self.nearest.classify_many(paths, **span):
+            yield answer if isinstance(answer, VideoError) else _wordless(answer)
+
+    def classify_decoded(self, decoded: Decoded) -> Prediction:
+        """The prediction for clips that were decoded as `self.spec` says; raises the error that stands in them."""
+        return _wordless(self.nearest.classify_decoded(decoded))
+
+
+def _wordless(prediction: Prediction) -> Prediction:
+    """The prediction without the name of prompts, of which there are none."""
+    return replace(prediction, prompts="")

@@ -1,0 +1,120 @@
+"""A classifier of labels of its own: trained, kept, asked and judged by commands, and never called zero-shot."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from clipact import zoo
+from clipact.errors import LabelError, UsageError
+from clipact.evaluate import evaluate, manifest_card, read_samples
+from clipact.recognizer import Recognizer
+from clipact.supervised import SupervisedClassifier
+from tests.data.drawing import draw_picture, write_manifest
+from tests.training import small_run  # noqa: F401  puts "small" into the table
+
+RECIPE = """
+name = "own"
+trained_on = ["drawn"]
+start.visual = { tower = "frames", image = { tower = "small", head = { dim = 8, hidden = 8, blocks = 0 } } }
+start.text = { tower = "labels" }
+start.clip = { frames = 2, size = [16, 16] }
+data = { sources = [{ manifest = "shades.csv", frames = 2 }], workers = 0 }
+train = { loss = "cross_entropy", batch = 6, chunk = 4, steps = 40 }
+optim = { lr = 0.03, warmup_steps = 0 }
+judge = { every = 20, sets = [{ name = "dev", manifest = "shades.csv", split = "test", frames = 2 }] }
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Pictures that are dark or bright, by which one may learn; and those that judge it."""
+    folder = tmp_path_factory.mktemp("shades")
+    rows = []
+    for number in range(12):
+        label, shade = ("Bright_day", 190) if number % 2 else ("dark", 30)
+        draw_picture(folder / f"pictures/{number}.png", shade=shade + 3 * number)
+        rows.append({"path": f"pictures/{number}.png", "label": label, "split": "test" if number > 7 else "train"})
+    write_manifest(folder / "shades.csv", *rows)
+    (folder / "own.toml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture
+def model(clipact, data):
+    out = data / "out"
+    if not out.exists():
+        assert clipact("train", data / "own.toml", "--data", data, "--out", out, "--verify-grad").code == 0
+    return out / "best"
+
+
+def test_it_answers_its_own_labels_when_asked_for_none(clipact, data, model):
+    bright, dark = data / "pictures/11.png", data / "pictures/10.png"
+    done = clipact("classify", bright, dark, "--model", model, "--json")
+    answers = [json.loads(line) for line in done.out.splitlines()]
+    assert [one["predictions"][0]["label"] for one in answers] == ["Bright_day", "dark"]
+    assert [one["prompts"] for one in answers] == ["", ""]
+    assert sum(entry["score"] for entry in answers[0]["predictions"]) == pytest.approx(1)
+    assert "· supervised" in clipact("classify", bright, "--model", model).out
+    some = clipact("classify", bright, "--model", model, "--labels", "dark", "--json")
+    assert [entry["label"] for entry in json.loads(some.out)["predictions"]] == ["dark"]
+
+
+def test_what_it_cannot_mean_is_refused(clipact, data, model):
+    bright = data / "pictures/11.png"
+    for words, said in (
+        (("--labels", "darkk"), "did you mean 'dark'"),
+        (("--prompts", "bare"), "it has no words"),
+    ):
+        done = clipact("classify", bright, "--model", model, *words)
+        assert (done.code, said in " ".join(done.err.split())) == (2, True), done.err
+    done = clipact("classify", bright)
+    assert (done.code, "--labels is missing" in done.err) == (2, True)
+    with pytest.raises(UsageError, match="answers any words"):
+        SupervisedClassifier.load("mini", device="cpu")
+    with pytest.raises(LabelError, match="none of the 2 labels"):
+        zoo.load(str(model), device="cpu").encoder.encode_text(["a bright day"])
+
+
+def test_a_result_is_never_zero_shot(clipact, data, model, tmp_path):
+    shutil.copy(data / "shades.csv", data / "again.csv")
+    words = ("eval", data / "again.csv", "--model", model, "--split", "test", "--out", tmp_path, "--json")
+    (row,) = map(json.loads, clipact(*words).out.splitlines())
+    assert (row["zero_shot"], row["zero_shot_why"]) == (False, "supervised: trained on these labels")
+    assert row["figures"][0]["value"] == 1.0
+    classifier = SupervisedClassifier.load(str(model), device="cpu")
+    assert isinstance(classifier, Recognizer)
+    samples = read_samples(manifest_card(str(data / "shades.csv"), split="test"), data)
+    scores = evaluate(classifier, samples)
+    assert scores.labels == classifier.labels == ("Bright_day", "dark")
+    one = classifier.classify(data / "pictures/11.png")
+    shares = torch.from_numpy(scores.scores).softmax(1).amax(1)
+    assert one.score == pytest.approx(shares[scores.samples.index("pictures/11.png")].item(), abs=1e-5)
+    seen = classifier.classify_frames(np.full((2, 24, 32, 3), 223, dtype=np.uint8))
+    assert seen.label == "Bright_day"
+
+
+def test_it_is_shown_and_listed(clipact, data, model):
+    shown = clipact("models", "show", model).out
+    assert "labels (text)" in shown
+    assert "is one of 2 labels: Bright_day, dark" in shown
+    assert str(model) in clipact("models", "list", data, "--json").out
+    assert "It knows no others." in (model / "MODEL_CARD.md").read_text()
+
+
+def test_a_run_says_what_it_cannot_learn(clipact, data, tmp_path):
+    wrong = data / "wrong"
+    wrong.mkdir(exist_ok=True)
+    for change, said in (
+        ("train.loss=info_nce", None),
+        ("start.text={tower='labels', labels=['dark', 'dusk']}", "'Bright_day' is none of the 2 labels"),
+        ("start.text={tower='labels', dim=9}", "8 features, the text tower 9"),
+        ("start.parts={tokenizer='x'}", "would have no effect"),
+    ):
+        done = clipact(
+            "train", data / "own.toml", "--data", data, "--out", tmp_path / "o", "--set", change, "--dry-run"
+        )
+        assert (done.code == 0) == (said is None), done.err
+        assert said is None or said in " ".join(done.err.split())
