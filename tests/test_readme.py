@@ -185,6 +185,7 @@ def _examples():
         ("vivit", ""): next(table for table in VIDEO["vivit"] if "tubelet" not in table),
         ("swin3d", ""): VIDEO["swin3d"][0],
         ("i3d", ""): VIDEO["i3d"][0],
+        ("attentive", ""): VIDEO["attentive"][0],
         ("xclip", ""): VIDEO["xclip"][0],
         **{("transformers", table["model"]["model_type"]): table for table in VIDEO["transformers"]},
     }

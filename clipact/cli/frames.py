@@ -1,12 +1,15 @@
 """`clipact frames`: the very frames that a model sees of a video, as one picture."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError
+
+if TYPE_CHECKING:
+    from clipact.video.clip import Clip
 
 
 def frames(
@@ -26,10 +29,15 @@ def frames(
         typer.Option(min=0.1, show_default="none", help="Seconds it may take, decoded in a process of its own."),
     ] = None,
     columns: Annotated[int, typer.Option(min=1, help="Frames a row.")] = 8,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Draw where an attentive model looks over the frames.")
+    ] = False,
 ) -> None:
     """Show the frames of a video that a model would see, at its size, with their numbers and seconds.
 
     clipact frames video.mp4 --out strip.png
+
+    clipact frames video.mp4 --out looks.png --model runs/attentive/best --attention
     """
     from clipact.cli.screen import note
     from clipact.video.load import load_clip
@@ -37,6 +45,8 @@ def frames(
 
     spec = model_spec(model)
     clip = load_clip(video, start, end, spec=spec, frames=count, decoder=decoder, time_limit_seconds=time_limit)
+    if attention:
+        clip = _with_attention(clip, spec, model)
     try:
         draw_strip(clip, columns=columns).save(out)
     except (OSError, ValueError) as error:
@@ -57,3 +67,23 @@ def model_spec(model: str) -> ClipSpec:
     from clipact import zoo
 
     return zoo.load(model).encoder.spec
+
+
+def _with_attention(clip: "Clip", spec: ClipSpec, model: str) -> "Clip":
+    """The clip with what the model looks at drawn over its frames; UsageError for a model that does not tell."""
+    import torch
+
+    from clipact import zoo
+    from clipact.towers.attentive import AttentiveTower
+    from clipact.video.overlay import overlay_maps
+    from clipact.views import prepare_views
+
+    tower = zoo.load(model, device="cpu").encoder.visual
+    if not isinstance(tower, AttentiveTower):
+        raise UsageError(
+            f"--attention is for a model with an attentive tower; {model} has a {type(tower).__name__}: train one with "
+            'start.visual.tower = "attentive"'
+        )
+    with torch.inference_mode():
+        maps = tower.attention(prepare_views([clip.frames], spec, device=torch.device("cpu")))[0]
+    return overlay_maps(clip, maps.numpy())

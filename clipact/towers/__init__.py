@@ -12,6 +12,7 @@ from torch import nn
 from clipact.clip_spec import ClipSpec
 from clipact.config import parse, to_table
 from clipact.errors import ConfigError, ModelError, choices
+from clipact.towers.attentive import AttentiveTower
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
 from clipact.towers.from_open_clip import OpenClipImage, OpenClipText
@@ -34,12 +35,15 @@ IMAGE_TOWERS: dict[str, Any] = {
 }
 VIDEO_TOWERS: dict[str, Any] = {
     "frames": FramesTower,
+    "attentive": AttentiveTower,
     "vivit": ViViT,
     "swin3d": Swin3D,
     "i3d": I3D,
     "xclip": XClip,
     "transformers": TransformersVideo,
 }
+BY_FRAME = (FramesTower, AttentiveTower)
+"""Those that have an image tower inside: their tables have its own, under "image"."""
 TEXT_TOWERS: dict[str, Any] = {
     "bert": BertText,
     "open_clip": OpenClipText,
@@ -59,7 +63,7 @@ def image_from(table: Mapping[str, Any]) -> ImageTower:
 def visual_from(table: Mapping[str, Any], spec: ClipSpec) -> VisualTower:
     """The video tower that a table names, with fresh weights, fed as `spec` says; ConfigError when it names none."""
     kind, settings = _look_up(VIDEO_TOWERS, table, "visual.")
-    image = (image_from(settings.pop("image", {})),) if kind is FramesTower else ()
+    image = (image_from(settings.pop("image", {})),) if kind in BY_FRAME else ()
     return kind(*image, parse(kind.Config, settings, where="visual."), spec=spec)
 
 
@@ -72,7 +76,7 @@ def text_from(table: Mapping[str, Any], folder: Path) -> TextTower:
 def check_tables(visual: Mapping[str, Any], text: Mapping[str, Any]) -> None:
     """Nothing; ConfigError when the tables name no towers, or hold settings that these do not have. None is made."""
     kind, settings = _look_up(VIDEO_TOWERS, visual, "visual.")
-    tables = [(IMAGE_TOWERS, settings.pop("image", {}), "visual.image.")] if kind is FramesTower else []
+    tables = [(IMAGE_TOWERS, settings.pop("image", {}), "visual.image.")] if kind in BY_FRAME else []
     parse(kind.Config, settings, where="visual.")
     for kinds, table, where in [*tables, (TEXT_TOWERS, text, "text.")]:
         kind, settings = _look_up(kinds, table, where)
@@ -83,7 +87,7 @@ def describe(tower: nn.Module) -> dict[str, Any]:
     """The table from which the tower can be made again; ModelError when it is none of ours."""
     for table in (IMAGE_TOWERS, VIDEO_TOWERS, TEXT_TOWERS):
         for name in (name for name, kind in table.items() if type(tower) is kind):
-            inner = {"image": describe(tower.image)} if isinstance(tower, FramesTower) else {}
+            inner = {"image": describe(tower.image)} if isinstance(tower, BY_FRAME) else {}
             return {"tower": name, **inner, **to_table(tower.config)}
     raise ModelError(f"a {type(tower).__name__} cannot be saved: it is not in a table of clipact.towers")
 

@@ -12,24 +12,25 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
 from clipact.download import hub_file
-from clipact.errors import ModelError
+from clipact.errors import ConfigError, ModelError
 from clipact.nn.blank import NoRandomWeights
 from clipact.towers.branches import residual_branches
 from clipact.towers.from_timm import has_fixed_size
 from clipact.towers.open_clip_source import Source
 from clipact.towers.picture_size import show
-from clipact.towers.tower import ImageTower, Shiftable, TextTower
+from clipact.towers.tower import ImageTower, Mapped, Shiftable, TextTower
 
 Tokenizer = Callable[[list[str]], Tensor]
 
 
-class OpenClipImage(ImageTower, Shiftable):
+class OpenClipImage(ImageTower, Shiftable, Mapped):
     """open_clip's visual network: what encode_image gives before it is normalised."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,26 @@ class OpenClipImage(ImageTower, Shiftable):
         """
         fixed = self._timms is None or has_fixed_size(self._timms)
         return _pooled(show(self.network, images, size=self.spec.size, fixed=fixed))
+
+    @property
+    def map_dim(self) -> int:
+        """The width of a token; ConfigError for what is no vision transformer of open_clip's own."""
+        from open_clip.transformer import VisionTransformer
+
+        if not isinstance(self.network, VisionTransformer):
+            raise ConfigError(
+                f"a {type(self.network).__name__} gives no vector a place; vision transformers of open_clip's own do, "
+                "such as ViT-B-32"
+            )
+        return int(self.network.ln_post.normalized_shape[0])
+
+    def maps(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h2 w2 f"]:
+        """The tokens of each picture's patches behind the last block, normalised."""
+        network: Any = self.network
+        seen = network.forward_intermediates(
+            images, indices=1, normalize_intermediates=True, intermediates_only=True, output_fmt="NCHW"
+        )
+        return rearrange(seen["image_intermediates"][-1], "b f h w -> b h w f")
 
     @property
     def _timms(self) -> nn.Module | None:

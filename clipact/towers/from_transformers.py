@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from clipact.errors import ConfigError, ModelError, choices
 from clipact.towers.from_open_clip import refuse_code
 from clipact.towers.picture_size import show
-from clipact.towers.tower import ImageTower, Shiftable, TextTower
+from clipact.towers.tower import ImageTower, Mapped, Shiftable, TextTower
 from clipact.towers.transformers_preprocess import clip_spec
 from clipact.towers.transformers_source import Source
 
@@ -43,7 +43,7 @@ FAMILIES = {
 IMAGE_FAMILIES = ("clip", "siglip", "siglip2")
 
 
-class TransformersImage(ImageTower, Shiftable):
+class TransformersImage(ImageTower, Shiftable, Mapped):
     """The visual side of a dual encoder: what get_image_features gives."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -73,22 +73,34 @@ class TransformersImage(ImageTower, Shiftable):
         """The norms before attention."""
         return [(layer.layer_norm1, -1) for layer in self.body.encoder.layers]
 
+    @property
+    def map_dim(self) -> int:
+        """The width of a token."""
+        return int(self.body.config.hidden_size)
+
+    def maps(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h2 w2 f"]:
+        """The tokens of each picture's patches, before pooling and projection."""
+        rows, columns = (side // self.body.config.patch_size for side in images.shape[-2:])
+        tokens = self._see(images).last_hidden_state[:, -rows * columns :]  # behind the class token, if there is one
+        return rearrange(tokens, "b (h w) f -> b h w f", h=rows)
+
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """The features of each picture; ModelError for a size that the network was not made for."""
+        return self.project(self._see(images).pooler_output)
+
+    def _see(self, images: Float[Tensor, "b c h w"]) -> Any:
         size, patch = tuple(images.shape[-2:]), self.body.config.patch_size
         if self.family == "siglip2":
             if size[0] % patch or size[1] % patch:
                 raise ModelError(f"pictures are {size} pixels; this tower takes multiples of {patch}")
             patches = rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=patch, q=patch)
             shapes = torch.tensor([[size[0] // patch, size[1] // patch]], device=images.device)
-            seen = self.body(
+            return self.body(
                 patches,
                 pixel_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long, device=images.device),
                 spatial_shapes=shapes.expand(len(patches), 2),
             )
-        else:
-            seen = show(self.body, images, size=(self.body.config.image_size,) * 2, fixed=True)
-        return self.project(seen.pooler_output)
+        return show(self.body, images, size=(self.body.config.image_size,) * 2, fixed=True)
 
 
 class TransformersText(TextTower):

@@ -91,6 +91,19 @@ class Shiftable(ABC):
         """Module and axis of each branch, in order; ConfigError for a network that has none."""
 
 
+class Mapped(ABC):
+    """What an image tower says of itself, besides, when it has a vector for each place of a picture."""
+
+    @property
+    @abstractmethod
+    def map_dim(self) -> int:
+        """Numbers a place; ConfigError for a network that has no places."""
+
+    @abstractmethod
+    def maps(self, images: Tensor) -> Tensor:
+        """The vectors of each picture (b, c, h, w), before they are pooled: (b, rows, columns, map_dim)."""
+
+
 class PromptsText(ABC):
     """What a visual tower says of itself, besides, when a sentence's features depend on the clip it is compared with.
 

@@ -16,6 +16,7 @@ from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError
 from clipact.model_config import read_config, read_files_seen
 from clipact.prompts import LabelSet
+from clipact.towers.attentive import AttentiveTower
 from clipact.towers.efficientnet_lite import EfficientNetLite
 from clipact.towers.frames import FramesTower
 from clipact.towers.from_timm import TimmImage
@@ -57,8 +58,8 @@ class Start:
     visual, text  tables of towers, as a model's config.json has them. `text.tower = "labels"` has a learnt vector for
                   each label of the data and knows nothing else: a supervised classifier comes out, with or without a
                   model to have a visual tower from. Beside a model, `visual` takes the place of its visual tower: a
-                  "frames" tower without `image` keeps its image tower, and its shift unless it names one; a "vivit"
-                  with `inflate`, "central" or "averaged", is made of it
+                  "frames" or "attentive" tower without `image` keeps its image tower, and "frames" its shift unless
+                  it names one; a "vivit" with `inflate`, "central" or "averaged", is made of it
     clip          how clips are prepared; by default as the folder of parts.visual says, else as the model's are, else
                   as the image tower's pictures, and for a "swin3d" or an "i3d" with parts.visual as for the published
                   weights (`clipact.towers.swin3d.KINETICS`, `clipact.towers.i3d.MINUS_ONE_TO_ONE`)
@@ -168,6 +169,12 @@ def _with_visual(encoder: DualEncoder, start: Start) -> DualEncoder:
                 f"are shifted by {frames.config.shift:g}: begin from the model that it was trained from"
             )
         visual = inflate(frames.image, table, how=how, spec=spec)
+    elif table.get("tower") == "attentive" and "image" not in table and frames is not None:
+        if frames.config.shift:
+            raise ConfigError(f"an attentive tower has no shift, and start.model's is {frames.config.shift:g}")
+        del table["tower"]
+        visual = AttentiveTower(frames.image, parse(AttentiveTower.Config, table, where="start.visual."), spec=spec)
+        _fill_visual(visual, start.parts)
     elif table.get("tower") == "frames" and "image" not in table and frames is not None:
         del table["tower"]
         config = parse(FramesTower.Config, {"shift": frames.config.shift, **table}, where="start.visual.")
@@ -248,7 +255,7 @@ def _fill_visual(visual: VisualTower, parts: Parts | None) -> None:
     if parts is not None and parts.visual is not None:
         _fill(visual, parts.visual)
     if parts is not None and parts.image is not None:
-        if not isinstance(visual, FramesTower):
+        if not isinstance(visual, towers.BY_FRAME):
             raise ConfigError(f"start.parts.image is for a tower of frames, not for a {type(visual).__name__}")
         _fill(visual.image, parts.image)
 
