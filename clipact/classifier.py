@@ -4,10 +4,9 @@ The central object. It joins a model (zoo), words (prompts), video and the text 
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,16 @@ from torch import Tensor
 from clipact import zoo
 from clipact.clip_spec import ClipSpec
 from clipact.dual_encoder import Watch
-from clipact.errors import StoreError, UsageError, VideoError
+from clipact.errors import StoreError, UsageError
 from clipact.label_vectors import LabelVectors, label_vectors, words_key
 from clipact.prediction import Prediction, Scored
 from clipact.prompts import LabelSet, PromptSet
 from clipact.store import Store, content_key
-from clipact.video.ahead import Decoded, decode_ahead, decode_one
-from clipact.video.decode import check_decoder
-from clipact.views import embed_views, fit_frames, frames_of, mean_view, prepare_views, with_ledger
+from clipact.video_classifier import VideoClassifier
+from clipact.views import agreement_of, embed_views, mean_view, prepare_views
 
 
-class ZeroShotClassifier:
+class ZeroShotClassifier(VideoClassifier):
     """Names the action in a clip by words, with no training on them; satisfies `Recognizer`.
 
         classifier = ZeroShotClassifier.load("mini", labels=["drink", "read"])
@@ -60,15 +58,10 @@ class ZeroShotClassifier:
         watch: Watch = iter,
         words: LabelVectors | None = None,
     ) -> None:
+        super().__init__((spec or model.encoder.spec).with_frames(frames), clips=clips, decoder=decoder)
         self.model = model
         self.label_set = labels if isinstance(labels, LabelSet) else LabelSet.of_any(labels)
         self.prompts = prompts if isinstance(prompts, PromptSet) else PromptSet.load(prompts)
-        self.spec = (spec or model.encoder.spec).with_frames(frames)
-        self.clips = clips
-        if clips < 1:
-            raise UsageError(f"clips is {clips}; a video has at least 1")
-        check_decoder(decoder)
-        self.decoder = decoder
         # One of the two: vectors to compare clips with, or the features of each sentence, for a clip to change.
         self._text: LabelVectors | None = None
         self._unprompted: dict[str, Float[Tensor, " d"]] = {}
@@ -125,37 +118,34 @@ class ZeroShotClassifier:
             words=self.words.weighted(weights.to(self.words.rows.device)),
         )
 
-    def classify(
-        self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
-    ) -> Prediction:
-        """The prediction for one file, or for a part of it; VideoError when it cannot be read."""
-        span = {"start_seconds": start_seconds, "end_seconds": end_seconds}
-        return self.classify_decoded(decode_one(path, self.spec, clips=self.clips, decoder=self.decoder, **span))
-
-    def classify_frames(self, frames: UInt8[np.ndarray, "t h w c"]) -> Prediction:
-        """The prediction for frames that are decoded already, RGB, of any size: all of them are used."""
-        return self._predict(self._compare([fit_frames(frames, self.spec)]))
-
-    def classify_many(self, paths: Iterable[str | Path], **span: Any) -> Iterator[Prediction | VideoError]:
-        """A prediction a path, in order, decoding ahead; where a file cannot be read its VideoError stands instead.
-
-        `span` may hold start_seconds and end_seconds, for all of them.
-        """
-        for decoded in decode_ahead(paths, self.spec, clips=self.clips, decoder=self.decoder, **span):
-            yield decoded.error or self.classify_decoded(decoded)
-
-    def classify_decoded(self, decoded: Decoded) -> Prediction:
-        """The prediction for clips that were decoded as `self.spec` says; raises the error that stands in them."""
-        return with_ledger(self._predict(self._compare(frames_of(decoded))), decoded)
+    def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
+        """The prediction for the views of one video: a softmax over all labels, and how far the views agree."""
+        logits, each = self.compare(views)
+        scores = logits.float().softmax(0).cpu()
+        order = scores.argsort(descending=True, stable=True).tolist()
+        values = scores.tolist()
+        return Prediction(
+            ranked=tuple(Scored(self.labels[i], values[i]) for i in order),
+            model=self.model.name,
+            prompts=self.prompts.name,
+            agreement=agreement_of(each, self.labels, answer=self.labels[order[0]]),
+        )
 
     @torch.inference_mode()
-    def _compare(self, clips: Sequence[np.ndarray]) -> Float[Tensor, " n"]:
-        """Logits of the mean of the clips' embeddings; the mean of their logits where words depend on the clip."""
+    def compare(
+        self, views: Sequence[UInt8[np.ndarray, "t h w c"]]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "k n"]]:
+        """The logits of a video from the frames of its views, and those of each view by itself.
+
+        The video's are of the mean of the views' embeddings; where words depend on the clip, the mean of the views'.
+        """
         encoder = self.model.encoder
         if not self._unprompted:
-            return self.logits(mean_view(embed_views(encoder, clips, self.spec)))[0]
-        video = prepare_views(clips, self.spec, device=encoder.log_scale.device)
-        return torch.stack([self._compare_prompted(clip) for clip in video]).mean(0)
+            embeddings = embed_views(encoder, views, self.spec)
+            return self.logits(mean_view(embeddings))[0], self.logits(embeddings)
+        video = prepare_views(views, self.spec, device=encoder.log_scale.device)
+        each = torch.stack([self._compare_prompted(clip) for clip in video])
+        return each.mean(0), each
 
     def _compare_prompted(self, clip: Float[Tensor, "t c h w"]) -> Float[Tensor, " n"]:
         embedding, beside = self.model.encoder.embed_prompted(clip[None], torch.stack([*self._unprompted.values()]))
@@ -170,16 +160,6 @@ class ZeroShotClassifier:
     def _text_features(self, watch: Watch) -> dict[str, Float[Tensor, " d"]]:
         sentences = list(dict.fromkeys(prompt.text for prompt in self.prompts.fill(self.label_set)))
         return dict(zip(sentences, self.model.encoder.text_features(sentences, watch=watch), strict=True))
-
-    def _predict(self, logits: Float[Tensor, " n"]) -> Prediction:
-        scores = logits.float().softmax(0).cpu()
-        order = scores.argsort(descending=True, stable=True).tolist()
-        values = scores.tolist()
-        return Prediction(
-            ranked=tuple(Scored(self.labels[i], values[i]) for i in order),
-            model=self.model.name,
-            prompts=self.prompts.name,
-        )
 
 
 @torch.inference_mode()

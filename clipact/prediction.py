@@ -34,10 +34,42 @@ class Outside:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How far the views of one video say the same: the model's own uncertainty in time.
+
+    views     the best label of each view by itself, in the order of time
+    agreeing  how many of them are the answer
+    difference_bits  the mutual information of label and view: 0 when all views give the same scores, at most log2 of
+                     their number (BALD, arXiv 1112.5745, with views in the place of networks)
+    """
+
+    views: tuple[str, ...]
+    agreeing: int
+    difference_bits: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """What a calibration makes of an answer.
+
+    none_of_these    whether the clip fits none of the labels: `fit`, a score by the name `score`, is below `threshold`
+    label_set        the labels that could be right, likeliest first: they hold the right one in `coverage` of clips
+    """
+
+    none_of_these: bool
+    fit: float
+    threshold: float
+    score: str
+    label_set: tuple[str, ...]
+    coverage: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """Labels ranked for one clip.
 
-    ranked            best first; the scores are a softmax over ALL labels, cut to the best afterwards
+    ranked            best first; the scores are a softmax over ALL labels, cut to the best afterwards (where labels
+                      are judged one by one they are independent, and do not sum to 1)
     video             the file, or None when frames were given
     model, prompts    names of the model and the prompt set that answered; prompts is "" of a supervised model
     duration_seconds  of the video, None when unknown
@@ -45,6 +77,9 @@ class Prediction:
     frames            the ledger of the frames that were looked at
     notes             what a reader should know: frames repeated, a file cut short
     outside           of a label index: what the labels hold that are not in `ranked`; None when all are
+    agreement         of the views, when there are several
+    trust             what a calibration makes of it, when there is one
+    accepted          where labels are judged one by one: those that fit by themselves, likeliest first
     """
 
     ranked: tuple[Scored, ...]
@@ -56,6 +91,14 @@ class Prediction:
     frames: tuple[FrameStamp, ...] = ()
     notes: tuple[str, ...] = ()
     outside: Outside | None = None
+    agreement: Agreement | None = None
+    trust: Trust | None = None
+    accepted: tuple[str, ...] | None = None
+
+    @property
+    def none_of_these(self) -> bool:
+        """Whether no label fits, as far as a calibration, or labels judged one by one, can tell."""
+        return self.accepted == () if self.trust is None else self.trust.none_of_these
 
     @property
     def label(self) -> str:
@@ -72,7 +115,7 @@ class Prediction:
         return self.ranked[:k]
 
     def __str__(self) -> str:
-        lines = [self.video or "frames"]
+        lines = [self.video or "frames", *(["  none of these"] if self.none_of_these else [])]
         width = max(len(entry.label) for entry in self.ranked[:5])
         lines += [f"  {entry.label:<{width}}  {entry.score:6.1%}" for entry in self.ranked[:5]]
         if len(self.ranked) > 5:

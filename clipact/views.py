@@ -3,6 +3,7 @@
 What every classifier does with a video, whatever it then compares it with.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from clipact.clip_spec import ClipSpec
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import UsageError
-from clipact.prediction import Prediction
+from clipact.prediction import Agreement, Prediction
 from clipact.video.ahead import Decoded
 from clipact.video.normalise import normalise_frames
 from clipact.video.transforms import fit_frame
@@ -67,4 +68,18 @@ def with_ledger(prediction: Prediction, decoded: Decoded) -> Prediction:
         decoder=first.decoder,
         frames=tuple(stamp for clip in decoded.clips for stamp in clip.stamps),
         notes=tuple(dict.fromkeys((*(note for clip in decoded.clips for note in clip.notes), *prediction.notes))),
+    )
+
+
+def agreement_of(logits: Float[Tensor, "k n"], labels: Sequence[str], *, answer: str) -> Agreement | None:
+    """How far the views of a video agree, from the logits of each; None for a single view."""
+    if len(logits) < 2:
+        return None
+    logs = logits.double().log_softmax(1)
+    shares = logs.exp()
+    mean = shares.mean(0)
+    information = (shares * logs).sum(1).mean() - torch.special.xlogy(mean, mean).sum()
+    best = tuple(labels[i] for i in logits.argmax(1).tolist())
+    return Agreement(
+        views=best, agreeing=best.count(answer), difference_bits=max(0.0, float(information) / math.log(2))
     )

@@ -1,7 +1,7 @@
 """What every command shows in the same way: notes and progress on stderr, predictions as a table."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Literal, TypeVar
 
 from rich.console import Console, Group
@@ -66,13 +66,34 @@ def prediction_table(prediction: Prediction, *, top: int) -> Group:
     table.add_column(overflow="fold", max_width=44)
     table.add_column(width=_BAR_CELLS, no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
-    for rank, entry in enumerate(prediction.top(top)):
-        style = "bold green" if rank == 0 else ""
+    fitting = prediction.accepted
+    if fitting is None:
+        fitting = () if prediction.none_of_these else (prediction.label,)
+    for entry in prediction.top(top):
+        style = "bold green" if entry.label in fitting else ""
         table.add_row(Text(entry.label, style=style), Text(bar(entry.score), style=style), f"{entry.score:.1%}")
-    said = [Text(" " + " · ".join(facts), style="dim")]
-    if (rest := prediction.outside) is not None and rest.labels:
-        how = f"estimated from a sample, ± {rest.error:.1%}" if rest.error else "all of them compared"
-        said.insert(
-            0, Text(f" {rest.labels:,} labels that were not retrieved hold {rest.share:.1%} ({how})", style="dim")
-        )
+    said = [Text(f" {line}", style=style) for line, style in _remarks(prediction)]
+    said.append(Text(" " + " · ".join(facts), style="dim"))
     return Group(Text(prediction.video or "frames", style="bold"), table, *said)
+
+
+def _remarks(prediction: Prediction) -> Iterator[tuple[str, str]]:
+    """How far the answer can be trusted, a line each, with its style."""
+    trust, views, rest = prediction.trust, prediction.agreement, prediction.outside
+    if prediction.accepted is not None:
+        fitting = _listed(prediction.accepted)
+        yield (f"fits by itself: {fitting}", "") if fitting else ("none of these fits by itself", "bold yellow")
+    if trust is not None:
+        if trust.none_of_these:
+            yield f"none of these: {trust.score} is {trust.fit:.2f}, under {trust.threshold:.2f}", "bold yellow"
+        yield f"{trust.coverage:.0%} label set: {_listed(trust.label_set)}", ""
+    if views is not None:
+        mark = "" if 2 * views.agreeing > len(views.views) else "yellow"
+        yield f"{views.agreeing} of {len(views.views)} views agree: {_listed(views.views)}", mark
+    if rest is not None and rest.labels:
+        how = f"estimated from a sample, ± {rest.error:.1%}" if rest.error else "all of them compared"
+        yield f"{rest.labels:,} labels that were not retrieved hold {rest.share:.1%} ({how})", "dim"
+
+
+def _listed(labels: Sequence[str], most: int = 8) -> str:
+    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")

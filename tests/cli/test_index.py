@@ -39,6 +39,11 @@ def test_what_is_not_retrieved_is_stated(tiny, videos, verbs):
     assert cut.outside.labels == 1
     assert cut.outside.share == pytest.approx(whole.ranked[2].score, rel=1e-3)
     assert IndexClassifier(model, index).labels == ("drink", "read", "UseLaptop")
+    plain = ZeroShotClassifier(model, ["drink", "read", "UseLaptop"], clips=3)
+    ours = IndexClassifier(model, index, clips=3).classify(videos / "a.mp4").agreement
+    theirs = plain.classify(videos / "a.mp4").agreement
+    assert (ours.views, ours.agreeing) == (theirs.views, theirs.agreeing)
+    assert ours.difference_bits == pytest.approx(theirs.difference_bits, abs=1e-6)
 
 
 def test_another_models_index_is_refused(clipact, tiny, videos, verbs):

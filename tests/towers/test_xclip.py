@@ -86,8 +86,10 @@ def test_classify_averages_templates_beside_the_clip_and_views_after_it(ours, tm
         own = [[prompt.label == label for prompt in filled] for label in range(2)]
         means = torch.stack([F.normalize(beside, dim=-1)[:, rows].mean(1) for rows in own], dim=1)
         cosines = torch.einsum("bd,bnd->bn", F.normalize(clip, dim=-1), F.normalize(means, dim=-1))
-        found = classifier._compare(clips)
-    torch.testing.assert_close(found, ours.encoder.scale * cosines.mean(0), rtol=0, atol=1e-5)
+        expected = ours.encoder.scale * cosines
+        found, each = classifier.compare(clips)
+    torch.testing.assert_close(found, expected.mean(0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(each, expected, rtol=0, atol=1e-5)
     assert {entry.label for entry in classifier.classify_frames(clips[0]).top(2)} == {"read", "drink"}
     assert not list(tmp_path.rglob("*.*")), "nothing of the words is kept"
 
