@@ -107,7 +107,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         if len(inner) != len(value):
             raise ConfigError(f"{key} has {len(value)} values; it takes {len(inner)}")
         return tuple(_convert(h, v, f"{key}[{i}]") for i, (h, v) in enumerate(zip(inner, value, strict=True)))
-    if origin is dict and isinstance(value, Mapping):
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
         return {k: _convert(arguments[1], v, f"{key}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return parse(cast(type[Any], hint), value, where=f"{key}.")

@@ -12,6 +12,7 @@
     ├── TrainingError            a training run that cannot go on, or whose gradient cannot be trusted
     ├── StoreError               the cache on disk cannot be read or written
     ├── LabelIndexError          a label index that is not there, not whole, or another model's
+    ├── CalibrationError         a calibration that cannot be made, is not whole, or is of other answers
     └── ResultError              an evaluation's result that is not there, not whole, or cannot be written
 
 The command line prints the message without a traceback. Anything else that escapes is a bug in clipact.
@@ -89,6 +90,10 @@ class StoreError(ClipactError):
 
 class LabelIndexError(ClipactError):
     """A label index is missing, damaged, made by another model, or cannot be written."""
+
+
+class CalibrationError(ClipactError):
+    """A calibration cannot be fitted or written, is missing or damaged, or is of another model, words or frames."""
 
 
 class ResultError(ClipactError):

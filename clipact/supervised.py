@@ -1,8 +1,7 @@
 """Supervised classification: a clip is named by one of the labels that a model was trained on."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,14 @@ from jaxtyping import UInt8
 from clipact import zoo
 from clipact.classifier import ZeroShotClassifier
 from clipact.clip_spec import ClipSpec
-from clipact.errors import UsageError, VideoError
+from clipact.errors import UsageError
 from clipact.label_vectors import LabelVectors
 from clipact.prediction import Prediction
 from clipact.prompts import LabelSet
-from clipact.video.ahead import Decoded
+from clipact.video_classifier import VideoClassifier
 
 
-class SupervisedClassifier:
+class SupervisedClassifier(VideoClassifier):
     """Names the action in a clip by a label that it was trained on; satisfies `Recognizer`.
 
         classifier = SupervisedClassifier.load("runs/i3d/best")
@@ -61,6 +60,7 @@ class SupervisedClassifier:
             decoder=decoder,
             words=LabelVectors(rows=rows[None], owner=owner, labels=len(label_set)),
         )
+        super().__init__(self.nearest.spec, clips=clips, decoder=decoder)
 
     @classmethod
     def load(
@@ -74,31 +74,6 @@ class SupervisedClassifier:
         """What it chooses from."""
         return self.nearest.labels
 
-    @property
-    def spec(self) -> ClipSpec:
-        """How clips are prepared."""
-        return self.nearest.spec
-
-    def classify(
-        self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
-    ) -> Prediction:
-        """The prediction for one file, or for a part of it; VideoError when it cannot be read."""
-        return _wordless(self.nearest.classify(path, start_seconds=start_seconds, end_seconds=end_seconds))
-
-    def classify_frames(self, frames: UInt8[np.ndarray, "t h w c"]) -> Prediction:
-        """The prediction for frames that are decoded already, RGB, of any size: all of them are used."""
-        return _wordless(self.nearest.classify_frames(frames))
-
-    def classify_many(self, paths: Iterable[str | Path], **span: Any) -> Iterator[Prediction | VideoError]:
-        """A prediction a path, in order, decoding ahead; where a file cannot be read its VideoError stands instead."""
-        for answer in self.nearest.classify_many(paths, **span):
-            yield answer if isinstance(answer, VideoError) else _wordless(answer)
-
-    def classify_decoded(self, decoded: Decoded) -> Prediction:
-        """The prediction for clips that were decoded as `self.spec` says; raises the error that stands in them."""
-        return _wordless(self.nearest.classify_decoded(decoded))
-
-
-def _wordless(prediction: Prediction) -> Prediction:
-    """The prediction without the name of prompts, of which there are none."""
-    return replace(prediction, prompts="")
+    def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
+        """The prediction for the views of one video; it names no prompts, of which there are none."""
+        return replace(self.nearest.answer(views), prompts="")

@@ -17,6 +17,7 @@ from clipact.errors import ModelError
 from clipact.training.outline import load_recipe
 from clipact.training.recipe import Recipe
 from clipact.training.start import make_encoder
+from tests.calibration.table import write_table
 from tests.contracts.test_towers import SPEC, VIDEO
 
 ROOT = Path(__file__).parent.parent
@@ -113,6 +114,22 @@ def test_the_python_example_is_six_lines_and_runs(monkeypatch, tmp_path):
         code = code.replace(f'"{name}"', '"examples/eating_biscuits.mp4"')
     monkeypatch.chdir(ROOT)
     exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_commands_of_trust_run_and_the_python_says_the_same(monkeypatch, tmp_path, tiny, videos, capsys):
+    write_table(tmp_path / "known.csv", videos)
+    (tmp_path / "new.mp4").write_bytes((videos / "a.mp4").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLIPACT_MODEL", str(tiny))
+    for line in _block("trust commands").strip().splitlines():
+        monkeypatch.setattr(sys, "argv", [*shlex.split(line), *(["--data", str(videos)] * ("known.csv" in line))])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert not stopped.value.code, line
+    told = capsys.readouterr().out
+    assert "90% label set: " in told
+    exec(compile(_block("trust python").replace('"mini"', repr(str(tiny))), "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith(("none of these", "("))
 
 
 def _recipe(folder, *, tower=None):

@@ -3,13 +3,18 @@
 import json
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipact.cli.inputs import Videos
 from clipact.errors import UsageError, VideoError
 from clipact.prediction import Prediction
+
+if TYPE_CHECKING:
+    from clipact.video_classifier import VideoClassifier
 
 
 def classify(
@@ -19,6 +24,7 @@ def classify(
         typer.Option(
             "--labels",
             "-l",
+            show_default="the calibration's",
             help="What to choose from: [bold]drink,read[/] or @file.txt (one a line) or a shipped set such as "
             "kinetics400. Repeatable. Or [bold]index:DIR[/], of `clipact index build`. A supervised model has its own.",
         ),
@@ -36,12 +42,19 @@ def classify(
     prompts: Annotated[
         str | None,
         typer.Option(
-            show_default="action",
+            show_default="action, or the calibration's",
             help="The sentences into which labels are put: a set (`clipact prompts list`) or a file of your own.",
         ),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, show_default="the model's own", help="Frames a clip.")] = None,
-    clips: Annotated[int, typer.Option(min=1, help="Clips a video, spread over it and averaged.")] = 1,
+    clips: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="1",
+            help="Clips a video, spread over it and averaged; of several it is said how many agree.",
+        ),
+    ] = None,
     start: Annotated[float | None, typer.Option("--from", min=0, help="Begin at this second.")] = None,
     end: Annotated[float | None, typer.Option("--to", min=0, help="End at this second.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
@@ -56,6 +69,21 @@ def classify(
         float | None,
         typer.Option(min=0.1, show_default="none", help="Seconds a video may take, decoded in a process of its own."),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="none",
+            help="A file of `clipact calibrate`: calibrated scores, the labels that could be right, and if none fits.",
+        ),
+    ] = None,
+    multi_label: Annotated[
+        bool,
+        typer.Option(
+            "--multi-label",
+            help="Score each label by itself: several may fit, or none. Thresholds are the calibration's; without "
+            "one, 0.5: likelier than 300 background words together.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a video and line.")] = False,
 ) -> None:
     """Name the action in each video by words of your own.
@@ -65,6 +93,8 @@ def classify(
     clipact classify clips/ --labels kinetics400 --top 3 --json > answers.jsonl
 
     clipact classify video.mp4 --model runs/i3d/best (a supervised model: it has labels)
+
+    clipact classify new.mp4 --calibration mine.json
 
     Scores are a softmax over all labels; --top only cuts what is shown.
     Exit code 1 when a video could not be read; the others are done all the same.
@@ -81,7 +111,15 @@ def classify(
     config = None if (folder := checkpoint_folder(model)) is None else read_config(folder)
     own = config.labels if config else ()
     indexed = index_folder(labels or ())
-    if not labels and not own:
+    fitted = None
+    if calibration is not None:
+        from clipact.calibration import Calibration
+
+        fitted = Calibration.load(calibration)
+    if (fitted or multi_label) and (indexed or own):
+        why = f"labels that are given, not for an index ({indexed})" if indexed else f"words, and {model} has none"
+        raise UsageError(f"--calibration and --multi-label are for {why}")
+    if not labels and not own and not fitted:
         raise UsageError("--labels is missing: say what to choose from, such as --labels drink,read or @labels.txt")
     label_set = None if indexed or not labels else parse_labels(labels)
     if prompts is not None and (indexed or own):
@@ -89,12 +127,12 @@ def classify(
             f"{indexed}: its sentences were chosen when the index was built" if indexed else f"{model}: it has no words"
         )
         raise UsageError(f"--prompts has no say in {why}")
-    prompt_set = PromptSet.load(prompts or "action")
+    prompt_set = None if prompts is None and fitted else PromptSet.load(prompts or "action")
     check_decoder(decoder)
     if start is not None and end is not None and end <= start:
         raise UsageError(f"--to is {end:g}, not after --from {start:g}: name a stretch that has a length")
     reading: dict[str, Any] = {
-        "clips": clips,
+        "clips": clips or (fitted.answers.views.views if fitted else 1),
         "start_seconds": start,
         "end_seconds": end,
         "decoder": decoder,
@@ -103,31 +141,42 @@ def classify(
     decoded = None
     if config is not None:
         # The videos are decoded while torch is imported, which takes longer than a clip does.
-        decoded = decode_ahead(paths, config.clip.with_frames(frames), **reading)
+        spec = fitted.answers.views.apply(config.clip) if fitted else config.clip.with_frames(frames)
+        decoded = decode_ahead(paths, spec, **reading)
 
     with quick_imports():
         from clipact.classifier import ZeroShotClassifier
 
     if model == "mini":
         note("mini is small and embedded; larger models are more accurate: --model open_clip:ViT-B-32/openai")
-    loading: dict[str, Any] = {"frames": frames, "clips": clips, "device": device, "precision": precision}
-    classifier: ZeroShotClassifier | IndexClassifier | SupervisedClassifier
+    loading: dict[str, Any] = {"frames": frames, "device": device, "precision": precision}
+    classifier: VideoClassifier
     if indexed:
         from clipact.index_classifier import IndexClassifier
 
-        classifier = IndexClassifier.load(model, indexed, **loading)
+        classifier = IndexClassifier.load(model, indexed, clips=clips or 1, **loading)
     elif own:
         from clipact.supervised import SupervisedClassifier
 
-        classifier = SupervisedClassifier.load(model, labels=label_set, **loading)
-    else:
-        assert label_set is not None
-        classifier = ZeroShotClassifier.load(
+        classifier = SupervisedClassifier.load(model, labels=label_set, clips=clips or 1, **loading)
+    elif fitted or multi_label:
+        from clipact.calibrated_classifier import CalibratedClassifier
+
+        classifier = CalibratedClassifier.load(
             model,
+            calibration=fitted,
             labels=label_set,
             prompts=prompt_set,
+            clips=clips,
+            multi_label=multi_label,
             watch=encoding,
             **loading,
+        )
+    else:
+        assert label_set is not None
+        assert prompt_set is not None
+        classifier = ZeroShotClassifier.load(
+            model, labels=label_set, prompts=prompt_set, clips=clips or 1, watch=encoding, **loading
         )
     decoded = decoded or decode_ahead(paths, classifier.spec, **reading)
 
@@ -135,7 +184,8 @@ def classify(
         for item in decoded:
             yield item.source, item.error or classifier.classify_decoded(item)
 
-    failed, prompts_name = 0, "" if indexed or own else prompt_set.name
+    said = fitted.answers.prompts if fitted else prompt_set
+    failed, prompts_name = 0, "" if indexed or own or said is None else said.name
     for source, answer in track(answers(), total=len(paths), what="classifying", prints=True):
         failed += isinstance(answer, VideoError)
         if as_json:
@@ -172,6 +222,7 @@ def _row(source: str, answer: Prediction | VideoError, *, model: str, prompts: s
         "notes": list(known.notes) if known else [],
         "error": None if isinstance(answer, Prediction) else {"type": type(answer).__name__, "message": str(answer)},
     }
-    if known and known.outside is not None:
-        row["outside"] = {"share": known.outside.share, "error": known.outside.error, "labels": known.outside.labels}
+    for name in ("outside", "agreement", "trust", "accepted"):
+        if known and (said := getattr(known, name)) is not None:
+            row[name] = list(said) if isinstance(said, tuple) else asdict(said)
     return row

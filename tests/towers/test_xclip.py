@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from typer.testing import CliRunner
 
 from clipact import zoo
+from clipact.calibrated_classifier import CalibratedClassifier
 from clipact.checkpoint import load, save
 from clipact.classifier import ZeroShotClassifier
 from clipact.cli.app import app
@@ -105,6 +106,7 @@ def test_what_needs_sentences_by_themselves_is_refused(ours, tmp_path):
         lambda: classifier.text_embeddings,
         lambda: judge(ours, classifier.spec),
         lambda: lint(LabelSet.of(["read", "drink"]), PromptSet.load("bare"), ours, store=Store(tmp_path)),
+        lambda: CalibratedClassifier(ours, labels=["read", "drink"], multi_label=True),
         lambda: IndexClassifier(ours, Mock(spec=LabelIndex)),  # which is not looked at
         lambda: sweep(card, samples, ours, Grid(templates=("bare",)), how=How(store=Store(tmp_path))),
     ):

@@ -1,0 +1,114 @@
+"""Fitting on the logits of labelled clips. Numbers in, a Fit out; nothing is read."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipact.calibration.clips import LabelledClips
+from clipact.calibration.conformal import conformal_quantile, fewest, label_sets, upper_quantile
+from clipact.calibration.hidden import hidden_auroc
+from clipact.calibration.judgement import Judgement
+from clipact.calibration.multi_label import fit_thresholds, independent_probabilities
+from clipact.calibration.rejection import DEFAULT, SCORES
+from clipact.calibration.temperature import fit_temperature, negative_log_likelihood
+from clipact.errors import CalibrationError, UsageError, choices
+from clipact.metrics import calibration_error, probabilities
+
+_FEWEST = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What the fit does on the half of the clips that its temperature was not fitted on.
+
+    calibration_error, loss  the expected calibration error and the mean -log p of the truth, before and after
+    top_1                    the share of right answers
+    set_size                 the mean number of labels in a set
+    auroc                    of each score, of all clips, with half of the labels hidden
+    """
+
+    clips: int
+    top_1: float
+    calibration_error_before: float
+    calibration_error_after: float
+    loss_before: float
+    loss_after: float
+    set_size: float
+    auroc: dict[str, float]
+
+
+def fit_judgement(
+    clips: LabelledClips,
+    *,
+    coverage: float = 0.9,
+    false_rejections: float = 0.05,
+    score: str = DEFAULT,
+    seed: int = 0,
+) -> tuple[Judgement, Figures]:
+    """What these clips teach.
+
+    Half of them (whole groups) give the temperature and the thresholds of single labels; the other half the conformal
+    quantile and the threshold of rejection, which hold for clips that nothing else was fitted on. Both promises are for
+    new clips that come as these came; where these come in few groups, for less than the number of clips suggests.
+
+    coverage          how often a label set is to hold the right label
+    false_rejections  the share of clips that fit a label and may be rejected all the same
+    score             of `rejection.SCORES`
+    CalibrationError when there are too few clips for that.
+    """
+    _check(clips, coverage=coverage, false_rejections=false_rejections, score=score)
+    one, other = clips.halves(seed=seed)
+    _check_count(len(clips), len(other), coverage=coverage, false_rejections=false_rejections)
+    labels = np.arange(clips.logits.shape[1])
+    temperature = fit_temperature(one.logits, one.truth)
+    logits, background = other.among(labels)
+    fits = SCORES[score](logits, background, temperature)
+    judgement = Judgement(
+        temperature=temperature,
+        coverage=coverage,
+        quantile=conformal_quantile(probabilities(logits / temperature), other.truth, coverage=coverage),
+        score=score,
+        false_rejections=false_rejections,
+        threshold=-upper_quantile(-fits, share=1 - false_rejections),
+        thresholds=tuple(fit_thresholds(independent_probabilities(*one.among(labels)), one.true).tolist()),
+    )
+    return judgement, _figures(clips, other, judgement)
+
+
+def _figures(clips: LabelledClips, unseen: LabelledClips, judgement: Judgement) -> Figures:
+    calibrated = unseen.logits / judgement.temperature
+    before, after = probabilities(unseen.logits), probabilities(calibrated)
+    right = before.argmax(1) == unseen.truth
+    return Figures(
+        clips=len(unseen),
+        top_1=float(right.mean()),
+        calibration_error_before=calibration_error(before.max(1), right),
+        calibration_error_after=calibration_error(after.max(1), right),
+        loss_before=negative_log_likelihood(unseen.logits, unseen.truth),
+        loss_after=negative_log_likelihood(calibrated, unseen.truth),
+        set_size=float(label_sets(after, quantile=judgement.quantile).sum(1).mean()),
+        auroc=hidden_auroc(clips, temperature=judgement.temperature),
+    )
+
+
+def _check(clips: LabelledClips, *, coverage: float, false_rejections: float, score: str) -> None:
+    if not 0 < coverage < 1 or not 0 < false_rejections < 1:
+        raise UsageError(f"coverage is {coverage} and false_rejections {false_rejections}; shares between 0 and 1")
+    if score not in SCORES:
+        raise UsageError(f"the rejection score is {score!r}; {choices(score, SCORES)}")
+    if clips.logits.shape[1] < 2:
+        raise CalibrationError("there is one label; a calibration needs clips of two at least")
+    if len(clips) < _FEWEST:
+        raise CalibrationError(f"{len(clips)} labelled clips could be read; a calibration needs {_FEWEST} at least")
+    if clips.groups is not None and len(set(clips.groups)) < 2:
+        raise CalibrationError("all clips are of one group; half of them fit and half check, so that it takes two")
+
+
+def _check_count(clips: int, checking: int, *, coverage: float, false_rejections: float) -> None:
+    needed = max(fewest(coverage), fewest(1 - false_rejections))
+    if checking < needed:
+        raise CalibrationError(
+            f"{clips} labelled clips could be read, and {checking} of them are left to check the rest; coverage "
+            f"{coverage:g} and false rejections {false_rejections:g} need {needed}: give more clips, or ask for less "
+            "(--coverage 0.8 --false-rejections 0.2 needs 10 clips to check)"
+        )

@@ -1,0 +1,141 @@
+"""`clipact calibrate`: how far a model's answers can be trusted, learnt from clips whose labels are known."""
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from clipact.calibration import Calibration
+
+
+def calibrate(
+    protocol: Annotated[
+        str, typer.Argument(metavar="CARD|MANIFEST", help="A card, or a CSV table of path and label (and group).")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The calibration, a small JSON file.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="mini, a folder, or open_clip:ARCH/TAG.")
+    ] = "mini",
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--labels", "-l", show_default="the clips' own", help="All that is chosen from."),
+    ] = None,
+    prompts: Annotated[str | None, typer.Option(show_default="the card's, or action", help="The sentences.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, show_default="the card's, or the model's", help="Frames a clip.")
+    ] = None,
+    clips: Annotated[int | None, typer.Option(min=1, show_default="the card's, or 1", help="Clips a video.")] = None,
+    split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
+    coverage: Annotated[float, typer.Option(help="How often a label set is to hold the right label.")] = 0.9,
+    false_rejections: Annotated[
+        float, typer.Option(help="The share of clips that fit a label and may be called none of these.")
+    ] = 0.05,
+    rejection: Annotated[
+        str, typer.Option(help="What says that nothing fits: background, energy, margin or max_softmax.")
+    ] = "background",
+    partial: Annotated[bool, typer.Option("--partial", help="Take data that are not the card's.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Learn from labelled clips how far answers can be trusted.
+
+    clipact calibrate mine.csv --data ~/videos --out mine.json
+
+    clipact classify new.mp4 --calibration mine.json
+
+    The file holds a temperature, with which a score of 80 % is right eight times in ten; what a set of labels must hold
+    to have the right one as often as --coverage asks; how badly a clip must fit to be none of these; and a threshold
+    for each label by itself, for --multi-label. It brings its labels, sentences, frames and clips to `classify`, and is
+    for the same model alone. Half of the clips fit and half check: give forty or more that are like those to come. What
+    shares a value in a column named group (a person, a film) stays in one half.
+    Exit code 1 when a file could not be read; the file is made from the others.
+    """
+    from dataclasses import replace
+
+    from clipact.cli.inputs import find_protocol
+    from clipact.cli.screen import note, track
+    from clipact.errors import UsageError, choices
+    from clipact.prompts import PromptSet, parse_labels
+
+    for name, share in (("coverage", coverage), ("false-rejections", false_rejections)):
+        if not 0 < share < 1:
+            raise UsageError(f"--{name} is {share:g}; a share between 0 and 1, such as 0.1")
+    card, folder = find_protocol(protocol, data, split=split)
+    label_set = parse_labels(labels) if labels else None
+    prompt_set = PromptSet.load(prompts or card.words.templates)
+
+    from clipact.calibration import SCORES
+    from clipact.evaluate import How, read_samples
+    from clipact.evaluate.calibrate import calibrate as fit
+    from clipact.store import Store
+    from clipact.zoo import load
+
+    if rejection not in SCORES:
+        raise UsageError(f"--rejection is {rejection!r}; {choices(rejection, SCORES)}")
+    samples = read_samples(card, folder, partial=partial)
+
+    def watch(findings: Iterable[Any], total: int) -> Iterable[Any]:
+        return track(findings, total=total, what=card.name)
+
+    calibration, scores = fit(
+        load(model, device=device, defer_text=True),
+        samples,
+        labels=label_set,
+        prompts=prompt_set,
+        views=replace(card.views, frames=frames or card.views.frames, views=clips or card.views.views),
+        source=card.title + (", partial" if samples.partial_why else ""),
+        coverage=coverage,
+        false_rejections=false_rejections,
+        score=rejection,
+        how=How(store=Store(), watch=watch),
+    )
+    calibration.save(out)
+    if as_json:
+        print(json.dumps(_object(calibration, out), ensure_ascii=False))
+    else:
+        _show(calibration, out)
+    for sample, cause in scores.unreadable[:20]:
+        note(f"{sample}: {cause}", kind="error")
+    if scores.unreadable:
+        note(f"{len(scores.unreadable):,} files could not be read; the others were used", kind="error")
+        raise typer.Exit(1)
+
+
+def _object(found: "Calibration", out: Path) -> dict[str, Any]:
+    judgement = asdict(found.judgement)
+    judgement["thresholds"] = dict(zip(found.answers.labels.labels, found.judgement.thresholds, strict=True))
+    return {"calibration": str(out), "clips": found.clips, **judgement, "figures": asdict(found.figures)}
+
+
+def _show(found: "Calibration", out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    figures, judgement, answers = found.figures, found.judgement, found.answers
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_row("clips", f"{found.clips:,}, of which {figures.clips:,} check what the others fit")
+    table.add_row("right answers", f"{figures.top_1:.1%} of {len(answers.labels)} labels")
+    table.add_row("temperature", f"{judgement.temperature:.2f}")
+    table.add_row(
+        "calibration error",
+        f"{figures.calibration_error_before:.1%} before, {figures.calibration_error_after:.1%} after",
+    )
+    table.add_row("label sets", f"{figures.set_size:.1f} labels on average, for a coverage of {judgement.coverage:.0%}")
+    table.add_row(
+        "none of these",
+        f"{judgement.score} under {judgement.threshold:.2f}, for {judgement.false_rejections:.0%} false rejections",
+    )
+    known = ", ".join(f"{name} {value:.2f}" for name, value in sorted(figures.auroc.items(), key=lambda one: -one[1]))
+    table.add_row("half hidden, AUROC", known)
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
+    console.print(table)
+    console.print(Text(str(out), style="dim"), soft_wrap=True)

@@ -1,0 +1,83 @@
+"""Labelled samples become a calibration: they are evaluated against labels and background words at once."""
+
+from clipact.calibrated_classifier import choose_background
+from clipact.calibration import DEFAULT, Answers, Calibration, LabelledClips, beside, fit_judgement
+from clipact.classifier import ZeroShotClassifier
+from clipact.errors import CalibrationError, UsageError
+from clipact.evaluate.run import How, evaluate
+from clipact.evaluate.samples import Samples
+from clipact.label_vectors import words_key
+from clipact.prompts import LabelSet, PromptSet
+from clipact.protocol import Views
+from clipact.scores import Scores
+from clipact.zoo import Model
+
+
+def labelled_clips(
+    model: Model, samples: Samples, labels: LabelSet, prompts: PromptSet, *, views: Views, how: How | None = None
+) -> tuple[LabelledClips, tuple[str, ...], Scores]:
+    """What a calibration is fitted on, the background words, and the scores with what could not be read."""
+    if views.averaging != "embeddings" or views.crops != 1:
+        raise CalibrationError(
+            f"{views.crops} crops whose {views.averaging} are averaged: `clipact classify` looks at one crop and "
+            "averages embeddings, and so must what it is calibrated on"
+        )
+    if prompts.awaits_weights:
+        raise UsageError(f"the templates of {prompts.name!r} await their weights; write weights = [...] into the file")
+    store = None if how is None else how.store
+    background = choose_background(model, labels, prompts, store=store)
+    classifier = ZeroShotClassifier(
+        model,
+        beside(labels, background.words),
+        prompts=prompts,
+        spec=views.apply(model.encoder.spec),
+        clips=views.views,
+        store=store,
+    )
+    scores, count = evaluate(classifier, samples, how=how), len(labels)
+    clips = LabelledClips(
+        logits=scores.scores[:, :count],
+        background=scores.scores[:, count:],
+        near=background.near,
+        truth=scores.truth,
+        groups=scores.groups,
+        multi_truth=None if scores.multi_truth is None else scores.multi_truth[:, :count],
+    )
+    return clips, background.words, scores
+
+
+def calibrate(
+    model: Model,
+    samples: Samples,
+    *,
+    prompts: PromptSet,
+    views: Views,
+    labels: LabelSet | None = None,
+    source: str = "",
+    coverage: float = 0.9,
+    false_rejections: float = 0.05,
+    score: str = DEFAULT,
+    how: How | None = None,
+) -> tuple[Calibration, Scores]:
+    """A calibration of the model's answers among the samples' labels, and the scores that it was fitted on.
+
+    `labels` stand instead of the samples' own, of which they hold all; the rest as for `fit_judgement`.
+    CalibrationError when there are too few samples, UsageError for captions.
+    """
+    own = labels or samples.labels
+    if own is None:
+        raise UsageError("these samples have captions; a calibration is fitted on clips with labels")
+    clips, words, scores = labelled_clips(model, samples, own, prompts, views=views, how=how)
+    judgement, figures = fit_judgement(clips, coverage=coverage, false_rejections=false_rejections, score=score)
+    far = tuple(word for word, row in zip(words, clips.near, strict=True) if not row.any())
+    answers = Answers(
+        model=model.name,
+        model_key=model.key,
+        labels=own,
+        background=far,
+        prompts=prompts,
+        sentences=words_key(beside(own, far), prompts),
+        views=views,
+    )
+    found = Calibration(answers=answers, judgement=judgement, source=source, clips=len(clips), figures=figures)
+    return found, scores
