@@ -49,19 +49,19 @@ def save(
     that says what config.json knows unless given; `files` are further texts by name.
     ModelError when the folder cannot be written; an older one is untouched then.
     """
-    config = ModelConfig(
-        format=FORMAT,
+    return _write(
+        Path(folder),
+        encoder.visual,
+        encoder.text,
+        encoder.state_dict(),
+        card=card,
+        dtype=dtype,
+        files=files or {},
         name=name,
-        visual=towers.describe(encoder.visual),
-        text=towers.describe(encoder.text),
-        clip=encoder.spec,
-        dim=encoder.dim,
-        trained_on=tuple(trained_on),
+        trained_on=trained_on,
         license=license,
-        notes=dict(notes or {}),
+        notes=notes or {},
     )
-    texts = {"MODEL_CARD.md": _plain_card(config) if card is None else card, **(files or {})}
-    return _write(Path(folder), config, encoder.state_dict(), texts, dtype=dtype, text=encoder.text)
 
 
 def save_visual(
@@ -76,29 +76,47 @@ def save_visual(
     files: Mapping[str, str] | None = None,
 ) -> Path:
     """As `save`, of a visual tower alone, which learnt without words: training begins from it."""
-    config = ModelConfig(
-        format=FORMAT,
+    return _write(
+        Path(folder),
+        tower,
+        None,
+        {f"visual.{key}": value for key, value in tower.state_dict().items()},
+        card=None,
+        dtype=dtype,
+        files=files or {},
         name=name,
-        visual=towers.describe(tower),
-        clip=tower.spec,
-        dim=tower.dim,
-        trained_on=tuple(trained_on),
+        trained_on=trained_on,
         license=license,
-        notes=dict(notes or {}),
+        notes=notes or {},
     )
-    weights = {f"visual.{key}": value for key, value in tower.state_dict().items()}
-    return _write(Path(folder), config, weights, {"MODEL_CARD.md": _plain_card(config), **(files or {})}, dtype=dtype)
 
 
 def _write(
     folder: Path,
-    config: ModelConfig,
+    visual: VisualTower,
+    text: TextTower | None,
     weights: Mapping[str, Tensor],
-    texts: Mapping[str, str],
     *,
+    card: str | None,
     dtype: torch.dtype | None,
-    text: TextTower | None = None,
+    files: Mapping[str, str],
+    name: str,
+    trained_on: Sequence[str],
+    license: str,
+    notes: Mapping[str, Any],
 ) -> Path:
+    config = ModelConfig(
+        format=FORMAT,
+        name=name,
+        visual=towers.describe(visual),
+        text={} if text is None else towers.describe(text),
+        clip=visual.spec,
+        dim=visual.dim,
+        trained_on=tuple(trained_on),
+        license=license,
+        notes=dict(notes),
+    )
+    texts = {"MODEL_CARD.md": _plain_card(config) if card is None else card, **files}
     tensors = {
         key: (value.to(dtype) if dtype is not None and value.is_floating_point() and value.ndim else value).contiguous()
         for key, value in weights.items()
@@ -176,7 +194,7 @@ def load(folder: str | Path, *, defer_text: bool = False) -> DualEncoder:
             f"{folder} holds a visual tower without words; begin from it with clipact train, where a recipe says "
             f'start.visual.tower = "{config.visual["tower"]}" and start.parts.visual = "{folder}"'
         )
-    visual = load_visual(folder)
+    visual = _visual(folder, config)
 
     def load_text() -> TextTower:
         return _made(lambda: towers.text_from(config.text, folder), folder, "text.").eval()
@@ -196,9 +214,11 @@ def load(folder: str | Path, *, defer_text: bool = False) -> DualEncoder:
 
 def load_visual(folder: str | Path) -> VisualTower:
     """The visual tower in a checkpoint folder, whether words lie beside it or not: fp32, on the CPU, not training."""
-    folder = Path(folder)
-    config = read_config(folder)
-    return _made(lambda: towers.visual_from(config.visual, config.clip), folder, "visual.").eval()
+    return _visual(Path(folder), read_config(folder)).eval()
+
+
+def _visual(folder: Path, config: ModelConfig) -> VisualTower:
+    return _made(lambda: towers.visual_from(config.visual, config.clip), folder, "visual.")
 
 
 class DeferredText(TextTower):

@@ -38,7 +38,7 @@ KINDS = (
     "transformers:FOLDER",
 )
 
-_PRECISIONS = ("fp32", "bf16")
+_PRECISIONS = ("fp32", "bf16")  # of dual_encoder.PRECISIONS; fp16 is for training on CUDA
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.inputs import Videos
+from clipact.cli.inputs import Device, Precision, Videos
 from clipact.errors import UsageError, VideoError
 from clipact.prediction import Prediction
 
@@ -58,10 +58,8 @@ def classify(
     start: Annotated[float | None, typer.Option("--from", min=0, help="Begin at this second.")] = None,
     end: Annotated[float | None, typer.Option("--to", min=0, help="End at this second.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="fp32, or bf16: nearly the same, and twice as fast with mini.")
-    ] = "fp32",
+    device: Device = "auto",
+    precision: Precision = "fp32",
     decoder: Annotated[
         str, typer.Option(help="pyav, or torchcodec when it is installed: the same frames, another library.")
     ] = "pyav",

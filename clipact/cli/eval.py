@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipact.cli.inputs import Device, Precision
 from clipact.protocol import Averaging, card_names, load_card
 
 if TYPE_CHECKING:
@@ -55,10 +56,8 @@ def evaluate(
     frames: Annotated[int | None, typer.Option(min=1, help="Other frames a view.")] = None,
     views: Annotated[int | None, typer.Option(min=1, help="Other views a file.")] = None,
     averaging: Annotated[str | None, typer.Option(help="embeddings, logits or probabilities.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="fp32, or bf16: nearly the same, and twice as fast with mini.")
-    ] = "fp32",
+    device: Device = "auto",
+    precision: Precision = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a result and line.")] = False,
 ) -> None:
     """Score models under a protocol (see HELP)."""

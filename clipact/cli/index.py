@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipact.cli.inputs import Device
+
 if TYPE_CHECKING:
     from clipact.label_index import LabelIndex
     from clipact.prompts import PromptSet
@@ -18,7 +20,6 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An index's folder."
 ModelName = Annotated[
     str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="mini, a folder, or open_clip:ARCH/TAG.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 Prompts = Annotated[
     str | None,

@@ -23,6 +23,17 @@ Videos = Annotated[
 ]
 """The argument of every command that takes several videos."""
 
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Precision = Annotated[str, typer.Option(help="fp32, or bf16: nearly the same, and twice as fast with mini.")]
+"""Options of every command that has a model look, and where it may look in 16 bits."""
+
+RunFolder = Annotated[
+    Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: runs/ and the recipe's name]")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard, too.")]
+"""Options of every command that carries out a recipe."""
+
 
 def expand_videos(words: Iterable[str]) -> list[str]:
     """The sources that the words name, in order: a folder gives the videos below it, a glob those it matches.

@@ -47,7 +47,7 @@ def list_models(
     for kept in found:
         trained_on = ", ".join(kept.trained_on) or "not known"
         cells = (kept.name, f"{kept.megabytes:.0f}", kept.input, trained_on, kept.license or "see its card")
-        table.add_row(*(Text("".join(filter(str.isprintable, cell))) for cell in cells))
+        table.add_row(*(Text(_printable(cell)) for cell in cells))
     Console().print(table)
 
 
@@ -121,10 +121,14 @@ def show(
         "a clip costs": f"{cost.gflops:.1f} GFLOPs, {cost.milliseconds:.0f} ms on {encoder.log_scale.device}",
     }
     for title, said in lines.items():
-        plain = "".join(filter(str.isprintable, said))
         wrap = textwrap.TextWrapper(80, break_long_words=False, break_on_hyphens=False)  # a path can be copied whole
         wrap.initial_indent, wrap.subsequent_indent = f"{title:<13} ", " " * 14
-        print(wrap.fill(plain))
+        print(wrap.fill(_printable(said)))
+
+
+def _printable(said: str) -> str:
+    """What a file says, without what would move a terminal's cursor."""
+    return "".join(filter(str.isprintable, said))
 
 
 def _said(spec: ClipSpec) -> dict[str, str]:

@@ -1,25 +1,23 @@
 """`clipact pretrain`: unlabelled clips become a visual tower that `clipact train` begins from."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from clipact.cli.inputs import Device, Resume, RunFolder, Tensorboard
+
 
 def pretrain(
     recipe: Annotated[Path, typer.Argument(help="A TOML file, such as eval/recipes/videomae-small.toml.")],
     data: Annotated[Path, typer.Option("--data", help="The folder that the recipe's clips lie below.")] = Path(),
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: runs/ and the recipe's name]")
-    ] = None,
+    out: RunFolder = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change the recipe: mask.ratio=0.95. Repeatable.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard, too.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    resume: Resume = False,
+    tensorboard: Tensorboard = False,
+    device: Device = "auto",
 ) -> None:
     """Teach a video transformer without words: it fills in what is masked of clips (VideoMAE; MAE for pictures).
 
@@ -32,7 +30,7 @@ def pretrain(
     Ctrl-C saves the run after the step at hand; --resume goes on with it as if nothing had happened.
     """
     from clipact.cli.screen import note
-    from clipact.cli.train_screen import TrainScreen
+    from clipact.cli.train_screen import TrainScreen, leave_if_stopped
     from clipact.training.outline import load_recipe
     from clipact.training.pretrain import Pretraining, PretrainRecipe
     from clipact.zoo import pick_device
@@ -42,10 +40,7 @@ def pretrain(
     with TrainScreen() as screen:
         run = Pretraining(table, data=data, device=pick_device(device))
         screen.follow(run, run.train(out, resume=resume, tensorboard=tensorboard))
-    if run.stopping:
-        words = [word for word in sys.argv[1:] if word != "--resume"]
-        note(f"stopped after step {run.progress.step}; go on with: {shlex.join(['clipact', *words, '--resume'])}")
-        raise typer.Exit(130)
+    leave_if_stopped(run)
     print(out / "best")
     best, name = run.progress.best or 0.0, table.judge.sets[0].name
     verdict = f"better than each patch's mean by {best:.1%} of the variance" if best > 0 else "no better than the mean"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clipact.cli.inputs import Device
 from clipact.cli.sweep import sweep
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def lint(
     labels: Annotated[list[str], typer.Argument(metavar="LABELS", help="drink,read or @file.txt or a shipped set.")],
     model: Annotated[str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="As for classify.")] = "mini",
     templates: Annotated[str, typer.Option("--prompts", help="The sentences into which labels are put.")] = "action",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a doubt, or a closest pair, and line.")
     ] = False,

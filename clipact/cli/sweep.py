@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipact.cli.inputs import Device
+
 if TYPE_CHECKING:
     from clipact.studies import Sweep
 
@@ -46,7 +48,7 @@ def sweep(
     ] = None,
     split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
     partial: Annotated[bool, typer.Option("--partial", help="Take data that are not the card's; mark it.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a wording and line.")] = False,
 ) -> None:
     """Try templates, ways of writing labels, synonyms, descriptions and pooling on one encoding of the video.

@@ -1,29 +1,27 @@
 """`clipact train`: a recipe and a folder of data become a model."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from clipact.cli.inputs import Device, Resume, RunFolder, Tensorboard
+
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="A TOML file: what is learnt from, and what learns.")],
     data: Annotated[Path, typer.Option("--data", help="The folder that the recipe's manifests lie below.")] = Path(),
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: runs/ and the recipe's name]")
-    ] = None,
+    out: RunFolder = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change the recipe: train.batch=512. Repeatable.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
     verify_grad: Annotated[
         bool, typer.Option("--verify-grad", help="Compare the cached gradient with plain autograd's first.")
     ] = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard, too.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    tensorboard: Tensorboard = False,
+    device: Device = "auto",
 ) -> None:
     """Train a model as a recipe says, and write it as a folder.
 
@@ -51,7 +49,7 @@ def train(
     --resume goes on with it, and the weights come out as if nothing had happened.
     """
     from clipact.cli.screen import note
-    from clipact.cli.train_screen import TrainScreen, show_checks, show_plan
+    from clipact.cli.train_screen import TrainScreen, leave_if_stopped, show_checks, show_plan
     from clipact.store import Store
     from clipact.training.loop import Run
     from clipact.training.outline import load_recipe
@@ -69,10 +67,7 @@ def train(
             show_plan(plan_run(run))
             return
         screen.follow(run, run.train(out, resume=resume, tensorboard=tensorboard))
-    if run.stopping:
-        words = [word for word in sys.argv[1:] if word != "--resume"]
-        note(f"stopped after step {run.progress.step}; go on with: {shlex.join(['clipact', *words, '--resume'])}")
-        raise typer.Exit(130)
+    leave_if_stopped(run)
     model = out / ("best" if (out / "best").exists() else "last")
     print(model)
     note(f"try it: clipact classify video.mp4 --labels drink,read --model {model}")

@@ -1,5 +1,6 @@
 """What a person sees of a run: its plan before, a bar and a line of facts while it lasts, what a Ctrl-C does to it."""
 
+import shlex
 import signal
 import sys
 import time
@@ -7,11 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from clipact.cli.screen import note
 
 if TYPE_CHECKING:
     from clipact.training.course import Course
@@ -100,6 +104,14 @@ class TrainScreen:
 
     def _say(self, line: str) -> None:
         self.progress.console.print(line, markup=False, soft_wrap=True)
+
+
+def leave_if_stopped(run: "Course") -> None:
+    """Nothing for a run that came to its end; one that was stopped says how to go on with it, and exit code 130."""
+    if run.stopping:
+        words = [word for word in sys.argv[1:] if word != "--resume"]
+        note(f"stopped after step {run.progress.step}; go on with: {shlex.join(['clipact', *words, '--resume'])}")
+        raise typer.Exit(130)
 
 
 def show_checks(checks: Mapping[int, "GradientCheck"]) -> None:

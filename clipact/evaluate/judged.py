@@ -83,18 +83,18 @@ def judge(
 
     if crops not in (1, 3):
         raise UsageError(f"crops is {crops}; 1 or 3")
-    if model.encoder.text_depends_on_video:  # a clip's embedding alone says nothing of words
-        raise model.encoder.text_needs_video()
     encoder, device = model.encoder, model.encoder.log_scale.device
+    if encoder.text_depends_on_video:  # a clip's embedding alone says nothing of words
+        raise encoder.text_needs_video()
     place = f"{device}" if encoder.precision == "fp32" else f"{device} {encoder.precision}"
-    tower = model.encoder.visual
+    tower = encoder.visual
     by_frame = tower if isinstance(tower, FramesTower) else None
     return Judged(
         spec=spec,
         views=views,
         crops=crops,
         decoder=decoder,
-        frames_at_once=_usual_frames(model.encoder),
+        frames_at_once=_usual_frames(encoder),
         kind="frames" if by_frame else "clips",
         key=lambda: content_key(hash_body(tower) if by_frame else model.key, place),
         identity=content_key("rows", model.key, repr(asdict(spec)), f"{views} x {crops}", place, averaging, decoder),

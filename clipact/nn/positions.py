@@ -28,6 +28,11 @@ def sines(length: int, width: int) -> Float[Tensor, "l d"]:
     return rearrange([angles.sin(), angles.cos()], "two l half -> l (half two)").float()
 
 
+def beginning(length: int, width: int) -> Float[Tensor, "l d"]:
+    """What a learnt table of positions begins as: sines, of an odd width too, which tell every two places apart."""
+    return sines(length, width + width % 2)[:, :width].clone()
+
+
 def grid_sines(steps: int, rows: int, columns: int, *, width: int) -> Float[Tensor, "t h w d"]:
     """Fixed positions in time and space: sines of the step, of the row and of the column side by side.
 

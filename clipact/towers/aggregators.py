@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from clipact.errors import ConfigError
 from clipact.nn.attention import Block, begin_at_zero
-from clipact.nn.positions import sines, stretch
+from clipact.nn.positions import beginning, stretch
 
 
 class Aggregator(nn.Module, ABC):
@@ -105,7 +105,7 @@ class Transformer(Aggregator):
         if width % config.heads:
             raise ConfigError(f"heads is {config.heads}; it divides the width of the features, {width}")
         # As large as the normed frames: begun at 0.02, 400 steps of eval/benchmarks/motion.py taught no order, now all.
-        self.positions = nn.Parameter(sines(frames, width + width % 2)[:, :width].clone())
+        self.positions = nn.Parameter(beginning(frames, width))
         self.blocks = nn.Sequential(
             *(Block(width, heads=config.heads, hidden=int(width * config.hidden)) for _ in range(config.layers))
         )

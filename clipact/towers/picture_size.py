@@ -1,4 +1,4 @@
-"""Pictures of a size that a network was not made for: taken where it can, else refused in a sentence."""
+"""How another library's network is given pictures: laid out as it is quickest, of a size that it takes."""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError, choices
 from clipact.nn.head import Head
-from clipact.nn.positions import sines, stretch
+from clipact.nn.positions import beginning, stretch
 from clipact.towers.from_transformers import load_network, make_network, table_of
 from clipact.towers.tower import Headed, VisualTower
 from clipact.towers.transformers_preprocess import clip_spec
@@ -129,8 +129,7 @@ def _fresh_network(family: Family, table: dict[str, Any]) -> Any:
     network = make_network(family.name, table)
     if family.name == "Timesformer" and (steps := getattr(network.embeddings, "time_embeddings", None)) is not None:
         with torch.no_grad():
-            width = steps.shape[2]
-            steps.copy_(sines(steps.shape[1], width + width % 2)[:, :width])
+            steps.copy_(beginning(steps.shape[1], steps.shape[2]))
     return network
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError
+from clipact.losses import pick_patches
 from clipact.nn.attention import Activation, Block
 from clipact.nn.head import Head
 from clipact.nn.positions import grid_sines, sines, stretch
@@ -143,9 +144,8 @@ class ViViT(VisualTower, Headed):
         For a tower without class token.
         """
         assert self.class_token is None
-        patches = rearrange(self.patches(video), "b t l p -> b (t l) p")
+        seen = pick_patches(rearrange(self.patches(video), "b t l p -> b (t l) p"), visible)
         positions = rearrange(self._positions(video.shape[1] // self.config.tubelet), "t l d -> (t l) d")
-        seen = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[2]))
         return self._blocks(self.embed(seen) + positions.to(seen)[visible])
 
     def patches(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b s l p"]:

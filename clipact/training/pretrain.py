@@ -141,8 +141,8 @@ class Pretraining(Course):
                 total += target.double().square().sum().item()
                 count += target.numel()
                 if number == 0 and name == self.recipe.judge.sets[0].name:
-                    shown = Mask(visible=mask.visible[:_SHOWN], masked=mask.masked[:_SHOWN])
-                    picture = draw_reconstruction(self.model, video[:_SHOWN], shown)
+                    shown = _rows_of(mask, slice(_SHOWN))
+                    picture = draw_reconstruction(self.model, video[:_SHOWN], shown, predicted[:_SHOWN])
                     write_picture(picture, out / "pictures" / f"{self.progress.step:06}.png")
             explained = 1 - error / total if total else 0.0
             found |= {

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipact.errors import TrainingError
-from clipact.losses import patch_moments
+from clipact.losses import patch_moments, pick_patches
 from clipact.nn.masking import Mask
 from clipact.training.masked_autoencoder import MaskedAutoencoder
 
@@ -19,8 +19,10 @@ _GREY, _MARGIN_PIXELS = 0.5, 4
 
 
 @torch.no_grad()
-def draw_reconstruction(model: MaskedAutoencoder, video: Float[Tensor, "b t c h w"], mask: Mask) -> Image.Image:
-    """Three rows a clip: its frames, what was visible, and that with the masked patches as predicted.
+def draw_reconstruction(
+    model: MaskedAutoencoder, video: Float[Tensor, "b t c h w"], mask: Mask, predicted: Float[Tensor, "b m p"]
+) -> Image.Image:
+    """Three rows a clip: its frames, what was visible, and that with the masked patches as `predicted` by the model.
 
     Shapes are predicted, not brightness: a predicted patch is shown with the true one's mean and deviation, as MAE's
     authors show theirs.
@@ -28,8 +30,8 @@ def draw_reconstruction(model: MaskedAutoencoder, video: Float[Tensor, "b t c h 
     pixels = model.pixels(video)
     mean, deviation = patch_moments(pixels, channels=video.shape[2])
     where = mask.masked[..., None].expand(-1, -1, pixels.shape[2])
-    predicted = model(video, mask).float() * deviation.gather(1, where) + mean.gather(1, where)
-    rows = (pixels, pixels.scatter(1, where, _GREY), pixels.scatter(1, where, predicted))
+    painted = predicted.float() * pick_patches(deviation, mask.masked) + pick_patches(mean, mask.masked)
+    rows = (pixels, pixels.scatter(1, where, _GREY), pixels.scatter(1, where, painted))
     pictures = [_frames(model, patches, video) for patches in rows]
     stacked = rearrange(torch.stack(pictures, dim=1), "b r t c h w -> (b r) t h w c").clamp(0, 1)
     return _sheet((stacked * 255).round().to(torch.uint8).cpu().numpy())

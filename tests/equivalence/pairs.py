@@ -60,6 +60,14 @@ def drawn(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
+def stirred(module: nn.Module) -> nn.Module:
+    """The same module, its numbers moved a little: norms, biases and residual branches begin at ones and zeros."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return module
+
+
 def parameters(module: nn.Module) -> int:
     """How many numbers a module learns."""
     return sum(one.numel() for one in module.parameters())
@@ -74,7 +82,10 @@ def open_clip_pair(folder: Path, name: str, *, small: bool) -> Pair:
         theirs = open_clip.create_model_from_pretrained(source.name)[0].eval()
     else:
         torch.manual_seed(0)
-        theirs = open_clip.create_model(name).eval()
+        theirs = stirred(open_clip.create_model(name))
+        with torch.no_grad():  # batch norms that have seen pictures: an untrained ResNet tells none apart
+            theirs.encode_image(drawn(8, 3, 224, 224))
+        theirs.eval()
         save_file({key: value.contiguous() for key, value in theirs.state_dict().items()}, folder / "w.safetensors")
         source = open_clip_source.find_source(f"{name}@{folder / 'w.safetensors'}")
     parts = from_open_clip.load_parts(source)
@@ -121,7 +132,8 @@ def _words_pair(source: transformers_source.Source, theirs: nn.Module) -> Pair:
     ours = DualEncoder(visual, parts.text, log_scale=parts.log_scale, bias=parts.bias).eval()
     words = theirs.config.text_config
     ids = torch.randint(3, min(words.vocab_size, 1000), (3, words.max_position_embeddings))
-    ids[:, -1] = words.eos_token_id if words.eos_token_id != 2 else words.vocab_size - 1
+    # X-CLIP pools at the largest id where its table says 2; SiglipConfig's is beyond its own vocabulary.
+    ids[:, -1] = words.eos_token_id if 2 != words.eos_token_id < words.vocab_size else words.vocab_size - 1
     frames = theirs.config.vision_config.num_frames if prompted else 1
     video = drawn(CLIPS, frames, 3, *ours.spec.size)
 
@@ -149,10 +161,7 @@ def vivit_pair(folder: Path, table: dict) -> Pair:
     from transformers import VivitConfig, VivitModel
 
     torch.manual_seed(0)
-    theirs = VivitModel(VivitConfig(**table), add_pooling_layer=False).eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():  # norms and positions begin at ones and zeros
-            parameter.add_(0.05 * torch.randn(parameter.shape))
+    theirs = stirred(VivitModel(VivitConfig(**table), add_pooling_layer=False)).eval()
     tower = vivit_like(theirs)
     video = drawn(CLIPS, tower.spec.frames, 3, *tower.spec.size)
     return Pair(
@@ -217,10 +226,7 @@ def videomae_pair(folder: Path, table: dict, *, mask: MaskConfig) -> Pair:
     from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
     torch.manual_seed(0)
-    theirs = VideoMAEForPreTraining(VideoMAEConfig(**table, use_mean_pooling=False)).eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape))
+    theirs = stirred(VideoMAEForPreTraining(VideoMAEConfig(**table, use_mean_pooling=False))).eval()
     spec = ClipSpec(
         frames=theirs.config.num_frames,
         size=(theirs.config.image_size,) * 2,
@@ -332,7 +338,7 @@ _VIDEOMAE |= {"num_attention_heads": 4, "intermediate_size": 48, "decoder_hidden
 _VIDEOMAE |= {"decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 32}
 _TUBE, _RANDOM = MaskConfig(ratio=0.9), MaskConfig(kind="random", ratio=0.75)
 _BASE = {"num_frames": 8}
-_VJEPA = {"frames_per_clip": 8, "crop_size": 224, "hidden_size": 768, "num_hidden_layers": 12}
+_VJEPA = {"frames_per_clip": 8, "hidden_size": 768, "num_hidden_layers": 12}
 _VJEPA |= {"num_attention_heads": 12, "pred_num_hidden_layers": 1}
 
 SMALL: dict[str, Callable[[Path], Pair]] = {
