@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from clipact.prediction import Prediction
     from clipact.prompts import LabelSet, PromptSet
     from clipact.recognizer import Recognizer
+    from clipact.supervised import SupervisedClassifier
     from clipact.video.clip import Clip
     from clipact.video.load import load_clip
     from clipact.zoo import load as load_model
@@ -29,6 +30,7 @@ __all__ = [
     "Prediction",
     "PromptSet",
     "Recognizer",
+    "SupervisedClassifier",
     "ZeroShotClassifier",
     "load_clip",
     "load_model",
@@ -43,6 +45,7 @@ _HOMES = {
     "Prediction": "clipact.prediction",
     "PromptSet": "clipact.prompts",
     "Recognizer": "clipact.recognizer",
+    "SupervisedClassifier": "clipact.supervised",
     "ZeroShotClassifier": "clipact.classifier",
     "load_clip": "clipact.video.load",
     "load_model": "clipact.zoo",

@@ -14,6 +14,7 @@ def test_the_public_names_are_these():
         "Prediction",
         "PromptSet",
         "Recognizer",
+        "SupervisedClassifier",
         "ZeroShotClassifier",
         "load_clip",
         "load_model",

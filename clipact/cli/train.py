@@ -70,4 +70,5 @@ def train(
     leave_if_stopped(run)
     model = out / ("best" if (out / "best").exists() else "last")
     print(model)
-    note(f"try it: clipact classify video.mp4 --labels drink,read --model {model}")
+    asked = "" if table.start.labels_only else " --labels drink,read"
+    note(f"try it: clipact classify video.mp4{asked} --model {model}")

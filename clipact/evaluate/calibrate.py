@@ -4,7 +4,8 @@ from clipact.calibrated_classifier import choose_background
 from clipact.calibration import DEFAULT, Answers, Calibration, LabelledClips, beside, fit_judgement
 from clipact.classifier import ZeroShotClassifier
 from clipact.errors import CalibrationError, UsageError
-from clipact.evaluate.run import How, evaluate
+from clipact.evaluate.how import How
+from clipact.evaluate.run import evaluate
 from clipact.evaluate.samples import Samples
 from clipact.label_vectors import words_key
 from clipact.prompts import LabelSet, PromptSet

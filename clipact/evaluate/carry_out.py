@@ -9,7 +9,8 @@ from clipact import zoo
 from clipact.classifier import ZeroShotClassifier
 from clipact.config import to_table
 from clipact.errors import ResultError, UsageError
-from clipact.evaluate.run import How, evaluate, evaluate_retrieval
+from clipact.evaluate.how import How
+from clipact.evaluate.run import evaluate, evaluate_retrieval
 from clipact.evaluate.samples import Samples
 from clipact.label_vectors import words_key
 from clipact.prompts import PromptSet

@@ -20,16 +20,22 @@ _LIBRARIES = ("torch", "numpy", "av", "pillow", "tokenizers", "open_clip_torch",
 
 
 def describe_run(
-    model: Model | None, data: dict[str, Any], *, digests: Sequence[str] = (), seen: frozenset[str] = frozenset()
+    model: Model | None,
+    data: dict[str, Any],
+    *,
+    digests: Sequence[str] = (),
+    seen: frozenset[str] = frozenset(),
+    taught: str = "",
 ) -> dict[str, Any]:
     """The part of a result's `run` that hangs on the model, the data and the machine alone.
 
     `digests` are the sha256 of the files that were read, `seen` those that the model learnt from: when they meet the
-    result is not zero-shot, whatever the data set is called.
+    result is not zero-shot, whatever the data set is called. `taught` says how the labels were learnt from examples,
+    where they were by more than the model.
     """
     answer, why = zero_shot(() if model is None else model.trained_on, data)
-    if model is not None and model.labels:
-        answer, why = False, "supervised: trained on these labels"
+    if taught or (model is not None and model.labels):
+        answer, why = False, f"supervised: {taught or 'trained on these labels'}"
     if common := sum(digest in seen for digest in digests):
         answer, why = False, f"trained on {common:,} of these {len(digests):,} files"
     return {

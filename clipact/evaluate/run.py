@@ -1,12 +1,9 @@
 """The runner: a recogniser and samples in, Scores out; a model and captioned files in, RetrievalScores out."""
 
 import math
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,50 +13,23 @@ from clipact.classifier import ZeroShotClassifier
 from clipact.clip_spec import ClipSpec
 from clipact.dual_encoder import unit
 from clipact.errors import UsageError, VideoError, choices
-from clipact.evaluate.findings import find_all, spend, unit_size
-from clipact.evaluate.journal import Finding, Journal
-from clipact.evaluate.judged import Judged, clip_vectors, judge, label_logits
+from clipact.evaluate.findings import spend
+from clipact.evaluate.how import How, as_samples, files_seen, find
+from clipact.evaluate.journal import Finding
+from clipact.evaluate.judged import clip_vectors, judge, label_logits
 from clipact.evaluate.outcome import Outcome, describe_views, describe_words
 from clipact.evaluate.provenance import describe_run
 from clipact.evaluate.samples import Item, Samples, file_digest
 from clipact.index_classifier import IndexClassifier
-from clipact.model_config import read_files_seen
+from clipact.probe_classifier import ProbeClassifier
 from clipact.protocol import Averaging
 from clipact.recognizer import Recognizer
 from clipact.scores import RetrievalScores, Scores
-from clipact.store import Store, content_key
 from clipact.supervised import SupervisedClassifier
 from clipact.template_weights import template_weights
 from clipact.zoo import Model
 
 _TINY = float(np.finfo(np.float32).tiny)
-Watch = Callable[[Iterable[Finding], int], Iterable[Finding]]
-
-
-def _watch(findings: Iterable[Finding], _: int) -> Iterable[Finding]:
-    return findings
-
-
-@dataclass(frozen=True, kw_only=True)
-class How:
-    """How an evaluation is carried out: nothing here changes what it finds by more than rounding.
-
-    workers         threads that decode ahead, and on a CPU encode; by default one a core, two at least
-    frames_at_once  encoded together, over files; by default 8 on a CPU, 256 elsewhere
-    store           where embeddings are looked for and kept; None: nowhere
-    journal         a file that makes the run safe from being killed
-    resume          whether a journal that is there is taken up, or begun anew
-    watch           is handed the findings as they come, and their number
-    run             more to say in the result: command, card, metric
-    """
-
-    workers: int | None = None
-    frames_at_once: int | None = None
-    store: Store | None = None
-    journal: Path | None = None
-    resume: bool = False
-    watch: Watch = _watch
-    run: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate(
@@ -73,10 +43,11 @@ def evaluate(
     """The logits of every sample for every label of the recogniser, and all that would repeat them.
 
     `averaging` is over the views of a file, as `label_logits` says; `crops` are 1 or 3 a view.
-    A recogniser other than ZeroShotClassifier and SupervisedClassifier is asked file by file, in its own way:
-    UsageError when averaging, crops or what `How` says of store, journal and batches is not left as it is. The
-    logarithms of its scores are the logits; what it does not rank has the least. A model whose texts depend on the
-    video, as X-CLIP's do, is refused (ModelError): it has no embeddings that labels can be compared with afterwards.
+    A probe averages embeddings and nothing else. A recogniser that is neither it nor a ZeroShotClassifier or a
+    SupervisedClassifier is asked file by file, in its own way: UsageError when averaging, crops or what `How` says of
+    store, journal and batches is not left as it is. The logarithms of its scores are the logits; what it does not rank
+    has the least. A model whose texts depend on the video, as X-CLIP's do, is refused (ModelError): it has no
+    embeddings that labels can be compared with afterwards.
     Templates that await their weights get them from these samples, without their labels.
     DataError when not one file can be read. An unreadable file is named in the result and has no row.
     """
@@ -84,8 +55,12 @@ def evaluate(
         recognizer = recognizer.nearest
     if isinstance(recognizer, ZeroShotClassifier):
         return next(evaluate_wordings([recognizer], samples, averaging=averaging, crops=crops, how=how))
-    samples, how, clock = _samples(samples), how or How(), dict[str, float]()
-    if (averaging, crops, replace(how, watch=_watch, run={})) != ("embeddings", 1, How()):
+    if isinstance(recognizer, ProbeClassifier):
+        if averaging != "embeddings":
+            raise UsageError(f"averaging is {averaging!r}; a probe was fitted to embeddings and averages these")
+        return _evaluate_probe(recognizer, as_samples(samples), crops=crops, how=how or How())
+    samples, how, clock = as_samples(samples), how or How(), dict[str, float]()
+    if (averaging, crops, replace(how, watch=How().watch, run={})) != ("embeddings", 1, How()):
         raise UsageError(
             f"{type(recognizer).__name__} looks at files in its own way: averaging, crops, store, journal, resume, "
             "workers and frames_at_once are for ZeroShotClassifier"
@@ -95,11 +70,25 @@ def evaluate(
     begun = time.perf_counter()
     outcome = Outcome.of(samples, list(how.watch(_ask(recognizer, samples.items), len(samples))))
     spend(clock, "total", begun)
-    seen = frozenset[str]() if model is None else _files_seen(model)
+    seen = frozenset[str]() if model is None else files_seen(model)
     facts = describe_run(model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {"views": {}}
     facts["model"] = facts["model"] or {"name": type(recognizer).__name__}
     run = outcome.describe(facts, how.run)
     return outcome.label_scores(recognizer.labels, truth, outcome.vectors, run=run, seconds=clock)
+
+
+def _evaluate_probe(probe: ProbeClassifier, samples: Samples, *, crops: int, how: How) -> Scores:
+    clock, begun = dict[str, float](), time.perf_counter()
+    truth = _truth(samples.items, probe.labels)
+    judged = judge(probe.model, probe.spec, views=probe.clips, crops=crops)
+    outcome = Outcome.of(samples, find(samples, judged, how, clock))
+    seen = files_seen(probe.model) | probe.files_seen
+    facts = describe_run(
+        probe.model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen, taught=probe.taught
+    ) | {"views": describe_views(judged, "embeddings")}
+    logits = probe.probe.logits(outcome.vectors)
+    spend(clock, "total", begun)
+    return outcome.label_scores(probe.labels, truth, logits, run=outcome.describe(facts, how.run), seconds=clock)
 
 
 def evaluate_wordings(
@@ -114,17 +103,17 @@ def evaluate_wordings(
 
     The classifiers differ in their words alone: UsageError when model, frames, clips or labels differ.
     """
-    first, samples, how, clock = classifiers[0], _samples(samples), how or How(), dict[str, float]()
+    first, samples, how, clock = classifiers[0], as_samples(samples), how or How(), dict[str, float]()
     for other in classifiers:
         if (other.model.key, other.spec, other.clips, other.decoder, other.labels) != (
             first.model.key, first.spec, first.clips, first.decoder, first.labels
         ):  # fmt: skip
             raise UsageError("wordings are compared on one encoding: the same model, frames, clips and labels")
     truth = _truth(samples.items, first.labels)
-    seen = _files_seen(first.model)
+    seen = files_seen(first.model)
     begun = time.perf_counter()
     judged = judge(first.model, first.spec, views=first.clips, crops=crops, averaging=averaging, decoder=first.decoder)
-    outcome = Outcome.of(samples, _find(samples, judged, how, clock))
+    outcome = Outcome.of(samples, find(samples, judged, how, clock))
     facts = describe_run(first.model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {
         "views": describe_views(judged, averaging)
     }
@@ -156,10 +145,10 @@ def evaluate_retrieval(
 
     Captions are sentences already: no template is used.
     """
-    how, clock, seen = how or How(), dict[str, float](), _files_seen(model)
+    how, clock, seen = how or How(), dict[str, float](), files_seen(model)
     begun = time.perf_counter()
     judged = judge(model, spec or model.encoder.spec, views=views, crops=crops)
-    outcome = Outcome.of(samples, _find(samples, judged, how, clock))
+    outcome = Outcome.of(samples, find(samples, judged, how, clock))
     said = [(text, row) for row, i in enumerate(outcome.rows) for text in samples.items[i].texts]
     if not said:
         raise UsageError("these samples have no captions: nothing can be retrieved")
@@ -182,44 +171,6 @@ def evaluate_retrieval(
         run=outcome.describe(facts, how.run),
         seconds=clock,
     )
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _files_seen(model: Model) -> frozenset[str]:
-    return frozenset() if model.folder is None else frozenset(read_files_seen(model.folder))
-
-
-def _samples(samples: Samples | Sequence[Item]) -> Samples:
-    return samples if isinstance(samples, Samples) else Samples(items=tuple(samples), labels=None)
-
-
-def _find(samples: Samples, judged: Judged, how: How, clock: dict[str, float]) -> list[Finding]:
-    """What was found of each sample, in order; what a resumed journal holds is not looked for again."""
-    at_once = how.frames_at_once or judged.frames_at_once
-    journal = None
-    done: list[list[Finding]] = []
-    if how.journal is not None:
-        names = [f"{item.name} {item.start_seconds} {item.end_seconds}" for item in samples.items]
-        journal = Journal(how.journal, content_key("run 1", judged.identity, str(unit_size(judged, at_once)), *names))
-        if how.resume:
-            done = journal.resume()
-        else:
-            journal.start()
-    found = find_all(
-        samples.items,
-        judged,
-        store=how.store,
-        journal=journal,
-        done=done,
-        workers=how.workers or max(2, _cores()),
-        frames_at_once=at_once,
-        seconds=clock,
-    )
-    return list(how.watch(found, len(samples)))
 
 
 def _ask(recognizer: Recognizer, items: Sequence[Item]) -> Iterable[Finding]:

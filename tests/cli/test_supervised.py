@@ -9,8 +9,11 @@ import torch
 
 from clipact import zoo
 from clipact.errors import LabelError, UsageError
-from clipact.evaluate import evaluate, manifest_card, read_samples
+from clipact.evaluate import How, evaluate, manifest_card, read_samples
+from clipact.evaluate.probing import Probing, fit_probes
+from clipact.probe_classifier import ProbeClassifier
 from clipact.recognizer import Recognizer
+from clipact.store import Store
 from clipact.supervised import SupervisedClassifier
 from tests.data.drawing import draw_picture, write_manifest
 from tests.training import small_run  # noqa: F401  puts "small" into the table
@@ -118,3 +121,36 @@ def test_a_run_says_what_it_cannot_learn(clipact, data, tmp_path):
         )
         assert (done.code == 0) == (said is None), done.err
         assert said is None or said in " ".join(done.err.split())
+
+
+def test_probes_of_its_embeddings(data, model, tmp_path):
+    loaded, how = zoo.load(str(model), device="cpu"), How(store=Store(tmp_path))
+    learnt, judged = (
+        read_samples(manifest_card(str(data / "shades.csv"), split=split), data) for split in ("train", "test")
+    )
+    for probing in (
+        Probing(),
+        Probing(kind="nearest", k=3),
+        Probing(shots=2, draws=3),
+        Probing(shots=1, kind="nearest"),
+    ):
+        probes = list(fit_probes(loaded, learnt, probing, how=how))
+        assert len(probes) == (probing.draws if probing.shots else 1)
+        for probe in probes:
+            assert isinstance(probe, Recognizer)
+            result = evaluate(probe, judged, how=how)
+            assert (result.scores.argmax(1) == result.truth).all()
+            examples = 8 if probing.shots is None else 2 * probing.shots
+            why = f"supervised: a {probing.kind} probe of {examples} examples"
+            assert (result.run["zero_shot"], result.run["zero_shot_why"]) == (False, why)
+    asked, share = probe.classify(data / "pictures/11.png"), torch.from_numpy(result.scores).softmax(1).amax(1)
+    assert (asked.label, asked.prompts) == ("Bright_day", "")
+    assert asked.score == pytest.approx(share[result.samples.index("pictures/11.png")].item(), abs=1e-5)
+    assert [one.label for one in probe.classify_many([data / "pictures/10.png"])] == ["dark"]
+    assert probe.classify_frames(np.full((2, 24, 32, 3), 223, dtype=np.uint8)).label == "Bright_day"
+    own = evaluate(next(fit_probes(loaded, learnt, how=how)), learnt, how=how)
+    assert own.run["zero_shot_why"] == "trained on 8 of these 8 files"
+    with pytest.raises(UsageError, match="averages these"):
+        evaluate(probe, judged, averaging="logits")
+    with pytest.raises(UsageError, match="8 numbers, but the probe knows 2 labels"):
+        ProbeClassifier(loaded, probe.probe, ("dark",))

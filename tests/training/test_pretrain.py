@@ -5,15 +5,19 @@ import pytest
 import torch
 from PIL import Image
 
+from clipact.baselines import baseline_recipe
 from clipact.checkpoint import load, load_visual
+from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.errors import ConfigError, ModelError, UsageError
 from clipact.losses import masked_mse, normalise_patches
 from clipact.model_config import read_config, read_files_seen, weights_hash
 from clipact.nn.masking import MaskConfig, draw_mask
+from clipact.supervised import SupervisedClassifier
 from clipact.training.course import STATE
 from clipact.training.log import read_log
 from clipact.training.pretrain import Pretraining, PretrainRecipe
+from clipact.training.recipe import Recipe
 from clipact.training.start import Start, learnt_before, make_encoder
 from tests.data.drawing import write_manifest
 from tests.training.small_run import small_recipe, small_run
@@ -154,6 +158,29 @@ def test_a_tower_without_words_is_what_training_begins_from(clips, whole, drawn,
     table["visual"] |= {"patch": 8}
     with pytest.raises(ConfigError, match=r"start\.visual\.patch is 8, but"):
         make_encoder(small_recipe(small, start=table).start, seed=0)
+
+
+@pytest.mark.parametrize("learns", ["all", "head"])
+def test_a_classifier_is_fine_tuned_from_it_or_probes_it(clips, whole, tmp_path, learns):
+    write_manifest(clips / "named.csv", *({"path": f"seen/{i}.mp4", "label": f"kind {i % 2}"} for i in range(4)))
+    table = baseline_recipe(
+        f"videomae:{whole / 'best'}",
+        clip=ClipSpec(frames=4, size=(16, 16)),
+        trained_on=["drawn"],
+        data={"sources": [{"manifest": "named.csv", "frames": 4}], "workers": 0},
+        visual={"learns": learns},
+        train={"batch": 4, "steps": 2},
+    )
+    for _ in small_run(parse(Recipe, table), clips, tmp_path / "store").train(tmp_path / "tuned"):
+        pass
+    classifier = SupervisedClassifier.load(str(tmp_path / "tuned/last"), device="cpu")
+    assert classifier.labels == ("kind 0", "kind 1")
+    assert classifier.classify(clips / "kept/4.mp4").label in classifier.labels
+    begun, tuned = load_visual(whole / "best"), classifier.nearest.model.encoder.visual
+    video = torch.randn(1, 4, 3, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(begun.features(video), tuned.features(video)) == (learns == "head")
+    assert set(read_files_seen(whole / "best")) <= set(read_files_seen(tmp_path / "tuned/last"))
 
 
 @pytest.mark.parametrize(
