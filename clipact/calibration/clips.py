@@ -48,11 +48,12 @@ class LabelledClips:
             multi_truth=None if self.multi_truth is None else self.multi_truth[chosen],
         )
 
-    def halves(self, *, seed: int) -> "tuple[LabelledClips, LabelledClips]":
-        """Two halves drawn at random, as even as whole groups allow."""
-        count = len(self)
-        names = np.arange(count) if self.groups is None else np.unique(np.asarray(self.groups), return_inverse=True)[1]
+    def split(self, *, share: float = 0.5, seed: int) -> "tuple[LabelledClips, LabelledClips]":
+        """A share of the clips, drawn at random, and the others; as near to the share as whole groups allow."""
+        names = (
+            np.arange(len(self)) if self.groups is None else np.unique(np.asarray(self.groups), return_inverse=True)[1]
+        )
         order = np.random.default_rng(seed).permutation(names.max() + 1)
         sizes = np.cumsum(np.bincount(names)[order])
-        inside = np.isin(names, order[: int(np.abs(sizes - count / 2).argmin()) + 1])
+        inside = np.isin(names, order[: int(np.abs(sizes - share * len(self)).argmin()) + 1])
         return self.rows(np.flatnonzero(inside)), self.rows(np.flatnonzero(~inside))

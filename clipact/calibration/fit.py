@@ -57,7 +57,7 @@ def fit_judgement(
     CalibrationError when there are too few clips for that.
     """
     _check(clips, coverage=coverage, false_rejections=false_rejections, score=score)
-    one, other = clips.halves(seed=seed)
+    one, other = clips.split(seed=seed)
     _check_count(len(clips), len(other), coverage=coverage, false_rejections=false_rejections)
     labels = np.arange(clips.logits.shape[1])
     temperature = fit_temperature(one.logits, one.truth)

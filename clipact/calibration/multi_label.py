@@ -22,22 +22,27 @@ def independent_probabilities(
 
 
 def fit_thresholds(scores: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"]) -> Float[np.ndarray, " l"]:
-    """For each label the threshold with the best F1 on these clips; the median of the others for a label without clips.
+    """The thresholds, one a label, with the best F1 over all pairs of a clip and a label; of equal ones the highest.
 
-    A threshold lies halfway between the scores that it separates.
+    For an F1 of f, what a label adds is 2 x right - f x said: each label takes its best, f is taken anew, and so on to
+    the end (Dinkelbach 1967). A label that adds nothing is never said; the best F1 of each label by itself would say it
+    of every clip instead (on sports22-dev 0.31 over all pairs, against 0.46). A threshold lies halfway between the
+    scores that it separates. A label without clips gets the median of the others.
     """
-    found = np.full(scores.shape[1], np.nan)
-    for label in np.flatnonzero(true.any(0)):
-        found[label] = _best_threshold(scores[:, label], true[:, label])
-    return np.where(np.isnan(found), np.nanmedian(found) if true.any() else UNCALIBRATED, found)
-
-
-def _best_threshold(scores: Float[np.ndarray, " n"], true: Bool[np.ndarray, " n"]) -> float:
-    order = np.argsort(-scores, kind="stable")
-    ordered, right = scores[order], np.cumsum(true[order])
-    taken = np.arange(1, len(scores) + 1)
-    last = np.append(ordered[1:] != ordered[:-1], True)  # equal scores are taken together
-    f1 = np.where(last, 2 * right / (taken + right[-1]), -1.0)
-    best = int(f1.argmax())
-    below = ordered[best + 1] if best + 1 < len(ordered) else 0.0
-    return float((ordered[best] + below) / 2)
+    order = np.argsort(-scores, axis=0, kind="stable")
+    ordered = np.take_along_axis(scores, order, 0)
+    right = np.cumsum(np.take_along_axis(true, order, 0), axis=0)
+    said = np.arange(1, len(scores) + 1)[:, None]
+    may_end = np.vstack([ordered[1:] != ordered[:-1], np.ones((1, len(right.T)), bool)])  # equal scores go together
+    labels, f1 = np.arange(scores.shape[1]), -1.0
+    taken, better = np.zeros(len(labels), int), 0.0
+    while better > f1:
+        f1 = better
+        gains = np.where(may_end, 2 * right - f1 * said, -np.inf)
+        taken = np.vstack([np.zeros((1, len(labels))), gains]).argmax(0)
+        found = np.where(taken > 0, right[taken - 1, labels], 0).sum()
+        better = float(2 * found / max(1, taken.sum() + true.sum()))
+    above, below = np.vstack([np.ones((1, len(labels))), ordered]), np.vstack([ordered, np.zeros((1, len(labels)))])
+    thresholds = (above[taken, labels] + below[taken, labels]) / 2
+    seen = true.any(0)
+    return np.where(seen, thresholds, np.median(thresholds[seen]) if seen.any() else UNCALIBRATED)

@@ -1,7 +1,8 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
-from sklearn.metrics import f1_score
 
 from clipact.calibration import SCORES, LabelledClips, fit_judgement, independent_probabilities
 from clipact.calibration.conformal import fewest, label_sets, upper_quantile
@@ -91,22 +92,28 @@ def test_words_near_a_label_are_no_background_for_it():
     assert np.array_equal(background, np.delete(clips.background, 2, axis=1))
 
 
-def test_thresholds_have_the_best_f1():
-    clips = drawn(50, labels=3)
+def test_thresholds_have_the_best_f1_over_all_pairs():
+    clips = drawn(25, labels=2, seed=4)
     scores = independent_probabilities(clips.logits, clips.background)
-    for label, threshold in enumerate(fit_thresholds(scores, clips.true)):
-        true = clips.true[:, label]
-        best = max(f1_score(true, scores[:, label] >= cut) for cut in scores[:, label])
-        assert f1_score(true, scores[:, label] >= threshold) == pytest.approx(best)
-    unseen = fit_thresholds(scores, np.eye(3, dtype=bool)[np.zeros(50, int)])
-    assert unseen[1] == unseen[2] == unseen[0]
+    cuts = [np.append(column, 2.0) for column in scores.T]
+    best = max(_f1(scores >= np.array(pair), clips.true) for pair in product(*cuts))
+    assert _f1(scores >= fit_thresholds(scores, clips.true), clips.true) == pytest.approx(best)
+    unseen = fit_thresholds(scores, np.eye(2, dtype=bool)[np.zeros(25, int)])
+    assert unseen[0] == unseen[1] < scores[:, 0].min(), "true of every clip; the other label has no clip"
+    tied = fit_thresholds(np.full((25, 2), 0.7), clips.true)
+    assert all(threshold == pytest.approx(0.35) or threshold == pytest.approx(0.85) for threshold in tied)
 
 
-def test_a_group_is_in_one_half():
+def _f1(said, true):
+    return 2 * (said & true).sum() / (said.sum() + true.sum())
+
+
+def test_a_group_is_in_one_part():
     groups = [f"person {number // 7}" for number in range(70)]
-    one, other = drawn(70, groups=groups).halves(seed=3)
+    one, other = drawn(70, groups=groups).split(seed=3)
     assert not set(one.groups) & set(other.groups)
     assert (len(one), len(other)) == (35, 35)
+    assert len(drawn(70, groups=groups).split(share=0.8, seed=3)[0]) == 56
 
 
 @pytest.mark.parametrize(
