@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipact.cli.inputs import Device
+
 if TYPE_CHECKING:
     from clipact.calibration import Calibration
 
@@ -42,7 +44,7 @@ def calibrate(
         str, typer.Option(help="What says that nothing fits: background, energy, margin or max_softmax.")
     ] = "background",
     partial: Annotated[bool, typer.Option("--partial", help="Take data that are not the card's.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Learn from labelled clips how far answers can be trusted.
