@@ -125,6 +125,7 @@ class CalibratedClassifier(VideoClassifier):
                 fit=verdict.fit,
                 threshold=judgement.threshold,
                 score=judgement.score,
+                false_rejections=judgement.false_rejections,
                 label_set=tuple(labels[i] for i in verdict.label_set),
                 coverage=judgement.coverage,
             )
@@ -163,16 +164,20 @@ def choose_background(
     if model.encoder.text_depends_on_video:
         raise model.encoder.text_needs_video()
     plain = prompts.worded(over_templates="embeddings", over_words="mean", words=("phrase",))
-    words = unlike(background_words(), labels)
-    sets = (LabelSet.of(words, phrases=words, name="background"), labels)
-    vectors = [
-        ZeroShotClassifier(model, one, prompts=plain, store=store, watch=watch).text_embeddings.float().cpu().numpy()
-        for one in sets
-    ]
-    found = Background(words=words, near=near(*vectors))
-    if not found.far:
+    words, found = unlike(background_words(), labels), None
+    if len(words) > 1:
+        sets = (LabelSet.of(words, phrases=words, name="background"), labels)
+        vectors = [
+            ZeroShotClassifier(model, one, prompts=plain, store=store, watch=watch)
+            .text_embeddings.float()
+            .cpu()
+            .numpy()
+            for one in sets
+        ]
+        found = Background(words=words, near=near(*vectors))
+    if found is None or not found.far:
         raise CalibrationError(
-            f"the {len(labels):,} labels leave none of {len(words):,} background words to weigh them against"
+            f"the {len(labels):,} labels leave none of the background words to weigh them against: fewer labels do"
         )
     return found
 

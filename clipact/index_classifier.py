@@ -87,6 +87,8 @@ class IndexClassifier(VideoClassifier):
     def _agreement(
         self, views: Float[Tensor, "k d"], rows: Int64[np.ndarray, " n"], texts: Sequence[str], *, scale: float
     ) -> Agreement | None:
-        """How far the views agree among the retrieved labels."""
+        """How far the views agree among the retrieved labels; None for a single view, for which nothing is read."""
+        if len(views) < 2:
+            return None
         vectors = torch.from_numpy(np.ascontiguousarray(self.index.rows.vectors(rows)))
         return agreement_of(scale * views.float().cpu() @ vectors.T, texts, answer=texts[0])

@@ -52,14 +52,16 @@ class Agreement:
 class Trust:
     """What a calibration makes of an answer.
 
-    none_of_these    whether the clip fits none of the labels: `fit`, a score by the name `score`, is below `threshold`
-    label_set        the labels that could be right, likeliest first: they hold the right one in `coverage` of clips
+    none_of_these  whether the clip fits none of the labels: `fit`, a score by the name `score`, is below `threshold`,
+                   as it is for a share of clips that fit: `false_rejections`
+    label_set      the labels that could be right, likeliest first: they hold the right one in `coverage` of clips
     """
 
     none_of_these: bool
     fit: float
     threshold: float
     score: str
+    false_rejections: float
     label_set: tuple[str, ...]
     coverage: float
 

@@ -4,7 +4,7 @@ All of it is fitted on the logits of labelled clips and applied to those of new 
 """
 
 from clipact.calibration.background import background_words, beside, near, unlike
-from clipact.calibration.calibration import Answers, Calibration
+from clipact.calibration.calibration import Answers, Calibration, free_place
 from clipact.calibration.clips import LabelledClips
 from clipact.calibration.fit import Figures, fit_judgement
 from clipact.calibration.judgement import Judgement, Verdict
@@ -24,6 +24,7 @@ __all__ = [
     "background_words",
     "beside",
     "fit_judgement",
+    "free_place",
     "independent_probabilities",
     "near",
     "unlike",

@@ -66,8 +66,8 @@ class Calibration:
             raise ConfigError(f"{len(self.answers.labels)} labels, {len(self.judgement.thresholds)} thresholds")
 
     def save(self, path: str | Path) -> Path:
-        """Write the file in one step; CalibrationError when it cannot be written."""
-        path, table = Path(path), to_table(self)
+        """Write the file in one step, over an older calibration; CalibrationError when it cannot be written."""
+        path, table = free_place(path), to_table(self)
         whole = {"format": FORMAT, "sha256": _digest(table), "calibration": table}
         text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         try:
@@ -97,7 +97,7 @@ class Calibration:
             ) from error
         except (ValueError, RecursionError) as error:
             raise CalibrationError(f"{path} is no calibration, as `clipact calibrate` makes one: {error}") from error
-        if not isinstance(whole, dict) or not {"format", "sha256", "calibration"} <= whole.keys():
+        if not _is_calibration(whole):
             raise CalibrationError(f"{path} is no calibration, as `clipact calibrate` makes one")
         if whole["format"] != FORMAT:
             raise CalibrationError(
@@ -110,6 +110,22 @@ class Calibration:
             return parse(cls, table)
         except (UsageError, TypeError, AttributeError) as error:
             raise CalibrationError(f"{path} is damaged: {error}") from error
+
+
+def free_place(path: str | Path) -> Path:
+    """The path, when there is nothing or a calibration; CalibrationError when anything else lies there."""
+    path = Path(path)
+    try:
+        free = not path.exists() or _is_calibration(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        free = False
+    if not free:
+        raise CalibrationError(f"{path} is there and is no calibration; name another place for one")
+    return path
+
+
+def _is_calibration(whole: Any) -> bool:
+    return isinstance(whole, dict) and {"format", "sha256", "calibration"} <= whole.keys()
 
 
 def _digest(table: Any) -> str:

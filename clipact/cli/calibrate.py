@@ -53,12 +53,15 @@ def calibrate(
 
     clipact classify new.mp4 --calibration mine.json
 
-    The file holds a temperature, with which a score of 80 % is right eight times in ten; what a set of labels must hold
-    to have the right one as often as --coverage asks; how badly a clip must fit to be none of these; and a threshold
-    for each label by itself, for --multi-label. It brings its labels, sentences, frames and clips to `classify`, and is
-    for the same model alone. Half of the clips fit and half check: give forty or more that are like those to come. What
-    shares a value in a column named group (a person, a film) stays in one half.
-    Exit code 1 when a file could not be read; the file is made from the others.
+    The file holds a temperature, with which a score of 80 % is right eight times
+    in ten; what a set of labels must hold to have the right one as often as
+    --coverage asks; how badly a clip must fit to be none of these; and, for
+    --multi-label, a threshold for each label. It brings its labels, sentences,
+    frames and clips to `classify`, and is for the same model alone.
+
+    Half of the clips fit and half check: give forty or more, like those to come.
+    What shares a value in a column named group (a person, a film) stays in one
+    half. Exit code 1 when a file could not be read; the others are used.
     """
     from dataclasses import replace
 
@@ -74,7 +77,7 @@ def calibrate(
     label_set = parse_labels(labels) if labels else None
     prompt_set = PromptSet.load(prompts or card.words.templates)
 
-    from clipact.calibration import SCORES
+    from clipact.calibration import SCORES, free_place
     from clipact.evaluate import How, read_samples
     from clipact.evaluate.calibrate import calibrate as fit
     from clipact.store import Store
@@ -82,6 +85,7 @@ def calibrate(
 
     if rejection not in SCORES:
         raise UsageError(f"--rejection is {rejection!r}; {choices(rejection, SCORES)}")
+    free_place(out)
     samples = read_samples(card, folder, partial=partial)
 
     def watch(findings: Iterable[Any], total: int) -> Iterable[Any]:

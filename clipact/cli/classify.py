@@ -94,7 +94,9 @@ def classify(
 
     clipact classify new.mp4 --calibration mine.json
 
-    Scores are a softmax over all labels; --top only cuts what is shown.
+    Scores are a softmax over all labels; --top only cuts what is shown. One label
+    is best even where none fits: with a calibration, or with --multi-label, the
+    answer can be none of these.
     Exit code 1 when a video could not be read; the others are done all the same.
     """
     from clipact.cli.imports import quick_imports

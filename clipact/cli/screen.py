@@ -85,8 +85,11 @@ def _remarks(prediction: Prediction) -> Iterator[tuple[str, str]]:
         yield (f"fits by itself: {fitting}", "") if fitting else ("none of these fits by itself", "bold yellow")
     if trust is not None:
         if trust.none_of_these:
-            yield f"none of these: {trust.score} is {trust.fit:.2f}, under {trust.threshold:.2f}", "bold yellow"
-        yield f"{trust.coverage:.0%} label set: {_listed(trust.label_set)}", ""
+            fitting = f"{1 - trust.false_rejections:.0%} of clips that fit have {trust.threshold:.2f} or more"
+            yield f"none of these: {trust.score} score {trust.fit:.2f}, and {fitting}", "bold yellow"
+        every = len(trust.label_set) == len(prediction.ranked)
+        could = f"all {len(trust.label_set)} labels" if every else _listed(trust.label_set)
+        yield f"{trust.coverage:.0%} label set: {could}", ""
     if views is not None:
         mark = "" if 2 * views.agreeing > len(views.views) else "yellow"
         yield f"{views.agreeing} of {len(views.views)} views agree: {_listed(views.views)}", mark

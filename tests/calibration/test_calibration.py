@@ -33,11 +33,13 @@ def test_what_is_read_is_what_was_written(calibration, tmp_path):
     assert path.stat().st_size < 40_000
 
 
-def test_a_place_that_cannot_be_written_is_said_and_left_as_it_was(calibration, tmp_path):
-    (tmp_path / "mine.json").mkdir()
-    with pytest.raises(CalibrationError, match="cannot be written"):
-        calibration.save(tmp_path / "mine.json")
-    assert [one.name for one in tmp_path.iterdir()] == ["mine.json"]
+def test_what_is_no_calibration_is_not_written_over(calibration, tmp_path):
+    (tmp_path / "known.csv").write_text("path,label\n")
+    for place in ("known.csv", ".", "known.csv/below.json"):
+        with pytest.raises(CalibrationError, match="is there and is no calibration|cannot be written"):
+            calibration.save(tmp_path / place)
+    assert [one.name for one in tmp_path.iterdir()] == ["known.csv"]
+    assert (tmp_path / "known.csv").read_text() == "path,label\n"
 
 
 def _changed(text, *path, to):

@@ -1,12 +1,20 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
+from clipact import ZeroShotClassifier, load_model
 from clipact.calibrated_classifier import CalibratedClassifier
-from clipact.calibration import Calibration
+from clipact.calibration import Calibration, background_words
+from clipact.cli.app import app
 from clipact.errors import CalibrationError, UsageError
-from clipact.prompts import LabelSet
+from clipact.evaluate.calibrate import labelled_clips
+from clipact.evaluate.samples import Samples
+from clipact.prompts import LabelSet, PromptSet
+from clipact.protocol import Views
+from clipact.store import Store
 from tests.calibration.table import LABELS, write_table
 from tests.tiny import tiny_checkpoint
 
@@ -19,10 +27,6 @@ def table(videos, tmp_path_factory):
 @pytest.fixture(scope="module")
 def fitted(table, videos, tiny, tmp_path_factory):
     """The file of `clipact calibrate` with two clips a video."""
-    from typer.testing import CliRunner
-
-    from clipact.cli.app import app
-
     out = tmp_path_factory.mktemp("fitted") / "mine.json"
     words = ["calibrate", table, "--data", videos, "--model", tiny, "--out", out, "--clips", 2, "--frames", 3]
     done = CliRunner().invoke(app, list(map(str, words)))
@@ -54,8 +58,6 @@ def test_a_calibration_brings_its_labels_words_frames_and_clips(clipact, fitted,
 
 
 def test_the_temperature_and_nothing_else_changes_the_probabilities(fitted, tiny, videos):
-    from clipact import ZeroShotClassifier
-
     plain = ZeroShotClassifier.load(str(tiny), labels=LABELS, frames=3, clips=2).classify(videos / "a.mp4")
     calibrated = CalibratedClassifier.load(str(tiny), calibration=fitted).classify(videos / "a.mp4")
     ours = {one.label: one.score ** (1 / Calibration.load(fitted).judgement.temperature) for one in plain.ranked}
@@ -70,8 +72,8 @@ def test_none_of_these_is_said_in_words(clipact, fitted, tiny, videos, monkeypat
     object.__setattr__(known.judgement, "threshold", 1e6)
     known.save(fitted.with_name("strict.json"))
     done = clipact("classify", videos / "a.mp4", "--model", tiny, "--calibration", fitted.with_name("strict.json"))
-    assert "none of these: background is " in done.out
-    assert ", under 1000000.00" in done.out
+    assert "none of these: background score " in done.out
+    assert " and 95% of clips that fit have 1000000.00 or more" in " ".join(done.out.split())
     assert "90% label set: " in done.out
     assert "of 2 views agree: " in done.out
     prediction = CalibratedClassifier.load(str(tiny), calibration=known).classify(videos / "a.mp4")
@@ -171,8 +173,30 @@ def test_too_few_clips_and_bad_ones(clipact, videos, tiny, tmp_path):
     assert Calibration.load(found["calibration"]).answers.labels == LabelSet.of(["drink", "read", "use laptop", "eat"])
 
 
+def test_the_table_is_not_written_over(clipact, table, videos, tiny):
+    before = table.read_text()
+    done = clipact("calibrate", table, "--data", videos, "--model", tiny, "--out", table)
+    assert (done.code, done.out) == (1, "")
+    assert "is no calibration; name another place" in done.err
+    assert table.read_text() == before
+
+
 def test_captions_are_no_labels(clipact, videos, tiny, tmp_path):
     (tmp_path / "said.csv").write_text("path,caption\na.mp4,someone reads\n")
     done = clipact("calibrate", tmp_path / "said.csv", "--data", videos, "--model", tiny, "--out", tmp_path / "x.json")
     assert done.code == 2
     assert "captions" in done.err
+
+
+def test_what_has_no_words_to_weigh_labels_against_is_refused(tiny, tmp_path):
+    model, labels = load_model(str(tiny)), LabelSet.of(["drink", "read"])
+    samples, prompts = Samples(items=(), labels=labels), PromptSet.load("action")
+    with pytest.raises(UsageError, match="knows its own labels alone"):
+        CalibratedClassifier(replace(model, labels=("drink", "read")), labels=labels, multi_label=True)
+    with pytest.raises(CalibrationError, match="3 crops"):
+        labelled_clips(model, samples, labels, prompts, views=Views(crops=3))
+    with pytest.raises(UsageError, match="await their weights"):
+        labelled_clips(model, samples, labels, prompts.worded(over_templates="weighted"), views=Views())
+    words = LabelSet.of(background_words(), phrases=background_words())
+    with pytest.raises(CalibrationError, match="leave none of"):
+        CalibratedClassifier(model, labels=words, prompts="bare", multi_label=True, store=Store(tmp_path))
