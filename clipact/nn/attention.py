@@ -1,6 +1,6 @@
 """Self-attention and the transformer block around it, pre-norm (arXiv 2010.11929, section 3.1), for any sequence."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
         """A mixture of all tokens of the row for each token."""
+        x = x.contiguous()  # or torch multiplies row by row: a space-time block in bf16 2,600 ms instead of 313
         query, key, value = rearrange(self.attend(x), "b l (three h d) -> three b h l d", three=3, h=self.heads)
         return self.merge(rearrange(F.scaled_dot_product_attention(query, key, value), "b h l d -> b l (h d)"))
 
@@ -70,3 +71,23 @@ def begin_at_zero(layer: nn.Linear | nn.Conv1d) -> None:
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def in_one_product(network: nn.Module) -> nn.Module:
+    """The same network, its every nn.MultiheadAttention given tokens that torch multiplies all at once.
+
+    A module with the batch first turns its tokens round, and then multiplies position by position, with a copy of its
+    weights each: CLIP's ViT-B/32 sees 8 pictures in bf16 on two cores in an eighth of the time without, in fp32 in six
+    sevenths. What it answers is the same.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.MultiheadAttention) and module.batch_first:
+            module.register_forward_pre_hook(_laid_out)
+    return network
+
+
+def _laid_out(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    query, key, value, *rest = given
+    if query is key is value and query.ndim == 3:
+        query = key = value = query.transpose(0, 1).contiguous().transpose(0, 1)
+    return query, key, value, *rest

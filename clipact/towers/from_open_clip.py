@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from clipact.clip_spec import ClipSpec
 from clipact.download import hub_file
 from clipact.errors import ConfigError, ModelError
+from clipact.nn.attention import in_one_product
 from clipact.nn.blank import NoRandomWeights
 from clipact.towers.branches import residual_branches
 from clipact.towers.from_timm import has_fixed_size
@@ -48,7 +49,7 @@ class OpenClipImage(ImageTower, Shiftable, Mapped):
         """`network` is the one that the tables describe, if it is made already."""
         super().__init__()
         self.config = config
-        self.network = network or _make(config.model, "vision_cfg")
+        self.network = in_one_product(network or _make(config.model, "vision_cfg"))
         self.spec = clip_spec(self.network, config.preprocess)
         self.dim = int(config.model["embed_dim"])
 
@@ -114,7 +115,7 @@ class OpenClipText(TextTower):
         """`network` and `make_tokenizer` are a model's that is at hand; else `tokenizer_file`'s folder counts."""
         super().__init__()
         self.config = config
-        self.network = network or _make(config.model, "text_cfg")
+        self.network = in_one_product(network or _make(config.model, "text_cfg"))
         self.dim = int(config.model["embed_dim"])
         self._make_tokenizer = make_tokenizer or (
             lambda: _tokenizer_in(tokenizer_file.parent, config.model["text_cfg"])
