@@ -49,7 +49,9 @@ TOWERS = {
         "window": [4, 4, 4],
         "head": HEAD,
     },
-    "transformers videomae": transformers_tower("videomae", {**THEIRS, "tubelet_size": 2}),
+    "transformers videomae": transformers_tower(
+        "videomae", {**THEIRS, "num_hidden_layers": LAYERS + 1, "tubelet_size": 2}
+    ),
     "transformers timesformer": transformers_tower("timesformer", THEIRS),
     "transformers vivit": transformers_tower("vivit", {**THEIRS, "tubelet_size": [2, 8, 8]}),
     "transformers vjepa2": transformers_tower("vjepa2", {**VJEPA, "tubelet_size": 2}),
