@@ -17,7 +17,8 @@ class AttentiveHead(nn.Module):
     probe of arXiv 2404.08471, section 4.1), then a projection.
 
     frames  time steps that it has positions for; they are stretched to other numbers
-    Begins as the mean over all places of a linear map of them: queries and positions are zero.
+    Begins as the mean over all places of a linear map of them: queries and positions are zero. Products of queries and
+    keys are not divided by the root of their length, so that a query need not grow far before it looks at something.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -46,14 +47,24 @@ class AttentiveHead(nn.Module):
 
     def weights(self, places: Float[Tensor, "b t h w f"]) -> Float[Tensor, "b n t h w"]:
         """How much of each place each of n heads looks at; above 0, and 1 together."""
-        keys = self.key(self.norm(places)) + stretch(self.positions, places.shape[1])[:, None, None]
-        keys = rearrange(keys, "b t h w (n d) -> b n (t h w) d", n=self.heads)
-        looks = torch.einsum("b n l d, n d -> b n l", keys, self.query) / self.query.shape[1] ** 0.5
-        steps, rows, columns = places.shape[1:4]
-        return rearrange(F.softmax(looks, 2), "b n (t h w) -> b n t h w", t=steps, h=rows, w=columns)
+        return self._weights(self.norm(places))
 
     def forward(self, places: Float[Tensor, "b t h w f"]) -> Float[Tensor, "b d"]:
         """Raw features of each clip; DualEncoder normalises them."""
-        values = rearrange(self.value(self.norm(places)), "b t h w (n d) -> b n t h w d", n=self.heads)
-        seen = torch.einsum("b n t h w, b n t h w d -> b n d", self.weights(places), values)
-        return self.project(self.dropout(rearrange(seen, "b n d -> b (n d)")))
+        normed = self.norm(places)
+        # A mean of linear maps is the map of the mean: only n vectors a clip become values, not every place.
+        seen = torch.einsum("b n t h w, b t h w f -> b n f", self._weights(normed), normed)
+        matrix = rearrange(self.value.weight, "(n d) f -> n d f", n=self.heads)
+        values = rearrange(torch.einsum("b n f, n d f -> b n d", seen, matrix), "b n d -> b (n d)")
+        return self.project(self.dropout(values + self.value.bias))
+
+    def _weights(self, normed: Float[Tensor, "b t h w f"]) -> Float[Tensor, "b n t h w"]:
+        steps, rows, columns = normed.shape[1:4]
+        matrix = rearrange(self.key.weight, "(n d) f -> n d f", n=self.heads)
+        positions = rearrange(stretch(self.positions, steps), "t (n d) -> t n d", n=self.heads)
+        looks = torch.einsum(
+            "b t h w f, n f -> b n t h w", normed, torch.einsum("n d f, n d -> n f", matrix, self.query)
+        )
+        looks = looks + torch.einsum("t n d, n d -> n t", positions, self.query)[:, :, None, None]
+        flat = F.softmax(rearrange(looks, "b n t h w -> b n (t h w)"), 2)
+        return rearrange(flat, "b n (t h w) -> b n t h w", t=steps, h=rows, w=columns)

@@ -53,8 +53,10 @@ def test_a_head_looks_where_its_query_finds_its_key():
     seen = head.weights(places)
     assert seen.sum().item() == pytest.approx(1)
     assert seen.shape == (1, 1, 2, 3, 3)
-    products = torch.einsum("t h w d, d -> t h w", head.key(head.norm(places))[0], head.query[0]) / 2
+    products = torch.einsum("t h w d, d -> t h w", head.key(head.norm(places))[0], head.query[0])
     torch.testing.assert_close(seen[0, 0].flatten(), products.flatten().softmax(0), atol=1e-6, rtol=1e-5)
+    values = torch.einsum("t h w, t h w d -> d", seen[0, 0], head.value(head.norm(places))[0])
+    torch.testing.assert_close(head(places)[0], head.project(values), atol=1e-5, rtol=1e-5)
 
 
 def test_its_kept_features_are_not_taken_for_those_of_frames():
@@ -83,6 +85,7 @@ def test_the_brightest_glow_is_where_most_was_looked():
     row, column = np.unravel_index((drawn[1, ..., 0].astype(int) - drawn[1, ..., 2]).argmax(), (40, 60))
     assert (row // 10, column // 10) == (2, 4)
     assert (clip.frames == 100).all()
+    assert (overlay_maps(clip, np.full((2, 4, 6), 0.1)).frames == 100).all(), "a look at everything alike shows nothing"
 
 
 def test_a_command_draws_it(tmp_path, monkeypatch):
