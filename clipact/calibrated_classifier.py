@@ -4,24 +4,15 @@ Around a ZeroShotClassifier that has the background words after one's labels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 
 from clipact import zoo
-from clipact.calibration import (
-    UNCALIBRATED,
-    Answers,
-    Calibration,
-    background_words,
-    beside,
-    independent_probabilities,
-    near,
-    unlike,
-)
+from clipact.background import choose_background, weigh
+from clipact.calibration import UNCALIBRATED, Answers, Calibration, beside, independent_probabilities
 from clipact.classifier import ZeroShotClassifier
 from clipact.dual_encoder import Watch
 from clipact.errors import CalibrationError, UsageError
@@ -65,7 +56,7 @@ class CalibratedClassifier(VideoClassifier):
             calibration = Calibration.load(calibration)
         asked = None if labels is None else LabelSet.of_any(labels)
         said = PromptSet.load(prompts) if isinstance(prompts, str) else prompts
-        spec = model.encoder.spec
+        spec, store = model.encoder.spec, store or Store()
         if calibration is not None:
             own = calibration.answers
             check_answers(own, model, labels=asked, prompts=said, frames=frames, clips=clips)
@@ -78,6 +69,7 @@ class CalibratedClassifier(VideoClassifier):
         else:
             said = said or PromptSet.load("action")
             background = choose_background(model, asked, said, store=store, watch=watch).far
+        words = weigh(model, asked, background, said, store=store, watch=watch)
         self.calibration, self.multi_label, self.label_set = calibration, multi_label, asked
         self.inner = ZeroShotClassifier(
             model,
@@ -87,8 +79,7 @@ class CalibratedClassifier(VideoClassifier):
             clips=1 if clips is None else clips,
             spec=spec,
             decoder=decoder,
-            store=store,
-            watch=watch,
+            words=words,
         )
         super().__init__(self.inner.spec, clips=self.inner.clips, decoder=decoder)
 
@@ -137,49 +128,6 @@ class CalibratedClassifier(VideoClassifier):
             trust=trust,
             accepted=tuple(labels[i] for i in order if i in accepted) if self.multi_label else None,
         )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Background:
-    """Background words, and which of them mean what which labels mean."""
-
-    words: tuple[str, ...]
-    near: Bool[np.ndarray, "b l"]
-
-    @property
-    def far(self) -> tuple[str, ...]:
-        """The words that mean what no label means."""
-        return tuple(word for word, row in zip(self.words, self.near, strict=True) if not row.any())
-
-
-def choose_background(
-    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, store: Store | None = None, watch: Watch = iter
-) -> Background:
-    """The shipped words, by the vectors of their sentences; ModelError for a model whose texts depend on the video.
-
-    CalibrationError when the labels are so many that no word is left to weigh them against.
-    """
-    if model.labels:
-        raise UsageError(f"{model.name} knows its own labels alone: it has no words to weigh them against")
-    if model.encoder.text_depends_on_video:
-        raise model.encoder.text_needs_video()
-    plain = prompts.worded(over_templates="embeddings", over_words="mean", words=("phrase",))
-    words, found = unlike(background_words(), labels), None
-    if len(words) > 1:
-        sets = (LabelSet.of(words, phrases=words, name="background"), labels)
-        vectors = [
-            ZeroShotClassifier(model, one, prompts=plain, store=store, watch=watch)
-            .text_embeddings.float()
-            .cpu()
-            .numpy()
-            for one in sets
-        ]
-        found = Background(words=words, near=near(*vectors))
-    if found is None or not found.far:
-        raise CalibrationError(
-            f"the {len(labels):,} labels leave none of the background words to weigh them against: fewer labels do"
-        )
-    return found
 
 
 def check_answers(

@@ -62,6 +62,23 @@ class LabelVectors:
             return logits[:, 0]
         return logits.log_softmax(2).logsumexp(1) - torch.tensor(logits.shape[1]).log().to(logits.device)
 
+    def only(self, labels: Sequence[int]) -> "LabelVectors":
+        """Those of some labels, whose numbers then are 0, 1, ... in the order given."""
+        place = torch.full((self.labels,), -1, device=self.owner.device)
+        place[torch.tensor(labels, device=place.device)] = torch.arange(len(labels), device=place.device)
+        order = place[self.owner].argsort(stable=True)
+        order = order[place[self.owner][order] >= 0]
+        return replace(self, rows=self.rows[:, order], owner=place[self.owner][order], labels=len(labels))
+
+    def beside(self, other: "LabelVectors") -> "LabelVectors":
+        """These, and after them those of other labels that were worded alike."""
+        return replace(
+            self,
+            rows=torch.cat([self.rows, other.rows], dim=1),
+            owner=torch.cat([self.owner, self.labels + other.owner]),
+            labels=self.labels + other.labels,
+        )
+
     def weighted(self, weights: Float[Tensor, " p"]) -> "LabelVectors":
         """One plane whose logits are the weighted mean of the planes' (so its vectors are shorter than 1)."""
         share = weights / weights.sum()

@@ -103,6 +103,31 @@ def test_every_wording_equals_a_plain_loop(encoder, clips, words, over_templates
     torch.testing.assert_close(vectors.logits(encoder, clips), expected, atol=2e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("over_words", ["mean", "max"])
+@pytest.mark.parametrize("over_templates", ["embeddings", "probabilities"])
+@torch.inference_mode()
+def test_labels_beside_some_of_others_are_one_set(encoder, clips, over_templates, over_words):
+    prompts = PromptSet.of(TEMPLATES).worded(
+        words=("phrase", "synonyms", "descriptions"), over_templates=over_templates, over_words=over_words
+    )
+    others = LabelSet.of(["read", "juggle", "sing"])
+    own, more = (label_vectors(encoder.encode_text, labels, prompts) for labels in (LABELS, others))
+    both = own.beside(more.only([2, 0]))
+    whole = LabelSet(
+        name="five",
+        labels=(*LABELS.labels, "sing", "read"),
+        phrases=(*LABELS.phrases, "singing", "reading"),
+        about=LABELS.about,
+    )
+    expected = label_vectors(encoder.encode_text, whole, prompts)
+    assert both.owner.tolist() == expected.owner.tolist()
+    torch.testing.assert_close(both.logits(encoder, clips), expected.logits(encoder, clips), atol=2e-6, rtol=1e-5)
+    again = both.only([1, 0, 2, 4])
+    torch.testing.assert_close(
+        again.plane_logits(encoder, clips), expected.plane_logits(encoder, clips)[..., [1, 0, 2, 4]]
+    )
+
+
 @torch.inference_mode()
 def test_the_default_is_the_mean_that_embed_groups_gives(encoder):
     prompts = PromptSet.of(TEMPLATES)

@@ -1,6 +1,6 @@
 """Labelled samples become a calibration: they are evaluated against labels and background words at once."""
 
-from clipact.calibrated_classifier import choose_background
+from clipact.background import choose_background, weigh
 from clipact.calibration import DEFAULT, Answers, Calibration, LabelledClips, beside, fit_judgement
 from clipact.classifier import ZeroShotClassifier
 from clipact.errors import CalibrationError, UsageError
@@ -11,6 +11,7 @@ from clipact.label_vectors import words_key
 from clipact.prompts import LabelSet, PromptSet
 from clipact.protocol import Views
 from clipact.scores import Scores
+from clipact.store import Store
 from clipact.zoo import Model
 
 
@@ -25,7 +26,7 @@ def labelled_clips(
         )
     if prompts.awaits_weights:
         raise UsageError(f"the templates of {prompts.name!r} await their weights; write weights = [...] into the file")
-    store = None if how is None else how.store
+    store = (None if how is None else how.store) or Store()
     background = choose_background(model, labels, prompts, store=store)
     classifier = ZeroShotClassifier(
         model,
@@ -33,7 +34,7 @@ def labelled_clips(
         prompts=prompts,
         spec=views.apply(model.encoder.spec),
         clips=views.views,
-        store=store,
+        words=weigh(model, labels, background.words, prompts, store=store),
     )
     scores, count = evaluate(classifier, samples, how=how), len(labels)
     clips = LabelledClips(
