@@ -1,6 +1,6 @@
 """Blocks that are put between the layers of a convolutional network, by name; maps keep their shape."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from torch import nn
@@ -18,12 +18,12 @@ INSERTS: dict[str, Callable[[int], nn.Module]] = {
     "non_local_dot_product": partial(NonLocal, pairwise="dot_product"),
 }
 
+SEES_ORDER = {"space_time"}
+"""Those that tell a clip from its reverse."""
 
-def check_inserts(inserts: Mapping[str, str], *, places: Mapping[str, int]) -> None:
-    """Nothing; ConfigError for a place that the network does not have, or a kind that is not in INSERTS.
 
-    places  how many channels the maps have behind each layer, by its name
-    """
+def check_inserts(inserts: Mapping[str, str], *, places: Iterable[str]) -> None:
+    """Nothing; ConfigError for a place that the network does not have, or a kind that is not in INSERTS."""
     for place, kind in inserts.items():
         if place not in places:
             raise ConfigError(f"inserts names the place {place!r}; {choices(place, places)}")
@@ -34,7 +34,7 @@ def check_inserts(inserts: Mapping[str, str], *, places: Mapping[str, int]) -> N
 def with_inserts(
     layers: Mapping[str, nn.Module], inserts: Mapping[str, str], *, places: Mapping[str, int]
 ) -> dict[str, nn.Module]:
-    """The layers in their order, each insert behind the layer of its name."""
+    """The layers in their order, each insert behind the layer of its name; `places` has the channels behind each."""
     check_inserts(inserts, places=places)
     together: dict[str, nn.Module] = {}
     for name, layer in layers.items():

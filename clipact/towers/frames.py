@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.errors import ConfigError, choices
+from clipact.nn.inserts import INSERTS, SEES_ORDER, check_inserts
 from clipact.nn.shift import temporal_shift
 from clipact.towers.aggregators import AGGREGATORS
 from clipact.towers.tower import ImageTower, Shiftable, VisualTower
@@ -26,7 +27,7 @@ class FramesTower(VisualTower):
     """Any image tower, made a video tower by an aggregator over the frames' raw features.
 
     image   the tower for one frame
-    config  which aggregator, and whether frames see their neighbours inside the image tower
+    config  which aggregator, and how frames see each other inside the image tower
     spec    how clips are prepared; when None, the image tower's pictures in the default number of frames
     """
 
@@ -36,6 +37,9 @@ class FramesTower(VisualTower):
 
         aggregator  a name in `clipact.towers.aggregators.AGGREGATORS`
         settings    the aggregator's own, such as {layers = 2}
+        inserts     a block behind a convolutional module of the image tower, by its name: { "blocks.9" = "cbam" };
+                    kinds in `clipact.nn.inserts.INSERTS`. It sees all frames of a clip at once, and learns where the
+                    whole tower does
         shift       share of the channels that each residual branch of the image tower takes from the frame before,
                     and as many from the frame after: 0 for none, 0.125 in TSM (arXiv 1811.08383), 0.5 at most.
                     The image tower says where its branches begin; of open_clip's and timm's networks those that
@@ -45,6 +49,7 @@ class FramesTower(VisualTower):
         aggregator: str = "mean"
         settings: dict[str, Any] = field(default_factory=dict)
         shift: float = 0.0
+        inserts: dict[str, str] = field(default_factory=dict)
 
         def __post_init__(self) -> None:
             if self.aggregator not in AGGREGATORS:
@@ -61,8 +66,11 @@ class FramesTower(VisualTower):
         settings = parse(kind.Config, self.config.settings, where=f"{self.config.aggregator}.settings.")
         self.aggregator = kind(image.dim, frames=self.spec.frames, config=settings)
         self.dim = image.dim
-        self.order_free = self.aggregator.order_free and not self.config.shift
+        self.order_free = (
+            self.aggregator.order_free and not self.config.shift and not SEES_ORDER & {*self.config.inserts.values()}
+        )
         self._branches()
+        self.inserts = nn.ModuleDict(dict(self._make_inserts()))
 
     def forward(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b d"]:
         """The aggregate of the frames' features, any number of frames."""
@@ -71,18 +79,19 @@ class FramesTower(VisualTower):
     def per_frame(self, see: Callable[[Tensor], Tensor], video: Float[Tensor, "b t ..."]) -> Float[Tensor, "b t f"]:
         """What `see`, the image tower or a part of it, makes of each frame."""
         frames = rearrange(video, "b t ... -> (b t) ...")
-        with self._shifted(video.shape[1]) if self.config.shift else nullcontext():
+        with self._joined(video.shape[1]) if self.config.shift or self.config.inserts else nullcontext():
             seen = torch.cat([see(some) for some in torch.split(frames, self._at_once(frames))])
         return rearrange(seen, "(b t) f -> b t f", t=video.shape[1])
 
     def _at_once(self, frames: Float[Tensor, "bt ..."]) -> int:
         """How many pictures the image tower is given at a time: all, or as few as it is quickest with.
 
-        Not in training, where norms look at the batch; not under a shift, which looks at the clip; not in 16 bits,
-        which take half the room.
+        Not in training, where norms look at the batch; not with a shift or inserts, which look at the clip; not in
+        16 bits, which take half the room.
         """
         few = self.image.at_once
-        whole = self.training or self.config.shift or torch.is_autocast_enabled("cpu")
+        joined = self.config.shift or self.config.inserts
+        whole = self.training or joined or torch.is_autocast_enabled("cpu")
         pictures = frames.ndim == 4 and frames.device.type == "cpu"
         return few if few is not None and pictures and not whole else len(frames)
 
@@ -95,9 +104,36 @@ class FramesTower(VisualTower):
             )
         return self.image.residual_branches
 
+    def _make_inserts(self) -> Iterator[tuple[str, nn.Module]]:
+        if not self.config.inserts:
+            return
+        modules = dict(self.image.named_modules())
+        upper = {name for name in modules if name and name.count(".") < 2}
+        check_inserts(self.config.inserts, places=upper | (modules.keys() & self.config.inserts.keys()))
+        channels: dict[str, int] = {}
+
+        def look(module: nn.Module, inputs: object, maps: Tensor, place: str) -> None:
+            if not isinstance(maps, Tensor) or maps.ndim != 4:
+                raise ConfigError(f"inserts names {place!r}, which gives no maps (b, c, h, w) of a picture")
+            channels[place] = maps.shape[1]
+
+        hooks = [modules[place].register_forward_hook(partial(look, place=place)) for place in self.config.inserts]
+        training = self.image.training
+        try:
+            with torch.no_grad():
+                self.image.eval()(torch.zeros(1, len(self.image.spec.mean), *self.image.spec.size))
+        finally:
+            self.image.train(training)
+            for hook in hooks:
+                hook.remove()
+        for place, kind in self.config.inserts.items():
+            if place not in channels:
+                raise ConfigError(f"inserts names {place!r}, which a {type(self.image).__name__} does not run")
+            yield place.replace(".", "_"), INSERTS[kind](channels[place])
+
     @contextmanager
-    def _shifted(self, frames: int) -> Iterator[None]:
-        """Inside, and in this thread, the image tower's branches are shifted; the image tower stays what it was."""
+    def _joined(self, frames: int) -> Iterator[None]:
+        """Inside, and in this thread, frames see each other in the image tower, which stays what it was."""
         look = object()
         before = _LOOK.set(look)
 
@@ -106,7 +142,17 @@ class FramesTower(VisualTower):
                 return inputs  # another thread's
             return (temporal_shift(inputs[0], frames=frames, share=self.config.shift, axis=axis), *inputs[1:])
 
+        def insert(module: nn.Module, inputs: object, maps: Tensor, block: nn.Module) -> Tensor:
+            if _LOOK.get() is not look:
+                return maps
+            clips = rearrange(maps, "(b t) c h w -> b c t h w", t=frames)
+            return rearrange(block(clips), "b c t h w -> (b t) c h w")
+
         hooks = [module.register_forward_pre_hook(partial(shift, axis=axis)) for module, axis in self._branches()]
+        hooks += [
+            self.image.get_submodule(place).register_forward_hook(partial(insert, block=block))
+            for place, block in zip(self.config.inserts, self.inserts.values(), strict=True)
+        ]
         try:
             yield
         finally:

@@ -72,6 +72,10 @@ VIDEO = {
             for family in ("siglip", "siglip2")
         ),
         *({"image": {"tower": name, **IMAGE[name]}, "shift": 0.125} for name in SHIFTED),
+        {
+            "image": {"tower": "efficientnet_lite", **IMAGE["efficientnet_lite"]},
+            "inserts": {"blocks.9": "se", "blocks.5": "non_local", "last": "cbam"},
+        },
     ],
     "attentive": [
         {"image": {"tower": name, **IMAGE[name]}, "head": {"dim": 16, "width": 16, "heads": 2}}
@@ -204,6 +208,7 @@ def test_clips_have_the_same_features_on_other_devices(device, video):
 
 
 def test_the_order_of_frames_matters_unless_it_is_declared_free(video_tower, video):
+    video_tower, video = video_tower.double(), video.double()
     with torch.inference_mode():
         forward, backward = video_tower(video), video_tower(video.flip(1))
     same = torch.allclose(forward, backward, atol=1e-5, rtol=1e-5)

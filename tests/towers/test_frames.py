@@ -149,3 +149,38 @@ def test_a_shift_ends_where_an_image_tower_fails(shifted):
     with pytest.raises(ZeroDivisionError):
         shifted.per_frame(lambda pictures: 1 / 0, video)
     assert torch.equal(shifted.image(video[0]), expected)
+
+
+def test_an_insert_sees_all_frames_of_a_clip_and_leaves_the_image_tower_as_it_was(tower):
+    torch.manual_seed(0)
+    config = FramesTower.Config(inserts={"blocks.3": "non_local", "last": "space_time"})
+    joined, video = FramesTower(tower.image, config).eval(), torch.randn(2, 3, 3, 64, 64)
+    assert not joined.order_free
+    seen = {}
+    for place, block in joined.inserts.items():
+        block.register_forward_pre_hook(lambda _, maps, place=place: seen.__setitem__(place, maps[0].shape))
+    with torch.inference_mode():
+        alone = tower(video)
+        gated = joined(video)
+        assert torch.equal(tower(video), alone)
+    assert {place: (*shape[:1], *shape[2:]) for place, shape in seen.items()} == {
+        "blocks_3": (2, 3, 8, 8),
+        "last": (2, 3, 2, 2),
+    }
+    assert not torch.allclose(gated, alone)
+    identity = FramesTower(tower.image, FramesTower.Config(inserts={"blocks.3": "non_local"})).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(identity(video), alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inserts", "said"),
+    [
+        ({"block.3": "se"}, "'block.3'; did you mean 'blocks.3'"),
+        ({"blocks.3": "see"}, "is 'see'; did you mean 'se'"),
+        ({"head": "se"}, "'head', which gives no maps"),
+    ],
+)
+def test_an_insert_that_has_no_place_is_refused(tower, inserts, said):
+    with pytest.raises(ConfigError, match=said):
+        FramesTower(tower.image, FramesTower.Config(inserts=inserts))
