@@ -16,7 +16,10 @@ from clipact.model_config import checkpoint_folder, read_config
 from clipact.nn.inserts import INSERTS
 
 _INSERT_PLACES = ("mixed_3c", "mixed_4f")  # behind the third and the fourth stage
-_SMALL_PIXELS = 112  # below, a patch of 16 pixels is too much of a frame
+# Of a transformer's size: ViT-Ti (arXiv 2012.12877), and below 112 pixels one for small clips on a CPU.
+_TINY = {"width": 192, "layers": 12, "heads": 3, "hidden": 768, "patch": 16}
+_SMALL = {"width": 128, "layers": 6, "heads": 4, "hidden": 512, "patch": 8}
+_SMALL_PIXELS = 112
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +46,22 @@ def _frames(aggregator: str) -> Callable[[ClipSpec], dict[str, Any]]:
 
 
 def _vit(spec: ClipSpec) -> dict[str, Any]:
-    settings = {"img_size": list(spec.size), "patch_size": _patch(spec)}
+    sizes = _sizes(spec)
+    settings = {"img_size": list(spec.size), "patch_size": sizes["patch"], "embed_dim": sizes["width"]}
+    settings |= {"depth": sizes["layers"], "num_heads": sizes["heads"], "mlp_ratio": sizes["hidden"] / sizes["width"]}
     return {"tower": "frames", "image": {"tower": "timm", "name": "vit_tiny_patch16_224", "settings": settings}}
 
 
 def _vivit(spec: ClipSpec) -> dict[str, Any]:
-    return {"tower": "vivit", "patch": _patch(spec)}
+    return {"tower": "vivit", **_sizes(spec)}
 
 
-def joint_vivit(spec: ClipSpec) -> dict[str, Any]:
-    """The table of the ViViT that VideoMAE pretrains: ViT-Ti wide, all tokens seeing each other, no class token."""
+def _joint_vivit(spec: ClipSpec) -> dict[str, Any]:
     return _vivit(spec) | {"attention": "joint", "class_token": "none", "positions": "number_sines"}
 
 
-def _patch(spec: ClipSpec) -> int:
-    return 16 if min(spec.size) >= _SMALL_PIXELS else 8
+def _sizes(spec: ClipSpec) -> dict[str, int]:
+    return _TINY if min(spec.size) >= _SMALL_PIXELS else _SMALL
 
 
 def _swin(spec: ClipSpec) -> dict[str, Any]:
@@ -78,9 +82,9 @@ BASELINES: dict[str, Baseline] = {
     "lstm": _a("frozen frames, an LSTM", "1411.4389", _frames("lstm"), on="model"),
     "gru": _a("frozen frames, a GRU", "1406.1078", _frames("gru"), on="model"),
     "attentive": _a("frozen maps, attention pooling", "2404.08471", lambda _: {"tower": "attentive"}, on="model"),
-    "vit": _a("ViT-Ti over frames, their mean", "2010.11929", _vit),
+    "vit": _a("ViT over frames, their mean", "2010.11929", _vit),
     "vivit": _a("ViViT, factorised attention", "2103.15691", _vivit),
-    "vivit-joint": _a("the ViViT of VideoMAE, not pretrained", "2103.15691", joint_vivit),
+    "vivit-joint": _a("the ViViT of VideoMAE, not pretrained", "2103.15691", _joint_vivit),
     "swin3d": _a("Video Swin tiny", "2106.13230", _swin),
     "videomae": _a("a ViViT pretrained without labels", "2203.12602", lambda _: {"tower": "vivit"}, on="tower"),
 }
@@ -124,3 +128,16 @@ def baseline_recipe(name: str, *, clip: ClipSpec, **tables: Any) -> dict[str, An
         start["parts"] = {"visual": place}
     table = {"name": name, "start": start, "visual": {"learns": "head" if baseline.on == "model" else "all"}}
     return table | tables | {"train": {"loss": "cross_entropy"} | tables.get("train", {})}
+
+
+def pretraining_recipe(*, clip: ClipSpec, **tables: Any) -> dict[str, Any]:
+    """The table of a `clipact.training.pretrain.PretrainRecipe` whose encoder is that of "vivit-joint".
+
+    So "videomae:FOLDER", on what it writes, and "vivit-joint" differ in pretraining alone. `tables` are its others:
+    name, trained_on, data, judge, train, ...; what they say holds.
+    """
+    encoder = _joint_vivit(clip)
+    del encoder["tower"]
+    decoder = {"width": encoder["width"] // 2, "layers": 2, "heads": 2, "hidden": 2 * encoder["width"]}
+    optim = {"lr": 1.5e-3, "weight_decay": 0.05, "betas": [0.9, 0.95]}
+    return {"encoder": encoder, "decoder": decoder, "clip": to_table(clip), "optim": optim} | tables

@@ -27,8 +27,6 @@ def test_a_baseline_learns_labels_from_small_clips(name):
     assert encoder.text.labels == LABELS
     assert (encoder.spec.frames, encoder.spec.size) == (8, (64, 64))
     assert (recipe.visual.learns == "head") == (BASELINES[name.partition("+")[0]].on == "model")
-    again = make_encoder(recipe.start, seed=0, labels=LABELS)
-    assert all(torch.equal(a, b) for a, b in zip(encoder.parameters(), again.parameters(), strict=True))
     video = torch.randn(1, 8, 3, 64, 64)
     with torch.inference_mode():
         logits = encoder.eval().logits(encoder.encode_video(video), encoder.encode_text(LABELS))
