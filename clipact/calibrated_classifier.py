@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from clipact import zoo
 from clipact.background import choose_background, weigh
-from clipact.calibration import UNCALIBRATED, Answers, Calibration, beside, independent_probabilities
+from clipact.calibration import UNCALIBRATED, Answers, Calibration, Independent, beside
 from clipact.classifier import ZeroShotClassifier
 from clipact.dual_encoder import Watch
 from clipact.errors import CalibrationError, UsageError
@@ -102,7 +102,7 @@ class CalibratedClassifier(VideoClassifier):
         own, background = whole[:count], whole[count:]
         verdict = None if self.calibration is None else self.calibration.judgement.of(own, background)
         if verdict is None:
-            scores = independent_probabilities(own[None], background[None])[0]
+            scores = Independent().probabilities(own[None], background[None])[0]
             accepted = tuple(np.flatnonzero(scores >= UNCALIBRATED).tolist())
         else:
             scores = verdict.independent if self.multi_label else verdict.probabilities

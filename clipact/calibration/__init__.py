@@ -8,7 +8,7 @@ from clipact.calibration.calibration import Answers, Calibration, free_place
 from clipact.calibration.clips import LabelledClips
 from clipact.calibration.fit import Figures, fit_judgement
 from clipact.calibration.judgement import Judgement, Verdict
-from clipact.calibration.multi_label import UNCALIBRATED, independent_probabilities
+from clipact.calibration.multi_label import UNCALIBRATED, Independent
 from clipact.calibration.rejection import DEFAULT, SCORES
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Answers",
     "Calibration",
     "Figures",
+    "Independent",
     "Judgement",
     "LabelledClips",
     "Verdict",
@@ -25,7 +26,6 @@ __all__ = [
     "beside",
     "fit_judgement",
     "free_place",
-    "independent_probabilities",
     "near",
     "unlike",
 ]

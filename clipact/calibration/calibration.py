@@ -53,12 +53,16 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Fitted numbers, what they are of, the clips that they were fitted on, and how well they did."""
+    """Fitted numbers, what they are of, how well they did, and the clips that they were fitted on.
+
+    groups  how many of these are independent of each other: groups of clips, or the clips themselves
+    """
 
     answers: Answers
     judgement: Judgement
     source: str
     clips: int
+    groups: int
     figures: Figures
 
     def __post_init__(self) -> None:

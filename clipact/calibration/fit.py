@@ -8,7 +8,7 @@ from clipact.calibration.clips import LabelledClips
 from clipact.calibration.conformal import conformal_quantile, fewest, label_sets, upper_quantile
 from clipact.calibration.hidden import hidden_auroc
 from clipact.calibration.judgement import Judgement
-from clipact.calibration.multi_label import fit_thresholds, independent_probabilities
+from clipact.calibration.multi_label import fit_independent, fit_thresholds, log_odds
 from clipact.calibration.rejection import DEFAULT, SCORES
 from clipact.calibration.temperature import fit_temperature, negative_log_likelihood
 from clipact.errors import CalibrationError, UsageError, choices
@@ -47,7 +47,7 @@ def fit_judgement(
 ) -> tuple[Judgement, Figures]:
     """What these clips teach.
 
-    Half of them (whole groups) give the temperature and the thresholds of single labels; the other half the conformal
+    Half of them (whole groups) give the temperature and what is said of labels one by one; the other half the conformal
     quantile and the threshold of rejection, which hold for clips that nothing else was fitted on. Both promises are for
     new clips that come as these came; where these come in few groups, for less than the number of clips suggests.
 
@@ -62,6 +62,7 @@ def fit_judgement(
     labels = np.arange(clips.logits.shape[1])
     temperature = fit_temperature(one.logits, one.truth)
     logits, background = other.among(labels)
+    independent = fit_independent(log_odds(*one.among(labels)), one.true)
     fits = SCORES[score](logits, background, temperature)
     judgement = Judgement(
         temperature=temperature,
@@ -70,7 +71,8 @@ def fit_judgement(
         score=score,
         false_rejections=false_rejections,
         threshold=-upper_quantile(-fits, share=1 - false_rejections),
-        thresholds=tuple(fit_thresholds(independent_probabilities(*one.among(labels)), one.true).tolist()),
+        independent=independent,
+        thresholds=tuple(fit_thresholds(independent.probabilities(*one.among(labels)), one.true).tolist()),
     )
     return judgement, _figures(clips, other, judgement)
 

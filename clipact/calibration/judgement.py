@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from clipact.calibration.conformal import label_sets
-from clipact.calibration.multi_label import independent_probabilities
+from clipact.calibration.multi_label import Independent
 from clipact.calibration.rejection import SCORES
 from clipact.errors import ConfigError, choices
 from clipact.metrics import probabilities
@@ -39,7 +39,7 @@ class Judgement:
     coverage          how often a label set holds the right label; `quantile` of 1 - its probability
     score             of `rejection.SCORES`; a clip below `threshold` fits none of the labels
     false_rejections  the share of clips that fit a label and are rejected all the same
-    thresholds        one a label, of its probability by itself
+    independent       gives the probability of each label by itself; `thresholds` are of these, one a label
     """
 
     temperature: float
@@ -48,12 +48,14 @@ class Judgement:
     score: str
     false_rejections: float
     threshold: float
+    independent: Independent
     thresholds: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        numbers = (self.temperature, self.quantile, self.threshold, *self.thresholds)
-        if not all(map(math.isfinite, numbers)) or self.temperature <= 0:
-            raise ConfigError("temperature, quantile and thresholds are finite numbers, the first above 0")
+        alone = (self.independent.slope, self.independent.intercept)
+        numbers = (self.temperature, self.quantile, self.threshold, *alone, *self.thresholds)
+        if not all(map(math.isfinite, numbers)) or self.temperature <= 0 or self.independent.slope <= 0:
+            raise ConfigError("all numbers of a judgement are finite, its temperature and its slope above 0")
         if not 0 < self.coverage < 1 or not 0 < self.false_rejections < 1:
             raise ConfigError(f"coverage is {self.coverage}, false_rejections {self.false_rejections}; between 0 and 1")
         if self.score not in SCORES:
@@ -65,7 +67,7 @@ class Judgement:
         shares = probabilities(own / self.temperature)
         inside = label_sets(shares, quantile=self.quantile)[0]
         fit = float(SCORES[self.score](own, other, self.temperature)[0])
-        alone = independent_probabilities(own, other)[0]
+        alone = self.independent.probabilities(own, other)[0]
         order = np.argsort(-shares[0], kind="stable").tolist()
         return Verdict(
             probabilities=shares[0],

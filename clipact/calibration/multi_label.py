@@ -1,8 +1,11 @@
 """Labels judged one by one: each against the background words, however likely the other labels are.
 
-With logit l of a label and the background's b, its probability is exp(l) / (exp(l) + sum exp(b)): that of the label in
-a softmax where it stands alone among everything else that could be going on.
+With logit l of a label and the background's b, its odds are exp(l) / sum exp(b): those of the label in a softmax where
+it stands alone among everything else that could be going on. On labelled clips they become probabilities that are
+right as often as they say (Platt 1999, in Advances in Large Margin Classifiers; arXiv 1706.04599, section 4.1).
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -11,14 +14,52 @@ from clipact.calibration.temperature import log_sum_exp
 
 UNCALIBRATED = 0.5
 """The threshold of a label of which no clip was seen: likelier than all background words together."""
+_STEPS = 100  # of Newton's method: ten do
 
 
-def independent_probabilities(
-    logits: Float[np.ndarray, "n l"], background: Float[np.ndarray, "n b"]
-) -> Float[np.ndarray, "n l"]:
-    """The probability of each label alone; a row does not sum to 1."""
-    ahead = logits.astype(np.float64) - log_sum_exp(background)[:, None]
-    return 1 / (1 + np.exp(-np.clip(ahead, -700, 700)))
+@dataclass(frozen=True, kw_only=True)
+class Independent:
+    """A label by itself has the probability sigmoid(slope x log odds + intercept); slope is above 0."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    def probabilities(
+        self, logits: Float[np.ndarray, "n l"], background: Float[np.ndarray, "n b"]
+    ) -> Float[np.ndarray, "n l"]:
+        """Of each label; a row does not sum to 1."""
+        return _sigmoid(self.slope * log_odds(logits, background) + self.intercept)
+
+
+def log_odds(logits: Float[np.ndarray, "n l"], background: Float[np.ndarray, "n b"]) -> Float[np.ndarray, "n l"]:
+    """Of each label against all background words together."""
+    return logits.astype(np.float64) - log_sum_exp(background)[:, None]
+
+
+def fit_independent(odds: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"]) -> Independent:
+    """The slope and intercept, the same for all labels, under which what is true of these clips is likeliest.
+
+    Newton's method; the targets are Platt's, a little inside 0 and 1, so that odds which part them do not run away.
+    Where higher odds are not likelier to be true the slope is next to 0: odds say nothing then.
+    """
+    centre, spread = odds.mean(), max(float(odds.std()), 1e-9)
+    features = np.stack([(odds.ravel() - centre) / spread, np.ones(odds.size)])
+    count = int(true.sum())
+    target = np.where(true.ravel(), (count + 1) / (count + 2), 1 / (true.size - count + 2))
+    weights = np.array([0.0, np.log(target.mean() / (1 - target.mean()))])
+    for _ in range(_STEPS):
+        said = _sigmoid(weights @ features)
+        curve = (features * (said * (1 - said))) @ features.T
+        step = np.linalg.solve(curve + 1e-9 * np.eye(2), features @ (said - target))
+        weights = weights - step / max(1.0, float(abs(step).max()))
+        if abs(step).max() < 1e-10:
+            break
+    slope = max(float(weights[0]) / spread, 1e-6)
+    return Independent(slope=slope, intercept=float(weights[1]) - slope * float(centre))
+
+
+def _sigmoid(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    return 1 / (1 + np.exp(-np.clip(values, -700, 700)))
 
 
 def fit_thresholds(scores: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"]) -> Float[np.ndarray, " l"]:

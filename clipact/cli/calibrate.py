@@ -14,6 +14,8 @@ from clipact.cli.inputs import Device
 if TYPE_CHECKING:
     from clipact.calibration import Calibration
 
+_FEW = 10  # groups, for whom no share of them says much
+
 
 def calibrate(
     protocol: Annotated[
@@ -61,7 +63,8 @@ def calibrate(
 
     Half of the clips fit and half check: give forty or more, like those to come.
     What shares a value in a column named group (a person, a film) stays in one
-    half. Exit code 1 when a file could not be read; the others are used.
+    half; without that column, so do stretches of one file. Exit code 1 when a
+    file could not be read; the others are used.
     """
     from dataclasses import replace
 
@@ -108,6 +111,10 @@ def calibrate(
         print(json.dumps(_object(calibration, out), ensure_ascii=False))
     else:
         _show(calibration, out)
+    if calibration.figures.calibration_error_after > calibration.figures.calibration_error_before:
+        note("calibration error did not fall: the clips are too few, or too unlike each other", kind="warning")
+    if calibration.groups < _FEW:
+        note(f"all clips are of {calibration.groups} groups: of others less may hold than is promised", kind="warning")
     for sample, cause in scores.unreadable[:20]:
         note(f"{sample}: {cause}", kind="error")
     if scores.unreadable:
@@ -118,7 +125,13 @@ def calibrate(
 def _object(found: "Calibration", out: Path) -> dict[str, Any]:
     judgement = asdict(found.judgement)
     judgement["thresholds"] = dict(zip(found.answers.labels.labels, found.judgement.thresholds, strict=True))
-    return {"calibration": str(out), "clips": found.clips, **judgement, "figures": asdict(found.figures)}
+    return {
+        "calibration": str(out),
+        "clips": found.clips,
+        "groups": found.groups,
+        **judgement,
+        "figures": asdict(found.figures),
+    }
 
 
 def _show(found: "Calibration", out: Path) -> None:
@@ -128,7 +141,8 @@ def _show(found: "Calibration", out: Path) -> None:
 
     figures, judgement, answers = found.figures, found.judgement, found.answers
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_row("clips", f"{found.clips:,}, of which {figures.clips:,} check what the others fit")
+    groups = f" in {found.groups:,} groups" if found.groups < found.clips else ""
+    table.add_row("clips", f"{found.clips:,}{groups}, of which {figures.clips:,} check what the others fit")
     table.add_row("right answers", f"{figures.top_1:.1%} of {len(answers.labels)} labels")
     table.add_row("temperature", f"{judgement.temperature:.2f}")
     table.add_row(
@@ -141,7 +155,7 @@ def _show(found: "Calibration", out: Path) -> None:
         f"{judgement.score} under {judgement.threshold:.2f}, for {judgement.false_rejections:.0%} false rejections",
     )
     known = ", ".join(f"{name} {value:.2f}" for name, value in sorted(figures.auroc.items(), key=lambda one: -one[1]))
-    table.add_row("half hidden, AUROC", known)
+    table.add_row("half hidden", f"AUROC {known}; 0.5 is chance")
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
     console.print(table)
     console.print(Text(str(out), style="dim"), soft_wrap=True)

@@ -1,5 +1,8 @@
 """Labelled samples become a calibration: they are evaluated against labels and background words at once."""
 
+import re
+from collections.abc import Sequence
+
 from clipact.background import choose_background, weigh
 from clipact.calibration import DEFAULT, Answers, Calibration, LabelledClips, beside, fit_judgement
 from clipact.classifier import ZeroShotClassifier
@@ -42,10 +45,16 @@ def labelled_clips(
         background=scores.scores[:, count:],
         near=background.near,
         truth=scores.truth,
-        groups=scores.groups,
+        groups=scores.groups or _files(scores.samples),
         multi_truth=None if scores.multi_truth is None else scores.multi_truth[:, :count],
     )
     return clips, background.words, scores
+
+
+def _files(names: Sequence[str]) -> tuple[str, ...] | None:
+    """The file of each sample, where several are stretches of one: they belong together."""
+    files = tuple(re.sub(r"@[\d.]+-[\d.]*$", "", name) for name in names)
+    return files if len(set(files)) < len(files) else None
 
 
 def calibrate(
@@ -81,5 +90,12 @@ def calibrate(
         sentences=words_key(beside(own, far), prompts),
         views=views,
     )
-    found = Calibration(answers=answers, judgement=judgement, source=source, clips=len(clips), figures=figures)
+    found = Calibration(
+        answers=answers,
+        judgement=judgement,
+        source=source,
+        clips=len(clips),
+        groups=len(clips if clips.groups is None else set(clips.groups)),
+        figures=figures,
+    )
     return found, scores

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipact.calibration import DEFAULT, SCORES, UNCALIBRATED, fit_judgement, independent_probabilities
+from clipact.calibration import DEFAULT, SCORES, UNCALIBRATED, Independent, fit_judgement
 from clipact.calibration.conformal import label_sets
 from clipact.calibration.hidden import hidden_halves, hidden_scores
 from clipact.calibration.temperature import fit_temperature
@@ -109,7 +109,8 @@ def judge_splits(clips, *, splits, share, seed):
         sets = label_sets(after, quantile=judgement.quantile)
         places = (after > after[rows, new.truth][:, None]).sum(1)  # 0 where the truth is the best
         fits = SCORES[judgement.score](logits, background, judgement.temperature)
-        alone = independent_probabilities(logits, background)
+        alone = Independent().probabilities(logits, background)
+        fitted = judgement.independent.probabilities(logits, background)
         found.append(
             {
                 "top_1": right.mean(),
@@ -121,7 +122,9 @@ def judge_splits(clips, *, splits, share, seed):
                 "ece_before": calibration_error(before.max(1), right),
                 "ece_after": calibration_error(after.max(1), right),
                 "f1_default": micro_f1(alone >= UNCALIBRATED, new.true),
-                "f1_fitted": micro_f1(alone >= np.array(judgement.thresholds), new.true),
+                "f1_fitted": micro_f1(fitted >= np.array(judgement.thresholds), new.true),
+                "pairs_ece_before": calibration_error(alone.ravel(), new.true.ravel()),
+                "pairs_ece_after": calibration_error(fitted.ravel(), new.true.ravel()),
             }
         )
     row = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
@@ -166,13 +169,13 @@ def show(result):
             f"| {row['expected']:.3f} | {row['set_size']:.2f} | {row['top_k']} | {row['labels']} "
             f"| {row['false_rejections']:.3f} |"
         )
-    print("\n| set | calibration error before | after | labels by themselves: F1, at 0.5 | at their thresholds |")
-    print("|---|---|---|---|---|")
+    print("\n| set | calibration error before | after | labels by themselves, before | after | F1 at 0.5 | fitted |")
+    print("|---|---|---|---|---|---|---|")
     for card, found in result.items():
         row = found["splits"]
         print(
-            f"| {card} | {row['ece_before']:.3f} | {row['ece_after']:.3f} | {row['f1_default']:.3f} "
-            f"| {row['f1_fitted']:.3f} |"
+            f"| {card} | {row['ece_before']:.3f} | {row['ece_after']:.3f} | {row['pairs_ece_before']:.3f} "
+            f"| {row['pairs_ece_after']:.3f} | {row['f1_default']:.3f} | {row['f1_fitted']:.3f} |"
         )
 
 

@@ -22,7 +22,7 @@ def calibration():
         sentences="cd",
         views=Views(frames=4, views=2),
     )
-    return Calibration(answers=answers, judgement=judgement, source="drawn", clips=60, figures=figures)
+    return Calibration(answers=answers, judgement=judgement, source="drawn", clips=60, groups=60, figures=figures)
 
 
 def test_what_is_read_is_what_was_written(calibration, tmp_path):

@@ -3,10 +3,11 @@ from itertools import product
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from sklearn.linear_model import LogisticRegression
 
-from clipact.calibration import SCORES, LabelledClips, fit_judgement, independent_probabilities
+from clipact.calibration import SCORES, Independent, LabelledClips, fit_judgement
 from clipact.calibration.conformal import fewest, label_sets, upper_quantile
-from clipact.calibration.multi_label import fit_thresholds
+from clipact.calibration.multi_label import fit_independent, fit_thresholds, log_odds
 from clipact.calibration.temperature import fit_temperature, log_sum_exp, negative_log_likelihood
 from clipact.errors import CalibrationError
 from clipact.metrics import calibration_error, probabilities
@@ -92,9 +93,25 @@ def test_words_near_a_label_are_no_background_for_it():
     assert np.array_equal(background, np.delete(clips.background, 2, axis=1))
 
 
+def test_labels_by_themselves_become_as_likely_as_they_say():
+    rng = np.random.default_rng(0)
+    odds = rng.normal(size=(300, 4)) * 5 - 20
+    true = rng.random((300, 4)) < 1 / (1 + np.exp(-(0.5 * odds + 9)))
+    ours = fit_independent(odds, true)
+    theirs = LogisticRegression(C=1e9).fit(odds.reshape(-1, 1), true.ravel())
+    assert ours.slope == pytest.approx(theirs.coef_[0, 0], rel=0.02)
+    assert ours.intercept == pytest.approx(theirs.intercept_[0], rel=0.02)
+    parted = fit_independent(np.array([[-9.0, 5.0], [6.0, -8.0]]), np.eye(2, dtype=bool)[::-1])
+    assert 0 < parted.slope < 1
+    assert 0 < fit_independent(-odds, true).slope < 1e-5
+    assert np.isfinite(fit_independent(np.zeros((3, 2)), np.eye(2, dtype=bool)[[0, 1, 0]]).intercept)
+    logits, background = np.array([[2.0, 0.0]]), np.array([[1.0, 0.0]])
+    assert log_odds(logits, background) == pytest.approx(logits - np.log(np.e + 1))
+
+
 def test_thresholds_have_the_best_f1_over_all_pairs():
     clips = drawn(25, labels=2, seed=4)
-    scores = independent_probabilities(clips.logits, clips.background)
+    scores = Independent().probabilities(clips.logits, clips.background)
     cuts = [np.append(column, 2.0) for column in scores.T]
     best = max(_f1(scores >= np.array(pair), clips.true) for pair in product(*cuts))
     assert _f1(scores >= fit_thresholds(scores, clips.true), clips.true) == pytest.approx(best)

@@ -32,7 +32,13 @@ def fitted(table, videos, tiny, tmp_path_factory):
     done = CliRunner().invoke(app, list(map(str, words)))
     assert done.exit_code == 0, done.output
     assert max(len(line) for line in done.stdout.splitlines() if str(out) not in line) <= 80
-    for said in ("42, of which 21 check", "temperature", "calibration error", "coverage of 90%", "5% false rejections"):
+    for said in (
+        "42 in 14 groups, of which 21 check",
+        "temperature",
+        "calibration error",
+        "coverage of 90%",
+        "5% false rejections",
+    ):
         assert said in done.stdout
     return out
 
@@ -164,12 +170,14 @@ def test_too_few_clips_and_bad_ones(clipact, videos, tiny, tmp_path):
     assert (done.code, done.out) == (1, "")
     assert "15 labelled clips could be read; a calibration needs 20" in done.err
     bad = write_table(tmp_path / "bad.csv", videos)
-    bad.write_text(bad.read_text() + "notes.txt,read,,,g1\n")
+    lines = [line.rpartition(",")[0] for line in bad.read_text().splitlines()]  # no groups: stretches of three files
+    bad.write_text("\n".join(lines) + "\nnotes.txt,read,,\n")
     done = clipact("calibrate", bad, *words, "--labels", "drink,read,use laptop,eat", "--rejection", "energy")
     assert done.code == 1
     assert "notes.txt: " in done.err
     found = json.loads(done.out)
-    assert (found["clips"], found["score"], len(found["thresholds"])) == (42, "energy", 4)
+    assert (found["clips"], found["groups"], found["score"], len(found["thresholds"])) == (42, 3, "energy", 4)
+    assert "all clips are of 3 groups" in done.err
     assert Calibration.load(found["calibration"]).answers.labels == LabelSet.of(["drink", "read", "use laptop", "eat"])
 
 
