@@ -98,7 +98,7 @@ class CalibratedClassifier(VideoClassifier):
     def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video, and what can be trusted of it."""
         logits, each = self.inner.compare(views)
-        whole, count, labels = logits.double().cpu().numpy(), len(self.label_set), self.labels
+        whole, count, labels = logits.float().cpu().double().numpy(), len(self.label_set), self.labels
         own, background = whole[:count], whole[count:]
         verdict = None if self.calibration is None else self.calibration.judgement.of(own, background)
         if verdict is None:

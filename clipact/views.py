@@ -75,7 +75,7 @@ def agreement_of(logits: Float[Tensor, "k n"], labels: Sequence[str], *, answer:
     """How far the views of a video agree, from the logits of each; None for a single view."""
     if len(logits) < 2:
         return None
-    logs = logits.double().log_softmax(1)
+    logs = logits.float().cpu().double().log_softmax(1)  # mps has no 64 bits
     shares = logs.exp()
     mean = shares.mean(0)
     information = (shares * logs).sum(1).mean() - torch.special.xlogy(mean, mean).sum()

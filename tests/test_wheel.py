@@ -28,6 +28,7 @@ def test_the_wheel_carries_prompts_and_weights_and_no_tests(wheel):
         "clipact/py.typed",
         "clipact/_assets/mini/model.safetensors",
         "clipact/_assets/mini/MODEL_CARD.md",
+        "clipact/_assets/prompts/background.toml",
         "clipact/_assets/prompts/templates/action.toml",
         "clipact/_assets/prompts/labels/daily-living.toml",
         "clipact/_assets/eval/protocols/weizmann.toml",

@@ -1,4 +1,4 @@
-"""Fitting on the logits of labelled clips. Numbers in, a Fit out; nothing is read."""
+"""Fitting on the logits of labelled clips. Numbers in, a Judgement out; nothing is read."""
 
 from dataclasses import dataclass
 

@@ -18,6 +18,8 @@ from clipact.store import Store
 from tests.calibration.table import LABELS, write_table
 from tests.tiny import tiny_checkpoint
 
+SEEN = ("--clips", 2, "--frames", 3)  # the same in all tests: the store has it after the first
+
 
 @pytest.fixture(scope="module")
 def table(videos, tmp_path_factory):
@@ -28,7 +30,7 @@ def table(videos, tmp_path_factory):
 def fitted(table, videos, tiny, tmp_path_factory):
     """The file of `clipact calibrate` with two clips a video."""
     out = tmp_path_factory.mktemp("fitted") / "mine.json"
-    words = ["calibrate", table, "--data", videos, "--model", tiny, "--out", out, "--clips", 2, "--frames", 3]
+    words = ["calibrate", table, "--data", videos, "--model", tiny, "--out", out, *SEEN]
     done = CliRunner().invoke(app, list(map(str, words)))
     assert done.exit_code == 0, done.output
     assert max(len(line) for line in done.stdout.splitlines() if str(out) not in line) <= 80
@@ -157,7 +159,7 @@ def test_a_file_that_is_no_calibration(clipact, tiny, videos, table):
 )
 def test_what_cannot_be_calibrated_leaves_no_file(clipact, table, videos, tiny, tmp_path, wrong, code, said):
     out = tmp_path / "mine.json"
-    done = clipact("calibrate", table, "--data", videos, "--model", tiny, "--out", out, *wrong)
+    done = clipact("calibrate", table, "--data", videos, "--model", tiny, "--out", out, *SEEN, *wrong)
     assert done.code == code
     assert said in done.err
     assert not out.exists()
@@ -165,7 +167,7 @@ def test_what_cannot_be_calibrated_leaves_no_file(clipact, table, videos, tiny, 
 
 def test_too_few_clips_and_bad_ones(clipact, videos, tiny, tmp_path):
     few = write_table(tmp_path / "few.csv", videos, each=5)
-    words = ["--data", videos, "--model", tiny, "--out", tmp_path / "mine.json", "--json"]
+    words = ["--data", videos, "--model", tiny, "--out", tmp_path / "mine.json", "--json", *SEEN]
     done = clipact("calibrate", few, *words)
     assert (done.code, done.out) == (1, "")
     assert "15 labelled clips could be read; a calibration needs 20" in done.err
