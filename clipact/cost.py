@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clipact.clip_spec import ClipSpec
 from clipact.dual_encoder import DualEncoder
 
 
@@ -30,12 +31,12 @@ def parameters(encoder: DualEncoder) -> dict[str, int]:
     }
 
 
-def measure(encoder: DualEncoder, *, frames: int | None = None, repeats: int = 5) -> Cost:
-    """The cost of one clip of `frames` frames (by default the model's own number), alone in its batch.
+def measure(encoder: DualEncoder, *, spec: ClipSpec | None = None, repeats: int = 5) -> Cost:
+    """The cost of one clip as `spec` says (by default as the model sees clips), alone in its batch.
 
     ModelError, with what is allowed, for a number of frames that the tower cannot take.
     """
-    spec = encoder.spec.with_frames(frames)
+    spec = spec or encoder.spec
     place = encoder.log_scale.device
     video = torch.zeros(1, spec.frames, len(spec.mean), *spec.size, device=place)
     with torch.inference_mode():

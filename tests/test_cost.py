@@ -32,7 +32,7 @@ def test_attention_is_counted():
 
 def test_more_frames_cost_more(tiny):
     encoder = load(tiny)
-    assert measure(encoder, frames=6, repeats=1).gflops == pytest.approx(
+    assert measure(encoder, spec=encoder.spec.with_frames(6), repeats=1).gflops == pytest.approx(
         1.5 * measure(encoder, repeats=1).gflops, rel=0.01
     )
 
@@ -41,7 +41,7 @@ def test_a_number_of_frames_that_the_tower_does_not_take_is_refused_in_a_sentenc
     config = ViViT.Config(width=16, layers=1, heads=2, hidden=32, patch=4, tubelet=2, head=Head.Config(dim=6, blocks=0))
     encoder = DualEncoder(ViViT(config, spec=SPEC), TinyText(dim=6)).eval()
     with pytest.raises(ModelError, match="3 frames.*multiples"):
-        measure(encoder, frames=3, repeats=1)
+        measure(encoder, spec=SPEC.with_frames(3), repeats=1)
 
 
 def test_every_number_of_both_towers_counts(tiny):

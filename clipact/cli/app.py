@@ -14,6 +14,7 @@ import typer
 from clipact import __version__
 from clipact.cli.calibrate import calibrate
 from clipact.cli.classify import classify
+from clipact.cli.compare import compare
 from clipact.cli.data import data
 from clipact.cli.eval import HELP as EVAL_HELP
 from clipact.cli.eval import evaluate
@@ -51,6 +52,7 @@ app.command(no_args_is_help=True)(classify)
 app.command(no_args_is_help=True)(train)
 app.command(no_args_is_help=True)(pretrain)
 app.command("eval", no_args_is_help=True, help=EVAL_HELP)(evaluate)
+app.command(no_args_is_help=True)(compare)
 app.command(no_args_is_help=True)(calibrate)
 app.command(no_args_is_help=True)(probe)
 app.command(no_args_is_help=True)(frames)

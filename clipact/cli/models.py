@@ -72,7 +72,7 @@ def show(
     model = zoo.load(name, device=device)
     encoder = model.encoder
     spec = encoder.spec.with_frames(frames)
-    cost, counts = measure(encoder, frames=frames), parameters(encoder)
+    cost, counts = measure(encoder, spec=spec), parameters(encoder)
     visual, prompted = describe(encoder.visual), encoder.text_depends_on_video
     towers = {
         "visual": [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -37,6 +37,7 @@ class TrainScreen:
         console = Console(stderr=True, highlight=False)
         self.watched = console.is_terminal
         self._encoding = self._unsaved = False
+        self._task: TaskID | None = None  # of the run before, until the next begins
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.progress = Progress(*columns, console=console)
         # Beside the bar they would leave no room for it on 80 columns.
@@ -64,7 +65,10 @@ class TrainScreen:
 
     def follow(self, run: "Course", reports: Iterator["Report"]) -> None:
         """Take the run to its end, or to the first Ctrl-C."""
+        if self._task is not None:
+            self.progress.remove_task(self._task)
         task, said = self.progress.add_task("training", total=run.steps), time.monotonic()
+        self._task = task
         with self._interrupts(run):
             for report in reports:
                 self._unsaved = not report.saved
@@ -72,12 +76,12 @@ class TrainScreen:
                 self.progress.update(task, completed=report.step)
                 self.facts.plain = facts
                 if report.figures:
-                    self._say(f"step {report.step}: {_figures(report)}")
+                    self.say(f"step {report.step}: {_figures(report)}")
                 elif not self.watched and (time.monotonic() - said > _QUIET_SECONDS or report.step == run.steps):
-                    self._say(f"step {report.step} of {run.steps}: {facts}")
+                    self.say(f"step {report.step} of {run.steps}: {facts}")
                     said = time.monotonic()
         for path, cause in run.broken.items():
-            self._say(f"left out: {path}: {cause}")
+            self.say(f"left out: {path}: {cause}")
 
     @contextmanager
     def _interrupts(self, run: "Course") -> Iterator[None]:
@@ -91,18 +95,19 @@ class TrainScreen:
             signal.signal(number, before[signal.Signals(number)])
             if self._encoding and not self._unsaved:
                 raise _StoppedEncoding
-            self._say("saving after this step; once more to stop at once, and go on from the last checkpoint")
+            self.say("saving after this step; once more to stop at once, and go on from the last checkpoint")
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         except _StoppedEncoding:
-            self._say("stopped while encoding: what is encoded is kept")
+            self.say("stopped while encoding: what is encoded is kept")
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
         self.progress.console.print(line, markup=False, soft_wrap=True)
 
 

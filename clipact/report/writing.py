@@ -1,8 +1,11 @@
-"""What every page here is made with: one template engine, one look, one way to the disk."""
+"""What every page and table here is made with: one template engine, one look, one way to the disk."""
 
+import csv
+import io
 import math
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,15 @@ def render(template: Path, **values: Any) -> str:
     environment.filters["p"] = lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"
     environment.tests["nan"] = math.isnan
     return environment.get_template(template.name).render(**values)
+
+
+def csv_text(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """A table as CSV, its head first."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def write_text(path: Path, text: str) -> Path:

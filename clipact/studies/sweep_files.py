@@ -1,15 +1,12 @@
 """A sweep on disk: sweep.csv (a line a variant), classes.csv (a variant and label), confusions.csv, sweep.html."""
 
-import csv
-import io
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from clipact import __version__
 from clipact.errors import ResultError
-from clipact.report.writing import render, write_text
+from clipact.report.writing import csv_text, render, write_text
 from clipact.scores import verdict
 from clipact.studies.rows import Row
 from clipact.studies.sweep import Sweep
@@ -42,7 +39,7 @@ def make_room(folder: Path) -> None:
 
 def table(found: Sweep) -> str:
     """CSV, the best first: what the variant is, what it scored, how it differs from the baseline."""
-    return _csv(
+    return csv_text(
         "variant templates names words over_templates over_words frames sentences top_1 low high per_class difference "
         "difference_low difference_high p_bootstrap p_holm p_mcnemar flips cured caused weights verdict".split(),
         (_line(found, row) for row in found.best_first),
@@ -52,7 +49,7 @@ def table(found: Sweep) -> str:
 def class_table(found: Sweep) -> str:
     """CSV: the share of right answers of each label under each variant, and its change from the baseline."""
     base = found.rows[0].classes
-    return _csv(
+    return csv_text(
         ["variant", "label", "samples", "right", "change"],
         (
             [row.variant.name, label, count, _number(right), _number(right - before)]
@@ -64,7 +61,7 @@ def class_table(found: Sweep) -> str:
 
 def confusion_table(found: Sweep) -> str:
     """CSV: all confusions that each variant causes or cures, the largest change of each first."""
-    return _csv(
+    return csv_text(
         ["variant", "truth", "answer", "before", "now"],
         (
             [row.variant.name, pair.truth, pair.answer, pair.before, pair.count]
@@ -123,11 +120,3 @@ def _line(found: Sweep, row: Row) -> list[object]:
 
 def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6g}"
-
-
-def _csv(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(lines)
-    return text.getvalue()

@@ -108,7 +108,7 @@ def time_one(name, frames, *, rounds):
         kind: max(peaks[kind], product_gflops(dtype))
         for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
-    gflops = measure(DualEncoder(ours, TinyText(ours.dim)).eval(), frames=frames, repeats=1).gflops
+    gflops = measure(DualEncoder(ours, TinyText(ours.dim)).eval(), spec=ours.spec.with_frames(frames), repeats=1).gflops
     base = answers["loop" if loop else "clipact"]
     return {
         "milliseconds": {way: 1e3 * value for way, value in best.items()},
