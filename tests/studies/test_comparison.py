@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +27,7 @@ from clipact.studies.comparison import cell as room
 from clipact.studies.comparison.page import page
 from tests.browser import chromium as chromium
 from tests.browser import on_a_phone
-from tests.data.drawing import write_manifest
+from tests.data.drawing import draw_picture, write_manifest
 
 SMALL = (
     "clip.frames=2",
@@ -207,6 +208,21 @@ def test_pretraining_sees_no_label_and_no_clip_that_judges(shades, tmp_path):
     assert set(read_files_seen(folder).values()) == {str(item.name) for item in planned.split.learnt.items}
 
 
+def test_no_row_learns_from_fewer_clips_than_the_others(shades, tmp_path):
+    for number in range(12):
+        draw_picture(tmp_path / f"pictures/{number}.png", shade=20 * number)
+    (tmp_path / "pictures/2.png").write_text("no picture")
+    (tmp_path / "pictures/1.png").write_text("no picture, either")
+    shutil.copy(shades / "shades.csv", tmp_path)
+    names = [f"{kind}:{shades / 'small'}" for kind in ("zero-shot", "probe", "gru")]
+    planned = plan(tmp_path, tmp_path / "out", names)
+    words, *others = planned.carry_out(Hands(device="cpu", store=Store(tmp_path / "store")))
+    assert [name for name, _ in words.result.unreadable] == ["pictures/1.png"]
+    assert "1 of the 8 clips to learn from cannot be read" in others[0].cause
+    assert "pictures/2.png" in others[1].cause
+    assert tabulate(planned, [words, *others]).unreadable == words.result.unreadable
+
+
 def test_names_and_settings_that_mean_nothing_are_refused_before_anything_runs(shades, tmp_path):
     for name, said in (
         ("zero-shoot:mini", "did you mean 'zero-shot'"),
@@ -224,7 +240,8 @@ def test_names_and_settings_that_mean_nothing_are_refused_before_anything_runs(s
         plan(shades, tmp_path, ["probe:mini", "probe:mini"])
     with pytest.raises(UsageError, match="unknown key"):
         load_settings(changes=["whole.train.step=3"])
-    assert load_settings(changes=["whole.train.epochs=2"]).whole.train.steps is None
+    both = load_settings(changes=["whole.train.epochs=2", "head.train.epochs=2", "head.train.steps=3"])
+    assert (both.whole.train.steps, both.head.train.steps, both.head.train.epochs) == (None, 3, None)
     assert read_contender("i3d+non-local").built == "i3d+non_local"
     assert read_contender("few-shot:open_clip:ViT-B-32@a.pt@4").model == "open_clip:ViT-B-32@a.pt"
 

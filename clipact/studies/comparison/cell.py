@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from clipact import scores, zoo
-from clipact.baselines.probes import LinearProbe
+from clipact.baselines.probes import LinearProbe, NearestProbe
 from clipact.classifier import ZeroShotClassifier
 from clipact.cost import measure, parameters
-from clipact.errors import ResultError, UsageError
+from clipact.errors import DataError, ResultError, UsageError
 from clipact.evaluate import How, evaluate
 from clipact.evaluate.journal import Finding
 from clipact.evaluate.probing import Probing, fit_probes
@@ -134,7 +134,13 @@ class Cell:
         spec, clips = as_seen(self.settings.clip, model.encoder.spec), self.split.card.views.views
         learnt = self.split.learnt
         # Clips are encoded now, and kept: the seconds are those of learning, whichever row is the first.
-        next(fit_probes(model, learnt, Probing(kind="nearest"), spec=spec, clips=clips, how=how))
+        all_of_them = next(fit_probes(model, learnt, Probing(kind="nearest"), spec=spec, clips=clips, how=how)).probe
+        assert isinstance(all_of_them, NearestProbe)
+        if lost := len(learnt) - len(all_of_them.truth):
+            raise DataError(
+                f"{lost} of the {len(learnt)} clips to learn from cannot be read; `clipact data check {self.table}` "
+                "names them"
+            )
         begun = time.perf_counter()
         probing = self.contender.probing(self.seed)
         probe = next(fit_probes(model, learnt, probing, spec=spec, clips=clips, how=How(store=how.store)))

@@ -79,10 +79,10 @@ def load_settings(path: str | Path | None = None, *, changes: Sequence[str] = ()
 
     ConfigError names a key that is none.
     """
-    table = {} if path is None else load_toml(path)
-    for change in changes:
-        table = override(table, change)
-    return parse(Settings, _laid_over(to_table(Settings()), table))
+    table = to_table(Settings())
+    for layer in ({} if path is None else load_toml(path), *(override({}, change) for change in changes)):
+        table = _laid_over(table, layer)
+    return parse(Settings, table)
 
 
 def _laid_over(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
