@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float
@@ -54,7 +55,9 @@ class I3D(VisualTower, Headed):
 
     def maps(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b f t2 h2 w2"]:
         """What the network sees, step by step and place by place, not below 0."""
-        return self.network(rearrange(video, "b t c h w -> b c t h w"))
+        # Channels last: a step of training at 15 x 8 x 64 x 64 takes a third of the time on two cores.
+        clips = rearrange(video, "b t c h w -> b c t h w").contiguous(memory_format=torch.channels_last_3d)
+        return self.network(clips)
 
     def features(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b f"]:
         """The maps' mean over space, and over time as published: first of neighbouring steps, then of those means."""

@@ -164,7 +164,8 @@ def test_a_batch_of_clips_equals_its_singles(video_tower, video):
 @pytest.mark.parametrize("frames", [1, 2, 3, 7, 8])
 def test_other_numbers_of_frames_work_or_are_refused_in_a_sentence(video_tower, frames):
     """And where they work, a clip's neighbours change nothing."""
-    video = torch.randn(3, frames, 3, 32, 32, generator=torch.Generator().manual_seed(frames))
+    video = torch.randn(3, frames, 3, 32, 32, generator=torch.Generator().manual_seed(frames)).double()
+    video_tower = video_tower.double()
     refused = ""
     with torch.inference_mode():
         try:

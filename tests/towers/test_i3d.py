@@ -1,13 +1,16 @@
 """I3D: a still clip gives the image network's activations, published weights fit, blocks stand where they are named."""
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 from einops import repeat
 
 from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.errors import ConfigError
-from clipact.nn.inception3d import PLACES
+from clipact.nn.inception3d import PLACES, ConvNorm, MaxPool
 from clipact.nn.non_local import NonLocal
 from clipact.towers.i3d import I3D, MINUS_ONE_TO_ONE
 from clipact.training.start import Start, _visual
@@ -124,3 +127,22 @@ def test_any_number_of_frames_and_any_size_will_do():
     with torch.inference_mode():
         for frames, side in ((1, 32), (3, 33), (8, 64), (17, 20)):
             assert tower(torch.randn(1, frames, 3, side, side)).isfinite().all()
+
+
+@pytest.mark.parametrize(("side", "step"), [(7, 2), (3, 1), (3, 2), (2, 2)])
+@torch.inference_mode()
+def test_same_is_zeros_all_around_with_the_odd_one_behind(side, step):
+    kernel, stride = (side,) * 3, (step,) * 3
+    conv = ConvNorm(2, 3, kernel=kernel, stride=stride, padding="same").eval()
+    pool = MaxPool(kernel, stride, padding="same")
+    for length in range(1, 10):
+        maps = torch.rand(1, 2, length, length + 1, length + 2)
+        amounts = []
+        for axis in (4, 3, 2):  # the last axis first, as F.pad takes them
+            total = max(0, (math.ceil(maps.shape[axis] / step) - 1) * step + side - maps.shape[axis])
+            amounts += [total // 2, total - total // 2]
+        padded = F.pad(maps, amounts)
+        wanted = F.relu(conv.norm(F.conv3d(padded, conv.conv.weight, stride=stride)))
+        torch.testing.assert_close(conv(maps), wanted, atol=1e-5, rtol=1e-5)
+        if side < 7:
+            assert torch.equal(pool(maps), F.max_pool3d(padded, kernel, stride))
