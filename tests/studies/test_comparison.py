@@ -2,11 +2,13 @@
 
 import csv
 import json
+import os
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from clipact import metrics
 from clipact.errors import UsageError
@@ -25,6 +27,7 @@ from clipact.studies.comparison import (
 )
 from clipact.studies.comparison import cell as room
 from clipact.studies.comparison.page import page
+from clipact.training.report import forget_peak_memory, peak_memory_bytes
 from tests.browser import chromium as chromium
 from tests.browser import on_a_phone
 from tests.data.drawing import draw_picture, write_manifest
@@ -256,3 +259,13 @@ def test_the_page_escapes_what_it_shows(found, chromium, tmp_path):
     seen, log = on_a_phone(chromium, tmp_path / "comparison.html")
     assert seen["width"] <= 360
     assert "CONSOLE" not in log
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="here the peak is since the start")
+def test_memory_is_that_of_the_row_and_not_of_the_rows_before():
+    place = torch.device("cpu")
+    held = np.ones(40_000_000)
+    before = peak_memory_bytes(place)
+    del held
+    forget_peak_memory(place)
+    assert peak_memory_bytes(place) < before - 2e8

@@ -7,7 +7,6 @@
 A cell that was killed goes on from the last step that was saved, as any run does.
 """
 
-import gc
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -64,7 +63,6 @@ class Cell:
         UsageError where "zero-shot" would be said of a model that learnt from this data set, or from any of its files.
         """
         device = zoo.pick_device(hands.device)
-        gc.collect()  # what the cell before held is not this one's
         forget_peak_memory(device)
 
         def watch(findings: Iterable[Finding], total: int) -> Iterable[Finding]:
