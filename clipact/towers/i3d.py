@@ -55,7 +55,7 @@ class I3D(VisualTower, Headed):
 
     def maps(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b f t2 h2 w2"]:
         """What the network sees, step by step and place by place, not below 0."""
-        # Channels last: with it a training step of 15 x 8 x 64 x 64 takes half to two thirds of the time on two busy cores.
+        # Channels last: a training step of 15 x 8 x 64 x 64 takes half to two thirds of the time on two cores.
         clips = rearrange(video, "b t c h w -> b c t h w").contiguous(memory_format=torch.channels_last_3d)
         return self.network(clips)
 
