@@ -166,7 +166,9 @@ def _show(table: "Table", paths: Sequence[Path]) -> None:
     console.print(takes)
     if table.detectable:
         low, high = (f"{100 * one:.0f}" for one in table.detectable)
-        console.print(Text(f"Two rows are told apart from {low} points on at best, from {high} at worst.", style="dim"))
+        said = f"Two rows are told apart from {low} points on at best, from {high} at worst"
+        few = f"; of {table.groups} groups no p is below {table.least_p:.2g}" if table.least_p > 0.0005 else ""
+        console.print(Text(f"{said}{few}.", style="dim"))
     for row in table.rows:
         if row.contender.kind == "zero-shot" and not row.zero_shot:
             console.print(Text(f"{row.name}: {row.said}", style="yellow"))

@@ -15,6 +15,7 @@ def test_rows_stand_side_by_side_and_one_that_fails_is_named(clipact, shades, tm
     assert "2 frames of 16 x 16 pixels · 4 clips judge" in done.out
     assert "split by group: 4 of 6 are learnt from, 2 judge" in done.out
     assert max(map(len, done.out.splitlines()[:-1])) <= 80
+    assert "of 2 groups no p is below 0.5" in " ".join(done.out.split())
     page, found = out / "comparison.html", json.loads((out / "comparison.json").read_text())
     assert str(page.name) in done.out
     assert page.read_text().startswith("<!DOCTYPE html>")

@@ -135,6 +135,8 @@ def test_figures_are_means_over_seeds_with_tests_that_draw_groups(found):
         [row.top_1.value - base.top_1.value for row in others]
     )
     assert len(table.pairs) == 10
+    assert (table.groups, table.least_p) == (2, 0.5)
+    assert min(pair.difference.p for pair in table.pairs) >= 0.5, "two groups show nothing"
     assert [row.took.learnt > 0 for row in table.rows] == [False, True, False, True, True]
     assert all(row.took.gflops > 0 and row.took.peak_memory_bytes > 1e7 for row in table.rows)
     assert table.rows[-1].took.training_seconds > 0
