@@ -74,3 +74,7 @@ class ClipSpec:
     def with_frames(self, frames: int | None) -> "ClipSpec":
         """The same with another number of frames; itself when None."""
         return self if frames is None else replace(self, frames=frames)
+
+    def in_colours_of(self, other: "ClipSpec") -> "ClipSpec":
+        """The same clips, their colours normalised as the other's."""
+        return replace(self, mean=other.mean, std=other.std)

@@ -7,14 +7,13 @@ The store knows nothing of models or videos: whoever makes a key puts everything
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from clipact.errors import StoreError
+from clipact.replacing import replacing
 
 
 def default_root() -> Path:
@@ -66,16 +65,9 @@ class Store:
         path = self._path(kind, key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(hashlib.sha256(body).digest())
-                    file.write(body)
-                os.replace(temporary, path)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(temporary)
-                raise
+            with replacing(path, mode=0o600) as file:
+                file.write(hashlib.sha256(body).digest())
+                file.write(body)
         except OSError as error:
             raise self._refused(error) from error
 

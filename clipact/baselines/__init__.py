@@ -5,7 +5,7 @@ cross-entropy. This room writes recipes' tables; it makes no network.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import gcd
 from typing import Any, Literal
 
@@ -121,7 +121,7 @@ def baseline_recipe(name: str, *, clip: ClipSpec, **tables: Any) -> dict[str, An
         folder = checkpoint_folder(start["model"])
         own = None if folder is None else read_config(folder).clip
         if own is not None:
-            start["clip"] = to_table(replace(clip, mean=own.mean, std=own.std))
+            start["clip"] = to_table(clip.in_colours_of(own))
     else:
         start["clip"] = to_table(clip)
     if baseline.on == "tower":

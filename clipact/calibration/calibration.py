@@ -6,9 +6,6 @@ and is for these alone.
 
 import hashlib
 import json
-import os
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from clipact.config import parse, to_table
 from clipact.errors import CalibrationError, ConfigError, UsageError
 from clipact.prompts import LabelSet, PromptSet, clean
 from clipact.protocol import Views
+from clipact.replacing import replacing
 
 FORMAT = 1
 
@@ -76,16 +74,8 @@ class Calibration:
         text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(text)
-                Path(temporary).chmod(0o644)
-                os.replace(temporary, path)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(temporary)
-                raise
+            with replacing(path) as file:
+                file.write(text.encode())
         except OSError as error:
             raise CalibrationError(f"{path} cannot be written: {error.strerror or error}") from error
         return path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.inputs import Device
+from clipact.cli.inputs import DataFolder, Device, ModelName, Partial
 
 if TYPE_CHECKING:
     from clipact.calibration import Calibration
@@ -22,12 +22,8 @@ def calibrate(
         str, typer.Argument(metavar="CARD|MANIFEST", help="A card, or a CSV table of path and label (and group).")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The calibration, a small JSON file.")],
-    model: Annotated[
-        str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="mini, a folder, or open_clip:ARCH/TAG.")
-    ] = "mini",
-    data: Annotated[
-        Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
-    ] = None,
+    model: ModelName = "mini",
+    data: DataFolder = None,
     labels: Annotated[
         list[str] | None,
         typer.Option("--labels", "-l", show_default="the clips' own", help="All that is chosen from."),
@@ -45,7 +41,7 @@ def calibrate(
     rejection: Annotated[
         str, typer.Option(help="What says that nothing fits: background, energy, margin or max_softmax.")
     ] = "background",
-    partial: Annotated[bool, typer.Option("--partial", help="Take data that are not the card's.")] = False,
+    partial: Partial = False,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipact.cli.inputs import Device
+from clipact.cli.inputs import DataFolder, Device, Partial, Protocol
 
 if TYPE_CHECKING:
     from clipact.studies.comparison import Done, Failed, Table
 
 
 def compare(
-    protocol: Annotated[str, typer.Argument(metavar="CARD|MANIFEST", help="A card, or a CSV table.")],
+    protocol: Protocol,
     models: Annotated[str, typer.Option("--models", "-m", help="Rows, between commas; the first is the reference.")],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
-    ] = None,
+    data: DataFolder = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where all of it goes.")] = Path("comparison"),
     split: Annotated[
         str | None,
@@ -35,7 +33,7 @@ def compare(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change the recipe: whole.train.steps=50. Repeatable.")
     ] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Take data that are not the card's; mark it.")] = False,
+    partial: Partial = False,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row and line.")] = False,
 ) -> None:

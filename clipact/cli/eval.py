@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.inputs import Device, Precision
+from clipact.cli.inputs import DataFolder, Device, Partial, Precision
 from clipact.protocol import Averaging, card_names, load_card
 
 if TYPE_CHECKING:
@@ -45,12 +45,10 @@ def evaluate(
     model: Annotated[
         list[str], typer.Option("--model", "-m", help="mini, a folder, or open_clip:ARCH/TAG. Repeatable.")
     ] = ["mini"],  # noqa: B006
-    data: Annotated[
-        Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
-    ] = None,
+    data: DataFolder = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where results go.")] = Path("results"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run was stopped; keep what is done.")] = False,
-    partial: Annotated[bool, typer.Option("--partial", help="Take data that are not the card's; mark it.")] = False,
+    partial: Partial = False,
     split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
     prompts: Annotated[str | None, typer.Option(help="Other sentences than the card's.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Other frames a view.")] = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.inputs import Device
+from clipact.cli.inputs import Device, ModelName
 
 if TYPE_CHECKING:
     from clipact.label_index import LabelIndex
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 index = typer.Typer(help="Build, change and search indexes of labels or captions.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An index's folder.")]
-ModelName = Annotated[
-    str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="mini, a folder, or open_clip:ARCH/TAG.")
-]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 Prompts = Annotated[
     str | None,

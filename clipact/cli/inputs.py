@@ -23,9 +23,19 @@ Videos = Annotated[
 ]
 """The argument of every command that takes several videos."""
 
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="mini, a folder, or open_clip:ARCH/TAG.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Precision = Annotated[str, typer.Option(help="fp32, or bf16: nearly the same, and twice as fast with mini.")]
 """Options of every command that has a model look, and where it may look in 16 bits."""
+
+Protocol = Annotated[str, typer.Argument(metavar="CARD|MANIFEST", help="A card, or a CSV table.")]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
+]
+Partial = Annotated[bool, typer.Option("--partial", help="Take data that are not the card's; mark it.")]
+"""Options of every command that is carried out under a protocol."""
 
 RunFolder = Annotated[
     Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: runs/ and the recipe's name]")

@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.inputs import Device
+from clipact.cli.inputs import DataFolder, Device, Partial, Protocol
 
 if TYPE_CHECKING:
     from clipact.studies import Sweep
 
 
 def sweep(
-    protocol: Annotated[str, typer.Argument(metavar="CARD|MANIFEST", help="A card, or a CSV table.")],
+    protocol: Protocol,
     model: Annotated[str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="As for classify.")] = "mini",
-    data: Annotated[
-        Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
-    ] = None,
+    data: DataFolder = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the tables and sweep.html go.")] = Path("sweep"),
     labels: Annotated[
         str | None,
@@ -47,7 +45,7 @@ def sweep(
         str | None, typer.Option(show_default="the card's", help="The prompt set that all are compared with.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
-    partial: Annotated[bool, typer.Option("--partial", help="Take data that are not the card's; mark it.")] = False,
+    partial: Partial = False,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a wording and line.")] = False,
 ) -> None:

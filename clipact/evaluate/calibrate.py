@@ -1,9 +1,8 @@
 """Labelled samples become a calibration: they are evaluated against labels and background words at once."""
 
-import re
 from collections.abc import Sequence
 
-from clipact.background import choose_background, weigh
+from clipact.background import Background, choose_background, weigh
 from clipact.calibration import DEFAULT, Answers, Calibration, LabelledClips, beside, fit_judgement
 from clipact.classifier import ZeroShotClassifier
 from clipact.errors import CalibrationError, UsageError
@@ -20,8 +19,8 @@ from clipact.zoo import Model
 
 def labelled_clips(
     model: Model, samples: Samples, labels: LabelSet, prompts: PromptSet, *, views: Views, how: How | None = None
-) -> tuple[LabelledClips, tuple[str, ...], Scores]:
-    """What a calibration is fitted on, the background words, and the scores with what could not be read."""
+) -> tuple[LabelledClips, Background, Scores]:
+    """What a calibration is fitted on, the background, and the scores with what could not be read."""
     if views.averaging != "embeddings" or views.crops != 1:
         raise CalibrationError(
             f"{views.crops} crops whose {views.averaging} are averaged: `clipact classify` looks at one crop and "
@@ -45,15 +44,16 @@ def labelled_clips(
         background=scores.scores[:, count:],
         near=background.near,
         truth=scores.truth,
-        groups=scores.groups or _files(scores.samples),
+        groups=scores.groups or _files(samples, scores.samples),
         multi_truth=None if scores.multi_truth is None else scores.multi_truth[:, :count],
     )
-    return clips, background.words, scores
+    return clips, background, scores
 
 
-def _files(names: Sequence[str]) -> tuple[str, ...] | None:
-    """The file of each sample, where several are stretches of one: they belong together."""
-    files = tuple(re.sub(r"@[\d.]+-[\d.]*$", "", name) for name in names)
+def _files(samples: Samples, names: Sequence[str]) -> tuple[str, ...] | None:
+    """The file of each sample of those names, where several are stretches of one: they belong together."""
+    file_of = {item.name: str(item.path) for item in samples.items}
+    files = tuple(file_of[name] for name in names)
     return files if len(set(files)) < len(files) else None
 
 
@@ -78,16 +78,15 @@ def calibrate(
     own = labels or samples.labels
     if own is None:
         raise UsageError("these samples have captions; a calibration is fitted on clips with labels")
-    clips, words, scores = labelled_clips(model, samples, own, prompts, views=views, how=how)
+    clips, background, scores = labelled_clips(model, samples, own, prompts, views=views, how=how)
     judgement, figures = fit_judgement(clips, coverage=coverage, false_rejections=false_rejections, score=score)
-    far = tuple(word for word, row in zip(words, clips.near, strict=True) if not row.any())
     answers = Answers(
         model=model.name,
         model_key=model.key,
         labels=own,
-        background=far,
+        background=background.far,
         prompts=prompts,
-        sentences=words_key(beside(own, far), prompts),
+        sentences=words_key(beside(own, background.far), prompts),
         views=views,
     )
     found = Calibration(

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from clipact.errors import LabelIndexError, StoreError
+from clipact.replacing import replacing
 from clipact.store import Store, content_key
 
 TABLE, BUILDING = "index.json", "building.json"
@@ -72,18 +72,10 @@ class Folder:
         text = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest()})[:-1] + f',\n"table": {body}}}\n'
         with self._refusing():
             self.path.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.path, prefix=".", suffix=".part")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(temporary).chmod(0o644)
-                os.replace(temporary, self.path / name)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(temporary)
-                raise
+            with replacing(self.path / name) as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
             self._sync()
 
     def table(self, name: str = TABLE) -> dict[str, Any] | None:

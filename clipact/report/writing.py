@@ -3,13 +3,12 @@
 import csv
 import io
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from clipact.errors import ResultError
+from clipact.replacing import replacing
 
 
 def render(template: Path, **values: Any) -> str:
@@ -41,14 +40,8 @@ def csv_text(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
 def write_text(path: Path, text: str) -> Path:
     """The text as a file, written beside and renamed; ResultError when it cannot be written."""
     try:
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-            Path(beside).chmod(0o644)
-            os.replace(beside, path)
-        finally:
-            Path(beside).unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise ResultError(f"{path} cannot be written: {error.strerror or error}") from error
     return path

@@ -6,13 +6,13 @@ run that was killed reads as if nothing had happened, but for the times.
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from clipact.errors import TrainingError
+from clipact.replacing import replacing
 
 
 class Log:
@@ -58,9 +58,8 @@ def _cut_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in read_log(path.parent) if line["step"] <= step]
-    part = path.with_name(f".{path.name}.part")
-    part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as file:
+        file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 def board_writer() -> Any:

@@ -1,6 +1,5 @@
 """What a masked autoencoder makes of clips, as a picture: the frames, what it saw of them, and what it filled in."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 from clipact.errors import TrainingError
 from clipact.losses import patch_moments, pick_patches
 from clipact.nn.masking import Mask
+from clipact.replacing import replacing
 from clipact.training.masked_autoencoder import MaskedAutoencoder
 
 _GREY, _MARGIN_PIXELS = 0.5, 4
@@ -39,11 +39,10 @@ def draw_reconstruction(
 
 def write_picture(picture: Image.Image, path: Path) -> None:
     """Write a PNG beside `path`, then rename it; TrainingError when the disk refuses."""
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(part, format="PNG")
-        os.replace(part, path)
+        with replacing(path) as file:
+            picture.save(file, format="PNG")
     except OSError as error:
         raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
 

@@ -15,7 +15,7 @@ from clipact.probe_classifier import ProbeClassifier
 from clipact.recognizer import Recognizer
 from clipact.store import Store
 from clipact.supervised import SupervisedClassifier
-from tests.data.drawing import draw_picture, write_manifest
+from tests.data.drawing import draw_shades
 from tests.training import small_run  # noqa: F401  puts "small" into the table
 
 RECIPE = """
@@ -36,12 +36,7 @@ judge = { every = 6, sets = [{ name = "dev", manifest = "shades.csv", split = "t
 def data(tmp_path_factory):
     """Pictures that are dark or bright, by which one may learn; and those that judge it."""
     folder = tmp_path_factory.mktemp("shades")
-    rows = []
-    for number in range(12):
-        label, shade = ("Bright_day", 190) if number % 2 else ("dark", 30)
-        draw_picture(folder / f"pictures/{number}.png", shade=shade + 3 * number)
-        rows.append({"path": f"pictures/{number}.png", "label": label, "split": "test" if number > 7 else "train"})
-    write_manifest(folder / "shades.csv", *rows)
+    draw_shades(folder, lambda number: {"split": "test" if number > 7 else "train"})
     (folder / "own.toml").write_text(RECIPE)
     return folder
 

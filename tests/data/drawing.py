@@ -1,6 +1,7 @@
 """Data sets small enough to draw: one-colour pictures and clips, and manifests that name them."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,17 @@ def write_manifest(path: Path, *rows: dict[str, object]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def draw_shades(folder: Path, more: Callable[[int], dict[str, object]]) -> Path:
+    """Twelve pictures, dark and bright in turn, and shades.csv, which says `more` of each by its number."""
+    rows = []
+    for number in range(12):
+        label, shade = ("Bright_day", 190) if number % 2 else ("dark", 30)
+        draw_picture(folder / f"pictures/{number}.png", shade=shade + 3 * number)
+        rows.append({"path": f"pictures/{number}.png", "label": label, **more(number)})
+    write_manifest(folder / "shades.csv", *rows)
+    return folder
 
 
 def draw_data(folder: Path) -> Path:

@@ -26,7 +26,7 @@ from clipact.studies.comparison.contender import Contender
 from clipact.studies.comparison.hands import Hands
 from clipact.studies.comparison.settings import Settings
 from clipact.studies.comparison.split import Split
-from clipact.studies.comparison.teach import Taught, as_seen, teach
+from clipact.studies.comparison.teach import Taught, teach
 from clipact.supervised import SupervisedClassifier
 from clipact.training.course import STATE
 from clipact.training.report import forget_peak_memory, peak_memory_bytes
@@ -70,7 +70,7 @@ class Cell:
 
         how = How(store=hands.store, watch=watch)
         recognizer, taught = self._recognizer(hands, how)
-        cost = measure(taught.model.encoder, spec=as_seen(self.settings.clip, taught.model.encoder.spec))
+        cost = measure(taught.model.encoder, spec=self.settings.clip.in_colours_of(taught.model.encoder.spec))
         card = self.split.card
         run = {"card": card.name, "title": card.title, "metric": "top_1", "seed": self.seed, "asked": self.key}
         result = evaluate(
@@ -110,7 +110,7 @@ class Cell:
                 self.contender, self.settings, table=self.table, split=self.split, seed=self.seed, hands=hands,
                 folder=self.folder,
             )  # fmt: skip
-            spec = as_seen(self.settings.clip, taught.model.encoder.spec)
+            spec = self.settings.clip.in_colours_of(taught.model.encoder.spec)
             return SupervisedClassifier(taught.model, clips=clips, spec=spec), taught
         model = zoo.load(self.contender.model, device=hands.device, defer_text=kind != "zero-shot")
         if kind != "zero-shot":
@@ -123,13 +123,13 @@ class Cell:
             self.split.tested.labels,
             prompts=self.split.card.words.templates,
             clips=clips,
-            spec=as_seen(self.settings.clip, model.encoder.spec),
+            spec=self.settings.clip.in_colours_of(model.encoder.spec),
             store=hands.store,
         )
         return words, Taught(model=model)
 
     def _probe(self, model: Model, how: How) -> tuple[ProbeClassifier, Taught]:
-        spec, clips = as_seen(self.settings.clip, model.encoder.spec), self.split.card.views.views
+        spec, clips = self.settings.clip.in_colours_of(model.encoder.spec), self.split.card.views.views
         learnt = self.split.learnt
         # Clips are encoded now, and kept: the seconds are those of learning, whichever row is the first.
         all_of_them = next(fit_probes(model, learnt, Probing(kind="nearest"), spec=spec, clips=clips, how=how)).probe

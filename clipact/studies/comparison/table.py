@@ -15,30 +15,10 @@ from clipact.scores import Scores, verdict
 from clipact.studies.comparison.contender import Contender
 from clipact.studies.comparison.run import Comparison, Done, Failed
 from clipact.studies.comparison.split import describe_samples
+from clipact.studies.comparison.took import Took, mean_of
 
 _DRAWS = 10_000  # of groups: fewer could not show p below 0.05 after a correction for a hundred pairs
 _TOP = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Took:
-    """What a row takes: means over its seeds, but for the least milliseconds and the most memory.
-
-    parameters   of the tower that sees the clips; `learnt`: those that learnt for this row
-    gflops, milliseconds  a clip, as `clipact.cost.measure` has them
-    training_seconds   of all steps, or of a probe's fit; what a frozen tower encodes once is not in it
-    pretraining_seconds  the part of them without labels
-    explained    of held-out clips, by pretraining: 1 - error / error of each patch's mean
-    """
-
-    parameters: int
-    learnt: int
-    gflops: float
-    milliseconds: float
-    training_seconds: float
-    peak_memory_bytes: int
-    pretraining_seconds: float | None = None
-    explained: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +187,7 @@ def tabulate(comparison: Comparison, outcomes: Sequence[Done | Failed]) -> Table
                 holm=corrected.get(contender.name, 1.0),
                 said=verdict(run),
                 zero_shot=run["zero_shot"] is True,
-                took=_took([done[i].result.run["comparison"] for i in own]),
+                took=mean_of([done[i].result.run["comparison"] for i in own]),
             )
         )
     return Table(
@@ -249,21 +229,4 @@ def _pairs(drawn: dict[str, _Drawn]) -> tuple[Pair, ...]:
     return tuple(
         Pair(one=one, other=other, difference=difference, holm=p)
         for (one, other, difference), p in zip(found, corrected, strict=True)
-    )
-
-
-def _took(facts: Sequence[dict[str, Any]]) -> Took:
-    def mean(name: str) -> float | None:
-        given = [one[name] for one in facts if name in one]
-        return float(np.mean(given)) if given else None
-
-    return Took(
-        parameters=facts[0]["parameters"],
-        learnt=facts[0]["learnt"],
-        gflops=facts[0]["gflops"],
-        milliseconds=min(one["milliseconds"] for one in facts),
-        training_seconds=mean("training_seconds") or 0.0,
-        peak_memory_bytes=max(one["peak_memory_bytes"] for one in facts),
-        pretraining_seconds=mean("pretraining_seconds"),
-        explained=mean("explained"),
     )

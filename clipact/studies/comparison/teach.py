@@ -1,13 +1,12 @@
 """A row that trains becomes a recipe of `clipact train`, after one of `clipact pretrain` where it asks for that."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clipact import zoo
 from clipact.baselines import baseline_recipe, pretraining_recipe
-from clipact.clip_spec import ClipSpec
 from clipact.config import parse, to_table
 from clipact.model_config import checkpoint_folder
 from clipact.studies.comparison.contender import Contender
@@ -33,11 +32,6 @@ class Taught:
     learnt: int = 0
     seconds: float = 0.0
     more: Mapping[str, float] = field(default_factory=dict)
-
-
-def as_seen(clip: ClipSpec, own: ClipSpec) -> ClipSpec:
-    """The comparison's clips in the colours that a model wants."""
-    return replace(clip, mean=own.mean, std=own.std)
 
 
 def teach(
@@ -103,7 +97,7 @@ def _table(
     )
     if "clip" not in made["start"]:  # another library's model: its colours are known once it is loaded
         own = zoo.load(contender.model, device="cpu", defer_text=True).encoder.spec
-        made["start"]["clip"] = to_table(as_seen(settings.clip, own))
+        made["start"]["clip"] = to_table(settings.clip.in_colours_of(own))
     return made | {"name": contender.name}
 
 
