@@ -94,11 +94,11 @@ class Folder:
         return whole["table"]
 
     def map(self, record: FileRecord, dtype: str) -> np.ndarray:
-        """The file as a flat array, mapped into memory and read when it is touched. It cannot be written to."""
+        """The file as a flat array, mapped and read when touched; nothing written to it reaches the file."""
         if record.bytes == 0:
             return np.empty(0, dtype)
         try:
-            return np.memmap(self.path / record.name, dtype=dtype, mode="r")
+            return np.memmap(self.path / record.name, dtype=dtype, mode="c")
         except (OSError, ValueError) as error:
             raise LabelIndexError(f"{self.path / record.name} cannot be read: {error}") from error
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64, UInt64
+from jaxtyping import Bool, Float, Float32, Int32, Int64, UInt64
 
 from clipact.errors import LabelIndexError
 from clipact.label_index.entry import Entry, id_key
 from clipact.label_index.files import Folder
 from clipact.label_index.table import About, Segment, Table
 
-BLOCK_BYTES = 16 << 20  # of 32-bit vectors compared at once: more than this adds memory and no speed
+BLOCK_BYTES = 8 << 20  # of 32-bit vectors compared at once: more than this adds memory and no speed
 
 
 class Rows:
@@ -50,11 +50,10 @@ class Rows:
         mask[self.removed] = False
         return mask
 
-    def blocks(self, *, start: int = 0, end: int | None = None) -> Iterator[tuple[int, Float32[np.ndarray, "m d"]]]:
-        """The vectors of rows start..end, some thousands at a time, each with its first row's number."""
+    def blocks(self, *, start: int = 0, end: int | None = None) -> Iterator[tuple[int, Float[np.ndarray, "m d"]]]:
+        """The vectors of rows start..end as they are kept, some thousands at a time, and the number of the first."""
         for number, low, high in self.spans(start=start, end=end):
-            vectors = self._vectors[number][low:high].astype(np.float32, copy=False)
-            yield int(self.starts[number]) + low, vectors
+            yield int(self.starts[number]) + low, self._vectors[number][low:high]
 
     def spans(self, *, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
         """Where those blocks are: a segment's number, and from where to where in it."""
