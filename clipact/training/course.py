@@ -8,7 +8,6 @@ What a step does hangs on the recipe, the data and the step's number. So a run t
 weights of one that was not, bit for bit.
 """
 
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -114,11 +113,10 @@ class Course(ABC):
                 self.save_model(out / "last", {})
 
     def _begin(self, out: Path, *, resume: bool) -> None:
-        table = json.loads(json.dumps(to_table(self._outline)))
         if resume:
             for name in ("best", "last", STATE):
                 checkpoint.tidy(out / name)
-            self.progress = self.state.load(out / STATE, recipe=table)
+            self.progress = self.state.load(out / STATE, recipe=self._outline)
             if self.progress.data != self._data_key:
                 raise UsageError(
                     f"the manifests name other files or sentences than when {out} was begun; put them back, or take "
@@ -132,7 +130,7 @@ class Course(ABC):
                 out.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UsageError(f"{out} cannot be made: {error.strerror}; take another --out") from error
-            self.progress = Progress(recipe=table, data=self._data_key)
+            self.progress = Progress(recipe=to_table(self._outline), data=self._data_key)
             self.state.save(out / STATE, self.progress)  # so that --resume is right from here on
 
     def _phase(self, out: Path, log: Log, first: int, last: int) -> Iterator[Report]:

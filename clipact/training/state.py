@@ -19,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from clipact.config import parse
-from clipact.errors import TrainingError, UsageError
+from clipact.config import parse, to_table
+from clipact.errors import ConfigError, TrainingError, UsageError
 from clipact.training.average import WeightAverage, moving_tensors
+from clipact.training.outline import Outline
 
 FORMAT = 1
 _MAY_CHANGE = ("data.workers", "data.broken_limit", "train.save_minutes")
@@ -81,11 +82,11 @@ class RunState:
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
-    def load(self, path: Path, *, recipe: dict[str, Any] | None = None) -> Progress:
+    def load(self, path: Path, *, recipe: Outline | None = None) -> Progress:
         """Bring back what `save` wrote.
 
         TrainingError when it is not there, damaged, or of another model; UsageError when it was saved under another
-        recipe than this table. Nothing is changed then.
+        recipe than this one. Nothing is changed then.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -99,7 +100,7 @@ class RunState:
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise TrainingError(f"{path} is no state of a clipact run, or is damaged: {error}") from error
         if recipe is not None:
-            refuse_changes(progress.recipe, recipe)
+            refuse_changes(_read_now(progress.recipe, type(recipe)), to_table(recipe))
         self._fill(saved, path)
         if self.scaler is not None:
             self.scaler.load_state_dict(facts["scaler"])
@@ -149,6 +150,14 @@ def refuse_changes(then: dict[str, Any], now: dict[str, Any]) -> None:
     if changed:
         said = ", ".join(f"{key} is {after.get(key)!r} and was {before.get(key)!r}" for key in changed)
         raise UsageError(f"a run goes on with its own recipe, but {said}; take --set to put it back, or another --out")
+
+
+def _read_now(table: dict[str, Any], kind: type[Outline]) -> dict[str, Any]:
+    """A recipe's table with the defaults of keys that came after it was saved; as it is where it cannot be read now."""
+    try:
+        return to_table(parse(kind, table))
+    except ConfigError:
+        return table
 
 
 def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:

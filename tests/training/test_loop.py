@@ -144,6 +144,28 @@ def test_a_run_is_not_begun_twice_nor_gone_on_with_under_another_recipe(go, tmp_
     assert (out / "last").is_dir()
 
 
+def test_a_run_of_before_a_setting_was_there_goes_on_with_its_default(go, drawn, small, tmp_path):
+    whole, out = go("whole"), go("out", stop_after=2)
+    state = small_run(small_recipe(small), drawn, tmp_path / "store").state
+    progress = state.load(out / STATE)
+    del progress.recipe["train"]["loss_tile"], progress.recipe["data"]["sources"][1]["prompts"]
+    state.save(out / STATE, progress)
+    with pytest.raises(UsageError, match=r"train\.loss_tile is 2 and was 4096"):
+        go("out", resume=True, train={"loss_tile": 2})
+    go("out", resume=True)
+    assert weights_hash(out / "last") == weights_hash(whole / "last")
+
+
+def test_a_run_with_a_setting_that_is_no_more_is_not_gone_on_with(go, drawn, small, tmp_path):
+    out = go("out", stop_after=2)
+    state = small_run(small_recipe(small), drawn, tmp_path / "store").state
+    progress = state.load(out / STATE)
+    progress.recipe["train"]["bygone"] = 3
+    state.save(out / STATE, progress)
+    with pytest.raises(UsageError, match=r"train\.bygone is None and was 3"):
+        go("out", resume=True)
+
+
 def test_other_data_are_not_gone_on_with(go, drawn, small, tmp_path, monkeypatch):
     go("out", stop_after=2)
     trainer = small_run(small_recipe(small), drawn, tmp_path / "store")
