@@ -158,7 +158,7 @@ def show_plan(plan: "Plan") -> None:
 def _facts(report: "Report") -> str:
     scale = "" if report.scale is None else f" · scale {report.scale:.1f}"
     return (
-        f"loss {report.loss:.3f}{scale} · {report.rows / report.seconds:,.0f} samples/s · "
+        f"loss {report.loss:.3f}{scale} · {report.clips / report.seconds:,.0f} samples/s · "
         f"{_bytes(report.memory_bytes)} · {report.waited_seconds / report.seconds:.0%} waiting for data"
     )
 

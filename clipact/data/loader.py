@@ -50,14 +50,16 @@ _AHEAD = 4  # pieces that each worker decodes before they are asked for
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The rows of one step.
+    """The rows of one step: each clip with each sentence that is said of it.
 
-    visual     uint8 frames, in pieces of one shape each; or features that were made of them before
+    visual     clips: uint8 frames, in pieces of one shape each; or features that were made of them before
+    repeats    the rows of each clip, which come one after the other: as many as sentences are said of it
     sentences  one a row; those of one file's clips are the same
     visual_ids, text_ids, label_ids  two rows are positives of each other when any of the three agrees
     """
 
     visual: tuple[UInt8[Tensor, "_ _ h w c"], ...] | tuple[Float[Tensor, "_ ..."], ...]
+    repeats: tuple[int, ...]
     sentences: tuple[str, ...]
     visual_ids: Int64[Tensor, " b"]
     text_ids: Int64[Tensor, " b"]
@@ -69,6 +71,8 @@ class Batch:
 
 class Loader:
     """Batches of `batch` entries each, from one endless stream over all samples.
+
+    An entry of k clips, of which n sentences are said at its turn, has k x n rows.
 
     chunk         frames in a piece: 64 pictures, or 8 clips of 8 frames
     workers       processes that decode; 0 decodes here
@@ -161,6 +165,7 @@ class Loader:
         visual_ids, text_ids, label_ids = torch.cat([piece.ids for piece in pieces]).unbind(1)
         return Batch(
             visual=tuple(piece.video for piece in pieces if piece.video is not None),
+            repeats=tuple(repeat for piece in pieces for repeat in piece.repeats),
             sentences=sentences,
             visual_ids=visual_ids,
             text_ids=text_ids,
@@ -182,9 +187,10 @@ class Loader:
 
 @dataclass(frozen=True, kw_only=True)
 class _Piece:
-    """What a worker sends: a row for each clip, its sentence and its three ids."""
+    """What a worker sends: clips, and a row for each sentence of each, with its three ids."""
 
-    video: UInt8[Tensor, "b t h w c"] | None
+    video: UInt8[Tensor, "n t h w c"] | None
+    repeats: tuple[int, ...]
     sentences: tuple[str, ...]
     ids: Int64[Tensor, "b 3"]
     broken: tuple[Broken, ...]
@@ -216,12 +222,13 @@ def _end_workers() -> None:
 
 def _collate(items: Sequence[Example | Broken]) -> _Piece:
     examples = [item for item in items if isinstance(item, Example)]
-    rows = [(one.sentence, one.ids) for one in examples for _ in one.clips]
+    rows = [said for one in examples for _ in one.clips for said in one.said]
     video = None
     if examples:  # default_collate puts them into memory that is shared with the trainer at once: one copy less
         video = default_collate([torch.from_numpy(one.clips) for one in examples]).flatten(0, 1)
     return _Piece(
         video=video,
+        repeats=tuple(len(one.said) for one in examples for _ in one.clips),
         sentences=tuple(sentence for sentence, _ in rows),
         ids=torch.tensor([ids for _, ids in rows], dtype=torch.int64).reshape(-1, 3),
         broken=tuple(item for item in items if isinstance(item, Broken)),

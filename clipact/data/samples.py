@@ -1,6 +1,6 @@
-"""One entry decoded: the clips and the sentence that it gives at its turn, or why it gives none.
+"""One entry decoded: the clips and the sentences that it gives at its turn, or why it gives none.
 
-What is drawn (which caption, which crop) hangs on the seed, the epoch and the entry alone, so that any number of
+What is drawn (which captions, which crop) hangs on the seed, the epoch and the entry alone, so that any number of
 workers, in any order, gives the same. Runs in worker processes: it holds facts, and opens files one at a time.
 """
 
@@ -17,14 +17,16 @@ from clipact.errors import VideoError
 from clipact.video.augment import Augment
 from clipact.video.load import load_clips
 
+Said = tuple[str, tuple[int, int, int]]
+"""A sentence, and three ids: see `pair_ids`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """The clips of one entry, each of which goes with the sentence; `ids` as `pair_ids` says."""
+    """The clips of one entry, and what is said of each of them: sentences, and their ids as `pair_ids` says."""
 
     clips: UInt8[np.ndarray, "k t h w c"]
-    sentence: str
-    ids: tuple[int, int, int]
+    said: tuple[Said, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +37,19 @@ class Broken:
     cause: str
 
 
-def draw_sentence(entry: Entry, *, seed: int, epoch: int) -> tuple[str, int]:
-    """The sentence of an entry's turn, and a seed for whatever else is drawn at it."""
+def draw_said(entry: Entry, *, seed: int, epoch: int) -> tuple[tuple[Said, ...], int]:
+    """What is said at an entry's turn, no sentence twice, and a seed for whatever else is drawn at it.
+
+    The first sentence and the seed are the same however many sentences are drawn.
+    """
     drawn = seed_from(seed, "sample", epoch, entry.name, *entry.sentences)
     rest, number = divmod(drawn, len(entry.sentences))
-    return entry.sentences[number], rest
+    sentences = [entry.sentences[number]]
+    if entry.drawn > 1:
+        others = [sentence for sentence in dict.fromkeys(entry.sentences) if sentence != sentences[0]]
+        order = np.random.default_rng(seed_from("sentences", rest)).permutation(len(others))
+        sentences += [others[i] for i in order[: entry.drawn - 1]]
+    return tuple((sentence, pair_ids(entry, sentence)) for sentence in sentences), rest
 
 
 def pair_ids(entry: Entry, sentence: str) -> tuple[int, int, int]:
@@ -69,7 +79,7 @@ class Samples:
 
     def __getitem__(self, place: Place) -> Example | Broken:
         entry = self.entries[place.entry]
-        sentence, seed = draw_sentence(entry, seed=self.seed, epoch=place.epoch)
+        said, seed = draw_said(entry, seed=self.seed, epoch=place.epoch)
         try:
             clips = load_clips(
                 entry.path,
@@ -83,4 +93,4 @@ class Samples:
         except VideoError as error:
             return Broken(path=entry.path, cause=error.cause)
         frames = clips[0].frames[None] if len(clips) == 1 else np.stack([clip.frames for clip in clips])
-        return Example(clips=frames, sentence=sentence, ids=pair_ids(entry, sentence))
+        return Example(clips=frames, said=said)

@@ -24,8 +24,10 @@ class Source:
     split     which of its samples, or "all"
     frames    frames a clip: 1 for pictures
     clips     clips a file, each of which is paired with the file's text
-    captions  "one": each epoch draws one of a sample's captions; "all": each caption is an entry of its own
-    prompts   the templates that labels are put into, written as its wording says; each epoch draws one sentence,
+    captions  "one": each epoch draws from a sample's captions; "all": each caption is an entry of its own
+    sentences how many different sentences of a sample are drawn each epoch, all where it has fewer; its clips are
+              encoded once, and each goes with each of them
+    prompts   the templates that labels are put into, written as its wording says; each epoch draws from what comes out,
               so that how sentences are taken together does not matter
     """
 
@@ -35,16 +37,23 @@ class Source:
     frames: int = 1
     clips: int = 1
     captions: Literal["one", "all"] = "one"
+    sentences: int = 1
     prompts: str = "action"
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.clips < 1:
             raise ConfigError(f"frames is {self.frames} and clips {self.clips}; both are at least 1")
+        if self.sentences < 1:
+            raise ConfigError(f"sentences is {self.sentences}; it is at least 1")
+        if self.sentences > 1 and self.captions == "all":
+            raise ConfigError(
+                f"sentences is {self.sentences} beside captions = 'all', where an entry has one sentence; leave one out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One pair to learn from: a file, or a part of it, and the sentences of which one is drawn at its turn.
+    """What is learnt from at a time: a file, or a part of it, and the sentences of which `drawn` are said at its turn.
 
     file       the path below its manifest's root: the same wherever the data lie
     visual_id  the same for the same part of the same file
@@ -62,6 +71,7 @@ class Entry:
     visual_id: int
     label_id: int | None
     label: str | None = None
+    drawn: int = 1
 
     @property
     def name(self) -> str:
@@ -87,14 +97,20 @@ def _entries(source: Source, data: Path, *, as_labels: bool) -> Iterator[Entry]:
         )
     labels = {sample.label for sample in samples if sample.label is not None}
     worded = {label: (label,) if as_labels else tuple(prompts.sentences([label])[0]) for label in labels}
+    most = 1
     for sample in samples:
         if as_labels and sample.label is None:
             raise ManifestError(
                 manifest.source, None, f"{sample.path} has captions and no label; a table of labels learns from labels"
             )
         sentences = sample.captions if sample.label is None else worded[sample.label]
+        most = max(most, len(sentences))
         for said in [(s,) for s in sentences] if source.captions == "all" else [sentences]:
             yield _entry(sample, said, source, manifest)
+    if source.sentences > most == 1:
+        raise ConfigError(
+            f"sentences is {source.sentences}, but no sample of {manifest.source} has more than one; leave it out"
+        )
 
 
 def _entry(sample: Sample, sentences: tuple[str, ...], source: Source, manifest: Manifest) -> Entry:
@@ -110,4 +126,5 @@ def _entry(sample: Sample, sentences: tuple[str, ...], source: Source, manifest:
         visual_id=seed_from("file", path, f"{sample.start_seconds} {sample.end_seconds}"),
         label_id=None if sample.label is None else seed_from("label", sample.label),
         label=sample.label,
+        drawn=min(source.sentences, len(set(sentences))),
     )

@@ -67,18 +67,35 @@ class Pieces(tuple[Any, ...]):
     """Rows that are no one tensor, because they differ in shape: several inputs, one after the other."""
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """Rows of which each stands in the batch so many `times`, one after the other."""
+
+    rows: Any
+    times: Sequence[int]
+
+    @property
+    def index(self) -> list[int] | None:
+        """Which of the rows each row of the batch is; None where it is the same one."""
+        if all(times == 1 for times in self.times):
+            return None
+        return [row for row, times in enumerate(self.times) for _ in range(times)]
+
+
 def cut(
     encoder: Encoder, inputs: Any, *, chunk_size: int, seed: int, place: int = 0, autocast: torch.dtype | None = None
 ) -> tuple[list[Chunk], list[int] | None]:
     """The inputs in chunks of `chunk_size` rows, the last one as short as it falls; `place` numbers the encoder.
 
     A tensor, list or tuple holds one item a row. Dicts and dataclasses are cut field by field; a field that has no rows
-    (a number, a string, None) goes with every chunk. `Pieces` are cut piece by piece. Of sentences each distinct one
-    stands in the chunks once, and the second value says which of their rows belongs to each row of the batch; it is
-    None for all other inputs.
+    (a number, a string, None) goes with every chunk. `Pieces` are cut piece by piece. Each row that is `Repeated`, and
+    each distinct sentence, stands in the chunks once, and the second value says which of their rows belongs to each row
+    of the batch; it is None where they are the batch's rows themselves.
     """
     index = None
-    if isinstance(inputs, (list, tuple)) and all(isinstance(row, str) for row in inputs):
+    if isinstance(inputs, Repeated):
+        inputs, index = inputs.rows, inputs.index
+    elif isinstance(inputs, (list, tuple)) and all(isinstance(row, str) for row in inputs):
         # Short ones first: the sentences of a chunk are of like length, and little is spent on padding.
         unique = sorted(set(inputs), key=lambda sentence: (len(sentence), sentence))
         place_of = {sentence: row for row, sentence in enumerate(unique)}

@@ -149,7 +149,7 @@ class Course(ABC):
                 scale=outcome.scale,
                 rate=rate,
                 gradient_norm=outcome.gradient_norm,
-                rows=outcome.rows,
+                clips=outcome.clips,
                 seconds=time.monotonic() - begun,
                 waited_seconds=waited,
                 memory_bytes=peak_memory_bytes(self.device),

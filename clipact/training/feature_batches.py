@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clipact.data.loader import Batch
 from clipact.data.order import Stream
-from clipact.data.samples import draw_sentence, pair_ids
+from clipact.data.samples import Said, draw_said
 from clipact.data.sources import Entry
 from clipact.errors import DataError
 
@@ -64,15 +64,15 @@ class FeatureLoader:
 
     def _batch(self, stretch: range) -> Batch:
         groups: list[list[tuple[int, int]]] = [[] for _ in self.features.groups]  # view, row
-        rows: list[list[tuple[str, tuple[int, int, int]]]] = [[] for _ in self.features.groups]
+        rows: list[list[tuple[Said, ...]]] = [[] for _ in self.features.groups]  # what is said of each clip
         for place in self.stream.stretch(stretch.start, stretch.stop):
             entry = self.entries[place.entry]
             if (found := self.features.places.get(entry.visual_id)) is None:
                 continue  # a file that could not be read, counted and named when it was met
-            sentence, drawn = draw_sentence(entry, seed=self.seed, epoch=place.epoch)
+            said, drawn = draw_said(entry, seed=self.seed, epoch=place.epoch)
             group, row = found
             groups[group].append((drawn % self.features.views, row))
-            rows[group] += [(sentence, pair_ids(entry, sentence))] * entry.clips
+            rows[group] += [said] * entry.clips
         visual = []
         for features, chosen in zip(self.features.groups, groups, strict=True):
             if chosen:
@@ -80,10 +80,12 @@ class FeatureLoader:
                 visual.append(features[views, numbers].flatten(0, 1))
         if not visual:
             raise DataError(f"not one of the {self.batch} files of a batch could be read")
-        pairs = [pair for group in rows for pair in group]
+        repeats = tuple(len(said) for group in rows for said in group)
+        pairs = [pair for group in rows for said in group for pair in said]
         visual_ids, text_ids, label_ids = torch.tensor([ids for _, ids in pairs]).unbind(1)
         return Batch(
             visual=tuple(visual),
+            repeats=repeats,
             sentences=tuple(sentence for sentence, _ in pairs),
             visual_ids=visual_ids,
             text_ids=text_ids,

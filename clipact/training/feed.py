@@ -5,7 +5,7 @@ step runs the head alone.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -127,7 +127,7 @@ class Feed:
                 for i in range(0, len(features), self.chunk):
                     yield features[i : i + self.chunk], visual_ids[i : i + self.chunk]
             return
-        for batch in self._in_order(self.entries).once():
+        for batch in self._in_order([replace(entry, drawn=1) for entry in self.entries]).once():
             start = 0
             for piece in batch.visual:
                 yield piece, batch.visual_ids[start : start + len(piece)].tolist()

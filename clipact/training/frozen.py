@@ -47,7 +47,7 @@ def encode_visuals(
     be read, and they have no features.
     """
     body, made = hash_body(tower), VisualFeatures(views=views)
-    visuals = {entry.visual_id: replace(entry, sentences=("",)) for entry in entries}.values()
+    visuals = {entry.visual_id: replace(entry, sentences=("",), drawn=1) for entry in entries}.values()
     for shape in sorted({(entry.frames, entry.clips) for entry in visuals}):
         alike = [entry for entry in visuals if (entry.frames, entry.clips) == shape]
         hashes = [f"{entry.name} {hash_file(entry.path)}" for entry in alike]

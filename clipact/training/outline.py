@@ -14,7 +14,7 @@ from clipact.training.optim import OptimConfig
 class Pace:
     """The steps of a run.
 
-    batch            entries a batch
+    batch            entries a batch; it has a row for each clip of an entry with each sentence that is said of it
     chunk            frames that are encoded at once: what memory for graphs hangs on
     accumulate       batches whose gradients are averaged in one step
     steps, epochs    how long; one of the two

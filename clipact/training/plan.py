@@ -172,7 +172,7 @@ def verify_run(run: Run) -> dict[int, GradientCheck]:
     for first, _ in run.phases:
         feed = run.feed(first)
         kept = "visual" in feed.keeps  # a clip's features are one row, however many frames it had
-        most = max(entry.clips * (1 if kept else entry.frames) for entry in run.entries)
+        most = max(max(entry.clips * (1 if kept else entry.frames), entry.drawn) for entry in run.entries)
         batch = min(train.batch, max(2, (3 * train.chunk + train.chunk // 2) // most))
         (looked_at,) = feed.batches(0, 1, batch=batch)
         # Every chunk encoded twice; then, where graphs are kept, one of them: a lone chunk must not pass by being kept.

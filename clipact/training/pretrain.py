@@ -185,7 +185,7 @@ class Pretraining(Course):
                 torch.autograd.backward(part if self.scaler is None else self.scaler.scale(part))
                 loss += part.item()
         norm = descend(self.optimizer, loss=loss, scaler=self.scaler, clip_norm=self.recipe.optim.clip_norm)
-        return Outcome(loss=loss, gradient_norm=norm, rows=rows)
+        return Outcome(loss=loss, gradient_norm=norm, clips=rows)
 
     def _look(self, name: str, entries: Sequence[Entry]) -> Iterator[tuple[Float[Tensor, "b t c h w"], Mask]]:
         """Every clip of a set once, a piece at a time, always under the same mask."""

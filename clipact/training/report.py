@@ -19,6 +19,7 @@ class Report:
     step            steps done, this one counted
     scale           what multiplies cosines, None where none are
     rate            the highest learning rate
+    clips           seen, each counted once, whatever was said of it
     seconds         that it took, `waited_seconds` of them for data
     memory_bytes    the most that was in use so far
     figures         of the sets that were judged after it, if any
@@ -31,7 +32,7 @@ class Report:
     scale: float | None
     rate: float
     gradient_norm: float
-    rows: int
+    clips: int
     seconds: float
     waited_seconds: float
     memory_bytes: int
@@ -47,7 +48,7 @@ class Report:
             **({} if self.scale is None else {"scale": self.scale}),
             "rate": self.rate,
             "gradient_norm": self.gradient_norm,
-            "samples_per_second": self.rows / self.seconds,
+            "samples_per_second": self.clips / self.seconds,
             "waited": self.waited_seconds / self.seconds,
             "memory_gb": self.memory_bytes / 1e9,
             **self.figures,

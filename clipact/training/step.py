@@ -12,21 +12,21 @@ from clipact.data.order import seed_from
 from clipact.dual_encoder import PRECISIONS, DualEncoder
 from clipact.errors import TrainingError
 from clipact.losses import LOSSES, bound_log_scale, cross_entropy
-from clipact.training.chunks import Encoder, Pieces
+from clipact.training.chunks import Encoder, Pieces, Repeated
 from clipact.training.gradcache import cached_step
 from clipact.training.recipe import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The mean loss over a step's batches, the gradient's norm before it was cut, and the rows that were seen.
+    """The mean loss over a step's batches, the gradient's norm before it was cut, and how many clips were seen.
 
     `scale` is what multiplies cosines after it, None where none are.
     """
 
     loss: float
     gradient_norm: float
-    rows: int
+    clips: int
     scale: float | None = None
 
 
@@ -64,7 +64,8 @@ def take_step(
         loss += value.item()
     norm = descend(optimizer, loss=loss, scaler=scaler, clip_norm=clip_norm)
     bound_log_scale(encoder.log_scale)
-    return Outcome(loss=loss, gradient_norm=norm, rows=sum(map(len, batches)), scale=encoder.scale.item())
+    clips = sum(len(batch.repeats) for batch in batches)
+    return Outcome(loss=loss, gradient_norm=norm, clips=clips, scale=encoder.scale.item())
 
 
 def descend(
@@ -91,9 +92,9 @@ def descend(
     return norm
 
 
-def inputs_of(batch: Batch, *, answers: tuple[str, ...] = ()) -> tuple[Pieces, tuple[str, ...]]:
+def inputs_of(batch: Batch, *, answers: tuple[str, ...] = ()) -> tuple[Repeated, tuple[str, ...]]:
     """What the two encoders are given: the batch, or its clips and every answer."""
-    return Pieces(batch.visual), answers or batch.sentences
+    return Repeated(Pieces(batch.visual), batch.repeats), answers or batch.sentences
 
 
 def loss_of(

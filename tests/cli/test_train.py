@@ -130,7 +130,7 @@ def test_ctrl_c_while_a_frozen_tower_encodes_ends_at_once_when_every_step_is_sav
     def reports(*, saved):
         if saved is not None:
             yield Report(
-                saved=saved, step=1, loss=1.0, scale=1.0, rate=1.0, gradient_norm=1.0, rows=1, seconds=1.0, **NO_WAIT
+                saved=saved, step=1, loss=1.0, scale=1.0, rate=1.0, gradient_norm=1.0, clips=1, seconds=1.0, **NO_WAIT
             )
         for number in screen.watch(range(3), 3, "encoding"):
             if number == 1:
@@ -150,7 +150,7 @@ def test_a_bar_and_its_facts_fit_80_columns(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
     monkeypatch.setenv("COLUMNS", "80")
     run = SimpleNamespace(stopping=False, steps=123_456, broken={})
-    numbers = {"loss": 10.125, "scale": 99.96, "rate": 1.0, "gradient_norm": 1.0, "rows": 32_768}
+    numbers = {"loss": 10.125, "scale": 99.96, "rate": 1.0, "gradient_norm": 1.0, "clips": 32_768}
     report = Report(step=12_345, **numbers, seconds=2.0, waited_seconds=0.5, memory_bytes=21 * 10**9)
     with TrainScreen() as screen:
         screen.follow(run, iter([report]))

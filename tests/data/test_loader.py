@@ -34,7 +34,7 @@ def _samples(data, *sources, augment=AUGMENT):
 
 
 def _same(one, other):
-    assert one.sentences == other.sentences
+    assert (one.sentences, one.repeats) == (other.sentences, other.repeats)
     for name in ("visual_ids", "text_ids", "label_ids"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
     assert [v.shape for v in one.visual] == [v.shape for v in other.visual]
@@ -43,7 +43,8 @@ def _same(one, other):
 
 def test_any_number_of_workers_gives_the_same_batches(data):
     def batches(workers):
-        loader = Loader(_samples(data, PICTURES, CLIPS), batch=7, chunk=8, workers=workers)
+        samples = _samples(data, PICTURES, replace(CLIPS, sentences=3))
+        loader = Loader(samples, batch=7, chunk=8, workers=workers)
         return list(loader.batches(0, 5))
 
     alone = batches(0)
@@ -125,13 +126,42 @@ def test_sentences_are_those_of_their_files_and_share_an_id_when_they_are_the_sa
 
 def test_captions_are_drawn_anew_each_epoch_or_all_taken(data):
     samples = _samples(data, PICTURES)
-    drawn = {(samples[Place(e, 0)].sentence, samples[Place(e, 0)].ids[0]) for e in range(12)}
-    assert len(drawn) == 2
-    assert samples[Place(3, 0)].sentence == samples[Place(3, 0)].sentence
+    said = [samples[Place(epoch, 0)].said for epoch in range(12)]
+    assert all(len(one) == 1 for one in said)
+    assert len(set(said)) == 2
+    assert samples[Place(3, 0)].said == said[3]
     every = read_sources([Source(manifest=Path("pictures.csv"), captions="all")], data)
     assert len(every) == 20
     assert all(len(entry.sentences) == 1 for entry in every)
     assert len({entry.visual_id for entry in every}) == 10
+
+
+def test_of_every_clip_of_a_file_several_sentences_are_said_each_of_which_is_a_row(data):
+    once, thrice = (
+        next(Loader(_samples(data, source), batch=3, chunk=4, shuffled=False).batches(2, 3))
+        for source in (CLIPS, replace(CLIPS, sentences=3))
+    )
+    assert (len(once), once.repeats) == (6, (1,) * 6)
+    assert (len(thrice), thrice.repeats) == (18, (3,) * 6)
+    assert all(torch.equal(a, b) for a, b in zip(once.visual, thrice.visual, strict=True)), "each clip is there once"
+    for name in ("sentences", "visual_ids", "text_ids", "label_ids"):
+        assert list(getattr(thrice, name)[::3]) == list(getattr(once, name)), "others come beside the one of before"
+    for i in range(0, 18, 6):
+        assert thrice.sentences[i : i + 3] == thrice.sentences[i + 3 : i + 6]
+        assert len(set(thrice.sentences[i : i + 3])) == 3
+        for ids in (thrice.visual_ids, thrice.label_ids):
+            assert len(ids[i : i + 6].unique()) == 1
+    ids = dict(zip(thrice.sentences, thrice.text_ids.tolist(), strict=True))
+    assert [ids[sentence] for sentence in thrice.sentences] == thrice.text_ids.tolist()
+
+
+def test_of_a_file_no_more_sentences_are_said_than_it_has_and_others_each_epoch(data):
+    samples = _samples(data, replace(PICTURES, sentences=9))
+    assert {sentence for sentence, _ in samples[Place(0, 0)].said} == set(samples.entries[0].sentences)
+    assert len(samples[Place(0, 0)].said) == 2
+    samples = _samples(data, replace(CLIPS, sentences=2))
+    said = [frozenset(sentence for sentence, _ in samples[Place(epoch, 0)].said) for epoch in range(40)]
+    assert frozenset.union(*said) == set(samples.entries[0].sentences)
 
 
 @pytest.fixture
@@ -217,6 +247,16 @@ def test_parts_of_a_file_are_decoded_from_there_and_are_no_positives_of_each_oth
 def test_impossible_sources_are_refused():
     with pytest.raises(ConfigError, match="frames is 0"):
         Source(manifest=Path("m.csv"), frames=0)
+    with pytest.raises(ConfigError, match="sentences is 0; it is at least 1"):
+        Source(manifest=Path("m.csv"), sentences=0)
+    with pytest.raises(ConfigError, match="sentences is 2 beside captions = 'all'"):
+        Source(manifest=Path("m.csv"), captions="all", sentences=2)
+
+
+def test_several_sentences_are_not_asked_for_where_there_is_one(data):
+    source = replace(CLIPS, sentences=2, prompts="bare")
+    with pytest.raises(ConfigError, match=r"sentences is 2, but no sample of .*clips\.csv has more than one"):
+        read_sources([source], data)
 
 
 @pytest.mark.slow

@@ -61,14 +61,15 @@ def small_model(folder: Path) -> Path:
     return checkpoint.save(DualEncoder(visual, text, log_scale=2.0, bias=-2.0), folder, name="small")
 
 
-def small_recipe(model: Path, **tables) -> Recipe:
+def small_recipe(model: Path, *, sentences: int = 1, **tables) -> Recipe:
     """Pictures and clips of two each in one stream, augmented; dropout, batch norm, accumulation, a mean of weights."""
+    said = {"sentences": sentences}
     table = {
         "name": "small",
         "trained_on": ["drawn"],
         "start": {"model": str(model)},
         "data": {
-            "sources": [{"manifest": "pictures.csv"}, {"manifest": "clips.csv", "frames": 4, "clips": 2}],
+            "sources": [{"manifest": "pictures.csv"} | said, {"manifest": "clips.csv", "frames": 4, "clips": 2} | said],
             "augment": {"brightness": 0.2},
             "workers": 0,
         },

@@ -17,9 +17,10 @@ from tests.training.small_run import small_recipe
 def feed(small, drawn, tmp_path):
     """A feed whose bodies stay as they are: `feed(keeps, data=..., **data tables)`."""
 
-    def make(*keeps, folder=drawn, encoder=None, **tables):
+    def make(*keeps, folder=drawn, encoder=None, sentences=1, **tables):
         tables = {"augment": None} | tables
-        recipe = small_recipe(small, visual={"learns": "head"}, text={"learns": "head"}, data=tables)
+        heads = {"visual": {"learns": "head"}, "text": {"learns": "head"}}
+        recipe = small_recipe(small, sentences=sentences, data=tables, **heads)
         encoder = encoder or load(small)
         Learning(visual=recipe.visual, text=recipe.text).apply(encoder, step=0)
         entries = read_sources(recipe.data.sources, folder)
@@ -41,11 +42,13 @@ def feed(small, drawn, tmp_path):
 @torch.no_grad()
 def _embedded(feed, batch):
     visual, text = feed.encoders
-    return torch.cat([visual.encode(piece) for piece in batch.visual]), text.encode(batch.sentences)
+    clips = torch.cat([visual.encode(piece) for piece in batch.visual])
+    return clips.repeat_interleave(torch.tensor(batch.repeats), dim=0), text.encode(batch.sentences)
 
 
-def test_kept_features_give_the_batches_and_the_embeddings_of_frames_and_sentences(feed):
-    kept, plain = feed("visual", "text"), feed()
+@pytest.mark.parametrize("sentences", [1, 2])
+def test_kept_features_give_the_batches_and_the_embeddings_of_frames_and_sentences(feed, sentences):
+    kept, plain = feed("visual", "text", sentences=sentences), feed(sentences=sentences)
     kept.encoder.eval()
     plain.encoder.eval()
     batches = zip(kept.batches(0, 4, batch=6), plain.batches(0, 4, batch=6), strict=True)

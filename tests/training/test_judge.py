@@ -49,7 +49,7 @@ def test_retrieval_is_what_sorting_by_hand_says(small, drawn, tmp_path, keeps):
 
 
 def test_labels_are_recognised_by_the_mean_of_their_prompts_and_clips(small, drawn, tmp_path):
-    feed = _feed(small, drawn, tmp_path, Source(manifest=Path("clips.csv"), frames=4, clips=2))
+    feed = _feed(small, drawn, tmp_path, Source(manifest=Path("clips.csv"), frames=4, clips=2, sentences=2))
     figures = judge(feed)
     first = {entry.label_id: entry.sentences for entry in feed.entries}
     with torch.no_grad():

@@ -196,6 +196,12 @@ def test_what_cannot_be_trained_is_said_at_once(go, tmp_path):
     assert not (tmp_path / "out").exists(), "a wrong name is not found out after the last step"
 
 
+def test_a_run_in_which_several_sentences_are_said_of_a_clip_goes_on_bit_for_bit(go):
+    tables = {"sentences": 2, "train": {"steps": 4}}
+    whole, _ = go("whole", **tables), go("cut", stop_after=3, **tables)
+    assert weights_hash(go("cut", resume=True, **tables) / "last") == weights_hash(whole / "last")
+
+
 @pytest.mark.parametrize(
     "change", [{"precision": "bf16"}, {"loss": "sigmoid", "loss_tile": 2}, {"label_smoothing": 0.1}]
 )

@@ -51,7 +51,7 @@ def test_a_plan_has_a_part_for_each_stretch_in_which_the_same_things_learn(run):
     [
         {},
         {"train": {"loss": "sigmoid", "memory_gb": 1.0}},
-        {"visual": {"learns": "head"}},
+        {"visual": {"learns": "head"}, "sentences": 2},
         {"visual": {"learns": "head", "unfreeze_step": 3}, "text": {"learns": "nothing", "unfreeze_step": 6}},
     ],
 )
@@ -65,18 +65,20 @@ def test_the_gradient_of_a_run_is_plain_autograds_whatever_learns(run, tables):
     assert all(torch.equal(value, before[name]) for name, value in here.encoder.state_dict().items())
 
 
-@pytest.mark.parametrize(("cache", "chunk"), [(False, 32), (True, 4)])
-def test_a_check_keeps_the_graphs_of_three_and_a_half_chunks_of_frames_at_most(run, monkeypatch, cache, chunk):
-    """Of 16 frames a file, that is; or of 2 clips, where their features are kept."""
+@pytest.mark.parametrize(
+    ("cache", "chunk", "sentences", "most"), [(False, 32, 1, 96 + 16), (True, 4, 1, 12 + 2), (True, 4, 7, 2 * 2)]
+)
+def test_a_check_keeps_the_graphs_of_three_and_a_half_chunks_at_most(run, monkeypatch, cache, chunk, sentences, most):
+    """Of 16 frames a file, that is; or of 2 clips, where their features are kept; or of 7 sentences."""
     looked_at = []
 
     def watched(encoders, inputs, **options):
-        looked_at.append(sum(piece.shape[: 1 if cache else 2].numel() for piece in inputs[0]))
+        looked_at.append(sum(piece.shape[: 1 if cache else 2].numel() for piece in inputs[0].rows))
         return verify_gradient(encoders, inputs, **options)
 
     monkeypatch.setattr(plan, "verify_gradient", watched)
-    sources = [{"manifest": "clips.csv", "frames": 8, "clips": 2}]
+    sources = [{"manifest": "clips.csv", "frames": 8, "clips": 2, "sentences": sentences}]
     verify_run(
         run(train={"batch": 100, "chunk": chunk}, data={"sources": sources, "cache": cache}, visual={"learns": "head"})
     )
-    assert looked_at == [{False: 96 + 16, True: 12 + 2}[cache]]
+    assert looked_at == [most]

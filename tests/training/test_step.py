@@ -15,9 +15,9 @@ from tests.training.small_run import small_recipe
 
 
 @pytest.fixture
-def parts(small, drawn, tmp_path):
+def parts(small, drawn, tmp_path, request):
     encoder = load(small)  # in evaluation mode: no dropout, so that plain autograd can be written down
-    recipe = small_recipe(small)
+    recipe = small_recipe(small, sentences=getattr(request, "param", 1))
     feed = Feed(
         encoder,
         read_sources(recipe.data.sources, drawn),
@@ -34,10 +34,12 @@ def parts(small, drawn, tmp_path):
 
 def _plain_loss(encoder, feed, batch):
     visual = torch.cat([feed.embed_visual(piece) for piece in batch.visual])
+    visual = torch.cat([row.expand(times, -1) for row, times in zip(visual, batch.repeats, strict=True)])
     text = encoder.encode_text(batch.sentences)
     return info_nce(visual, text, scale=encoder.scale, ids=(batch.visual_ids, batch.text_ids, batch.label_ids))
 
 
+@pytest.mark.parametrize("parts", [1, 2], indirect=True)
 def test_a_step_follows_the_gradient_of_the_mean_of_its_batches(parts):
     encoder, feed, config, optimizer = parts
     batches = list(feed.batches(0, 3, batch=5))
@@ -48,7 +50,7 @@ def test_a_step_follows_the_gradient_of_the_mean_of_its_batches(parts):
     outcome = take_step(encoder, feed.encoders, batches, optimizer, config, seed=0)
     assert outcome.loss == pytest.approx(losses.mean().item(), rel=1e-5)
     assert outcome.gradient_norm == pytest.approx(norm, rel=1e-4)
-    assert outcome.rows == sum(map(len, batches))
+    assert outcome.clips == sum(len(piece) for batch in batches for piece in batch.visual)
     for name, parameter in encoder.named_parameters():
         if name in expected:
             torch.testing.assert_close(parameter.detach(), expected[name], rtol=1e-4, atol=1e-6)
