@@ -62,7 +62,7 @@ def figures(result: Scores | RetrievalScores, *, draws: int = 1000, seed: int = 
 
 def _labels(result: Scores, draws: int, seed: int) -> Iterator[Figure]:
     metric = result.run.get("metric", "top_1")
-    right = hits(result.scores, result.truth)
+    right = hits(result.scores, result.true)
     groups = result.groups
 
     def figure(name: str, values: np.ndarray, *, headline: bool) -> Figure:
@@ -81,7 +81,7 @@ def _labels(result: Scores, draws: int, seed: int) -> Iterator[Figure]:
 
     yield figure("top-1", right, headline=metric == "top_1")
     if len(result.labels) > 5:
-        yield figure("top-5", hits(result.scores, result.truth, k=5), headline=False)
+        yield figure("top-5", hits(result.scores, result.true, k=5), headline=False)
     interval = bootstrap(
         lambda rows: mean_per_class(right[rows], result.truth[rows]),
         len(right),

@@ -75,6 +75,11 @@ class Scores:
         if self.groups is not None and len(self.groups) != len(self.samples):
             raise ValueError(f"{len(self.samples)} samples but {len(self.groups)} groups")
 
+    @property
+    def true(self) -> Int64[np.ndarray, " n"] | Bool[np.ndarray, "n l"]:
+        """What an answer is compared with: `multi_truth` where there is one, else `truth`."""
+        return self.truth if self.multi_truth is None else self.multi_truth
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RetrievalScores:

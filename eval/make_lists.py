@@ -2,6 +2,7 @@
 
     python eval/make_lists.py published --splits DIR [--out eval/protocols/lists]
     python eval/make_lists.py sports22 --data DIR [--out eval/protocols/lists]
+    python eval/make_lists.py gmdcsa24 --data DIR [--out eval/protocols/lists]
 
 `published` turns the zero-shot test lists of UCF101 and HMDB51 ("name label_id" a line, as X-CLIP and ViFi-CLIP publish
 them, and a CSV of the labels' names) into manifests whose paths are those of the data sets' own archives.
@@ -11,6 +12,10 @@ nearly one of the other. Pictures whose 64-bit difference hash (a gradient betwe
 differs in at most NEAR bits are taken for copies, over all labels. Copies, and copies of copies, are one cluster; only
 the first picture of a cluster stays, and a cluster whose pictures carry different labels goes altogether. Which part a
 picture belongs to is a hash of its name: adding pictures moves none of those that are there.
+
+`gmdcsa24` makes a sample of each stretch of DIR/clips/gmdcsa24.csv that lasts half a second or more and shows one of
+seven actions of the label set daily-living; that somebody sits or stands is none of them. What else is true of it are
+the actions of other stretches of the file that cover half of it.
 """
 
 import argparse
@@ -28,6 +33,17 @@ from clipact.data.manifest import read_manifest
 from clipact.prompts import LabelSet
 
 NEAR = 6
+SHORTEST = 0.5  # seconds
+HOME = {
+    "Reading": "read",
+    "Walking": "walk",
+    "Falling": "fall down",
+    "Fall": "fall down",
+    "Eating": "eat",
+    "Drinking": "drink",
+    "Exercising": "exercise",
+    "Sleeping": "sleep",
+}
 SETS = {"ucf101": "ucf_101_labels.csv", "hmdb51": "hmdb_51_labels.csv"}
 
 
@@ -99,6 +115,26 @@ def sports22(data, out):
     )
 
 
+def gmdcsa24(data, out):
+    rows = []
+    with (data / "clips/gmdcsa24.csv").open(newline="") as file:
+        for line in csv.DictReader(file):
+            stretches = []
+            for name, times in re.findall(r"(\w+)[^;\[]*\[([^\]]*)\]", line["segments_seconds"]):
+                for start, end in re.findall(r"([\d.]+) to ([\d.]+)", times):
+                    stretches.append((HOME.get(name), float(start), float(end)))
+            for label, start, end in stretches:
+                if label is None or end - start < SHORTEST:
+                    continue
+                also = {
+                    other
+                    for other, begun, over in stretches
+                    if other not in (None, label) and min(end, over) - max(start, begun) >= (end - start) / 2
+                }
+                rows.append((line["path"], label, "|".join(sorted(also)), f"{start:g}", f"{end:g}"))
+    write(out / "gmdcsa24.csv", ("path", "label", "also", "start_seconds", "end_seconds"), rows)
+
+
 def write(path, head, rows):
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([head, *rows])
@@ -110,13 +146,14 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("published").add_argument("--splits", type=Path, required=True)
     commands.add_parser("sports22").add_argument("--data", type=Path, required=True)
+    commands.add_parser("gmdcsa24").add_argument("--data", type=Path, required=True)
     for command in commands.choices.values():
         command.add_argument("--out", type=Path, default=Path("eval/protocols/lists"))
     words = parser.parse_args()
     if words.command == "published":
         published(words.splits, words.out)
     else:
-        sports22(words.data, words.out)
+        {"sports22": sports22, "gmdcsa24": gmdcsa24}[words.command](words.data, words.out)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def _line(outcome: "Done | Failed") -> str:
     row = f"{outcome.cell.contender.name}, seed {outcome.cell.seed}"
     if not isinstance(outcome, Done):
         return f"{row}: failed: {outcome.cause}"
-    found = top_k(outcome.result.scores, outcome.result.truth)
+    found = top_k(outcome.result.scores, outcome.result.true)
     seconds = outcome.result.run["comparison"]["training_seconds"]
     before = ", finished before" if outcome.before else ""
     return f"{row}: top-1 {found:.1%}, {seconds:.0f} s of training{before}"

@@ -2,6 +2,7 @@
 
     path,caption,split                          several captions a file: several lines with one path
     path,label,split,start_seconds,end_seconds  a part of a file is a sample of its own
+    path,label,also                             what else is true of it: other labels, with | between them
 
 Only `path` and one of `caption` and `label` must be there; where nothing is to be said of clips, `path` alone. It is
 read whole and strictly; no media file is opened.
@@ -21,7 +22,7 @@ from clipact.prompts import clean
 
 SPLITS = ("train", "dev", "val", "test", "unassigned")
 _TEXTS = ("caption", "label")
-_OPTIONAL = ("split", "start_seconds", "end_seconds")
+_OPTIONAL = ("split", "start_seconds", "end_seconds", "also")
 
 Row = dict[str | Any, str | Any]  # what csv.DictReader gives: None holds what is too much or too little
 
@@ -33,6 +34,7 @@ class Sample:
     path      below the manifest's root
     captions  sentences about it; empty when it has a label
     label     a phrase, or None when it has captions
+    also      other labels that are true of it: evaluation takes them for right, too; training learns `label` alone
     line      where it first stands in the manifest
     group     what its reader's `group_column` says; samples of one group are not independent of each other
     """
@@ -45,6 +47,7 @@ class Sample:
     end_seconds: float | None
     line: int
     group: str = ""
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +173,7 @@ def _sample(row: Row, text_column: str | None, *, line: int, group_column: str) 
         text = "" if text_column is None else clean(row[text_column])
     except LabelError as error:
         raise ValueError(f"its {text_column} cannot be used: {error}") from error
+    also = _others(row, text_column, text)
     split = row.get("split", "train").strip()
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; {choices(split, SPLITS)}")
@@ -185,11 +189,25 @@ def _sample(row: Row, text_column: str | None, *, line: int, group_column: str) 
         end_seconds=end,
         line=line,
         group=row[group_column].strip() if group_column else "",
+        also=also,
     )
 
 
+def _others(row: Row, text_column: str | None, label: str) -> tuple[str, ...]:
+    said = [one for one in (row.get("also") or "").split("|") if one.strip()]
+    if said and text_column == "caption":
+        raise ValueError("also is for labels; a sample of several captions has a line for each")
+    try:
+        others = tuple(clean(one) for one in said)
+    except LabelError as error:
+        raise ValueError(f"its also cannot be used: {error}") from error
+    if len({label, *others}) <= len(others):
+        raise ValueError(f"also is {row['also']!r}: a label stands twice, or is the sample's own")
+    return others
+
+
 def _check_agreement(first: Sample, again: Sample) -> None:
-    for name in ("split", "label"):
+    for name in ("split", "label", "also"):
         before, now = getattr(first, name), getattr(again, name)
         if before != now:
             raise ValueError(f"{name} of {again.path} is {now!r} here and {before!r} in line {first.line}; it has one")

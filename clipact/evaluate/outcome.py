@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from clipact.classifier import ZeroShotClassifier
 from clipact.errors import DataError
@@ -88,10 +88,18 @@ class Outcome:
             scores=scores,
             groups=self.groups,
             parts=self.parts,
+            multi_truth=self._all_true(labels),
             unreadable=self.unreadable,
             run=run,
             seconds=seconds,
         )
+
+    def _all_true(self, labels: tuple[str, ...]) -> Bool[np.ndarray, "n l"] | None:
+        """Every label that is true of each row; None when each has one."""
+        items = [self.samples.items[i] for i in self.rows]
+        if not any(item.also for item in items):
+            return None
+        return np.array([[label in (item.label, *item.also) for label in labels] for item in items], dtype=bool)
 
     def describe(self, facts: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
         """A whole `run`: `facts` and `more`, and what was found on the way: decoders, notes, what is partial."""

@@ -25,6 +25,7 @@ class Item:
     """One sample: `name` below the data folder, where the file is, what is true of it.
 
     texts  captions that belong to it; empty when it has a label
+    also   other labels that are true of it
     group  "" when it is independent of every other sample
     """
 
@@ -32,6 +33,7 @@ class Item:
     path: Path
     label: str | None = None
     texts: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     group: str = ""
     start_seconds: float | None = None
     end_seconds: float | None = None
@@ -181,6 +183,7 @@ def _item(card: Card, name: str, sample: Sample, folder: Path) -> Item:
         path=folder / card.data.root / sample.path,
         label=sample.label,
         texts=sample.captions,
+        also=sample.also,
         group=group,
         start_seconds=sample.start_seconds,
         end_seconds=sample.end_seconds,
@@ -188,7 +191,7 @@ def _item(card: Card, name: str, sample: Sample, folder: Path) -> Item:
 
 
 def _labels(card: Card, items: Sequence[Item], manifest: Manifest) -> LabelSet:
-    there = sorted({item.label for item in items if item.label is not None})
+    there = sorted({label for item in items if item.label is not None for label in (item.label, *item.also)})
     words = card.words
     labels = LabelSet.load(words.set) if words.set else LabelSet.of(words.names or there, name=card.name)
     if words.verbatim:

@@ -9,16 +9,21 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-
-def hits(scores: Float[np.ndarray, "n l"], truth: Int[np.ndarray, " n"], *, k: int = 1) -> Bool[np.ndarray, " n"]:
-    """Whether each sample's own label is among the k that score highest."""
-    right = np.take_along_axis(scores, truth[:, None], 1)
-    ahead = (~(scores < right)).sum(1) - 1
-    return ahead < k
+Truth = Int[np.ndarray, " n"] | Bool[np.ndarray, "n l"]
+"""The label of each sample; or, where several are true of one, which are."""
 
 
-def top_k(scores: Float[np.ndarray, "n l"], truth: Int[np.ndarray, " n"], *, k: int = 1) -> float:
-    """The share of samples whose own label is among the k that score highest."""
+def hits(scores: Float[np.ndarray, "n l"], truth: Truth, *, k: int = 1) -> Bool[np.ndarray, " n"]:
+    """Whether each sample's own label, or one of its own, is among the k that score highest."""
+    if truth.ndim == 1:
+        right = np.take_along_axis(scores, truth[:, None], 1)
+        return (~(scores < right)).sum(1) - 1 < k
+    best = np.where(truth, scores, -np.inf).max(1, keepdims=True)
+    return (~(scores < best) & ~truth).sum(1) < k
+
+
+def top_k(scores: Float[np.ndarray, "n l"], truth: Truth, *, k: int = 1) -> float:
+    """The share of samples whose own label, or one of its own, is among the k that score highest."""
     return float(hits(scores, truth, k=k).mean())
 
 

@@ -36,7 +36,7 @@ def compare(results: Sequence[Scores | RetrievalScores]) -> list[Comparison]:
             map(np.array_equal, first.parts.values(), second.parts.values())
         ):
             continue
-        ours, theirs = (metrics.hits(each.scores, each.truth) for each in (first, second))
+        ours, theirs = (metrics.hits(each.scores, each.true) for each in (first, second))
         difference = metrics.paired_bootstrap(
             mean_over_parts(ours, first), mean_over_parts(theirs, second), len(ours), groups=first.groups
         )

@@ -94,13 +94,18 @@ def compare_answers(
                 flips=float((one.answers != base.answers).mean()),
                 cured=int((one.right & ~base.right).sum()),
                 caused=int((base.right & ~one.right).sum()),
-                confusions=_confusions(one.answers, base.answers, truth, labels),
+                confusions=_confusions(_judged(one, truth), _judged(base, truth), truth, labels),
             )
         rows.append(row)
     compared = [row for row in rows if row.difference is not None]
     clustered = [row.difference.p for row in compared if row.difference is not None]
     corrected = metrics.holm([row.mcnemar for row in compared] if groups is None else clustered)
     return rows[:1] + [replace(row, holm=p) for row, p in zip(rows[1:], corrected, strict=True)]
+
+
+def _judged(one: Answered, truth: np.ndarray) -> np.ndarray:
+    """The answers; another one that is true, too, is as good as the label and confuses nothing."""
+    return np.where(one.right, truth, one.answers)
 
 
 def _confusions(

@@ -94,7 +94,7 @@ def sweep(
             found[place] = Answered(
                 variant=tried[place],
                 answers=result.scores.argmax(1),
-                right=metrics.hits(result.scores, result.truth),
+                right=metrics.hits(result.scores, result.true),
                 weights=tuple(result.run["prompts"]["weights"]),
             )
     assert first is not None

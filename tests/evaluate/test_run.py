@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from clipact.checkpoint import save as save_model
 from clipact.classifier import ZeroShotClassifier
 from clipact.dual_encoder import DualEncoder
-from clipact.errors import ClipactError, DataError, ModelError, UsageError, VideoError
+from clipact.errors import ClipactError, DataError, ManifestError, ModelError, UsageError, VideoError
 from clipact.evaluate import (
     How,
     Item,
@@ -27,10 +27,12 @@ from clipact.evaluate import (
 from clipact.evaluate import findings as room
 from clipact.evaluate import run as run_room
 from clipact.evaluate.samples import file_digest, files_digest
+from clipact.figures import figures
 from clipact.index_classifier import IndexClassifier
 from clipact.label_index import About, Entry, build
 from clipact.prediction import Prediction, Scored
 from clipact.prompts import PromptSet
+from clipact.protocol import Words
 from clipact.scores import identical, verdict
 from clipact.towers.frames import FramesTower
 from clipact.video.load import load_clips
@@ -351,6 +353,23 @@ def test_parts_of_a_file_are_samples_of_their_own(classifier, tree, tmp_path, st
                 video = classifier.model.encoder.encode_video(normalise_frames(clip.frames, classifier.spec)[None])
                 logits = classifier.model.encoder.scale * video @ classifier.text_embeddings.T
             np.testing.assert_allclose(row, logits[0].numpy(), atol=1e-5, rtol=0)
+
+
+def test_any_of_several_true_labels_is_right(classifier, tree, tmp_path, store):
+    rows = [f"videos/{number:02}.mp4,waving,{'jumping|bending' * (number % 2)}" for number in range(6)]
+    (tmp_path / "several.csv").write_text("\n".join(["path,label,also", *rows]) + "\n")
+    samples = read_samples(manifest_card(tmp_path / "several.csv"), tree)
+    found = evaluate(classifier, samples, how=How(store=store))
+    waving = np.array(found.labels) == "waving"
+    several = np.array([int(Path(name).stem) % 2 == 1 for name in found.samples])
+    assert {True, False} == set(several.tolist())
+    np.testing.assert_array_equal(found.multi_truth, waving | several[:, None])
+    answered = found.scores.argmax(1) == waving.argmax()
+    assert figures(found)[0].value == pytest.approx((answered | several).mean())
+    (tmp_path / "wrong.csv").write_text("path,label,also\nvideos/00.mp4,waving,dancing\n")
+    card = replace(manifest_card(tmp_path / "wrong.csv"), words=Words(names=("waving", "jumping")))
+    with pytest.raises(ManifestError, match="'dancing' is none of card"):
+        read_samples(card, tree)
 
 
 def test_the_classifiers_decoder_decodes(classifier, samples, monkeypatch):

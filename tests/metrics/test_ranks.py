@@ -58,6 +58,21 @@ def test_top_k_is_scikit_learns_and_torchmetrics(rows, labels, seed):
         assert found == pytest.approx(theirs.item())
 
 
+@given(st.integers(1, 40), st.integers(3, 8), st.integers(0, 99))
+def test_of_several_true_labels_the_best_counts_and_the_others_stand_in_nobodys_way(rows, labels, seed):
+    random = np.random.default_rng(seed)
+    scores = random.integers(0, 5, (rows, labels)).astype(np.float32)
+    truth = random.random((rows, labels)) < 0.3
+    truth[np.arange(rows), random.integers(0, labels, rows)] = True
+    for k in range(1, labels):
+        found = hits(scores, truth, k=k)
+        for line, own, hit in zip(scores, truth, found, strict=True):
+            before = sorted(line[~own])[::-1][:k]  # the k best wrong ones; one of k places must be left
+            assert hit == (len(before) < k or line[own].max() > before[-1])
+    one = truth.argmax(1)
+    np.testing.assert_array_equal(hits(scores, np.eye(labels, dtype=bool)[one]), hits(scores, one))
+
+
 @given(st.integers(1, 40), st.integers(2, 6), st.integers(0, 99))
 def test_mean_per_class_is_scikit_learns_and_leaves_out_what_is_absent(rows, labels, seed):
     random = np.random.default_rng(seed)

@@ -152,9 +152,9 @@ def tabulate(comparison: Comparison, outcomes: Sequence[Done | Failed]) -> Table
                 f"{one.cell.contender.name} was judged by {len(one.result.samples)} clips and others by "
                 f"{len(base.samples)}: files have come or gone since; take another --out"
             )
-    right = np.stack([metrics.hits(one.result.scores, one.result.truth) for one in done])
+    right = np.stack([metrics.hits(one.result.scores, one.result.true) for one in done])
     shares = metrics.bootstrap_shares(right, groups=base.groups, draws=_DRAWS)
-    fifth = np.stack([metrics.hits(one.result.scores, one.result.truth, k=_TOP) for one in done])
+    fifth = np.stack([metrics.hits(one.result.scores, one.result.true, k=_TOP) for one in done])
     fifths = metrics.bootstrap_shares(fifth, groups=base.groups, draws=_DRAWS) if len(base.labels) > _TOP else None
     places = {
         contender.name: [i for i, one in enumerate(done) if one.cell.contender == contender]
