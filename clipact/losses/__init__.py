@@ -6,18 +6,21 @@ right matches wrong.
 
 `contrastive` defines the losses, dense; `tiled` computes the same without the b x b logits; `positives` says who
 belongs together. `reconstruction` is for masked autoencoders, which have patches on both sides, and
-`answers` for a fixed list of them.
+`answers` for a fixed list of them. `distillation` follows teachers in place of ids.
 """
 
 from clipact.losses.answers import cross_entropy
 from clipact.losses.contrastive import LOSSES, bound_log_scale, info_nce, sigmoid
+from clipact.losses.distillation import Targets, distil
 from clipact.losses.positives import find_positives
 from clipact.losses.reconstruction import masked_mse, normalise_patches, patch_moments, pick_patches
 
 __all__ = [
     "LOSSES",
+    "Targets",
     "bound_log_scale",
     "cross_entropy",
+    "distil",
     "find_positives",
     "info_nce",
     "masked_mse",

@@ -131,8 +131,8 @@ class Block(nn.Module):
 class ConvNorm(nn.Module):
     """A convolution with "SAME" padding, and its batch norm.
 
-    In evaluation the norm is folded into the weights at each call: that costs 3 ms a batch and saves a pass over
-    every activation, and neither the weights on disk nor a return to training have to know.
+    Where the norm is frozen, as in evaluation, it is folded into the weights at each call: that costs 3 ms a batch and
+    saves a pass over every activation, and neither the weights on disk nor a return to training have to know.
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, kernel: int = 1, stride: int = 1, groups: int = 1):
@@ -144,7 +144,7 @@ class ConvNorm(nn.Module):
         """Convolved and normalised, without an activation."""
         conv, norm = self.conv, self.norm
         x, padding = _pad_same(x, conv.kernel_size[0], conv.stride[0])
-        if self.training:
+        if norm.training:
             return norm(F.conv2d(x, conv.weight, None, conv.stride, padding, groups=conv.groups))
         assert norm.running_mean is not None
         assert norm.running_var is not None

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError
 from clipact.towers.parts import split
+from clipact.training.layers import find_layers
 
 Learns = Literal["all", "head", "nothing"]
 
@@ -24,13 +26,23 @@ class TowerConfig:
     learns         "all" of it, its "head" alone, or "nothing"
     unfreeze_step  the step, counted from 0, from which all of it learns nevertheless; None for never
     batch_norm     "update": statistics take each chunk in once a step, where the tower learns; "frozen": never
+    frozen_layers  where all of it learns, so many layers from the input on, and what lies below them, do not: they see
+                   clips at the speed of an answer, and nothing of them is kept for a gradient
     """
 
     learns: Learns = "all"
     unfreeze_step: int | None = None
     batch_norm: Literal["update", "frozen"] = "update"
+    frozen_layers: int = 0
 
     def __post_init__(self) -> None:
+        if self.frozen_layers < 0:
+            raise ConfigError(f"frozen_layers is {self.frozen_layers}; it is a number of layers, or 0")
+        if self.frozen_layers and self.learns != "all" and self.unfreeze_step is None:
+            raise ConfigError(
+                f"frozen_layers is {self.frozen_layers} where learns is {self.learns!r} for good; it is for a tower "
+                "that learns whole, at once or from unfreeze_step on"
+            )
         if self.unfreeze_step is not None and self.unfreeze_step < 0:
             raise ConfigError(f"unfreeze_step is {self.unfreeze_step}; steps are counted from 0")
 
@@ -74,18 +86,21 @@ class Learning:
             tower.train(learns == "all")
             for module in split(tower).modules if learns == "head" else ():
                 module.train()
-            if config.batch_norm == "frozen":
-                for module in tower.modules():
-                    if isinstance(module, _NormBase):
-                        module.eval()
+            for module in tower.modules():
+                own = list(module.parameters())
+                still = learns == "all" and own and not any(parameter.requires_grad for parameter in own)
+                if still or (config.batch_norm == "frozen" and isinstance(module, _NormBase)):
+                    module.eval()
 
     def _names(self, encoder: DualEncoder, learns: dict[str, Learns]) -> Iterator[str]:
-        for side, tower in (("visual", encoder.visual), ("text", encoder.text)):
-            parts = split(tower)
+        sides = (("visual", encoder.visual, self.visual), ("text", encoder.text, self.text))
+        for side, tower, config in sides:
+            parts, frozen = split(tower), _below(side, tower, config.frozen_layers)
             chosen = [
                 f"{side}.{name}"
                 for name, parameter in tower.named_parameters()
-                if learns[side] == "all" or (learns[side] == "head" and parts.learns(parameter))
+                if (learns[side] == "all" and name not in frozen)
+                or (learns[side] == "head" and parts.learns(parameter))
             ]
             if learns[side] == "head" and not chosen:
                 raise ConfigError(
@@ -94,3 +109,16 @@ class Learning:
                 )
             yield from chosen
         yield from (name for name, _ in encoder.named_parameters(recurse=False))
+
+
+def _below(side: str, tower: nn.Module, frozen_layers: int) -> set[str]:
+    """The parameters of so many layers from the input on, and of what lies below them."""
+    if not frozen_layers:
+        return set()
+    layers = find_layers(tower)
+    if frozen_layers > layers.count:
+        raise ConfigError(
+            f"{side}.frozen_layers is {frozen_layers}; the {side} tower, a {type(tower).__name__}, has {layers.count} "
+            "numbered layers"
+        )
+    return {name for name, depth in layers.depths.items() if depth > layers.count - frozen_layers}

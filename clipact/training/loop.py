@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from clipact import checkpoint, towers
+from clipact import checkpoint, towers, zoo
 from clipact.data.order import seed_from
 from clipact.data.sources import Entry, read_sources
-from clipact.dual_encoder import PRECISIONS
+from clipact.dual_encoder import PRECISIONS, DualEncoder
 from clipact.errors import ConfigError
 from clipact.model_config import FILES_SEEN
 from clipact.store import Store
@@ -26,6 +26,7 @@ from clipact.training.recipe import Recipe
 from clipact.training.retention import plan_retention
 from clipact.training.start import learnt_before, make_encoder
 from clipact.training.step import Outcome, inputs_of, take_step
+from clipact.training.teachers import Teachers
 
 
 class Run(Course):
@@ -33,7 +34,7 @@ class Run(Course):
 
     def __init__(self, recipe: Recipe, *, data: Path, device: torch.device, store: Store, watch: Watch) -> None:
         self.recipe, self.store, self.watch = recipe, store, watch
-        self.learnt_before = learnt_before(recipe.start)
+        self.learnt_before = learnt_before(recipe.start, *recipe.teach.models)
         own, held = recipe.start.labels_only, recipe.judge.sets
         entries = read_sources(recipe.data.sources, data, as_labels=own)
         self.judged = {one.name: read_sources([one.source], data, as_labels=own) for one in held}
@@ -63,6 +64,7 @@ class Run(Course):
             judge_every=recipe.judge.every,
             device=device,
         )
+        self.teachers = self._teachers() if recipe.teach.models else None
 
     @property
     def phases(self) -> list[tuple[int, int]]:
@@ -131,6 +133,7 @@ class Run(Course):
                 scaler=self.scaler,
                 clip_norm=self.recipe.optim.clip_norm,
                 answers=self.answers,
+                teachers=self.teachers,
             )
             del rows  # before the next batch is read: there is memory for one
             yield outcome, waited
@@ -161,13 +164,27 @@ class Run(Course):
     def _feed(self, entries: Sequence[Entry], step: int, *, judging: bool = False) -> Feed:
         sides = {"visual": self.recipe.visual, "text": self.recipe.text}
         frozen = tuple(side for side, config in sides.items() if config.at(step) != "all")
+        return self._feed_of(self.encoder, entries, keeps=frozen if self.recipe.data.cache else (), judging=judging)
+
+    def _teachers(self) -> Teachers:
+        feeds = []
+        for name in self.recipe.teach.models:
+            encoder = zoo.load(name, device=str(self.device)).encoder.requires_grad_(False)
+            if encoder.text_depends_on_video:
+                raise ConfigError(f"teach.models has {name}, whose sentences depend on the video; take another")
+            feeds.append(self._feed_of(encoder, self.entries, keeps=("visual",), judging=True))
+        return Teachers(feeds, share=self.recipe.teach.share)
+
+    def _feed_of(
+        self, encoder: DualEncoder, entries: Sequence[Entry], *, keeps: tuple[str, ...], judging: bool
+    ) -> Feed:
         return Feed(
-            self.encoder,
+            encoder,
             entries,
             self.recipe.data,
             chunk=self.recipe.train.chunk,
             seed=self.recipe.seed,
-            keeps=frozen if self.recipe.data.cache else (),
+            keeps=keeps,
             broken=self.broken,
             store=self.store,
             watch=self.watch,

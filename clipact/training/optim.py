@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from clipact.errors import ConfigError
+from clipact.training.layers import find_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +67,18 @@ class OptimConfig:
 def make_optimizer(model: nn.Module, names: Sequence[str], config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over the parameters of these names; a group keeps its highest rate as "peak_lr"."""
     parameters = dict(model.named_parameters())
-    depths = _depths(model) if config.layer_decay < 1 else {}
-    if config.layer_decay < 1 and (flat := {name.partition(".")[0] for name in names if "." in name} - _sides(depths)):
+    sides = sorted({name.partition(".")[0] for name in names if "." in name}) if config.layer_decay < 1 else []
+    depths = {side: find_layers(model.get_submodule(side)).depths for side in sides}
+    if flat := [side for side in sides if not depths[side]]:
         raise ConfigError(
-            f"layer_decay is {config.layer_decay:g}, but the {' and the '.join(sorted(flat))} tower has no numbered "
+            f"layer_decay is {config.layer_decay:g}, but the {' and the '.join(flat)} tower has no numbered "
             "layers to tell apart; leave it at 1, and set visual_lr or text_lr"
         )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name in names:
-        tower = {"visual": config.visual_lr, "text": config.text_lr}.get(name.partition(".")[0], 1.0)
-        peak = config.lr * tower * config.layer_decay ** depths.get(name, 0)
+        side, _, own = name.partition(".")
+        tower = {"visual": config.visual_lr, "text": config.text_lr}.get(side, 1.0)
+        peak = config.lr * tower * config.layer_decay ** depths.get(side, {}).get(own, 0)
         decay = config.weight_decay if parameters[name].ndim > 1 else 0.0
         groups.setdefault((peak, decay), []).append(parameters[name])
     return torch.optim.AdamW(
@@ -102,34 +105,3 @@ def rate_factor(*, step: int, steps: int, config: OptimConfig) -> float:
         return (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
     return config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * done)) / 2
-
-
-def _depths(model: nn.Module) -> dict[str, int]:
-    """How many layers each tower parameter lies below its tower's head: 1 for the last layer, most for the stem."""
-    depths: dict[str, int] = {}
-    for side, tower in ((name, part) for name, part in model.named_children() if name in ("visual", "text")):
-        stacks = [(n, m) for n, m in tower.named_modules() if isinstance(m, (nn.ModuleList, nn.Sequential))]
-        # A stage's blocks lie inside a stack of stages: the outer one counts, and is numbered.
-        outer = [(n, m) for n, m in stacks if not any(n.startswith(f"{other}.") for other, _ in stacks)]
-        numbered = [(n, m) for n, m in outer if len(m) and all(child.isdecimal() for child, _ in m.named_children())]
-        if not numbered:
-            continue
-        longest = max(numbered, key=lambda named: len(named[1]))[0]
-        # A ResNet's stages stand side by side (layer1, layer2, ...): together they are the stack.
-        beside = [(n, m) for n, m in numbered if n.rpartition(".")[0] == longest.rpartition(".")[0]]
-        layers = [f"{n}.{child}." for n, m in beside for child, _ in m.named_children()]
-        met = False
-        for name, _ in tower.named_parameters():
-            place = next((i for i, layer in enumerate(layers) if name.startswith(layer)), None)
-            met = met or place is not None
-            if place is not None:
-                depth = len(layers) - place
-            else:
-                # CLIP declares its projection, a bare parameter, before the layers that it follows.
-                depth = 0 if met or "proj" in name.rpartition(".")[2] else len(layers) + 1
-            depths[f"{side}.{name}"] = depth
-    return depths
-
-
-def _sides(depths: dict[str, int]) -> set[str]:
-    return {name.partition(".")[0] for name in depths}

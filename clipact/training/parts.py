@@ -66,10 +66,12 @@ def rename_efficientnet_lite(weights: Mapping[str, Tensor]) -> dict[str, Tensor]
     return _renamed(weights, names)
 
 
-def rename_bert(weights: Mapping[str, Tensor], *, max_tokens: int) -> dict[str, Tensor]:
+def rename_bert(weights: Mapping[str, Tensor], *, max_tokens: int, depth: int) -> dict[str, Tensor]:
     """Weights of a transformers BertModel under BertText's names, without pooler.
 
-    The first `max_tokens` positions are kept, and what marks a sentence as the first of a pair is added to them.
+    The first `max_tokens` positions are kept, and what marks a sentence as the first of a pair is added to them. Of
+    more than `depth` layers so many are kept at even distances, the first and the last among them ("every other",
+    arXiv 2004.03844, section 3).
     """
     names = {"embeddings.word_embeddings": "words", "embeddings.LayerNorm": "norm"}
     steps = {
@@ -79,17 +81,19 @@ def rename_bert(weights: Mapping[str, Tensor], *, max_tokens: int) -> dict[str, 
         "output.dense": "shrink",
         "output.LayerNorm": "norm_grown",
     }
-    layers = sorted({match[1] for key in weights if (match := re.match(r"encoder\.layer\.(\d+)\.", key))})
-    for layer in layers:
+    layers = sorted({int(match[1]) for key in weights if (match := re.match(r"encoder\.layer\.(\d+)\.", key))})
+    if depth < len(layers):
+        layers = [layers[round(i * (len(layers) - 1) / max(1, depth - 1))] for i in range(depth)]
+    for place, layer in enumerate(layers):
         for theirs, ours in steps.items():
-            names[f"encoder.layer.{layer}.{theirs}"] = f"layers.{layer}.{ours}"
+            names[f"encoder.layer.{layer}.{theirs}"] = f"layers.{place}.{ours}"
     renamed = _renamed(weights, names)
-    for layer in layers:
+    for place, layer in enumerate(layers):
         for kind in ("weight", "bias"):
             parts = [
                 weights[f"encoder.layer.{layer}.attention.self.{part}.{kind}"] for part in ("query", "key", "value")
             ]
-            renamed[f"layers.{layer}.attend.{kind}"] = torch.cat(parts)
+            renamed[f"layers.{place}.attend.{kind}"] = torch.cat(parts)
     positions = weights["embeddings.position_embeddings.weight"][:max_tokens]
     renamed["positions.weight"] = positions + weights["embeddings.token_type_embeddings.weight"][0]
     return renamed

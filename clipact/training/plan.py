@@ -138,6 +138,7 @@ def _plan_phase(run: Run, first: int, last: int) -> tuple[PhasePlan, int]:
             scaler=run.scaler,
             clip_norm=run.recipe.optim.clip_norm,
             answers=run.answers,
+            teachers=run.teachers,
         )
         rows = []
         seconds.append(monotonic() - begun + (reading if step == first else 0.0))
@@ -180,7 +181,7 @@ def verify_run(run: Run) -> dict[int, GradientCheck]:
             check = verify_gradient(
                 feed.encoders,
                 inputs_of(looked_at, answers=run.answers),
-                loss_fn=loss_of(run.encoder, looked_at, train, answers=run.answers),
+                loss_fn=loss_of(run.encoder, looked_at, train, answers=run.answers, teachers=run.teachers),
                 loss_parameters={name: parameter for name, parameter in used.items() if parameter is not None},
                 chunk_size=train.chunk,
                 seed=seed_from(run.recipe.seed, "verify"),

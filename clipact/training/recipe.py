@@ -12,6 +12,7 @@ from clipact.training.judge import JudgeConfig
 from clipact.training.learning import TowerConfig
 from clipact.training.outline import Outline, Pace
 from clipact.training.start import Start
+from clipact.training.teachers import TeachConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,19 @@ class Recipe(Outline):
     visual: TowerConfig = field(default_factory=TowerConfig)
     text: TowerConfig = field(default_factory=TowerConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    teach: TeachConfig = field(default_factory=TeachConfig)
 
     def __post_init__(self) -> None:
+        if self.teach.models and self.train.loss == "cross_entropy":
+            raise ConfigError(
+                "teach.models and train.loss = 'cross_entropy' are given together; teachers tell which sentences of a "
+                "batch a clip is like, for 'info_nce' and 'sigmoid'"
+            )
+        if self.teach.models and self.train.batch > self.train.loss_tile:
+            raise ConfigError(
+                f"train.batch is {self.train.batch:,}, loss_tile {self.train.loss_tile:,}: with teach.models the "
+                "batch x batch matrix is formed; take a smaller batch, or a larger loss_tile"
+            )
         if self.train.loss == "sigmoid" and self.start.model is None and self.start.bias is None:
             raise ConfigError("train.loss is 'sigmoid', which learns a bias; give start.bias, such as -10")
         if self.data.views > 1 and self.visual.learns == "all":

@@ -118,13 +118,16 @@ class LearntBefore:
     files: dict[str, str] = field(default_factory=dict)
 
 
-def learnt_before(start: Start) -> LearntBefore:
-    """What the model that a run begins from says of itself: what is tuned from it is not zero-shot on that either."""
+def learnt_before(start: Start, *teachers: str) -> LearntBefore:
+    """What the model that a run begins from says of itself, and the models that teach it.
+
+    What is tuned from them, or taught by them, is not zero-shot on that either.
+    """
     names: list[str] = []
     files: dict[str, str] = {}
-    if start.model is not None:
-        folder = zoo.find_folder(start.model)
-        names += zoo.trained_on(start.model)
+    for model in [start.model, *teachers] if start.model is not None else teachers:
+        folder = zoo.find_folder(model)
+        names += zoo.trained_on(model)
         files |= {} if folder is None else read_files_seen(folder)
     if (tower := _tower_folder(start.parts)) is not None:
         names += read_config(tower).trained_on
@@ -288,5 +291,5 @@ def _renamed(tower: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tenso
     if isinstance(tower, Swin3D):
         return {f"network.{name}": value for name, value in weights.items() if not name.startswith("head.")}
     if isinstance(tower, BertText):
-        return rename_bert(weights, max_tokens=tower.config.max_tokens)
+        return rename_bert(weights, max_tokens=tower.config.max_tokens, depth=tower.config.layers)
     raise ConfigError(f"no pretrained part is known for a {type(tower).__name__}; begin from a model, or at random")

@@ -11,10 +11,11 @@ from clipact.data.loader import Batch
 from clipact.data.order import seed_from
 from clipact.dual_encoder import PRECISIONS, DualEncoder
 from clipact.errors import TrainingError
-from clipact.losses import LOSSES, bound_log_scale, cross_entropy
+from clipact.losses import LOSSES, bound_log_scale, cross_entropy, distil
 from clipact.training.chunks import Encoder, Pieces, Repeated
 from clipact.training.gradcache import cached_step
 from clipact.training.recipe import TrainConfig
+from clipact.training.teachers import Teachers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +43,12 @@ def take_step(
     scaler: torch.amp.GradScaler | None = None,
     clip_norm: float | None = None,
     answers: tuple[str, ...] = (),
+    teachers: Teachers | None = None,
 ) -> Outcome:
     """Take the gradient of the mean of the batches' losses, and one step of the optimiser along it.
 
     All random numbers follow from `seed`: a new one each step. `answers` are all that could be said of a clip, for
-    "cross_entropy".
+    "cross_entropy"; `teachers` have a share in each batch's loss.
     """
     optimizer.zero_grad(set_to_none=True)
     loss = 0.0
@@ -54,7 +56,7 @@ def take_step(
         value = cached_step(
             encoders,
             inputs_of(batch, answers=answers),
-            loss_fn=loss_of(encoder, batch, config, answers=answers, share=1 / len(batches)),
+            loss_fn=loss_of(encoder, batch, config, answers=answers, teachers=teachers, share=1 / len(batches)),
             chunk_size=config.chunk,
             seed=seed_from(seed, number),
             retain=retain,
@@ -98,19 +100,27 @@ def inputs_of(batch: Batch, *, answers: tuple[str, ...] = ()) -> tuple[Repeated,
 
 
 def loss_of(
-    encoder: DualEncoder, batch: Batch, config: TrainConfig, *, answers: tuple[str, ...] = (), share: float = 1.0
+    encoder: DualEncoder,
+    batch: Batch,
+    config: TrainConfig,
+    *,
+    answers: tuple[str, ...] = (),
+    teachers: Teachers | None = None,
+    share: float = 1.0,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of a batch as a function of both sides' embeddings, times `share`."""
     device = encoder.log_scale.device
     ids = [vector.to(device) for vector in (batch.visual_ids, batch.text_ids, batch.label_ids)]
     tile = config.loss_tile if len(batch) > config.loss_tile else None
     truth = torch.tensor([answers.index(sentence) for sentence in batch.sentences], device=device) if answers else None
+    taught = 0.0 if teachers is None else teachers.share
+    targets = None if teachers is None else teachers.targets(batch)
 
     def loss(visual: Tensor, text: Tensor) -> Tensor:
         if truth is not None:
             smoothing = config.label_smoothing
             return share * cross_entropy(visual, text, scale=encoder.scale, truth=truth, label_smoothing=smoothing)
-        return share * LOSSES[config.loss](
+        own: Tensor = LOSSES[config.loss](
             visual,
             text,
             scale=encoder.scale,
@@ -119,5 +129,8 @@ def loss_of(
             label_smoothing=config.label_smoothing,
             tile=tile,
         )
+        if targets is None:
+            return share * own
+        return share * ((1 - taught) * own + taught * distil(visual, text, scale=encoder.scale, targets=targets))
 
     return loss

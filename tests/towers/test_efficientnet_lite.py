@@ -54,6 +54,20 @@ def test_equals_timm_in_training():
     torch.testing.assert_close(tower.last.norm.running_var, twin.bn2.running_var, atol=1e-5, rtol=1e-4)
 
 
+def test_learns_as_timm_does_with_frozen_norms():
+    tower = random_tower("lite0").double()
+    twin = timm_twin(tower).double()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    for network in (tower.train(), twin.train()):
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+        (tower.features(images) if network is tower else twin(images)).square().sum().backward()
+    ours = [parameter.grad for name, parameter in tower.named_parameters() if not name.startswith("head.")]
+    for mine, theirs in zip(ours, [parameter.grad for parameter in twin.parameters()], strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
 def test_pictures_do_not_depend_on_their_neighbours_or_on_memory_format():
     tower = random_tower("lite0")
     images = torch.randn(3, 3, 96, 96)

@@ -70,7 +70,9 @@ def bert(tower):
     )
     for parameter in bert.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    tower.load_state_dict(tower.state_dict() | rename_bert(bert.state_dict(), max_tokens=config.max_tokens))
+    tower.load_state_dict(
+        tower.state_dict() | rename_bert(bert.state_dict(), max_tokens=config.max_tokens, depth=config.layers)
+    )
     return bert.eval()
 
 
@@ -84,6 +86,20 @@ def test_equals_transformers(tower, bert):
         ours = tower.features(ids)
     assert expected.std() > 0.1
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("depth", "kept"), [(9, [0, 1, 2, 3, 4, 5]), (4, [0, 2, 3, 5]), (3, [0, 2, 5]), (1, [0])])
+def test_of_too_many_layers_some_at_even_distances_are_kept(bert, depth, kept):
+    """Layers are told apart by a bias that holds their number."""
+    one = {name: value for name, value in bert.state_dict().items() if ".layer.0." in name or ".layer." not in name}
+    weights = {}
+    for layer in range(6):
+        for name, value in one.items():
+            biased = torch.full_like(value, layer) if name.endswith("attention.output.dense.bias") else value
+            weights[name.replace(".layer.0.", f".layer.{layer}.")] = biased
+    renamed = rename_bert(weights, max_tokens=8, depth=depth)
+    assert [int(renamed[f"layers.{place}.merge.bias"][0]) for place in range(len(kept))] == kept
+    assert f"layers.{len(kept)}.merge.bias" not in renamed
 
 
 def test_neighbours_and_padding_change_nothing(tower):
