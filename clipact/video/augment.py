@@ -1,5 +1,6 @@
 """Random changes to frames for training: drawn once for a clip, the same for each of its frames.
 
+What is cut out may drift from the first frame to the last, which makes a clip of a picture (pan and zoom).
 All of it happens on uint8 with Pillow, in place of `fit_frame`. Randomness comes from a NumPy generator, because this
 room does without torch; `numpy.random.default_rng(torch_generator.initial_seed())` makes one from torch's.
 """
@@ -15,6 +16,9 @@ from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
 from clipact.video.transforms import RESAMPLING
 
+Box = tuple[int, int, int, int]
+"""Top, left, height and width in pixels."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
@@ -22,6 +26,8 @@ class Augment:
 
     scale       share of the picture's area that is kept, from and to (Inception, arXiv 1409.4842)
     ratio       width over height of what is kept, from and to
+    drift       how far what is kept moves and grows in the course of a clip, evenly: a share of the way to a second
+                draw of it, from 0, where it stands still, to 1
     flip        probability of the mirror image; 0 where left and right matter ("moving left")
     brightness, contrast, saturation  a factor is drawn from 1 - x to 1 + x
     hue         a part of the colour circle is drawn from -x to x, 0.5 at most
@@ -30,6 +36,7 @@ class Augment:
 
     scale: tuple[float, float] = (0.25, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    drift: float = 0.0
     flip: float = 0.5
     brightness: float = 0.0
     contrast: float = 0.0
@@ -40,7 +47,7 @@ class Augment:
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ConfigError(f"scale is {self.scale}, ratio {self.ratio}: from and to, above 0, scale 1 at most")
-        for name in ("flip", "brightness", "contrast", "saturation", "grey"):
+        for name in ("drift", "flip", "brightness", "contrast", "saturation", "grey"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; 0 to 1")
         if not 0 <= self.hue <= 0.5:
@@ -54,7 +61,7 @@ class DrawnAugment:
         self._augment = augment
         self._spec = spec
         self._box_generator = np.random.default_rng(generator.integers(2**63))
-        self._boxes: dict[tuple[int, int], tuple[int, int, int, int]] = {}
+        self._boxes: dict[tuple[int, int], tuple[Box, Box]] = {}  # of a frame's shape: the first, and where it drifts
         self.mirrored = bool(generator.random() < augment.flip)
         self.grey = bool(generator.random() < augment.grey)
         self.brightness, self.contrast, self.saturation = (
@@ -62,12 +69,15 @@ class DrawnAugment:
         )
         self.hue = float(generator.uniform(-augment.hue, augment.hue))
 
-    def __call__(self, frame: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h2 w2 c"]:
-        """The frame at `spec.size`: cut, resized, mirrored and coloured as drawn."""
+    def __call__(self, frame: UInt8[np.ndarray, "h w c"], *, moment: float = 0.0) -> UInt8[np.ndarray, "h2 w2 c"]:
+        """The frame at `spec.size`: cut, resized, mirrored and coloured as drawn; the clip's last frame is moment 1."""
         shape = (frame.shape[0], frame.shape[1])
         if shape not in self._boxes:
-            self._boxes[shape] = draw_box(*shape, self._augment, generator=self._box_generator)
-        top, left, height, width = self._boxes[shape]
+            first = draw_box(*shape, self._augment, generator=self._box_generator)
+            # Without drift no second box is drawn, so that what is drawn next stays what it was.
+            drawn = draw_box(*shape, self._augment, generator=self._box_generator) if self._augment.drift else first
+            self._boxes[shape] = first, drawn
+        top, left, height, width = box_between(*self._boxes[shape], share=moment * self._augment.drift)
         picture = Image.fromarray(np.ascontiguousarray(frame[top : top + height, left : left + width]))
         picture = picture.resize(self._spec.size[::-1], RESAMPLING[self._spec.interpolation])
         if self.mirrored:
@@ -85,7 +95,7 @@ class DrawnAugment:
         return picture.convert("L").convert("RGB") if self.grey else picture
 
 
-def draw_box(height: int, width: int, augment: Augment, *, generator: np.random.Generator) -> tuple[int, int, int, int]:
+def draw_box(height: int, width: int, augment: Augment, *, generator: np.random.Generator) -> Box:
     """Top, left, height and width of a random part of a picture: area and shape as the Augment says.
 
     After ten shapes that do not fit, the largest central part whose shape is allowed, as torchvision does.
@@ -99,6 +109,15 @@ def draw_box(height: int, width: int, augment: Augment, *, generator: np.random.
     ratio = min(max(width / height, augment.ratio[0]), augment.ratio[1])
     h, w = min(height, round(width / ratio)), min(width, round(height * ratio))
     return (height - h) // 2, (width - w) // 2, max(h, 1), max(w, 1)
+
+
+def box_between(one: Box, other: Box, *, share: float) -> Box:
+    """The box that far on the way from `one` to `other`; its edges lie between theirs, on whole pixels."""
+    (top, left, height, width), (top2, left2, height2, width2) = one, other
+    edges = ((top, top2), (left, left2), (top + height, top2 + height2), (left + width, left2 + width2))
+    # Halves always go up: rounded to even, a box one pixel high could vanish.
+    top, left, bottom, right = (math.floor(a + share * (b - a) + 0.5) for a, b in edges)
+    return top, left, bottom - top, right - left
 
 
 def turn_hue(picture: Image.Image, part: float) -> Image.Image:

@@ -23,7 +23,8 @@ from clipact.video.transforms import fit_frame
 from clipact.video.video import Video
 
 Short = Literal["repeat", "error"]
-Fit = Callable[[np.ndarray], np.ndarray]
+Fit = Callable[[np.ndarray, Sequence[float]], np.ndarray]
+"""What becomes of a frame at each of its moments in a clip, from 0 to 1: a row a moment, or one for all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,12 +184,23 @@ def _fits(wanted: Wanted) -> list[Fit]:
     if wanted.augment is not None:
         if wanted.generator is None:
             raise UsageError("an augment is random; give the generator that it draws from")
-        return [DrawnAugment(wanted.augment, wanted.spec, generator=wanted.generator) for _ in range(wanted.crops)]
+        fitted = _drifting if wanted.augment.drift else _still
+        return [
+            fitted(DrawnAugment(wanted.augment, wanted.spec, generator=wanted.generator)) for _ in range(wanted.crops)
+        ]
     if not wanted.resized:
-        return [lambda frame: frame]
+        return [_still(lambda frame: frame)]
     if wanted.crops == 1:
-        return [partial(fit_frame, spec=wanted.spec)]
-    return [partial(fit_frame, spec=wanted.spec, keep=keep) for keep in ("start", "centre", "end")]
+        return [_still(partial(fit_frame, spec=wanted.spec))]
+    return [_still(partial(fit_frame, spec=wanted.spec, keep=keep)) for keep in ("start", "centre", "end")]
+
+
+def _still(fit: Callable[[np.ndarray], np.ndarray]) -> Fit:
+    return lambda frame, moments: fit(frame)[None]
+
+
+def _drifting(drawn: DrawnAugment) -> Fit:
+    return lambda frame, moments: np.stack([drawn(frame, moment=moment) for moment in moments])
 
 
 def _sampled(timeline: Timeline, allowed: range, wanted: Wanted) -> list[list[int]]:
@@ -212,15 +224,16 @@ def _decoded(video: Video, timeline: Timeline, views: Sequence[tuple[list[int], 
     for index, picture in video.decode(timeline, sorted(missing)):
         missing.discard(index)
         for at, (numbers, fit) in enumerate(views):
-            if index not in numbers:
+            places = [place for place, number in enumerate(numbers) if number == index]
+            if not places:
                 continue
-            fitted = fit(picture)
+            fitted = fit(picture, [place / max(len(numbers) - 1, 1) for place in places])
             array = arrays[at]
             if array is None:
-                array = arrays[at] = np.empty((len(numbers), *fitted.shape), np.uint8)
-            if fitted.shape != array.shape[1:]:
-                raise VideoError(video.name, _size_change(array.shape[1:], fitted.shape))
-            array[[place for place, number in enumerate(numbers) if number == index]] = fitted
+                array = arrays[at] = np.empty((len(numbers), *fitted.shape[1:]), np.uint8)
+            if fitted.shape[1:] != array.shape[1:]:
+                raise VideoError(video.name, _size_change(array.shape[1:], fitted.shape[1:]))
+            array[places] = fitted
     if missing:
         raise FramesDifferError(f"it left out frame {min(missing)}")
     return [array for array in arrays if array is not None]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, UsageError
-from clipact.video.augment import Augment, DrawnAugment, draw_box, turn_hue
+from clipact.video.augment import Augment, DrawnAugment, box_between, draw_box, turn_hue
 from clipact.video.load import load_clip, load_clips
 from clipact.video.transforms import fit_frame
 
@@ -42,6 +42,63 @@ def test_a_box_lies_inside_and_keeps_the_area_and_shape_asked_for(height, width,
     if min(height, width) >= 20 and 0.5 <= width / height <= 2:
         assert h * w >= 0.9 * low * height * width - height - width
         assert 0.45 <= w / h <= 2.2
+
+
+@given(
+    height=st.integers(1, 300),
+    width=st.integers(1, 300),
+    share=st.floats(0.0, 1.0),
+    seed=st.integers(0, 1000),
+)
+def test_a_drifting_box_stays_inside_and_ends_at_both_draws(height, width, share, seed):
+    generator = np.random.default_rng(seed)
+    one, other = (draw_box(height, width, Augment(), generator=generator) for _ in range(2))
+    assert box_between(one, other, share=0.0) == one
+    assert box_between(one, other, share=1.0) == other
+    top, left, h, w = box_between(one, other, share=share)
+    assert 0 <= top < top + h <= height
+    assert 0 <= left < left + w <= width
+    assert min(one[3], other[3]) - 1 <= w <= max(one[3], other[3]) + 1
+
+
+@pytest.fixture(scope="module")
+def ramp(tmp_path_factory):
+    """A picture that is redder to the right and greener to the bottom, one step a pixel."""
+    path = tmp_path_factory.mktemp("ramp") / "ramp.png"
+    down, right = np.mgrid[:150, :180].astype(np.uint8)
+    Image.fromarray(np.stack([right, down, np.zeros_like(right)], axis=2)).save(path)
+    return path
+
+
+def test_a_picture_becomes_a_clip_whose_view_moves_evenly(ramp):
+    def clip(seed, **more):
+        augment = Augment(scale=(0.1, 0.3), brightness=0.3, **more)
+        spec = ClipSpec(frames=7, size=(24, 24))
+        return load_clip(ramp, spec=spec, generator=np.random.default_rng(seed), augment=augment).frames.astype(int)
+
+    moved = 0
+    for seed in range(12):
+        still, drifting, half = clip(seed), clip(seed, drift=1.0), clip(seed, drift=0.5)
+        assert all(np.array_equal(still[0], frame) for frame in still)
+        assert np.array_equal(drifting[0], still[0])
+        assert np.array_equal(half[-1], drifting[3])
+        centres = drifting[..., :2].mean((1, 2))
+        steps = np.diff(centres, axis=0)
+        assert np.abs(steps - steps.mean(0)).max() < 2, "edges lie on whole pixels"
+        moved += np.abs(centres[-1] - centres[0]).max() > 10
+    assert moved > 6
+
+
+def test_a_camera_may_move_in_a_real_clip(tmp_path):
+    path = draw_video(tmp_path / "a.mp4", frames=3)
+    plain = load_clip(path, frames=3).frames
+    augment = Augment(scale=(0.2, 0.4), drift=1.0)
+    clip = load_clip(path, spec=ClipSpec(frames=6, size=(24, 24)), generator=np.random.default_rng(4), augment=augment)
+    generator = np.random.default_rng(4)
+    generator.integers(3, size=6)  # which frames are shown is drawn first
+    drawn = DrawnAugment(augment, SPEC, generator=generator)
+    expected = [drawn(plain[stamp.index], moment=place / 5) for place, stamp in enumerate(clip.stamps)]
+    assert np.array_equal(clip.frames, np.stack(expected))
 
 
 def test_the_frames_of_a_clip_are_changed_alike(frame):
@@ -120,7 +177,9 @@ def test_a_video_is_augmented_by_its_generator(tmp_path):
         load_clip(path, spec=SPEC, augment=STRONG)
 
 
-@pytest.mark.parametrize("wrong", [{"flip": 1.5}, {"hue": 0.6}, {"scale": (0.0, 1.0)}, {"ratio": (2.0, 1.0)}])
+@pytest.mark.parametrize(
+    "wrong", [{"flip": 1.5}, {"drift": 1.5}, {"hue": 0.6}, {"scale": (0.0, 1.0)}, {"ratio": (2.0, 1.0)}]
+)
 def test_an_impossible_augment(wrong):
     with pytest.raises(ConfigError):
         Augment(**wrong)
