@@ -40,7 +40,7 @@ class Broken:
 def draw_said(entry: Entry, *, seed: int, epoch: int) -> tuple[tuple[Said, ...], int]:
     """What is said at an entry's turn, no sentence twice, and a seed for whatever else is drawn at it.
 
-    The first sentence and the seed are the same however many sentences are drawn.
+    The first sentence and the seed are the same however many sentences are drawn. Each is varied by a draw of its own.
     """
     drawn = seed_from(seed, "sample", epoch, entry.name, *entry.sentences)
     rest, number = divmod(drawn, len(entry.sentences))
@@ -49,6 +49,9 @@ def draw_said(entry: Entry, *, seed: int, epoch: int) -> tuple[tuple[Said, ...],
         others = [sentence for sentence in dict.fromkeys(entry.sentences) if sentence != sentences[0]]
         order = np.random.default_rng(seed_from("sentences", rest)).permutation(len(others))
         sentences += [others[i] for i in order[: entry.drawn - 1]]
+    if entry.vary is not None:
+        varied = (entry.vary.draw(sentence, seed=seed_from("vary", rest, sentence)) for sentence in sentences)
+        sentences = list(dict.fromkeys(varied))
     return tuple((sentence, pair_ids(entry, sentence)) for sentence in sentences), rest
 
 

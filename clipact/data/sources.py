@@ -11,6 +11,7 @@ from typing import Literal
 
 from clipact.data.manifest import Manifest, Sample, read_manifest
 from clipact.data.order import seed_from
+from clipact.data.rewording import Rewording
 from clipact.errors import ConfigError, ManifestError
 from clipact.prompts import PromptSet
 
@@ -29,6 +30,7 @@ class Source:
               encoded once, and each goes with each of them
     prompts   the templates that labels are put into, written as its wording says; each epoch draws from what comes out,
               so that how sentences are taken together does not matter
+    vary      how often a caption that is drawn is said otherwise
     """
 
     manifest: Path
@@ -39,6 +41,7 @@ class Source:
     captions: Literal["one", "all"] = "one"
     sentences: int = 1
     prompts: str = "action"
+    vary: Rewording | None = None
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.clips < 1:
@@ -59,6 +62,7 @@ class Entry:
     visual_id  the same for the same part of the same file
     label      what happens in it, in one phrase; None where captions say it
     label_id   the same for the same label; None without one
+    vary       how often a sentence that is drawn is said otherwise
     """
 
     file: str
@@ -72,11 +76,19 @@ class Entry:
     label_id: int | None
     label: str | None = None
     drawn: int = 1
+    vary: Rewording | None = None
 
     @property
     def name(self) -> str:
         """The file, and which part of it."""
         return f"{self.file} {self.start_seconds} {self.end_seconds}"
+
+    @property
+    def sayings(self) -> tuple[str, ...]:
+        """Everything that may be said at its turn."""
+        if self.vary is None:
+            return self.sentences
+        return tuple(said for sentence in self.sentences for said in self.vary.sayings(sentence))
 
 
 def read_sources(sources: Sequence[Source], data: Path, *, as_labels: bool = False) -> tuple[Entry, ...]:
@@ -96,6 +108,8 @@ def _entries(source: Source, data: Path, *, as_labels: bool) -> Iterator[Entry]:
             f"the templates of {source.prompts} have weights, and training draws each as often: leave the weights out"
         )
     labels = {sample.label for sample in samples if sample.label is not None}
+    if labels and source.vary is not None:
+        raise ConfigError(f"vary is of captions, and {manifest.source} has labels; its prompts say them in other ways")
     worded = {label: (label,) if as_labels else tuple(prompts.sentences([label])[0]) for label in labels}
     most = 1
     for sample in samples:
@@ -127,4 +141,5 @@ def _entry(sample: Sample, sentences: tuple[str, ...], source: Source, manifest:
         label_id=None if sample.label is None else seed_from("label", sample.label),
         label=sample.label,
         drawn=min(source.sentences, len(set(sentences))),
+        vary=source.vary,
     )

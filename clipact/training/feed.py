@@ -148,7 +148,7 @@ class Feed:
     @cached_property
     def sentence_features(self) -> SentenceFeatures:
         """What the frozen text body makes of every sentence that the entries may say."""
-        sentences = (sentence for entry in self.entries for sentence in entry.sentences)
+        sentences = (sentence for entry in self.entries for sentence in entry.sayings)
         return encode_sentences(self.encoder.text, sentences, store=self.store, watch=self.watch)
 
     def _in_order(self, entries: Sequence[Entry], *, augment: Augment | None = None) -> Loader:

@@ -9,7 +9,7 @@ from clipact.store import Store
 from clipact.towers.parts import hash_body
 from clipact.training.feed import Feed
 from clipact.training.learning import Learning
-from tests.data.drawing import draw_data, draw_picture
+from tests.data.drawing import draw_data, draw_picture, write_manifest
 from tests.training.small_run import small_recipe
 
 
@@ -61,6 +61,22 @@ def test_kept_features_give_the_batches_and_the_embeddings_of_frames_and_sentenc
         for a, b in zip(_embedded(kept, ours), _embedded(plain, theirs), strict=True):
             # A file's clips share id and sentence, in the order of the file on both sides.
             torch.testing.assert_close(a[order[0]], b[order[1]])
+
+
+def test_kept_features_give_varied_sentences_too(feed, drawn, tmp_path):
+    rows = [{"path": f"pictures/{i}.png", "caption": f"A boy in a red hat is number {i} ."} for i in range(6)]
+    rows += [{"path": f"pictures/{i}.png", "caption": f"A boy holds {i} and runs to a car ."} for i in range(6)]
+    write_manifest(tmp_path / "said.csv", *rows)
+    vary = {"tense": 0.7, "person": 0.5, "subject": 0.2, "colours": 0.5}
+    sources = [{"manifest": str(tmp_path / "said.csv"), "root": str(drawn), "vary": vary}]
+    kept, plain = feed("visual", "text", sources=sources), feed(sources=sources)
+    said = set()
+    for ours, theirs in zip(kept.batches(0, 8, batch=6), plain.batches(0, 8, batch=6), strict=True):
+        assert ours.sentences == theirs.sentences
+        assert torch.equal(ours.text_ids, theirs.text_ids)
+        assert kept.embed_sentences(ours.sentences).shape[0] == 6
+        said |= set(ours.sentences)
+    assert len(said) > 12
 
 
 def test_clips_are_embedded_alike_with_and_without_the_store(feed):
