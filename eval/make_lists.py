@@ -7,11 +7,12 @@
 `published` turns the zero-shot test lists of UCF101 and HMDB51 ("name label_id" a line, as X-CLIP and ViFi-CLIP publish
 them, and a CSV of the labels' names) into manifests whose paths are those of the data sets' own archives.
 
-`sports22` cuts the photographs into dev and test, half and half within each label, so that no picture of one part is
-nearly one of the other. Pictures whose 64-bit difference hash (a gradient between neighbours of a 9 x 8 reduction)
-differs in at most NEAR bits are taken for copies, over all labels. Copies, and copies of copies, are one cluster; only
-the first picture of a cluster stays, and a cluster whose pictures carry different labels goes altogether. Which part a
-picture belongs to is a hash of its name: adding pictures moves none of those that are there.
+`sports22` cuts the photographs into train, dev and test, a third, a sixth and a half, so that no picture of one part is
+nearly one of another. Pictures whose difference hashes are near each other (clipact.video.difference_hash) are taken
+for copies, over all labels. Copies, and copies of copies, are one cluster; only the first picture of a cluster stays,
+and a cluster whose pictures carry different labels goes altogether. Which part a picture belongs to is a hash of its
+name: adding pictures moves none of those that are there. The first byte says whether it is of test, the second whether
+it is of train or dev: train was cut out of an earlier dev part, and test stayed as it was.
 
 `gmdcsa24` makes a sample of each stretch of DIR/clips/gmdcsa24.csv that lasts half a second or more and shows one of
 seven actions of the label set daily-living; that somebody sits or stands is none of them. What else is true of it are
@@ -27,12 +28,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from clipact.data.manifest import read_manifest
 from clipact.prompts import LabelSet
+from clipact.video.difference_hash import NEAR, difference_hash, near_pairs
+from clipact.video.pictures import read_picture
 
-NEAR = 6
 SHORTEST = 0.5  # seconds
 HOME = {
     "Reading": "read",
@@ -66,14 +67,7 @@ def published(splits, out):
             write(out / f"{name}-test{number}.csv", ("path", "label"), rows)
 
 
-def difference_hash(path):
-    """The 64 bits of a picture's horizontal gradients (Krawetz 2013), as eight bytes."""
-    with Image.open(path) as picture:
-        small = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.LANCZOS), dtype=np.int16)
-    return np.packbits(small[:, 1:] > small[:, :-1])
-
-
-def clusters(hashes, near):
+def clusters(hashes, near=NEAR):
     """The smallest row number of each row's cluster: rows within `near` bits of each other, and of each other's."""
     first = np.arange(len(hashes))
 
@@ -82,36 +76,34 @@ def clusters(hashes, near):
             first[row] = row = first[first[row]]
         return row
 
-    bits = np.unpackbits(hashes, axis=1).astype(np.float32)
-    counts = bits.sum(1)
-    for start in range(0, len(bits), 512):
-        block = slice(start, start + 512)
-        apart = counts[block, None] + counts[None] - 2 * bits[block] @ bits.T
-        for row, other in zip(*np.nonzero(apart <= near), strict=True):
-            one, two = sorted((find(start + row), find(other)))
-            first[two] = one
+    for row, other, _ in near_pairs(hashes, hashes, near=near):
+        one, two = sorted((find(row), find(other)))
+        first[two] = one
     return np.array([find(row) for row in range(len(first))])
+
+
+def part(path):
+    """The part that a picture belongs to, by its name."""
+    first, second, *_ = hashlib.sha256(path.encode()).digest()
+    return "test" if first % 2 else "train" if second % 3 else "dev"
 
 
 def sports22(data, out):
     manifest = read_manifest(data / "sports22/labels.csv")
     samples = sorted(manifest.samples, key=lambda sample: sample.path)
     with ThreadPoolExecutor() as pool:
-        hashes = np.stack(list(pool.map(lambda one: difference_hash(manifest.root / one.path), samples)))
+        hashes = np.stack(list(pool.map(lambda one: difference_hash(read_picture(manifest.root / one.path)), samples)))
     alike = defaultdict(list)
-    for sample, cluster in zip(samples, clusters(hashes, NEAR), strict=True):
+    for sample, cluster in zip(samples, clusters(hashes), strict=True):
         alike[int(cluster)].append(sample)
     kept = [own[0] for own in alike.values() if len({sample.label for sample in own}) == 1]
     mixed = sum(len(own) for own in alike.values() if len({sample.label for sample in own}) > 1)
-    rows = []
-    for sample in kept:
-        even = hashlib.sha256(sample.path.encode()).digest()[0] % 2
-        rows.append((sample.path, sample.label, "test" if even else "dev"))
-    write(out / "sports22.csv", ("path", "label", "split"), sorted(rows))
+    rows = sorted((sample.path, sample.label, part(sample.path)) for sample in kept)
+    write(out / "sports22.csv", ("path", "label", "split"), rows)
     print(
         f"{len(samples):,} pictures; {len(samples) - len(kept) - mixed:,} copies of others and {mixed:,} copies under "
         f"several labels left out; {len(kept):,} stay: "
-        f"{sum(row[2] == 'dev' for row in rows):,} dev, {sum(row[2] == 'test' for row in rows):,} test"
+        + ", ".join(f"{sum(row[2] == name for row in rows):,} {name}" for name in ("train", "dev", "test"))
     )
 
 

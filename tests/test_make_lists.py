@@ -45,4 +45,4 @@ def test_near_copies_stay_once_and_those_under_two_labels_go(script, tmp_path):
     script.sports22(tmp_path, tmp_path)
     kept = {sample.path: sample.split for sample in read_manifest(tmp_path / "sports22.csv").samples}
     assert sorted(kept) == ["0.png", "2.png", "3.png", "4.png", "5.png", "6.png", "7.png"]
-    assert set(kept.values()) == {"dev", "test"}
+    assert set(kept.values()) == {"train", "dev", "test"}

@@ -117,18 +117,22 @@ class PictureFolder(Video):
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """The wanted pictures."""
         for index in sorted(set(indices)):
-            path = self._paths[index]
-            with closing(open_picture(path, name=str(path))) as picture:
-                try:
-                    yield index, upright_picture(picture)
-                except _SPOILT as error:
-                    raise VideoError(path, f"it cannot be decoded: {error}") from error
+            yield index, read_picture(self._paths[index])
 
 
 def numbered_pictures(folder: Path) -> list[Path]:
     """The pictures in a folder, in the order of the numbers in their names, then of the names."""
     paths = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
     return sorted(paths, key=lambda path: ([int(number) for number in re.findall(r"\d+", path.stem)], path.name))
+
+
+def read_picture(path: Path) -> UInt8[np.ndarray, "h w c"]:
+    """The picture in a file as RGB, the first frame of an animated one; VideoError when it cannot be read."""
+    with closing(open_picture(path, name=str(path))) as picture:
+        try:
+            return upright_picture(picture)
+        except _SPOILT as error:
+            raise VideoError(path, f"it cannot be decoded: {error}") from error
 
 
 def open_picture(file: Path | io.IOBase, *, name: str) -> Any:

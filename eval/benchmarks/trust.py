@@ -7,9 +7,10 @@ DIR holds sports22 and the clip sets; embeddings are kept in clipact's store, so
 Rejection: of each set half of the labels are hidden, 20 times, and each score must tell clips of shown labels from
 those of hidden ones: the mean AUROC. Intervals draw whole groups of clips, and the 20 draws, anew, 1,000 times; the
 difference to the default takes both from the same. Margin and max_softmax have the temperature that fits the set best.
-The default score, and how near to a label a background word may be, were chosen on sports22-dev alone, out of seven
-shares and four temperatures of the score. Before, the same score had been chosen, at another share, with a look at the
-test part of sports22: that part is no clean test of the choice. The sets of clips had no say in either.
+The default score, and how near to a label a background word may be, were chosen on sports22's train and dev parts
+alone, out of seven shares and four temperatures of the score. Before, the same score had been chosen, at another share,
+with a look at the test part of sports22: that part is no clean test of the choice. The sets of clips had no say in
+either.
 
 The rest: each set is split in two by whole groups, 20 times (sets of clips, which are small, 200 times). One half is
 what `clipact calibrate` is given; the figures are of the other, on which nothing was fitted. "expected" is the coverage
