@@ -4,9 +4,9 @@ import re
 import pytest
 
 from clipact.clip_spec import ClipSpec
+from clipact.data.fingerprint import file_digest
 from clipact.data.manifest import read_manifest
 from clipact.errors import ConfigError, UsageError
-from clipact.evaluate.samples import file_digest
 from clipact.prompts import LabelSet, PromptSet
 from clipact.protocol import Views, card_names, load_card
 

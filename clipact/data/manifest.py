@@ -49,6 +49,19 @@ class Sample:
     group: str = ""
     also: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The path, and which part of the file."""
+        if self.start_seconds is None and self.end_seconds is None:
+            return self.path
+        end = "" if self.end_seconds is None else f"{self.end_seconds:g}"
+        return f"{self.path}@{self.start_seconds or 0:g}-{end}"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All that are true of it; () when it has captions."""
+        return () if self.label is None else (self.label, *self.also)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:

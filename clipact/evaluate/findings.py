@@ -22,10 +22,11 @@ import PIL
 import torch
 from jaxtyping import Float32, UInt8
 
+from clipact.data.fingerprint import file_digest
 from clipact.errors import StoreError, VideoError
 from clipact.evaluate.journal import Finding, Journal
 from clipact.evaluate.judged import Judged, store_key
-from clipact.evaluate.samples import Item, file_digest
+from clipact.evaluate.samples import Item
 from clipact.store import Store
 from clipact.video.ahead import work_ahead
 from clipact.video.load import load_clips

@@ -11,6 +11,7 @@ from einops import rearrange
 
 from clipact.classifier import ZeroShotClassifier
 from clipact.clip_spec import ClipSpec
+from clipact.data.fingerprint import file_digest
 from clipact.dual_encoder import unit
 from clipact.errors import UsageError, VideoError, choices
 from clipact.evaluate.findings import spend
@@ -19,7 +20,7 @@ from clipact.evaluate.journal import Finding
 from clipact.evaluate.judged import clip_vectors, judge, label_logits
 from clipact.evaluate.outcome import Outcome, describe_views, describe_words
 from clipact.evaluate.provenance import describe_run
-from clipact.evaluate.samples import Item, Samples, file_digest
+from clipact.evaluate.samples import Item, Samples
 from clipact.index_classifier import IndexClassifier
 from clipact.probe_classifier import ProbeClassifier
 from clipact.protocol import Averaging

@@ -7,13 +7,15 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from clipact.data.manifest import Manifest, Sample, read_manifest
-from clipact.errors import DataError, ManifestError, UsageError, choices
+from clipact.data.card_lists import card_labels, distinct, read_lists
+from clipact.data.fingerprint import file_digest
+from clipact.data.manifest import Sample, read_manifest
+from clipact.errors import DataError, UsageError
 from clipact.prompts import LabelSet
 from clipact.protocol import Card, Data, Part
 
@@ -93,19 +95,12 @@ def read_samples(card: Card, data: str | Path, *, partial: bool = False) -> Samp
         raise UsageError(
             f"the data folder {folder} is not there; name with --data the one that card {card.name} is for"
         )
-    wrong: list[str] = []
-    lists = [_read_part(card, part, folder, wrong) for part in card.data.parts]
-    rows: dict[str, int] = {}
-    items: list[Item] = []
-    members = []
-    for _, samples, _ in lists:
-        for sample in samples:
-            name = _name(sample)
-            if name not in rows:
-                rows[name] = len(items)
-                items.append(_item(card, name, sample, folder))
-        members.append(np.array([rows[_name(sample)] for sample in samples], dtype=np.int64))
-    labels = None if card.retrieval else _labels(card, items, lists[0][0])
+    lists = read_lists(card, folder)
+    wrong = [cause for one in lists for cause in one.wrong]
+    items = [_item(card, sample, folder) for sample in distinct(lists)]
+    rows = {item.name: row for row, item in enumerate(items)}
+    members = [np.array([rows[sample.name] for sample in one.samples], dtype=np.int64) for one in lists]
+    labels = None if card.retrieval else card_labels(card, lists)
     if card.data.count is not None and card.data.count != len(items):
         wrong.append(f"{len(items):,} samples, where the card says {card.data.count:,}")
     _check_files(card, items, wrong)
@@ -124,11 +119,8 @@ def read_samples(card: Card, data: str | Path, *, partial: bool = False) -> Samp
             "root": card.data.root,
             "source": card.source,
             "split": card.data.split,
-            "lists": [
-                {"name": part.list or part.manifest, "sha256": digest}
-                for part, (_, _, digest) in zip(card.data.parts, lists, strict=True)
-            ],
-            "list_sha256": hashlib.sha256("".join(digest for *_, digest in lists).encode()).hexdigest(),
+            "lists": [{"name": one.part.list or one.part.manifest, "sha256": one.sha256} for one in lists],
+            "list_sha256": hashlib.sha256("".join(one.sha256 for one in lists).encode()).hexdigest(),
             "count": len(items),
         },
         partial_why=tuple(wrong),
@@ -141,45 +133,17 @@ def files_digest(names: Sequence[str], digests: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """The hex sha256 of a file's bytes, "" when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
-def _read_part(card: Card, part: Part, folder: Path, wrong: list[str]) -> tuple[Manifest, tuple[Sample, ...], str]:
-    path = card.folder / part.list if part.list else folder / part.manifest
-    manifest = read_manifest(path, folder / card.data.root, group_column=card.data.group)
-    samples = manifest.of_split(card.data.split)
-    digest = file_digest(path)
-    if part.sha256 and part.sha256 != digest:
-        wrong.append(f"{path.name} has the sha256 {digest[:12]}…, the card says {part.sha256[:12]}…")
-    if part.count is not None and part.count != len(samples):
-        wrong.append(f"{path.name} has {len(samples):,} samples, the card says {part.count:,}")
-    return manifest, samples, digest
-
-
-def _name(sample: Sample) -> str:
-    if sample.start_seconds is None and sample.end_seconds is None:
-        return sample.path
-    end = "" if sample.end_seconds is None else f"{sample.end_seconds:g}"
-    return f"{sample.path}@{sample.start_seconds or 0:g}-{end}"
-
-
-def _item(card: Card, name: str, sample: Sample, folder: Path) -> Item:
+def _item(card: Card, sample: Sample, folder: Path) -> Item:
     group = sample.group
     if card.data.group_pattern:
         found = re.search(card.data.group_pattern, sample.path)
         if found is None:
             raise DataError(
-                f"card {card.name}: data.group_pattern {card.data.group_pattern!r} matches no part of {name}"
+                f"card {card.name}: data.group_pattern {card.data.group_pattern!r} matches no part of {sample.name}"
             )
         group = found["group" if "group" in found.re.groupindex else 1]
     return Item(
-        name=name,
+        name=sample.name,
         path=folder / card.data.root / sample.path,
         label=sample.label,
         texts=sample.captions,
@@ -188,20 +152,6 @@ def _item(card: Card, name: str, sample: Sample, folder: Path) -> Item:
         start_seconds=sample.start_seconds,
         end_seconds=sample.end_seconds,
     )
-
-
-def _labels(card: Card, items: Sequence[Item], manifest: Manifest) -> LabelSet:
-    there = sorted({label for item in items if item.label is not None for label in (item.label, *item.also)})
-    words = card.words
-    labels = LabelSet.load(words.set) if words.set else LabelSet.of(words.names or there, name=card.name)
-    if words.verbatim:
-        labels = replace(labels, phrases=labels.labels)
-    for label in there:
-        if label not in labels.labels:
-            raise ManifestError(
-                manifest.source, None, f"label {label!r} is none of card {card.name}'s; {choices(label, labels.labels)}"
-            )
-    return labels
 
 
 def _check_files(card: Card, items: Sequence[Item], wrong: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import compress, groupby
+from itertools import groupby
 from pathlib import Path
 
 from clipact.errors import LabelError, choices
@@ -103,19 +103,23 @@ class LabelSet:
             return self.phrases
         return self.labels if names == "verbatim" else tuple(" ".join(split_words(label)) for label in self.labels)
 
+    def only(self, labels: Sequence[str]) -> "LabelSet":
+        """Those of its labels, in that order, and what it says of them."""
+        phrases = dict(zip(self.labels, self.phrases, strict=True))
+        return replace(
+            self,
+            labels=tuple(labels),
+            phrases=tuple(phrases[label] for label in labels),
+            about={label: self.about[label] for label in labels if label in self.about},
+        )
+
     def tagged(self, tag: str) -> "LabelSet":
         """The labels that carry `tag`, in their order; LabelError when none does."""
         tags = {tag for more in self.about.values() for tag in more.tags}
         if tag not in tags:
             raise LabelError(f"no label of {self.name} is tagged {tag!r}; {choices(tag, tags)}")
-        chosen = [label in self.about and tag in self.about[label].tags for label in self.labels]
-        return replace(
-            self,
-            name=f"{self.name}:{tag}",
-            labels=tuple(compress(self.labels, chosen)),
-            phrases=tuple(compress(self.phrases, chosen)),
-            about={label: more for label, more in self.about.items() if tag in more.tags},
-        )
+        own = self.only([one for one in self.labels if one in self.about and tag in self.about[one].tags])
+        return replace(own, name=f"{self.name}:{tag}")
 
 
 def parse_labels(values: Sequence[str]) -> LabelSet:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from clipact.data.loader import Batch, Loader, Reading
 from clipact.data.samples import Samples
-from clipact.data.sources import Entry, Source
+from clipact.data.source import Source
+from clipact.data.sources import Entry
 from clipact.dual_encoder import DualEncoder, unit
 from clipact.errors import ConfigError, DataError
 from clipact.store import Store
@@ -32,7 +33,7 @@ _FRAMES_AT_ONCE = 16  # encoded as one piece there: more is no faster on a CPU, 
 class DataConfig(Reading):
     """What is learnt from, and how it is read.
 
-    sources  manifests, mixed in one stream
+    sources  manifests and cards, mixed in one stream
     cache    encode what a frozen tower sees once, and keep it
     views    with a frozen visual tower: in how many ways each clip is kept, as it is and then augmented
     """
@@ -44,7 +45,7 @@ class DataConfig(Reading):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.sources:
-            raise ConfigError("data.sources is empty; name one manifest at least, under [[data.sources]]")
+            raise ConfigError("data.sources is empty; name one manifest or card at least, under [[data.sources]]")
         if self.views < 1:
             raise ConfigError(f"views is {self.views}; it is at least 1")
         if (self.views > 1) and (self.augment is None or not self.cache):

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipact.data.sources import Entry, Source
+from clipact.data.source import Source
+from clipact.data.sources import Entry
 from clipact.dual_encoder import unit
 from clipact.errors import ConfigError, choices
 from clipact.metrics import recall, top_k
@@ -24,18 +25,23 @@ _WAYS = ("text_to_visual", "visual_to_text")
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedSet:
-    """Held-out samples of one manifest: captions are retrieved both ways, labels are recognised by their prompts.
+    """Held-out samples of one source: captions are retrieved both ways, labels are recognised by their prompts.
 
     The keys are those of a source in data.sources.
     """
 
     name: str
-    manifest: Path
+    manifest: Path | None = None
     root: Path | None = None
+    labels: str | None = None
+    card: str | None = None
     split: str = "dev"
     frames: int = 1
     clips: int = 1
-    prompts: str = "action"
+    prompts: str | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.source  # which refuses what goes ill together
 
     @property
     def source(self) -> Source:
@@ -43,6 +49,8 @@ class JudgedSet:
         return Source(
             manifest=self.manifest,
             root=self.root,
+            labels=self.labels,
+            card=self.card,
             split=self.split,
             frames=self.frames,
             clips=self.clips,

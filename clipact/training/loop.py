@@ -11,6 +11,7 @@ import torch
 
 from clipact import checkpoint, towers, zoo
 from clipact.data.order import seed_from
+from clipact.data.source import sets_learnt
 from clipact.data.sources import Entry, read_sources
 from clipact.dual_encoder import PRECISIONS, DualEncoder
 from clipact.errors import ConfigError
@@ -108,7 +109,9 @@ class Run(Course):
             self.encoder,
             folder,
             name=recipe.name,
-            trained_on=tuple(dict.fromkeys([*self.learnt_before.trained_on, *recipe.trained_on])),
+            trained_on=tuple(
+                dict.fromkeys([*self.learnt_before.trained_on, *recipe.trained_on, *sets_learnt(recipe.data.sources)])
+            ),
             license=recipe.license,
             dtype=torch.float16 if recipe.train.save_as == "fp16" else None,
             notes={"step": self.progress.step, "figures": figures},

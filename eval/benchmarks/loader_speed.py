@@ -24,7 +24,8 @@ from torchvision.transforms import v2
 from clipact.clip_spec import ClipSpec
 from clipact.data.loader import Loader
 from clipact.data.samples import Samples
-from clipact.data.sources import Entry, Source, read_sources
+from clipact.data.source import Source
+from clipact.data.sources import Entry, read_sources
 from clipact.video.augment import Augment
 from clipact.video.load import load_clips
 

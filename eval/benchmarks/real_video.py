@@ -33,7 +33,8 @@ from drawn_motion import write_clip
 from clipact import metrics
 from clipact.clip_spec import ClipSpec
 from clipact.config import parse
-from clipact.data.sources import Source, read_sources
+from clipact.data.source import Source
+from clipact.data.sources import read_sources
 from clipact.figures import share_of
 from clipact.prompts import LabelSet, PromptSet
 from clipact.store import Store

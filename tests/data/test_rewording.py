@@ -8,7 +8,8 @@ from clipact.clip_spec import ClipSpec
 from clipact.data.order import Place
 from clipact.data.rewording import Rewording, drop_colours
 from clipact.data.samples import Samples, draw_said
-from clipact.data.sources import Source, read_sources
+from clipact.data.source import Source
+from clipact.data.sources import read_sources
 from clipact.errors import ConfigError
 from clipact.video.augment import Augment
 from tests.data.drawing import write_manifest

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from clipact.checkpoint import save as save_model
 from clipact.classifier import ZeroShotClassifier
+from clipact.data.fingerprint import file_digest
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ClipactError, DataError, ManifestError, ModelError, UsageError, VideoError
 from clipact.evaluate import (
@@ -26,7 +27,7 @@ from clipact.evaluate import (
 )
 from clipact.evaluate import findings as room
 from clipact.evaluate import run as run_room
-from clipact.evaluate.samples import file_digest, files_digest
+from clipact.evaluate.samples import files_digest
 from clipact.figures import figures
 from clipact.index_classifier import IndexClassifier
 from clipact.label_index import About, Entry, build

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from clipact.data.fingerprint import file_digest
 from clipact.evaluate import read_samples
 from clipact.evaluate.carry_out import carry_out
-from clipact.evaluate.samples import file_digest
 from clipact.figures import figures
 from clipact.protocol import load_card
 from clipact.scores import identical, load

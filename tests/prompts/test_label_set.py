@@ -104,6 +104,17 @@ def test_abnormal_and_normal_things_can_be_told_apart_by_their_tags():
     assert wild.about["burglary"].parent == wild.about["shoplifting"].parent == wild.about["robbery"].parent == "theft"
 
 
+def test_some_labels_of_a_set_keep_what_is_said_of_them():
+    sports = LabelSet.load("sports22")
+    two = sports.only(["motogp", "chess"])
+    assert (two.name, two.labels, two.phrases) == (
+        sports.name,
+        ("motogp", "chess"),
+        ("racing motorcycles", "playing chess"),
+    )
+    assert two.about == {label: sports.about[label] for label in two.labels}
+
+
 def test_words_become_labels_and_phrases():
     labels = LabelSet.of(["UseLaptop", "drink"])
     assert labels.labels == ("UseLaptop", "drink")

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from clipact.checkpoint import load
-from clipact.data.sources import Source, read_sources
+from clipact.data.source import Source
+from clipact.data.sources import read_sources
 from clipact.dual_encoder import unit
 from clipact.errors import ConfigError
 from clipact.store import Store

@@ -148,7 +148,7 @@ def test_a_run_of_before_a_setting_was_there_goes_on_with_its_default(go, drawn,
     whole, out = go("whole"), go("out", stop_after=2)
     state = small_run(small_recipe(small), drawn, tmp_path / "store").state
     progress = state.load(out / STATE)
-    del progress.recipe["train"]["loss_tile"], progress.recipe["data"]["sources"][1]["prompts"]
+    del progress.recipe["train"]["loss_tile"], progress.recipe["data"]["sources"][1]["captions"]
     state.save(out / STATE, progress)
     with pytest.raises(UsageError, match=r"train\.loss_tile is 2 and was 4096"):
         go("out", resume=True, train={"loss_tile": 2})

@@ -11,7 +11,6 @@ from clipact.data.manifest import read_manifest
 from clipact.errors import DataError, UsageError
 from clipact.evaluate import Item, Samples, manifest_card, read_samples
 from clipact.evaluate.carry_out import file_name
-from clipact.prompts import LabelSet
 from clipact.protocol import Card
 from clipact.report.writing import csv_text, write_text
 
@@ -78,7 +77,8 @@ def read_split(protocol: Card | str | Path, data: Path, *, split: str | None = N
         learnt, tested, said = _deal(card, read_samples(card, data, partial=partial), *map(int, dealt.groups()))
     if learnt.labels is None or tested.labels is None:
         raise UsageError("captions are not labels: a comparison is of labels")
-    labels = _only(learnt.labels, {str(item.label) for item in learnt.items})
+    # Sorted: every row chooses from the same, in the same order.
+    labels = learnt.labels.only(sorted({str(item.label) for item in learnt.items}))
     if unknown := sorted({str(item.label) for item in tested.items} - set(labels.labels)):
         raise UsageError(f"{', '.join(map(repr, unknown))} is in no clip that is learnt from; {said}")
     both = {item.name for item in learnt.items} & {item.name for item in tested.items}
@@ -116,14 +116,6 @@ def _deal(card: Card, samples: Samples, part: int, parts: int) -> tuple[Samples,
 
 def _part(samples: Samples, items: list[Item]) -> Samples:
     return replace(samples, items=tuple(items), parts=dict[str, np.ndarray]())
-
-
-def _only(labels: LabelSet, chosen: set[str]) -> LabelSet:
-    """Those labels, sorted: every row chooses from the same, in the same order."""
-    phrase = dict(zip(labels.labels, labels.phrases, strict=True))
-    kept = tuple(sorted(chosen))
-    about = {label: more for label, more in labels.about.items() if label in chosen}
-    return replace(labels, labels=kept, phrases=tuple(phrase[label] for label in kept), about=about)
 
 
 def describe_samples(samples: Samples) -> dict[str, object]:

@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import pytest
+
+from clipact.data.fingerprint import file_digest
+from clipact.data.source import Source, places, sets_learnt
+from clipact.data.sources import read_sources
+from clipact.errors import ConfigError, DataError, ManifestError
+from clipact.prompts import LabelSet, PromptSet
+from tests.data.drawing import write_manifest
+
+CARD = """
+name = "games"
+title = "Games"
+metric = "top_1"
+source = "drawn"
+[data]
+set = "games"
+root = "games"
+split = "test"
+[[data.parts]]
+name = "one"
+list = "one.csv"
+sha256 = "{one}"
+count = 1
+[[data.parts]]
+name = "two"
+manifest = "two.csv"
+[words]
+set = "sports22"
+templates = "single"
+"""
+ROWS = [("a.png", "badminton", "train"), ("b.png", "chess", "train"), ("c.png", "chess", "test")]
+
+
+def rows(*lines):
+    return [{"path": path, "label": label, "split": split} for path, label, split in lines]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A card beside its first list, and the data folder with its second."""
+    one = write_manifest(tmp_path / "cards/one.csv", *rows(*ROWS))
+    write_manifest(tmp_path / "data/two.csv", *rows(ROWS[1], ("d.png", "motogp", "train"), ROWS[2]))
+    (tmp_path / "cards/games.toml").write_text(CARD.format(one=file_digest(one)))
+    return tmp_path
+
+
+def read(folder, **keys):
+    return read_sources([Source(**keys)], folder / "data")
+
+
+def test_a_card_says_its_labels_as_an_evaluation_does(folder):
+    card = str(folder / "cards/games.toml")
+    entries = read(folder, card=card)
+    assert [(one.source, one.file, one.label) for one in entries] == [
+        ("games", "a.png", "badminton"),
+        ("games", "b.png", "chess"),  # stands in both lists
+        ("games", "d.png", "motogp"),
+    ]
+    assert entries[0].path == str(folder / "data/games/a.png")
+    labels = LabelSet.load("sports22")
+    for prompts, given in (("single", None), ("action", "action")):
+        texts, numbers = PromptSet.load(prompts).sentences(labels)
+        for entry in read(folder, card=card, prompts=given):
+            own = labels.labels.index(entry.label)
+            assert entry.sentences == tuple(text for text, n in zip(texts, numbers, strict=True) if n == own)
+    assert any("shuttlecock" in text for text in read(folder, card=card, prompts="action")[0].sentences)
+    assert [one.file for one in read(folder, card=card, split="test")] == ["c.png"]
+    assert [one.sentences for one in read_sources([Source(card=card)], folder / "data", as_labels=True)] == [
+        ("badminton",),
+        ("chess",),
+        ("motogp",),
+    ]
+
+
+def test_a_table_may_say_more_of_its_labels_and_a_label_is_one_whatever_is_said(folder):
+    plain = read(folder, manifest=Path("two.csv"))
+    said = read(folder, manifest=Path("two.csv"), labels="sports22")
+    assert not any("motorcycles" in text for text in plain[1].sentences)
+    assert said[1].sentences[0] == "A person is racing motorcycles."
+    assert len(said[0].sentences) > len(plain[0].sentences) == 6
+    carded = read(folder, card=str(folder / "cards/games.toml"))
+    assert [one.label_id for one in plain] == [one.label_id for one in said] == [one.label_id for one in carded[1:]]
+    assert {one.source for one in said} == {"two.csv"}
+    write_manifest(folder / "data/more.csv", *rows(*ROWS, ("e.png", "chesss", "train")))
+    with pytest.raises(ManifestError, match=r"more\.csv, line 5: label 'chesss' is none of sports22's; did you mean"):
+        read(folder, manifest=Path("more.csv"), labels="sports22")
+    write_manifest(folder / "data/said.csv", {"path": "a.png", "caption": "a game"})
+    with pytest.raises(ConfigError, match=r"said\.csv has captions: leave labels out"):
+        read(folder, manifest=Path("said.csv"), labels="sports22")
+
+
+def test_where_its_tables_are_and_what_a_model_must_say_of_it(folder):
+    card, data = str(folder / "cards/games.toml"), folder / "data"
+    assert places(Source(card=card), data) == [
+        (folder / "cards/one.csv", data / "games"),
+        (data / "two.csv", data / "games"),
+    ]
+    assert places(Source(manifest=Path("two.csv")), data) == [(data / "two.csv", None)]
+    shipped = [Source(card="sports22"), Source(manifest=Path("two.csv")), Source(card="flickr8k", split="unassigned")]
+    assert sets_learnt(shipped) == ("sports22 train", "flickr8k unassigned")
+
+
+def test_a_list_that_is_not_the_cards_is_refused(folder):
+    write_manifest(folder / "cards/one.csv", *rows(*ROWS[:1]))
+    with pytest.raises(DataError, match=r"not those of card games: one\.csv has the sha256"):
+        read(folder, card=str(folder / "cards/games.toml"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({}, "a manifest or a card; give one of the two"),
+        ({"manifest": Path("m.csv"), "card": "sports22"}, "give one of the two"),
+        ({"card": "sports22", "root": Path("x")}, "the card 'sports22', which says root and labels"),
+        ({"card": "sports22", "labels": "sports22"}, "leave these out"),
+    ],
+)
+def test_what_goes_ill_together_is_refused(keys, says):
+    with pytest.raises(ConfigError, match=says):
+        Source(**keys)
