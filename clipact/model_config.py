@@ -6,7 +6,7 @@ The command line needs a model's frames and size before it can afford to import 
 import csv
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,22 @@ class ModelConfig:
         return tuple(self.text["labels"]) if self.text.get("tower") == "labels" else ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileSeen:
+    """A file that a model's weights saw: a line of trained_on.csv.
+
+    path             below its source's root
+    source           the manifest below the data folder, or the protocol card, that named it; "" in older tables
+    sha256           of its bytes; "" when it could not be read
+    difference_hash  of the picture in it (`clipact.video.difference_hash`); "" for a video, and in older tables
+    """
+
+    path: str
+    source: str = ""
+    sha256: str
+    difference_hash: str = ""
+
+
 def checkpoint_folder(name: str) -> Path | None:
     """The folder that `name` means: "mini" is the embedded one, else a path that exists; None for other models."""
     if name == "mini":
@@ -85,15 +101,17 @@ def is_transformers_config(table: object) -> bool:
     return isinstance(table, dict) and "model_type" in table and "format" not in table
 
 
-def read_files_seen(folder: str | Path) -> dict[str, str]:
-    """The files that a model's weights saw, as training writes them down: name by hex sha256; {} when nobody did."""
+def read_files_seen(folder: str | Path) -> dict[str, FileSeen]:
+    """The files that a model's weights saw, as training writes them down, by sha256; {} when nobody did."""
     path = Path(folder) / FILES_SEEN
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return {row["sha256"]: row["path"] for row in csv.DictReader(file) if row["sha256"]}
+            rows = list(csv.DictReader(file))
+        names = [field.name for field in fields(FileSeen) if field.name in rows[0]] if rows else []
+        return {row["sha256"]: FileSeen(**{name: row[name] for name in names}) for row in rows if row["sha256"]}
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError) as error:
         raise ModelError(f"{path} cannot be read: wanted is a CSV table with the columns path and sha256") from error
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from clipact.data.manifest import read_manifest
+from tests.data.drawing import blocks
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +17,6 @@ def script():
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module
-
-
-def picture(seed, size=(90, 80)):
-    """Coarse blocks, so that a picture made smaller or coded again is still the same to the eye."""
-    blocks = np.random.default_rng(seed).integers(0, 255, (8, 9, 3)).astype(np.uint8)
-    return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
 
 
 def test_copies_of_copies_are_one_cluster(script):
@@ -37,10 +31,10 @@ def test_near_copies_stay_once_and_those_under_two_labels_go(script, tmp_path):
     folder.mkdir()
     lines = ["path,label"]
     for number in range(8):
-        picture(number).save(folder / f"{number}.png")
+        blocks(number).save(folder / f"{number}.png")
         lines.append(f"{number}.png,{'golf' if number % 2 else 'chess'}")
-    picture(0, (45, 40)).save(folder / "x.jpg", quality=60)  # of 0.png, and its label
-    picture(1, (180, 160)).save(folder / "y.jpg", quality=60)  # of 1.png, and another label
+    blocks(0, (45, 40)).save(folder / "x.jpg", quality=60)  # of 0.png, and its label
+    blocks(1, (180, 160)).save(folder / "y.jpg", quality=60)  # of 1.png, and another label
     (folder / "labels.csv").write_text("\n".join([*lines, "x.jpg,chess", "y.jpg,chess"]) + "\n")
     script.sports22(tmp_path, tmp_path)
     kept = {sample.path: sample.split for sample in read_manifest(tmp_path / "sports22.csv").samples}

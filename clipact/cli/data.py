@@ -23,33 +23,82 @@ def _group() -> None:
 
 @data.command(no_args_is_help=True)
 def check(
-    manifest: Annotated[Path, typer.Argument(help="A CSV file: path, caption or label, split, start and end seconds.")],
-    root: Annotated[
-        Path | None, typer.Option("--data", help="The folder that its paths start from.  [default: the manifest's own]")
+    table: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MANIFEST|RECIPE",
+            help="A CSV file: path, caption or label, split, start and end seconds. Or a recipe of clipact train.",
+        ),
+    ],
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Where a manifest's paths start, or what a recipe's tables lie below.  "
+            "[default: a manifest's own folder, or here]",
+        ),
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames decoded of each file, from its first to its last.")] = 8,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CARD", help="Of a recipe: name what this protocol card judges by. Repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a table.")] = False,
 ) -> None:
-    """Read everything that a manifest names, and say what is wrong with it.
+    """Read everything that is to be learnt from, and say what is wrong with it.
 
     clipact data check captions.csv --data ~/flickr8k
+
+    clipact data check own.toml --data ~/data --against sports22 --against flickr8k
+
+    The second reads the tables of a recipe, and compares what would be learnt from with all that cards judge by: by its
+    bytes, and pictures by what they look like (64 bits a picture, of which at most 6 differ), so that copies can be
+    left out before a run.
 
     Exit code 1 when there are errors; warnings alone leave it at 0.
     """
     from clipact.cli.screen import note, track
     from clipact.data.check import check_manifest
+    from clipact.data.held_out import read_held_out
+    from clipact.errors import UsageError
+    from clipact.protocol import load_card
 
     def watch(items: Iterable[Any], total: int) -> Iterable[Any]:
         return track(items, total=total, what="reading")
 
-    report = check_manifest(manifest, root, frames=frames, watch=watch)
-    if as_json:
-        print(json.dumps(_row(report), ensure_ascii=False))
+    if table.suffix == ".toml":
+        below, cards = folder or Path(), [load_card(name) for name in dict.fromkeys(against or ())]
+        held = [one for card in cards for one in read_held_out(card, below, watch=watch)]
+        tables = _tables(table, below)
     else:
-        _show(report)
-    if report.errors:
-        note(f"{report.errors} errors in {manifest}", kind="error")
+        if against:
+            raise UsageError(
+                "--against is for a recipe, whose tables lie below the same folder as the data of cards; name this one "
+                "in a recipe's data.sources"
+            )
+        held, tables = [], [(table, folder, "all")]
+    errors = 0
+    for path, root, split in tables:
+        report = check_manifest(path, root, split=split, frames=frames, against=held, watch=watch)
+        if as_json:
+            print(json.dumps(_row(report), ensure_ascii=False))
+        else:
+            _show(report)
+        if report.errors:
+            note(f"{report.errors} errors in {path}", kind="error")
+        errors += report.errors
+    if errors:
         raise typer.Exit(1)
+
+
+def _tables(recipe: Path, data: Path) -> list[tuple[Path, Path | None, str]]:
+    """The tables of a recipe, the folders that their paths start from, and the splits that are learnt from."""
+    from clipact.data.source import places
+    from clipact.training.outline import load_recipe
+    from clipact.training.recipe import Recipe
+
+    sources = load_recipe(recipe, Recipe).data.sources
+    return [(path, root, source.split) for source in sources for path, root in places(source, data)]
 
 
 def _row(report: "Report") -> dict[str, Any]:
@@ -69,9 +118,11 @@ def _row(report: "Report") -> dict[str, Any]:
 def _show(report: "Report") -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     row = _row(report)
     table = Table(show_header=False, box=None, padding=(0, 1))
+    table.add_row("manifest", Text(row["manifest"], overflow="fold"))
     table.add_row("samples", f"{row['samples']:,}")
     table.add_row("splits", ", ".join(f"{name} {count:,}" for name, count in row["splits"].items()))
     if row["captions"]:

@@ -1,19 +1,20 @@
 """Reads everything that a manifest names, and says what is wrong with it: the table, the files, and what they share.
 
 An error is what training would stumble over; a warning is what a person should know and training would not notice, such
-as a picture that is in two splits under two names.
+as a picture that is in two splits under two names, or nearly one that a protocol card judges by.
 """
 
-import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from clipact.clip_spec import ClipSpec
+from clipact.data.fingerprint import Fingerprint, take_fingerprint
+from clipact.data.held_out import HeldOut, find_copies
 from clipact.data.manifest import Manifest, Sample, scan_manifest
 from clipact.errors import VideoError
 from clipact.video.load import load_clips
@@ -61,7 +62,7 @@ class Report:
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
     sample: Sample
-    digest: str
+    fingerprint: Fingerprint
     findings: tuple[Finding, ...]
 
 
@@ -69,15 +70,20 @@ def check_manifest(
     source: str | Path,
     root: str | Path | None = None,
     *,
+    split: str = "all",
     frames: int = 8,
+    against: Sequence[HeldOut] = (),
     watch: Callable[[Iterable[_Seen], int], Iterable[_Seen]] = lambda seen, _: seen,
 ) -> Report:
-    """The report on a manifest whose paths start from `root`, by default its own folder.
+    """The report on a manifest whose paths start from `root`, by default its own folder, and its samples of `split`.
 
-    Of every sample `frames` frames are decoded, spread from its first to its last. ManifestError when the file is no
-    table at all. `watch` is handed the results as they come, and their number.
+    Of every sample `frames` frames are decoded, spread from its first to its last, and its file is compared with those
+    of `against`. ManifestError when the file is no table at all, or has no such split. `watch` is handed the results as
+    they come, and their number.
     """
     manifest, wrong = scan_manifest(source, root)
+    if split != "all":
+        manifest = replace(manifest, samples=manifest.of_split(split))
     spec = ClipSpec(frames=frames, sampling="uniform", size=(32, 32), interpolation="nearest")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda sample: _look_at(manifest.root / sample.path, sample, spec), manifest.samples)
@@ -89,6 +95,7 @@ def check_manifest(
     ]
     findings += [finding for one in seen for finding in one.findings]
     findings += _same_bytes(seen)
+    findings += _held_out(seen, against)
     return Report(manifest=manifest, findings=tuple(sorted(findings, key=lambda finding: (finding.line, finding.path))))
 
 
@@ -96,24 +103,23 @@ def _look_at(path: Path, sample: Sample, spec: ClipSpec) -> _Seen:
     start, end = sample.start_seconds, sample.end_seconds
     try:
         (clip,) = load_clips(path, spec, start_seconds=start, end_seconds=end)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except VideoError as error:
         broken = Finding(kind="error", line=sample.line, path=sample.path, cause=error.cause)
-        return _Seen(sample=sample, digest="", findings=(broken,))
+        return _Seen(sample=sample, fingerprint=Fingerprint(sha256="", difference_hash=""), findings=(broken,))
     # That a picture's only frame repeats is as it should be.
     notes = () if len(set(clip.stamps)) == 1 else clip.notes
     findings = (Finding(kind="warning", line=sample.line, path=sample.path, cause=note) for note in notes)
-    return _Seen(sample=sample, digest=f"{digest} {start} {end}", findings=tuple(findings))
+    return _Seen(sample=sample, fingerprint=take_fingerprint(path), findings=tuple(findings))
 
 
 def _same_bytes(seen: Iterable[_Seen]) -> Iterator[Finding]:
     """A warning for every file that has, under another name, another split or another label."""
-    first: dict[str, Sample] = {}
+    first: dict[tuple[str, float | None, float | None], Sample] = {}
     for one in seen:
-        if not one.digest:
+        if not one.fingerprint.sha256:
             continue
-        now, before = one.sample, first.setdefault(one.digest, one.sample)
+        now = one.sample
+        before = first.setdefault((one.fingerprint.sha256, now.start_seconds, now.end_seconds), now)
         for name in ("split", "label"):
             ours, theirs = getattr(now, name), getattr(before, name)
             if ours != theirs:
@@ -121,3 +127,11 @@ def _same_bytes(seen: Iterable[_Seen]) -> Iterator[Finding]:
                     f"its {name} is {ours!r}, but {before.path} in line {before.line}, the same file, has {theirs!r}"
                 )
                 yield Finding(kind="warning", line=now.line, path=now.path, cause=cause)
+
+
+def _held_out(seen: Sequence[_Seen], against: Sequence[HeldOut]) -> Iterator[Finding]:
+    """A warning for every file that is one of `against`, or nearly."""
+    for copy in find_copies([one.fingerprint for one in seen], against):
+        which, sample = f"{copy.of.name}, which card {copy.of.card} judges by", seen[copy.row].sample
+        cause = f"it is {which}" if copy.same_bytes else f"it is nearly {which}: {copy.apart} of 64 bits differ"
+        yield Finding(kind="warning", line=sample.line, path=sample.path, cause=cause)

@@ -51,13 +51,13 @@ def read_clips(sources: Sequence[Clips], data: Path, *, frames: int) -> tuple[En
 def _entries(source: Clips, data: Path, frames: int) -> Iterator[Entry]:
     if source.manifest is None:
         for path in _files(source.files or "", data, VIDEO_SUFFIXES | (SUFFIXES if frames == 1 else frozenset())):
-            yield _entry(os.path.relpath(path, data), path, (None, None), frames, source.clips)
+            yield _entry(source, os.path.relpath(path, data), path, (None, None), frames)
         return
     root = None if source.root is None else data / source.root
     manifest = read_manifest(data / source.manifest, root, unlabelled=True)
     for sample in manifest.of_split(source.split):
         part = (sample.start_seconds, sample.end_seconds)
-        yield _entry(sample.path, manifest.root / sample.path, part, frames, source.clips)
+        yield _entry(source, sample.path, manifest.root / sample.path, part, frames)
 
 
 def _files(pattern: str, data: Path, suffixes: frozenset[str]) -> list[Path]:
@@ -71,14 +71,15 @@ def _files(pattern: str, data: Path, suffixes: frozenset[str]) -> list[Path]:
     return found
 
 
-def _entry(file: str, path: Path, part: tuple[float | None, float | None], frames: int, clips: int) -> Entry:
+def _entry(source: Clips, file: str, path: Path, part: tuple[float | None, float | None], frames: int) -> Entry:
     return Entry(
+        source=str(source.manifest or source.files),
         file=file,
         path=str(path),
         start_seconds=part[0],
         end_seconds=part[1],
         frames=frames,
-        clips=clips,
+        clips=source.clips,
         sentences=("",),
         visual_id=seed_from("file", str(path), f"{part[0]} {part[1]}"),
         label_id=None,

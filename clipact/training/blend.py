@@ -15,7 +15,7 @@ from clipact import checkpoint, towers
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ModelError, UsageError
 from clipact.model_config import FILES_SEEN, read_config, read_files_seen
-from clipact.training.frozen import files_seen
+from clipact.training.files_seen import files_seen
 
 
 def blend(first: str | Path, second: str | Path, out: str | Path, *, alpha: float, name: str | None = None) -> Path:

@@ -4,10 +4,7 @@ A key holds the body's weights, how clips are cut and prepared, and the content 
 feature changes it. Clips are kept in one view or several: the first as they are, the others augmented, each drawn once.
 """
 
-import csv
-import hashlib
-import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
+from clipact.data.fingerprint import file_digest
 from clipact.data.loader import Loader
 from clipact.data.sources import Entry
 from clipact.store import Store, content_key
@@ -50,7 +48,7 @@ def encode_visuals(
     visuals = {entry.visual_id: replace(entry, sentences=("",), drawn=1) for entry in entries}.values()
     for shape in sorted({(entry.frames, entry.clips) for entry in visuals}):
         alike = [entry for entry in visuals if (entry.frames, entry.clips) == shape]
-        hashes = [f"{entry.name} {hash_file(entry.path)}" for entry in alike]
+        hashes = [f"{entry.name} {file_digest(entry.path)}" for entry in alike]
         rows: list[dict[int, Tensor]] = [{} for _ in range(views)]  # of each view, by visual id
         for augmented, numbers in ((False, range(1)), (True, range(1, views))):
             reader = loader(alike, augmented)
@@ -122,27 +120,3 @@ def prepare(frames: UInt8[Tensor, "b t h w c"], spec: ClipSpec, *, device: torch
 def device_of(module: nn.Module) -> torch.device:
     """Where a module's parameters lie."""
     return next(module.parameters()).device
-
-
-def hash_file(path: str) -> str:
-    """The hex sha256 of a file's bytes, "" for one that cannot be read: decoding it says why."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
-def files_seen(entries: Iterable[Entry], *, before: Mapping[str, str] | None = None) -> str:
-    """A CSV table of the files of the entries and their content: what a model's weights saw.
-
-    `before` are those that it had seen when it began, by their sha256; no content is listed twice.
-    """
-    files, text = {entry.path: entry.file for entry in entries}, io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["path", "sha256"])
-    seen = dict(before or {})
-    for place, name in files.items():
-        seen.setdefault(hash_file(place), name)
-    table.writerows([name, digest] for digest, name in seen.items())
-    return text.getvalue()

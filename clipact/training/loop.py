@@ -20,7 +20,8 @@ from clipact.store import Store
 from clipact.towers.label_table import LabelTable
 from clipact.training.course import STATE, Course
 from clipact.training.feed import Feed
-from clipact.training.frozen import Watch, files_seen
+from clipact.training.files_seen import files_seen
+from clipact.training.frozen import Watch
 from clipact.training.judge import figure_names, judge
 from clipact.training.learning import Learning
 from clipact.training.recipe import Recipe

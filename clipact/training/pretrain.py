@@ -29,7 +29,8 @@ from clipact.nn.masking import Mask, MaskConfig, draw_mask
 from clipact.towers.vivit import ViViT
 from clipact.training.chunks import seeded
 from clipact.training.course import Course
-from clipact.training.frozen import files_seen, prepare
+from clipact.training.files_seen import files_seen
+from clipact.training.frozen import prepare
 from clipact.training.masked_autoencoder import DecoderConfig, MaskedAutoencoder
 from clipact.training.outline import Outline
 from clipact.training.reconstruction import draw_reconstruction, write_picture

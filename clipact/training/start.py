@@ -14,7 +14,7 @@ from clipact.config import parse
 from clipact.data.order import seed_from
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError
-from clipact.model_config import read_config, read_files_seen
+from clipact.model_config import FileSeen, read_config, read_files_seen
 from clipact.prompts import LabelSet
 from clipact.towers.attentive import AttentiveTower
 from clipact.towers.efficientnet_lite import EfficientNetLite
@@ -115,7 +115,7 @@ class LearntBefore:
     """What the weights had learnt from when a run begins: names of data sets, and files by their sha256."""
 
     trained_on: tuple[str, ...] = ()
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, FileSeen] = field(default_factory=dict)
 
 
 def learnt_before(start: Start, *teachers: str) -> LearntBefore:
@@ -124,7 +124,7 @@ def learnt_before(start: Start, *teachers: str) -> LearntBefore:
     What is tuned from them, or taught by them, is not zero-shot on that either.
     """
     names: list[str] = []
-    files: dict[str, str] = {}
+    files: dict[str, FileSeen] = {}
     for model in [start.model, *teachers] if start.model is not None else teachers:
         folder = zoo.find_folder(model)
         names += zoo.trained_on(model)

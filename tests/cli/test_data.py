@@ -30,6 +30,37 @@ def test_errors_are_listed_and_the_exit_code_says_so(clipact, data, tmp_path):
     assert json.loads(clipact("data", "check", path, "--json").out)["errors"] == 60
 
 
+RECIPE = """
+name = "own"
+trained_on = ["own"]
+start.model = "mini"
+data.sources = [{ manifest = "pictures.csv" }, { manifest = "clips.csv", split = "all", frames = 4 }]
+train.steps = 1
+"""
+CARD = """
+name = "grey"
+title = "Grey pictures"
+metric = "retrieval"
+source = "drawn"
+data = { set = "greys", split = "test", parts = [{ manifest = "pictures.csv" }] }
+"""
+
+
+def test_all_tables_of_a_recipe_are_compared_with_what_a_card_judges_by(clipact, data, tmp_path):
+    (tmp_path / "own.toml").write_text(RECIPE)
+    (tmp_path / "grey.toml").write_text(CARD)
+    asked = ("data", "check", tmp_path / "own.toml", "--data", data, "--against", tmp_path / "grey.toml")
+    done = clipact(*asked)
+    assert done.code == 0
+    assert "it is nearly pictures/10.png, which card grey judges by: 0 of 64 bits differ" in done.out  # both are blank
+    pictures, clips = map(json.loads, clipact(*asked, "--json").out.splitlines())
+    assert (pictures["samples"], pictures["warnings"], clips["samples"], clips["warnings"]) == (10, 10, 3, 0)
+    assert clips["manifest"] == str(data / "clips.csv")
+    done = clipact("data", "check", data / "pictures.csv", "--against", "sports22")
+    assert done.code == 2
+    assert "--against is for a recipe" in done.err
+
+
 def test_what_is_no_manifest_at_all_is_wrong_usage(clipact, tmp_path):
     done = clipact("data", "check", tmp_path / "none.csv")
     assert done.code == 2

@@ -16,6 +16,12 @@ def draw_picture(path: Path, shade: int) -> Path:
     return path
 
 
+def blocks(seed: int, size: tuple[int, int] = (90, 80)) -> Image.Image:
+    """Coarse blocks, so that a picture made smaller or coded again is still the same to the eye."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (8, 9, 3)).astype(np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST)
+
+
 def write_manifest(path: Path, *rows: dict[str, object]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:

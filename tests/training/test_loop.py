@@ -9,8 +9,9 @@ import torch
 from safetensors import safe_open
 
 from clipact.checkpoint import load
+from clipact.data.fingerprint import take_fingerprint
 from clipact.errors import ConfigError, TrainingError, UsageError
-from clipact.model_config import read_config, read_files_seen, weights_hash
+from clipact.model_config import FileSeen, read_config, read_files_seen, weights_hash
 from clipact.training.blend import blend
 from clipact.training.course import STATE
 from clipact.training.log import read_log
@@ -183,9 +184,41 @@ def test_what_a_model_had_seen_is_seen_by_what_is_tuned_from_it(go, small, tmp_p
     (tuned / "trained_on.csv").write_text(f"path,sha256\nelsewhere.jpg,{'0' * 64}\n")
     again = go("again", train={"steps": 1}, start={"model": str(tuned)}, trained_on=["more"])
     assert read_config(again / "last").trained_on == ("drawn", "more")
-    assert read_files_seen(again / "last") == seen | {"0" * 64: "elsewhere.jpg"}
+    before = {"0" * 64: FileSeen(path="elsewhere.jpg", sha256="0" * 64)}  # as older tables have it: no source, no hash
+    assert read_files_seen(tuned) == before
+    assert read_files_seen(again / "last") == seen | before
     mixed = blend(first / "last", tuned, tmp_path / "mixed", alpha=0.5)
-    assert read_files_seen(mixed) == seen | {"0" * 64: "elsewhere.jpg"}
+    assert read_files_seen(mixed) == seen | before
+
+
+CARD = """
+name = "grey"
+title = "Grey pictures"
+metric = "retrieval"
+source = "drawn"
+[data]
+set = "greys"
+split = "test"
+parts = [{ manifest = "pictures.csv" }]
+"""
+
+
+def test_a_card_names_its_data_set_and_every_picture_has_its_source_and_hashes(go, drawn, tmp_path):
+    (tmp_path / "grey.toml").write_text(CARD)
+    sources = [{"card": str(tmp_path / "grey.toml")}, {"manifest": "clips.csv", "frames": 4}]
+    held = {"name": "dev", "card": str(tmp_path / "grey.toml"), "split": "test"}
+    last = go("out", train={"steps": 1}, data={"sources": sources}, judge={"sets": [held]}) / "last"
+    assert read_config(last).trained_on == ("drawn", "greys train")
+    seen = read_files_seen(last)
+    assert [(one.path, one.source) for one in seen.values()][8:11] == [
+        ("pictures/8.png", "grey"),
+        ("pictures/9.png", "grey"),
+        ("clips/0.mp4", "clips.csv"),
+    ]
+    for digest, one in seen.items():
+        taken = take_fingerprint(drawn / one.path)
+        assert (digest, one.sha256, one.difference_hash) == (taken.sha256, taken.sha256, taken.difference_hash)
+    assert [len(one.difference_hash) for one in seen.values()] == [16] * 10 + [0] * 3
 
 
 def test_what_cannot_be_trained_is_said_at_once(go, tmp_path):

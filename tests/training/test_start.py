@@ -192,6 +192,7 @@ def test_what_was_learnt_from_is_listed_and_nothing_else(parts, data, recipe, tm
     assert len(rows) == 16
     for row in rows:
         assert row["path"].startswith("train_")
+        assert row["source"] == "captions.csv"
         assert row["sha256"] == hashlib.sha256((data / row["path"]).read_bytes()).hexdigest()
 
 

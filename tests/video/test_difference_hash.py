@@ -1,13 +1,7 @@
 import numpy as np
-from PIL import Image
 
 from clipact.video.difference_hash import NEAR, difference_hash, hash_picture, near_pairs
-
-
-def blocks(seed, size):
-    """Coarse blocks, so that a picture made smaller or coded again is still the same to the eye."""
-    coarse = np.random.default_rng(seed).integers(0, 255, (8, 9, 3)).astype(np.uint8)
-    return Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST)
+from tests.data.drawing import blocks
 
 
 def test_its_bits_are_neighbours_compared():
