@@ -9,9 +9,6 @@ from pathlib import Path
 
 from clipact.video.difference_hash import hash_picture
 
-Watch = Callable[[Iterable["Fingerprint"], int], Iterable["Fingerprint"]]
-"""A progress bar around them, told how many there are."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
@@ -23,6 +20,10 @@ class Fingerprint:
 
     sha256: str
     difference_hash: str
+
+
+Watch = Callable[[Iterable[Fingerprint], int], Iterable[Fingerprint]]
+"""A progress bar around them, told how many there are."""
 
 
 def take_fingerprint(path: Path) -> Fingerprint:

@@ -59,10 +59,10 @@ def find_copies(prints: Sequence[Fingerprint], held: Sequence[HeldOut]) -> list[
         for row, taken in enumerate(prints)
         for one in by_bytes.get(taken.sha256, ())
     ]
-    ours, theirs = (_pictures(prints), _pictures([one.fingerprint for one in held]))
+    (rows, ours), (others, theirs) = _pictures(prints), _pictures(one.fingerprint for one in held)
     copies += [
-        Copy(row=ours[0][row], of=held[theirs[0][other]], apart=apart, same_bytes=False)
-        for row, other, apart in near_pairs(ours[1], theirs[1])
+        Copy(row=rows[row], of=held[others[other]], apart=apart, same_bytes=False)
+        for row, other, apart in near_pairs(ours, theirs)
     ]
     nearest: dict[tuple[int, str], Copy] = {}
     for copy in sorted(copies, key=lambda copy: (copy.row, not copy.same_bytes, copy.apart)):
