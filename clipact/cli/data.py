@@ -49,11 +49,12 @@ def check(
 
     clipact data check captions.csv --data ~/flickr8k
 
-    clipact data check own.toml --data ~/data --against sports22 --against flickr8k
+    clipact data check own.toml --data ~/data --against sports22
 
-    The second reads the tables of a recipe, and compares what would be learnt from with all that cards judge by: by its
-    bytes, and pictures by what they look like (64 bits a picture, of which at most 6 differ), so that copies can be
-    left out before a run.
+    The second reads the tables of a recipe, and compares what would be learnt
+    from with all that the card judges by: files by their bytes, pictures by what
+    they look like, too (64 bits each, of which at most 6 differ), so that copies
+    can be left out before a run.
 
     Exit code 1 when there are errors; warnings alone leave it at 0.
     """
