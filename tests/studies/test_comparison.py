@@ -210,7 +210,8 @@ def test_pretraining_sees_no_label_and_no_clip_that_judges(shades, tmp_path):
     folder = planned.cells[1].folder / "pretraining" / "last"
     said = json.loads((folder / "config.json").read_text())["trained_on"]
     assert said == [f"shades {planned.split.said}, without labels"]
-    assert {one.path for one in read_files_seen(folder).values()} == {str(item.name) for item in planned.split.learnt.items}
+    seen = {one.path for one in read_files_seen(folder).values()}
+    assert seen == {item.name for item in planned.split.learnt.items}
 
 
 def test_no_row_learns_from_fewer_clips_than_the_others(shades, tmp_path):
