@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32, Float64
-from torch import Tensor
 
 from clipact.label_index.entry import Neighbours
 
@@ -33,11 +31,9 @@ def search_exactly(
     """
     best = none_found(len(queries), k)
     highest, total = np.full(len(queries), -np.inf), np.zeros(len(queries))
-    asked = torch.from_numpy(np.array(queries, dtype=np.float32))
-    for first, vectors in _widened(blocks):
-        cosines = (asked @ vectors.T).numpy()
+    for first, cosines in _cosines(queries, blocks):
         if alive is not None:
-            cosines[:, ~alive[first : first + len(vectors)]] = -np.inf
+            cosines[:, ~alive[first : first + cosines.shape[1]]] = -np.inf
         if scale is not None:
             logits = scale * cosines.astype(np.float64)
             top = np.maximum(highest, logits.max(1))
@@ -54,19 +50,23 @@ def search_exactly(
         return Found(nearest=best, log_total=None if scale is None else highest + np.log(total))
 
 
-def _widened(blocks: Iterator[tuple[int, Float[np.ndarray, "m d"]]]) -> Iterator[tuple[int, Float32[Tensor, "m d"]]]:
-    """The blocks in 32 bits, one after the other in the same memory.
+def _cosines(
+    queries: Float32[np.ndarray, "q d"], blocks: Iterator[tuple[int, Float[np.ndarray, "m d"]]]
+) -> Iterator[tuple[int, Float32[np.ndarray, "q m"]]]:
+    """The first row of each block, and the queries' cosines with all of its rows.
 
     By torch: numpy widens 16 bits an eighth as fast, and its threads and torch's, one after the other, wait long.
     """
-    room = torch.empty(0)
+    import torch  # here, so that an index that is not asked is opened without it
+
+    asked, room = torch.from_numpy(np.array(queries, dtype=np.float32)), torch.empty(0)
     for first, vectors in blocks:
         stored = torch.from_numpy(vectors)
-        if stored.dtype != torch.float32:
+        if stored.dtype != torch.float32:  # widened one after the other in the same memory
             if stored.numel() > room.numel():
                 room = torch.empty(stored.numel())
             stored = room[: stored.numel()].view_as(stored).copy_(stored)
-        yield first, stored
+        yield first, (asked @ stored.T).numpy()
 
 
 def none_found(queries: int, k: int) -> Neighbours:
