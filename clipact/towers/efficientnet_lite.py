@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
+from clipact.nn.depthwise import depthwise_conv
 from clipact.nn.head import Head
 from clipact.towers.tower import Headed, ImageTower, Mapped, Shiftable
 
@@ -145,13 +146,18 @@ class ConvNorm(nn.Module):
         conv, norm = self.conv, self.norm
         x, padding = _pad_same(x, conv.kernel_size[0], conv.stride[0])
         if norm.training:
-            return norm(F.conv2d(x, conv.weight, None, conv.stride, padding, groups=conv.groups))
+            return norm(self._convolve(x, conv.weight, padding))
         assert norm.running_mean is not None
         assert norm.running_var is not None
         gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         weight = conv.weight * rearrange(gain, "o -> o 1 1 1")
         bias = norm.bias - norm.running_mean * gain
-        return F.conv2d(x, weight, bias, conv.stride, padding, groups=conv.groups)
+        return self._convolve(x, weight, padding, bias)
+
+    def _convolve(self, x: Tensor, weight: Tensor, padding: tuple[int, int], bias: Tensor | None = None) -> Tensor:
+        if self.conv.groups == 1:
+            return F.conv2d(x, weight, bias, self.conv.stride, padding)
+        return depthwise_conv(x, weight, bias, stride=self.conv.stride[0], padding=padding)
 
 
 def _pad_same(x: Tensor, kernel: int, stride: int) -> tuple[Tensor, tuple[int, int]]:

@@ -7,6 +7,7 @@ All sentences are of the first kind, so that the embedding of that kind is part 
 
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clipact.errors import ModelError
 from clipact.nn.head import Head
@@ -130,6 +132,10 @@ class Layer(nn.Module):
     def forward(self, x: Float[Tensor, "b l f"], mask: Bool[Tensor, "b 1 1 l"] | None) -> Float[Tensor, "b l f"]:
         """The tokens after this layer; `mask` is False where a token is padding."""
         query, key, value = rearrange(self.attend(x), "b l (three h f) -> three b h l f", three=3, h=self.heads)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        # Fused attention's backward takes half of a CPU's step over sentences. Not by whether a graph is wanted:
+        # gradient caching encodes without one, and again with one, and both give the same bits.
+        plain = x.device.type == "cpu" and not torch.is_inference_mode_enabled()
+        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         x = self.norm_attended(x + self.merge(rearrange(attended, "b h l f -> b l (h f)")))
         return self.norm_grown(x + self.shrink(F.gelu(self.grow(x))))
