@@ -2,11 +2,11 @@
 
     python eval/ablation.py eval/mini-ablation.toml --data DIR --out OUT [--minutes 10] [--only NAME ...]
 
-The table names two recipes, of which the second begins from what comes out of the first, and variants: `first` and
-`set` are changes to them as `clipact train --set` takes them, `teachers` variants whose first runs teach the second one
-(`teach.models`), `seeds` is how many runs. The first recipe runs as it says, once for all that change nothing in it.
-The second has as many steps as fit into the minutes by three measured ones; so a slower network takes fewer, as it
-would in the end. Each run has its own process. Judged are retrieval on Flickr8k's dev pictures (DIR/flickr8k) and the
+The table names a recipe and variants: `set` are changes to it as `clipact train --set` takes them, `teachers` variants
+whose models of seed 0 teach (`teach.models`) and which stand before it, `seeds` is how many runs. The last stretch of a
+run, in which most learns, has as many steps as fit into the minutes that the others leave, by measured ones; so a
+slower network takes fewer, as it would in the end. What frozen towers make of the data is not counted: it is kept in
+the store. Each run has its own process. Judged are retrieval on Flickr8k's dev pictures (DIR/flickr8k) and the
 22 sports of the card sports22-dev. Intervals are of the difference from the first variant, from 1,000 paired draws of
 whole pictures, seeds averaged.
 
@@ -14,7 +14,6 @@ What is done is kept in OUT and not done again; a run that was killed is begun a
 """
 
 import argparse
-import hashlib
 import json
 import multiprocessing
 import shutil
@@ -31,7 +30,7 @@ CAPTIONS, SPORTS = "flickr8k/captions.csv", "sports22-dev"
 
 
 def train(recipe_file, changes, minutes, data, out):
-    """Trains, for so many minutes or as long as the recipe says: steps, seconds, and the last steps' loss."""
+    """Trains for so many minutes: steps, those of the last stretch, seconds, and the last steps' loss."""
     import torch
 
     from clipact.store import Store
@@ -44,16 +43,21 @@ def train(recipe_file, changes, minutes, data, out):
         return Run(recipe, data=data, device=torch.device("cpu"), store=Store(), watch=lambda items, total, what: items)
 
     recipe = load_recipe(recipe_file, Recipe, changes=[*changes, "judge.sets=[]"])
-    if minutes is not None:
-        (phase,) = plan_run(begun(recipe)).phases
-        steps = max(1, int(60 * minutes / min(phase.step_seconds)))
-        recipe = replace(recipe, train=replace(recipe.train, steps=steps, epochs=None))
+    *before, last = plan_run(begun(recipe)).phases
+    seconds = 60 * minutes - sum((phase.last - phase.first) * phase.step_seconds[-1] for phase in before)
+    steps = last.first + max(1, int(seconds / last.step_seconds[-1]))
+    recipe = replace(recipe, train=replace(recipe.train, steps=steps, epochs=None))
     losses, start, run = [], time.perf_counter(), begun(recipe)
     for report in run.train(out):
         losses.append(report.loss)
         print(f"\r{report.step:,} of {run.steps:,}: loss {report.loss:.3f}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return {"steps": run.steps, "seconds": time.perf_counter() - start, "loss": float(np.mean(losses[-20:]))}
+    return {
+        "steps": run.steps,
+        "last": run.steps - last.first,
+        "seconds": time.perf_counter() - start,
+        "loss": float(np.mean(losses[-20:])),
+    }
 
 
 def judge(model_folder, data, out):
@@ -88,33 +92,25 @@ def apart(function, *arguments):
         return pool.submit(function, *arguments).result()
 
 
-def first_run(recipe, changes, seed, given):
-    """The model that the first recipe makes with these changes, from OUT when it is there."""
-    changes = [*changes, f"seed={seed}"]
-    folder = given.out / f"first--{hashlib.sha256(repr(changes).encode()).hexdigest()[:8]}"
-    if not (folder / "last").is_dir():
-        shutil.rmtree(folder, ignore_errors=True)
-        apart(train, recipe, changes, None, given.data, folder)
-    return folder / "last"
+def folder_of(name, seed, out):
+    """Where a run is kept."""
+    return out / f"{name}--{seed}".replace(" ", "-").replace(":", "").replace(",", "")
 
 
-def second_run(recipes, variant, table, seed, given):
-    """What a variant came to, from OUT when it is there."""
-    folder = given.out / f"{variant['name']}--{seed}".replace(" ", "-")
+def run_once(recipe, variant, seed, given):
+    """What a run came to, from OUT when it is there."""
+    folder = folder_of(variant["name"], seed, given.out)
     kept = folder / "found.json"
-    asked = {key: variant.get(key, []) for key in ("first", "set", "teachers")}
-    asked |= {"seed": seed, "minutes": given.minutes}
+    asked = {key: variant.get(key, []) for key in ("set", "teachers")} | {"seed": seed, "minutes": given.minutes}
     if kept.is_file() and (found := json.loads(kept.read_text()))["asked"] == asked:
         return found
     shutil.rmtree(folder, ignore_errors=True)
     print(f"{variant['name']}, seed {seed}", file=sys.stderr)
-    start = first_run(recipes[0], asked["first"], seed, given)
-    changes = [*asked["set"], f"start.model='{start}'", f"seed={seed}"]
+    changes = [*asked["set"], f"seed={seed}"]
     if asked["teachers"]:
-        by_name = {one["name"]: one.get("first", []) for one in table["variants"]}
-        teachers = [str(first_run(recipes[0], by_name[name], seed, given)) for name in asked["teachers"]]
+        teachers = [str(folder_of(name, 0, given.out) / "run/last") for name in asked["teachers"]]
         changes.append(f"teach.models={json.dumps(teachers)}")
-    found = {"asked": asked} | apart(train, recipes[1], changes, given.minutes, given.data, folder / "run")
+    found = {"asked": asked} | apart(train, recipe, changes, given.minutes, given.data, folder / "run")
     found |= apart(judge, folder / "run/last", given.data, folder)
     kept.write_text(json.dumps(found))
     return found
@@ -145,8 +141,9 @@ def row(variant, cells, base):
             groups=cells[0][kind]["of"],
         )
         shown.append(f"{own.mean():.1%} ({100 * found.low:+.1f} to {100 * found.high:+.1f})")
-    steps = "/".join(str(cell["steps"]) for cell in cells)
-    return f"| {variant['name']} | {len(cells)} | {steps} | {' | '.join(shown)} |"
+    steps = "/".join(str(cell["last"]) for cell in cells)
+    minutes = np.mean([cell["seconds"] / 60 for cell in cells])
+    return f"| {variant['name']} | {len(cells)} | {steps} | {minutes:.1f} | {' | '.join(shown)} |"
 
 
 def main():
@@ -159,13 +156,13 @@ def main():
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     table = tomllib.loads(given.table.read_text())
-    recipes, failed, base = [given.table.parent / table[key] for key in ("first", "recipe")], False, []
+    recipe, failed, base = given.table.parent / table["recipe"], False, []
     first, *others = table["variants"]
-    print("| variant | seeds | steps | text to picture @1 | @5 | picture to text @1 | sports22-dev |")
-    print("|---|---|---|---|---|---|---|")
+    print("| variant | seeds | last steps | minutes | text to picture @1 | @5 | picture to text @1 | sports22-dev |")
+    print("|---|---|---|---|---|---|---|---|")
     for variant in [first, *(one for one in others if given.only is None or one["name"] in given.only)]:
         try:
-            cells = [second_run(recipes, variant, table, seed, given) for seed in range(variant.get("seeds", 1))]
+            cells = [run_once(recipe, variant, seed, given) for seed in range(variant.get("seeds", 1))]
         except Exception as error:
             if variant is first:
                 raise

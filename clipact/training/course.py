@@ -24,6 +24,7 @@ from clipact.config import to_table
 from clipact.data.sources import Entry
 from clipact.errors import ConfigError, UsageError
 from clipact.store import content_key
+from clipact.training.allocator import keep_freed_memory
 from clipact.training.average import WeightAverage
 from clipact.training.log import Log, board_writer
 from clipact.training.optim import make_optimizer, set_rate
@@ -56,6 +57,8 @@ class Course(ABC):
     ) -> None:
         if recipe.train.precision == "fp16" and device.type != "cuda":
             raise ConfigError(f"train.precision is 'fp16', which is for CUDA; on {device.type} take 'bf16' or 'fp32'")
+        if device.type == "cpu":
+            keep_freed_memory()
         self.entries, self.device, self._outline, self._judge_every = tuple(entries), device, recipe, judge_every
         self.optimizer = make_optimizer(model, names, recipe.optim)
         decay = recipe.optim.average_decay
@@ -107,7 +110,7 @@ class Course(ABC):
         with Log(out, step=self.progress.step, tensorboard=tensorboard) as log:
             for first, last in self.phases:
                 if self.progress.step < last and not self.stopping:
-                    yield from self._phase(out, log, max(first, self.progress.step), last)
+                    yield from self._phase(out, log, first, last)
         if not self.stopping:
             with self._judged_weights():
                 self.save_model(out / "last", {})
@@ -134,11 +137,12 @@ class Course(ABC):
             self.state.save(out / STATE, self.progress)  # so that --resume is right from here on
 
     def _phase(self, out: Path, log: Log, first: int, last: int) -> Iterator[Report]:
-        train, taken = self._outline.train, self.take_steps(out, first, last)
+        train, at = self._outline.train, max(first, self.progress.step)
+        taken = self.take_steps(out, at, last)
         saved = time.monotonic()
-        for step in range(first, last):
+        for step in range(at, last):
             begun = time.monotonic()
-            rate = set_rate(self.optimizer, step=step, steps=self.steps, config=self._outline.optim)
+            rate = set_rate(self.optimizer, step=step - first, steps=last - first, config=self._outline.optim)
             outcome, waited = next(taken)
             if self.average is not None:
                 self.average.update(step=step)

@@ -24,7 +24,8 @@ class TowerConfig:
     """How far a tower learns.
 
     learns         "all" of it, its "head" alone, or "nothing"
-    unfreeze_step  the step, counted from 0, from which all of it learns nevertheless; None for never
+    unfreeze_step  the step, counted from 0, from which all of it learns nevertheless; None for never. The learning rate
+                   rises and falls anew from there on (warm restarts, arXiv 1608.03983)
     batch_norm     "update": statistics take each chunk in once a step, where the tower learns; "frozen": never
     frozen_layers  where all of it learns, so many layers from the input on, and what lies below them, do not: they see
                    clips at the speed of an answer, and nothing of them is kept for a gradient

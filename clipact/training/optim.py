@@ -22,7 +22,7 @@ class OptimConfig:
     lr             the highest learning rate
     visual_lr, text_lr   factors on it for the two towers
     layer_decay    a factor for each layer further from a tower's output (arXiv 2106.08254); 1 treats all alike
-    warmup_steps   the rate rises evenly from 0 over these, then falls along a cosine
+    warmup_steps   the rate rises evenly from 0 over these, then falls along a cosine; anew where more begins to learn
     final_lr       factor that the cosine ends at
     clip_norm      the gradient's norm is cut to this; None leaves it
     average_decay  of the moving mean of weights, with which the model is judged and saved; None keeps none
@@ -88,11 +88,12 @@ def make_optimizer(model: nn.Module, names: Sequence[str], config: OptimConfig) 
         ],
         betas=config.betas,
         eps=config.eps,
+        fused=True,
     )
 
 
 def set_rate(optimizer: torch.optim.Optimizer, *, step: int, steps: int, config: OptimConfig) -> float:
-    """The highest rate of any group in this step, 0..steps-1, after setting each group's."""
+    """The highest rate of any group in this step, 0..steps-1 of a phase, after setting each group's."""
     factor = rate_factor(step=step, steps=steps, config=config)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor

@@ -126,7 +126,7 @@ def _plan_phase(run: Run, first: int, last: int) -> tuple[PhasePlan, int]:
     for step in range(first, last_measured):
         begun = monotonic()
         rows = rows or list(islice(batches, train.accumulate))
-        set_rate(run.optimizer, step=step, steps=run.steps, config=run.recipe.optim)
+        set_rate(run.optimizer, step=step - first, steps=last - first, config=run.recipe.optim)
         take_step(
             run.encoder,
             feed.encoders,

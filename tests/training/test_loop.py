@@ -119,6 +119,15 @@ def test_a_locked_tower_learns_from_its_step_on(go, small):
     assert weights_hash(cut / "last") == weights_hash(whole / "last")
 
 
+def test_the_rate_rises_and_falls_anew_where_more_begins_to_learn(go):
+    locked = {"visual": {"learns": "nothing", "unfreeze_step": 3}, "optim": {"warmup_steps": 2, "lr": 1.0}}
+    rates = [line["rate"] for line in read_log(go("out", **locked))]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[3:] == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.25])
+    go("cut", stop_after=5, **locked)
+    assert [line["rate"] for line in read_log(go("cut", resume=True, **locked))] == rates
+
+
 def test_kept_graphs_are_chosen_once_for_a_run(go, monkeypatch):
     out = go("out", stop_after=2, train={"memory_gb": 1.0})
     with safe_open(out / STATE, framework="pt") as file:
