@@ -63,14 +63,14 @@ def train(recipe_file, changes, minutes, data, out):
 def judge(model_folder, data, out):
     """Right answers by sample, and what each sample belongs to, for both sets."""
     from clipact.evaluate import How, manifest_card, read_samples
-    from clipact.evaluate.carry_out import carry_out
+    from clipact.evaluate.carry_out import Changes, carry_out
     from clipact.metrics import best_ranks, hits
     from clipact.protocol import load_card
     from clipact.store import Store
     from clipact.zoo import load
 
     model = load(str(model_folder), device="cpu")
-    captions = manifest_card(str(data / CAPTIONS), split="dev")
+    captions, _ = Changes(frames=1).apply(manifest_card(str(data / CAPTIONS), split="dev"))
     found = {}
     for name, card, folder in (("captions", captions, (data / CAPTIONS).parent), ("sports", load_card(SPORTS), data)):
         result, _ = carry_out(card, read_samples(card, folder), model, out, how=How(store=Store()))
