@@ -24,7 +24,8 @@ def depthwise_conv(
     padding: tuple[int, int],
 ) -> Float[Tensor, "b c h2 w2"]:
     """Each channel with its own kernel: what `F.conv2d` gives with as many groups, and its gradients."""
-    slow = stride > 1 or weight.shape[-1] == 5
+    kernel = tuple(weight.shape[-2:])
+    slow = kernel == (5, 5) or (kernel == (3, 3) and stride > 1)
     if torch.is_grad_enabled() and slow and x.device.type == "cpu" and x.dtype == torch.bfloat16:
         bias = None if bias is None else bias.to(x.dtype)
         return _Depthwise.apply(x, weight.to(x.dtype), bias, stride, padding)

@@ -132,7 +132,7 @@ class Layer(nn.Module):
     def forward(self, x: Float[Tensor, "b l f"], mask: Bool[Tensor, "b 1 1 l"] | None) -> Float[Tensor, "b l f"]:
         """The tokens after this layer; `mask` is False where a token is padding."""
         query, key, value = rearrange(self.attend(x), "b l (three h f) -> three b h l f", three=3, h=self.heads)
-        # Fused attention's backward takes half of a CPU's step over sentences. Not by whether a graph is wanted:
+        # Fused attention's backward takes a third of a CPU's step over sentences. Not by whether a graph is wanted:
         # gradient caching encodes without one, and again with one, and both give the same bits.
         plain = x.device.type == "cpu" and not torch.is_inference_mode_enabled()
         with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
