@@ -138,9 +138,7 @@ class RunState:
             }
             if kinds:
                 device = parameters[name].device
-                self.optimizer.state[parameters[name]] = {
-                    kind: tensor if kind == "step" else tensor.to(device) for kind, tensor in kinds.items()
-                }
+                self.optimizer.state[parameters[name]] = {kind: tensor.to(device) for kind, tensor in kinds.items()}
 
 
 def refuse_changes(then: dict[str, Any], now: dict[str, Any]) -> None:
