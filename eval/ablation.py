@@ -50,8 +50,8 @@ def train(recipe_file, changes, minutes, data, out):
     losses, start, run = [], time.perf_counter(), begun(recipe)
     for report in run.train(out):
         losses.append(report.loss)
-        print(f"\r{report.step:,} of {run.steps:,}: loss {report.loss:.3f}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+        if sys.stderr.isatty():
+            print(f"\r{report.step:,} of {run.steps:,}: loss {report.loss:.3f}", end="", file=sys.stderr, flush=True)
     return {
         "steps": run.steps,
         "last": run.steps - last.first,

@@ -11,7 +11,7 @@ weights of one that was not, bit for bit.
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from clipact.errors import ConfigError, UsageError
 from clipact.store import content_key
 from clipact.training.allocator import keep_freed_memory
 from clipact.training.average import WeightAverage
+from clipact.training.beginning import Beginning
 from clipact.training.log import Log, board_writer
 from clipact.training.optim import make_optimizer, set_rate
 from clipact.training.outline import Outline
@@ -64,7 +65,11 @@ class Course(ABC):
         decay = recipe.optim.average_decay
         self.average = None if decay is None else WeightAverage(model, names, decay=decay)
         self.scaler = torch.amp.GradScaler(device.type) if recipe.train.precision == "fp16" else None
-        self.state = RunState(model, self.optimizer, names, average=self.average, scaler=self.scaler)
+        share = recipe.optim.start_share
+        self.beginning = Beginning(model, names, share=share) if share else None
+        self.state = RunState(
+            model, self.optimizer, names, average=self.average, beginning=self.beginning, scaler=self.scaler
+        )
         self.progress = Progress()
         self.broken: dict[str, str] = {}
         self.stopping = False
@@ -138,6 +143,9 @@ class Course(ABC):
 
     def _phase(self, out: Path, log: Log, first: int, last: int) -> Iterator[Report]:
         train, at = self._outline.train, max(first, self.progress.step)
+        if self.beginning is not None and at == first:
+            with self._mean_weights():
+                self.beginning.remember()
         taken = self.take_steps(out, at, last)
         saved = time.monotonic()
         for step in range(at, last):
@@ -183,10 +191,16 @@ class Course(ABC):
 
     @contextmanager
     def _judged_weights(self) -> Iterator[None]:
-        """Inside, the model is in evaluation mode, with the mean of its weights if one is kept."""
+        """Inside, the model is in evaluation mode, with the weights that the recipe wants judged and saved."""
         self.state.model.eval()
-        with self.average.applied() if self.average is not None else nullcontext():
+        with ExitStack() as stack:
+            stack.enter_context(self._mean_weights())
+            if self.beginning is not None and self.progress.step > self.phases[-1][0]:
+                stack.enter_context(self.beginning.applied())
             yield
+
+    def _mean_weights(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.average is None else self.average.applied()
 
     @cached_property
     def _data_key(self) -> str:

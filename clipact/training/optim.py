@@ -26,6 +26,8 @@ class OptimConfig:
     final_lr       factor that the cosine ends at
     clip_norm      the gradient's norm is cut to this; None leaves it
     average_decay  of the moving mean of weights, with which the model is judged and saved; None keeps none
+    start_share    how far what is judged and saved lies back towards the weights with which the last stretch of the run
+                   began (WiSE-FT, arXiv 2109.01903); 0 not at all
     """
 
     lr: float = 1e-3
@@ -39,6 +41,7 @@ class OptimConfig:
     final_lr: float = 0.0
     clip_norm: float | None = None
     average_decay: float | None = None
+    start_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.weight_decay < 0 or self.warmup_steps < 0:
@@ -60,6 +63,8 @@ class OptimConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise ConfigError(f"{name} is {value:g}; it takes a number above 0, up to 1")
+        if not 0 <= self.start_share < 1:
+            raise ConfigError(f"start_share is {self.start_share:g}; it takes a number from 0, below 1")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError(f"clip_norm is {self.clip_norm:g}; it is above 0, or left out")
 

@@ -1,4 +1,4 @@
-"""A run as one file: weights, the optimiser's memory, the mean of the weights, and where the run stands.
+"""A run as one file: weights, the optimiser's memory, their mean and beginning, and where the run stands.
 
 The file is written beside, forced to disk and renamed, so that a kill at any moment leaves the one before or the one
 after. Nothing in it is a pickle: tensors, and a line of JSON. Random numbers need no saving, because all of them follow
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from clipact.config import parse, to_table
 from clipact.errors import ConfigError, TrainingError, UsageError
 from clipact.training.average import WeightAverage, moving_tensors
+from clipact.training.beginning import Beginning
 from clipact.training.outline import Outline
 
 FORMAT = 1
@@ -60,10 +61,11 @@ class RunState:
         names: tuple[str, ...],
         *,
         average: WeightAverage | None = None,
+        beginning: Beginning | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         self.model, self.optimizer, self.names = model, optimizer, names
-        self.average, self.scaler = average, scaler
+        self.average, self.beginning, self.scaler = average, beginning, scaler
 
     def save(self, path: Path, progress: Progress) -> None:
         """Write the file at `path`; TrainingError when the disk refuses."""
@@ -114,6 +116,8 @@ class RunState:
             tensors |= {f"optimizer.{name}.{kind}": tensor for kind, tensor in memory.items()}
         if self.average is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
+        if self.beginning is not None:
+            tensors |= {f"beginning.{name}": tensor for name, tensor in self.beginning.tensors.items()}
         return tensors
 
     @torch.no_grad()

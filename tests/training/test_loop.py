@@ -119,6 +119,25 @@ def test_a_locked_tower_learns_from_its_step_on(go, small):
     assert weights_hash(cut / "last") == weights_hash(whole / "last")
 
 
+@pytest.mark.parametrize("average_decay", [None, 0.9])
+def test_what_is_saved_lies_part_of_the_way_back_to_where_the_last_stretch_began(go, tmp_path, average_decay):
+    locked = {"visual": {"learns": "nothing", "unfreeze_step": 4}}
+    optim = {"average_decay": average_decay, "warmup_steps": 0}
+    early = go("early", train={"steps": 4}, optim=optim, **locked)
+    late = go("late", optim=optim, **locked)
+    blended = load(blend(early / "last", late / "last", tmp_path / "blended", alpha=0.7)).state_dict()
+    shared = {"optim": optim | {"start_share": 0.3}} | locked
+    out, cut = go("out", **shared), go("cut", stop_after=6, **shared)
+    for name, value in load(out / "last").state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, blended[name], msg=name)
+    go("cut", resume=True, **shared)
+    assert weights_hash(cut / "last") == weights_hash(out / "last")
+    before = {line["step"]: line for line in read_log(late)}
+    for line in read_log(out):  # what is judged is blended, what learns is not
+        assert line["loss"] == before[line["step"]]["loss"]
+
+
 def test_the_rate_rises_and_falls_anew_where_more_begins_to_learn(go):
     locked = {"visual": {"learns": "nothing", "unfreeze_step": 3}, "optim": {"warmup_steps": 2, "lr": 1.0}}
     rates = [line["rate"] for line in read_log(go("out", **locked))]

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from clipact.checkpoint import load
 from clipact.errors import TrainingError
 from clipact.training.average import WeightAverage
+from clipact.training.beginning import Beginning
 from clipact.training.log import Log, read_log
 from clipact.training.optim import OptimConfig, make_optimizer
 from clipact.training.state import Progress, RunState
@@ -27,7 +28,8 @@ def _run(folder):
     encoder = load(folder)
     names = tuple(name for name, _ in encoder.named_parameters() if "head" in name or name == "log_scale")
     optimizer = make_optimizer(encoder, names, OptimConfig(lr=0.1))
-    return RunState(encoder, optimizer, names, average=WeightAverage(encoder, names, decay=0.9))
+    average, beginning = WeightAverage(encoder, names, decay=0.9), Beginning(encoder, names, share=0.5)
+    return RunState(encoder, optimizer, names, average=average, beginning=beginning)
 
 
 def _step(run, seed):
@@ -47,6 +49,7 @@ def test_what_is_brought_back_goes_on_bit_for_bit(folder, tmp_path):
     whole = _run(folder)
     for seed in range(3):
         _step(whole, seed)
+    whole.beginning.remember()
     whole.save(tmp_path / "state", PROGRESS)
     again = _run(folder)
     assert again.load(tmp_path / "state") == PROGRESS
@@ -57,6 +60,8 @@ def test_what_is_brought_back_goes_on_bit_for_bit(folder, tmp_path):
         assert torch.equal(value, again.model.state_dict()[name]), name
     for name, value in whole.average.tensors.items():
         assert torch.equal(value, again.average.tensors[name]), name
+    for name, value in whole.beginning.tensors.items():
+        assert torch.equal(value, again.beginning.tensors[name]), name
 
 
 def test_a_state_holds_what_learns_and_no_frozen_parameter(folder, tmp_path):
