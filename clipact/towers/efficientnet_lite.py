@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
+from clipact.errors import ConfigError
 from clipact.nn.depthwise import depthwise_conv
 from clipact.nn.head import Head
 from clipact.towers.tower import Headed, ImageTower, Mapped, Shiftable
@@ -47,10 +48,19 @@ class EfficientNetLite(ImageTower, Headed, Shiftable, Mapped):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """Which network, and the head that ends it."""
+        """Which network, and the head that ends it.
+
+        stochastic_depth  in training, the chance that a block adds nothing to its input for a picture: it grows evenly
+                          from block to block, up to this (arXiv 1603.09382, eq. 4)
+        """
 
         variant: Variant = "lite2"
+        stochastic_depth: float = 0.0
         head: Head.Config = field(default_factory=Head.Config)
+
+        def __post_init__(self) -> None:
+            if not 0 <= self.stochastic_depth < 1:
+                raise ConfigError(f"stochastic_depth is {self.stochastic_depth:g}; it takes a chance from 0, below 1")
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -76,6 +86,8 @@ class EfficientNetLite(ImageTower, Headed, Shiftable, Mapped):
                     )
                 )
                 channels_in = channels_out
+        for i, block in enumerate(blocks):
+            block.left_out = config.stochastic_depth * (i + 1) / len(blocks)
         self.blocks = nn.Sequential(*blocks)
         self.last = ConvNorm(channels_in, _FEATURES)
         self.head = Head(_FEATURES, config.head)
@@ -121,11 +133,15 @@ class Block(nn.Module):
         self.depthwise = ConvNorm(wide, wide, kernel=kernel, stride=stride, groups=wide)
         self.project = ConvNorm(wide, channels_out)
         self.adds = stride == 1 and channels_in == channels_out
+        self.left_out = 0.0  # the chance to add nothing for a picture, in training
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """The block's output, `stride` times smaller."""
         y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
         y = self.project(F.relu6(self.depthwise(y), inplace=True))
+        if self.adds and self.training and self.left_out:
+            kept = torch.rand(len(y), 1, 1, 1, device=y.device) >= self.left_out
+            y = y * (kept / (1 - self.left_out)).to(y.dtype)
         return x + y if self.adds else y
 
 

@@ -40,6 +40,7 @@ class BertText(TextTower, Headed):
 
         max_tokens  longer sentences are cut there, the two special tokens counted
         pad_id      the token that fills a batch and is never looked at
+        dropout     in training, of the token embeddings and of what each layer adds (BERT's own is 0.1)
         """
 
         vocabulary: int = 30522
@@ -49,6 +50,7 @@ class BertText(TextTower, Headed):
         hidden: int = 1536
         max_tokens: int = 128
         pad_id: int = 0
+        dropout: float = 0.0
         head: Head.Config = field(default_factory=Head.Config)
 
     def __init__(self, config: Config, tokenizer_file: Path) -> None:
@@ -58,8 +60,10 @@ class BertText(TextTower, Headed):
         self.words = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.max_tokens, config.width)
         self.norm = nn.LayerNorm(config.width, eps=_NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(
-            Layer(config.width, heads=config.heads, hidden=config.hidden) for _ in range(config.layers)
+            Layer(config.width, heads=config.heads, hidden=config.hidden, dropout=config.dropout)
+            for _ in range(config.layers)
         )
         self.head = Head(config.width, config.head)
         self.dim = self.head.dim
@@ -101,7 +105,7 @@ class BertText(TextTower, Headed):
     def _read(self, ids: Int[Tensor, "b l"], real: Bool[Tensor, "b l"]) -> Float[Tensor, "b f"]:
         # Without padding there is no mask, and attention takes its fastest path.
         mask = None if bool(real.all()) else rearrange(real, "b l -> b 1 1 l")
-        x = self.norm(self.words(ids) + self.positions.weight[: ids.shape[1]])
+        x = self.dropout(self.norm(self.words(ids) + self.positions.weight[: ids.shape[1]]))
         for layer in self.layers:
             x = layer(x, mask)
         weights = rearrange(real, "b l -> b l 1").to(x.dtype)
@@ -119,7 +123,7 @@ class BertText(TextTower, Headed):
 class Layer(nn.Module):
     """Self-attention and a two-layer network, each added to its input and normalised afterwards."""
 
-    def __init__(self, width: int, *, heads: int, hidden: int) -> None:
+    def __init__(self, width: int, *, heads: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
         self.attend = nn.Linear(width, 3 * width)
@@ -128,6 +132,7 @@ class Layer(nn.Module):
         self.grow = nn.Linear(width, hidden)
         self.shrink = nn.Linear(hidden, width)
         self.norm_grown = nn.LayerNorm(width, eps=_NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "b l f"], mask: Bool[Tensor, "b 1 1 l"] | None) -> Float[Tensor, "b l f"]:
         """The tokens after this layer; `mask` is False where a token is padding."""
@@ -137,5 +142,5 @@ class Layer(nn.Module):
         plain = x.device.type == "cpu" and not torch.is_inference_mode_enabled()
         with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
             attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x = self.norm_attended(x + self.merge(rearrange(attended, "b h l f -> b l (h f)")))
-        return self.norm_grown(x + self.shrink(F.gelu(self.grow(x))))
+        x = self.norm_attended(x + self.dropout(self.merge(rearrange(attended, "b h l f -> b l (h f)"))))
+        return self.norm_grown(x + self.dropout(self.shrink(F.gelu(self.grow(x)))))

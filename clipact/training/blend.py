@@ -1,7 +1,7 @@
 """Two models become one by a straight line between their weights (WiSE-FT, arXiv 2109.01903).
 
 What was tuned on a task and what it was tuned from often meet in a model that is better than both, on the task and away
-from it. Both must be of one build, dropout apart; nothing is trained here.
+from it. Both must be of one build, apart from what is at random in training; nothing is trained here.
 """
 
 from collections.abc import Mapping
@@ -59,16 +59,16 @@ def _build(encoder: DualEncoder) -> dict[str, Any]:
 
     Taken from the model, not from the file: an older version's file leaves out settings that came later.
     """
-    visual, text = (_without_dropout(towers.describe(tower)) for tower in (encoder.visual, encoder.text))
+    visual, text = (_without_chance(towers.describe(tower)) for tower in (encoder.visual, encoder.text))
     return {"visual": visual, "text": text, "clip": encoder.spec, "dim": encoder.dim}
 
 
-def _without_dropout(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Dropout has no weights and no part in answers: a model may be tuned with more of it or less."""
+def _without_chance(table: Mapping[str, Any]) -> dict[str, Any]:
+    """What is at random has no weights and no part in answers: a model may be tuned with more of it or less."""
     return {
-        key: _without_dropout(value) if isinstance(value, Mapping) else value
+        key: _without_chance(value) if isinstance(value, Mapping) else value
         for key, value in table.items()
-        if key != "dropout"
+        if key not in ("dropout", "stochastic_depth")
     }
 
 

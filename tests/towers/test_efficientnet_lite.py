@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from clipact.errors import ConfigError
 from clipact.nn.head import Head
-from clipact.towers.efficientnet_lite import EfficientNetLite
+from clipact.towers.efficientnet_lite import Block, EfficientNetLite
 
 HEAD = Head.Config(dim=32, hidden=16)
 
@@ -102,3 +103,33 @@ def test_pictures_are_scaled_as_the_weights_expect():
     pixel = torch.tensor([0.0, 127.0, 255.0])
     scaled = (pixel / 255 - spec.mean[0]) / spec.std[0]
     torch.testing.assert_close(scaled, (pixel - 127) / 128)
+
+
+def test_stochastic_depth_leaves_whole_blocks_out_by_picture():
+    torch.manual_seed(0)
+    block = Block(4, 4, expansion=1, kernel=3, stride=1).eval()
+    x = torch.randn(400, 4, 5, 5)
+    with torch.no_grad():
+        added = block(x) - x
+        block.left_out, block.training = 0.25, True  # its norms stay as they are
+        found = block(x) - x
+    left_out = found.flatten(1).abs().amax(1) == 0
+    assert 0.15 < left_out.float().mean() < 0.35
+    torch.testing.assert_close(found[~left_out], added[~left_out] / 0.75)
+
+
+def test_stochastic_depth_grows_from_block_to_block_and_has_no_part_in_answers():
+    plain = random_tower("lite0")
+    config = EfficientNetLite.Config(variant="lite0", stochastic_depth=0.32, head=HEAD)
+    other = EfficientNetLite(config).eval()
+    other.load_state_dict(plain.state_dict())
+    chances = [block.left_out for block in other.blocks]
+    assert chances == pytest.approx([0.02 * i for i in range(1, 17)])
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(other(images), plain(images))
+        for module in other.train().modules():
+            module.train(not isinstance(module, torch.nn.BatchNorm2d))
+        assert not torch.allclose(other(images), plain(images))
+    with pytest.raises(ConfigError, match="stochastic_depth is 1"):
+        EfficientNetLite.Config(stochastic_depth=1.0)

@@ -1,6 +1,7 @@
 """Against transformers' BertModel and its tokenizer, with random weights and a small vocabulary made here."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,6 +66,8 @@ def bert(tower):
             num_attention_heads=config.heads,
             intermediate_size=config.hidden,
             max_position_embeddings=config.max_tokens,
+            hidden_dropout_prob=0.2,
+            attention_probs_dropout_prob=0.0,
         ),
         add_pooling_layer=False,
     )
@@ -86,6 +89,23 @@ def test_equals_transformers(tower, bert):
         ours = tower.features(ids)
     assert expected.std() > 0.1
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_drops_what_transformers_drops(tower, bert, tokenizer_file):
+    dropping = BertText(replace(tower.config, dropout=0.2), tokenizer_file).train()
+    dropping.load_state_dict(tower.state_dict())
+    ids = tower.tokenize(["a man reading", "the man home"] * 3)
+    try:
+        with torch.no_grad():
+            torch.manual_seed(2)
+            expected = bert.train()(input_ids=ids).last_hidden_state.mean(1)
+            torch.manual_seed(2)
+            ours = dropping.features(ids)
+    finally:
+        bert.eval()
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(ours, tower.features(ids), atol=1e-2)
+    assert torch.equal(dropping.eval().features(ids), tower.features(ids))
 
 
 @pytest.mark.parametrize(("depth", "kept"), [(9, [0, 1, 2, 3, 4, 5]), (4, [0, 2, 3, 5]), (3, [0, 2, 5]), (1, [0])])
