@@ -74,7 +74,12 @@ class Run(Course):
         return list(pairwise([*(border for border in self.learning.borders if border < self.steps), self.steps]))
 
     def feed(self, step: int) -> Feed:
-        """What the model is fed from this step on, as long as the same things learn; sets what learns."""
+        """What the model is fed from this step on, as long as the same things learn; sets what learns.
+
+        Teachers have seen it all by then.
+        """
+        if self.teachers is not None:
+            self.teachers.look()
         self.set_learning(step=step)
         return self._feed(self.entries, step)
 
@@ -176,7 +181,7 @@ class Run(Course):
             encoder = zoo.load(name, device=str(self.device)).encoder.requires_grad_(False)
             if encoder.text_depends_on_video:
                 raise ConfigError(f"teach.models has {name}, whose sentences depend on the video; take another")
-            feeds.append(self._feed_of(encoder, self.entries, keeps=("visual",), judging=True))
+            feeds.append(self._feed_of(encoder, self.entries, keeps=("visual", "text"), judging=True))
         return Teachers(feeds, share=self.recipe.teach.share)
 
     def _feed_of(

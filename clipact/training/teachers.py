@@ -1,7 +1,7 @@
 """Models that a run learns from beside its data: what they make of a batch is what the pupil should make of it.
 
-A teacher sees each clip once, as it is, before the first step; its features are kept in the store. Sentences it reads
-as they come.
+A teacher sees each clip once, as it is, and reads each sentence once, before the first step; what its bodies make of
+them is kept in the store.
 """
 
 from collections.abc import Sequence
@@ -40,6 +40,11 @@ class Teachers:
     def __init__(self, feeds: Sequence[Feed], *, share: float) -> None:
         self.share, self._teachers = share, [_Teacher(feed) for feed in feeds]
 
+    def look(self) -> None:
+        """See and read all that there is, if that is not done: before the first step, where precision may be halved."""
+        for teacher in self._teachers:
+            _ = teacher.clips, teacher.sentences
+
     @torch.no_grad()
     def targets(self, batch: Batch) -> Targets:
         """The mean of the teachers' softmax over the batch, by its clips and by its texts, each at its own scale."""
@@ -53,17 +58,22 @@ class Teachers:
 class _Teacher:
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
-        self.sentences: dict[str, Tensor] = {}
 
     @cached_property
+    @torch.no_grad()
     def clips(self) -> dict[int, Tensor]:
         """A unit vector for each visual id."""
         return dict(zip(*self.feed.embed_clips(), strict=True))
 
+    @cached_property
+    @torch.no_grad()
+    def sentences(self) -> dict[str, Tensor]:
+        """A unit vector for each sentence that the entries may say."""
+        said = sorted({sentence for entry in self.feed.entries for sentence in entry.sayings})
+        return dict(zip(said, self.feed.embed_all(said), strict=True))
+
     def logits(self, batch: Batch) -> Float[Tensor, "b b"]:
         """Scaled cosines of the batch's clips and sentences."""
-        if new := sorted(set(batch.sentences) - self.sentences.keys(), key=lambda said: (len(said), said)):
-            self.sentences |= zip(new, self.feed.embed_all(new), strict=True)
         clips = torch.stack([self.clips[visual_id] for visual_id in batch.visual_ids.tolist()])
         texts = torch.stack([self.sentences[sentence] for sentence in batch.sentences])
         return self.feed.encoder.scale * clips.to(self.feed.device) @ texts.to(self.feed.device).T
