@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipact.errors import ConfigError
+from clipact.nn.chance import check_chance
 from clipact.nn.positions import stretch
 
 
@@ -31,6 +32,7 @@ class AttentiveHead(nn.Module):
         dropout: float = 0.0
 
         def __post_init__(self) -> None:
+            check_chance("dropout", self.dropout)
             if self.heads < 1 or self.width % self.heads:
                 raise ConfigError(f"heads is {self.heads}; it divides the width, {self.width}")
 

@@ -6,6 +6,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clipact.errors import ConfigError
+from clipact.nn.chance import check_chance
+
 
 class Head(nn.Module):
     """A projection, then residual blocks: normalised features become `dim` numbers."""
@@ -26,6 +29,14 @@ class Head(nn.Module):
         blocks: int = 1
         dropout: float = 0.0
         norm_eps: float = 1e-5
+
+        def __post_init__(self) -> None:
+            check_chance("dropout", self.dropout)
+            if self.dim < 1 or self.hidden < 1 or self.blocks < 0:
+                raise ConfigError(
+                    f"a head's dim is {self.dim}, hidden {self.hidden}, blocks {self.blocks}; the widths are at least "
+                    "1, and blocks 0"
+                )
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()

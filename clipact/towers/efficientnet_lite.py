@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
-from clipact.errors import ConfigError
+from clipact.nn.chance import check_chance
 from clipact.nn.depthwise import depthwise_conv
 from clipact.nn.head import Head
 from clipact.towers.tower import Headed, ImageTower, Mapped, Shiftable
@@ -59,8 +59,7 @@ class EfficientNetLite(ImageTower, Headed, Shiftable, Mapped):
         head: Head.Config = field(default_factory=Head.Config)
 
         def __post_init__(self) -> None:
-            if not 0 <= self.stochastic_depth < 1:
-                raise ConfigError(f"stochastic_depth is {self.stochastic_depth:g}; it takes a chance from 0, below 1")
+            check_chance("stochastic_depth", self.stochastic_depth)
 
     def __init__(self, config: Config) -> None:
         super().__init__()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clipact.errors import ModelError
+from clipact.nn.chance import check_chance
 from clipact.nn.head import Head
 from clipact.towers.tower import Headed, TextTower
 
@@ -52,6 +53,9 @@ class BertText(TextTower, Headed):
         pad_id: int = 0
         dropout: float = 0.0
         head: Head.Config = field(default_factory=Head.Config)
+
+        def __post_init__(self) -> None:
+            check_chance("dropout", self.dropout)
 
     def __init__(self, config: Config, tokenizer_file: Path) -> None:
         super().__init__()
