@@ -11,8 +11,8 @@ Without --models it is mini beside open_clip's ViT-B/32, whose weights are drawn
   file     milliseconds from an example's file to the answer among three labels, by precision
   size     megabytes on disk
 
-Ways alternate in one process, the best of --rounds counts. How far bf16 goes from fp32 is said as
-the cosine of the two embeddings.
+Ways alternate in one process, the best of --rounds counts. How far bf16 goes from fp32 is said as the
+cosine of the two embeddings.
 """
 
 import argparse
@@ -53,13 +53,13 @@ def ready(model):
 
 
 def size_of(name):
-    """Bytes on disk: a folder's files, or the file behind @."""
+    """Megabytes on disk: a folder's files, or the file behind @; None for what a hub keeps."""
     from clipact import zoo
 
     if (folder := zoo.find_folder(name)) is not None:
-        return sum(path.stat().st_size for path in folder.iterdir())
+        return sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     file = Path(name.rpartition("@")[2])
-    return file.stat().st_size if file.is_file() else None
+    return file.stat().st_size / 1e6 if file.is_file() else None
 
 
 def timed(names, rounds):
@@ -120,7 +120,7 @@ def main():
         for name in names:
             tries = [ask(name) for _ in range(3)]
             found[name] |= {key: min(one[key] for one in tries) for key in ("seconds", "resident")}
-            found[name] |= {"clip": max(one["clip"] for one in tries), "disk": size_of(name) / 1e6}
+            found[name] |= {"clip": max(one["clip"] for one in tries), "disk": size_of(name)}
     if given.json:
         print(json.dumps({"threads": torch.get_num_threads(), "models": found}, indent=2))
         return
@@ -135,7 +135,8 @@ def main():
             f"| {name.rpartition('@')[0] or name} | {milliseconds} | {one['cosine']:.5f} | {one['seconds']:.2f} |",
             end="",
         )
-        print(f" {one['resident']:.0f} | {one['clip']:.0f} | {one['disk']:.0f} |")
+        disk = "" if one["disk"] is None else f"{one['disk']:.0f}"
+        print(f" {one['resident']:.0f} | {one['clip']:.0f} | {disk} |")
 
 
 if __name__ == "__main__":
