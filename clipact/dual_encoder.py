@@ -23,6 +23,12 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 Watch = Callable[[Iterable[int]], Iterable[int]]
 
 
+def computing(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Inside, modules on the device compute as a name in PRECISIONS says."""
+    narrow = PRECISIONS[precision]
+    return nullcontext() if narrow is None else torch.autocast(device.type, narrow)
+
+
 def unit(features: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
     """The rows at unit length: what towers give becomes embeddings."""
     return F.normalize(features, dim=-1)
@@ -81,8 +87,7 @@ class DualEncoder(nn.Module):
 
     def looking(self) -> AbstractContextManager[object]:
         """Inside, the visual tower or a part of it computes as `precision` says."""
-        narrow = PRECISIONS[self.precision]
-        return nullcontext() if narrow is None else torch.autocast(self.log_scale.device.type, narrow)
+        return computing(self.precision, self.log_scale.device)
 
     @property
     def text_depends_on_video(self) -> bool:

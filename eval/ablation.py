@@ -1,16 +1,18 @@
 """What each lever of a recipe is worth: variants trained for the same time, judged on the same held-out samples.
 
-    python eval/ablation.py eval/mini-ablation.toml --data DIR --out OUT [--minutes 10] [--only NAME ...]
+    python eval/ablation.py eval/mini-ablation.toml --data DIR --out OUT [--only NAME ...]
 
 The table names a recipe and variants: `set` are changes to it as `clipact train --set` takes them, `teachers` variants
-whose models of seed 0 teach (`teach.models`) and which stand before it, `seeds` is how many runs. The last stretch of a
-run, in which most learns, has as many steps as fit into the minutes that the others leave, by measured ones; so a
-slower network takes fewer, as it would in the end. What frozen towers make of the data is not counted: it is kept in
-the store. Each run has its own process. Judged are retrieval on Flickr8k's dev pictures (DIR/flickr8k) and the
-22 sports of the card sports22-dev. Intervals are of the difference from the first variant, from 1,000 paired draws of
-whole pictures, seeds averaged.
+whose models of seed 0 teach (`teach.models`) and which stand before it, `seeds` is how many runs. The last stretch of
+the first variant, in which most learns, has `last_steps` steps; another's has as many as fit into the same time, by
+steps of both that are measured one after the other. So a slower network takes fewer, as it would in the end, and a
+slower machine gives the same table. What frozen towers make of the data is not counted: it is kept in the store. Each
+run has its own process. Judged are retrieval on Flickr8k's dev pictures (DIR/flickr8k) and the 22 sports of the card
+sports22-dev. Intervals are of the difference from the first variant, from 1,000 paired draws of whole pictures, seeds
+averaged.
 
-What is done is kept in OUT and not done again; a run that was killed is begun anew. Exit code 1 when one failed.
+OUT holds the models. What was found stands beside the table (.json), sample by sample, and is not sought again, there
+or on another machine; a run that was killed is begun anew. Exit code 1 when one failed.
 """
 
 import argparse
@@ -21,16 +23,18 @@ import sys
 import time
 import tomllib
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-CAPTIONS, SPORTS = "flickr8k/captions.csv", "sports22-dev"
+from clipact.replacing import replacing
+
+CAPTIONS, SPORTS, KS = "flickr8k/captions.csv", "sports22-dev", (1, 5)
 
 
-def train(recipe_file, changes, minutes, data, out):
-    """Trains for so many minutes: steps, those of the last stretch, seconds, and the last steps' loss."""
+def train(recipe_file, changes, seed, last_steps, data, out):
+    """Trains as long as the recipe itself takes for so many last steps: steps, last ones, seconds, the last loss."""
     import torch
 
     from clipact.store import Store
@@ -42,11 +46,20 @@ def train(recipe_file, changes, minutes, data, out):
     def begun(recipe):
         return Run(recipe, data=data, device=torch.device("cpu"), store=Store(), watch=lambda items, total, what: items)
 
-    recipe = load_recipe(recipe_file, Recipe, changes=[*changes, "judge.sets=[]"])
-    *before, last = plan_run(begun(recipe)).phases
-    seconds = 60 * minutes - sum((phase.last - phase.first) * phase.step_seconds[-1] for phase in before)
-    steps = last.first + max(1, int(seconds / last.step_seconds[-1]))
-    recipe = replace(recipe, train=replace(recipe.train, steps=steps, epochs=None))
+    def measured(recipe):
+        """Seconds before the last stretch, its first step, and seconds a step of it."""
+        *before, last = plan_run(begun(recipe)).phases
+        before_seconds = sum((phase.last - phase.first) * min(phase.step_seconds) for phase in before)
+        return before_seconds, last.first, min(last.step_seconds)
+
+    common = ["judge.sets=[]", f"seed={seed}"]
+    of_first = load_recipe(recipe_file, Recipe, changes=common)
+    recipe = load_recipe(recipe_file, Recipe, changes=[*changes, *common])
+    before, first, step = measured(recipe)
+    if changes:
+        before_of_first, _, step_of_first = measured(of_first)
+        last_steps = max(1, int((before_of_first + last_steps * step_of_first - before) / step))
+    recipe = replace(recipe, train=replace(recipe.train, steps=first + last_steps, epochs=None))
     losses, start, run = [], time.perf_counter(), begun(recipe)
     for report in run.train(out):
         losses.append(report.loss)
@@ -54,36 +67,39 @@ def train(recipe_file, changes, minutes, data, out):
             print(f"\r{report.step:,} of {run.steps:,}: loss {report.loss:.3f}", end="", file=sys.stderr, flush=True)
     return {
         "steps": run.steps,
-        "last": run.steps - last.first,
+        "last": last_steps,
         "seconds": time.perf_counter() - start,
         "loss": float(np.mean(losses[-20:])),
     }
 
 
 def judge(model_folder, data, out):
-    """Right answers by sample, and what each sample belongs to, for both sets."""
+    """Which samples were right, by kind: a digit each, the least k of `KS` at which it is, or 0."""
     from clipact.evaluate import How, manifest_card, read_samples
     from clipact.evaluate.carry_out import Changes, carry_out
-    from clipact.metrics import best_ranks, hits
+    from clipact.metrics import best_ranks
     from clipact.protocol import load_card
     from clipact.store import Store
     from clipact.zoo import load
 
+    def digits(ranks):
+        return "".join(str(next((k for k in KS if rank < k), 0)) for rank in ranks)
+
+    def answer(card, samples):
+        return carry_out(card, samples, model, out, how=How(store=Store()))[0]
+
     model = load(str(model_folder), device="cpu")
     captions, _ = Changes(frames=1).apply(manifest_card(str(data / CAPTIONS), split="dev"))
-    found = {}
-    for name, card, folder in (("captions", captions, (data / CAPTIONS).parent), ("sports", load_card(SPORTS), data)):
-        result, _ = carry_out(card, read_samples(card, folder), model, out, how=How(store=Store()))
-        samples = np.asarray(result.samples)
-        if name == "captions":
-            ranks = best_ranks(result.similarity, result.text_of, np.arange(len(samples)))
-            back = best_ranks(result.similarity.T, np.arange(len(samples)), result.text_of)
-            found["text_to_picture"] = {"ranks": ranks.tolist(), "of": samples[result.text_of].tolist()}
-            found["picture_to_text"] = {"ranks": back.tolist(), "of": samples.tolist()}
-        else:
-            wrong = ~hits(result.scores, result.truth)
-            found["sports"] = {"ranks": wrong.astype(int).tolist(), "of": samples.tolist()}
-    return found
+    pictures = answer(captions, read_samples(captions, (data / CAPTIONS).parent))
+    card = load_card(SPORTS)
+    sports = answer(card, read_samples(card, data))
+    every = np.arange(pictures.similarity.shape[1])
+    return {
+        "of_text": pictures.text_of.tolist(),
+        "text_to_picture": digits(best_ranks(pictures.similarity, pictures.text_of, every)),
+        "picture_to_text": digits(best_ranks(pictures.similarity.T, every, pictures.text_of)),
+        "sports": digits(best_ranks(sports.scores, sports.truth, np.arange(sports.scores.shape[1]))),
+    }
 
 
 def apart(function, *arguments):
@@ -92,58 +108,90 @@ def apart(function, *arguments):
         return pool.submit(function, *arguments).result()
 
 
-def folder_of(name, seed, out):
-    """Where a run is kept."""
-    return out / f"{name}--{seed}".replace(" ", "-").replace(":", "").replace(",", "")
+class Found:
+    """What runs came to, kept in a file as soon as it is known. A variant that was changed since is not known."""
+
+    def __init__(self, file):
+        self.file = file
+        kept = json.loads(file.read_text()) if file.is_file() else {"of_text": [], "runs": {}}
+        self.of_text, self.runs = kept["of_text"], kept["runs"]
+
+    def known(self, name, asked):
+        """The run, if it was asked just so; else nothing."""
+        run = self.runs.get(name)
+        return run if run and run["asked"] == asked else None
+
+    def keep(self, name, run):
+        """Adds a run, and writes the file."""
+        self.of_text = run.pop("of_text")
+        self.runs[name] = run
+        lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(run)}" for name, run in self.runs.items())
+        with replacing(self.file) as beside:
+            beside.write(f'{{"of_text": {json.dumps(self.of_text)},\n"runs": {{\n{lines}\n}}}}\n'.encode())
 
 
-def run_once(recipe, variant, seed, given):
-    """What a run came to, from OUT when it is there."""
-    folder = folder_of(variant["name"], seed, given.out)
-    kept = folder / "found.json"
-    asked = {key: variant.get(key, []) for key in ("set", "teachers")} | {"seed": seed, "minutes": given.minutes}
-    if kept.is_file() and (found := json.loads(kept.read_text()))["asked"] == asked:
-        return found
-    shutil.rmtree(folder, ignore_errors=True)
-    print(f"{variant['name']}, seed {seed}", file=sys.stderr)
-    changes = [*asked["set"], f"seed={seed}"]
-    if asked["teachers"]:
-        teachers = [str(folder_of(name, 0, given.out) / "run/last") for name in asked["teachers"]]
-        changes.append(f"teach.models={json.dumps(teachers)}")
-    found = {"asked": asked} | apart(train, recipe, changes, given.minutes, given.data, folder / "run")
-    found |= apart(judge, folder / "run/last", given.data, folder)
-    kept.write_text(json.dumps(found))
-    return found
+@dataclass(frozen=True)
+class Ablation:
+    """The runs of a table's variants, each done once."""
+
+    recipe: Path
+    last_steps: int
+    variants: dict
+    data: Path
+    out: Path
+    found: Found
+
+    def folder(self, name, seed):
+        """Where a run is kept."""
+        return self.out / f"{name}--{seed}".replace(" ", "-").replace(":", "").replace(",", "")
+
+    def run(self, name, seed, *, teaches=False):
+        """What a run came to, known or sought now; when it teaches, its model is in `out`."""
+        variant, run_name, folder = self.variants[name], f"{name}, seed {seed}", self.folder(name, seed)
+        asked = {key: variant.get(key, []) for key in ("set", "teachers")} | {"last_steps": self.last_steps}
+        if (known := self.found.known(run_name, asked)) and (not teaches or (folder / "run/last").is_dir()):
+            return known
+        changes = list(asked["set"])
+        if teachers := asked["teachers"]:
+            for teacher in teachers:
+                self.run(teacher, 0, teaches=True)
+            changes.append(f"teach.models={json.dumps([str(self.folder(one, 0) / 'run/last') for one in teachers])}")
+        shutil.rmtree(folder, ignore_errors=True)
+        print(run_name, file=sys.stderr)
+        run = {"asked": asked} | apart(train, self.recipe, changes, seed, self.last_steps, self.data, folder / "run")
+        run |= apart(judge, folder / "run/last", self.data, folder)
+        self.found.keep(run_name, run)
+        return run
 
 
 FIGURES = (("text_to_picture", 1), ("text_to_picture", 5), ("picture_to_text", 1), ("sports", 1))
 
 
-def right(cells, kind, k):
+def right(runs, kind, k):
     """The share of seeds that were right, by sample."""
-    return np.mean([np.asarray(cell[kind]["ranks"]) < k for cell in cells], axis=0)
+    within = [str(one) for one in KS if one <= k]
+    return np.mean([np.isin(list(run[kind]), within) for run in runs], axis=0)
 
 
-def row(variant, cells, base):
+def row(name, runs, base, of_text):
     """A line of the table: each figure, and its difference from the base with its interval."""
     from clipact.metrics import paired_bootstrap
 
     shown = []
     for kind, k in FIGURES:
-        own, other = right(cells, kind, k), right(base, kind, k)
-        if cells is base:
+        own, other = right(runs, kind, k), right(base, kind, k)
+        if runs is base:
             shown.append(f"{own.mean():.1%}")
             continue
         found = paired_bootstrap(
             lambda rows, own=own: float(own[rows].mean()),
             lambda rows, other=other: float(other[rows].mean()),
             len(own),
-            groups=cells[0][kind]["of"],
+            groups=[str(one) for one in (of_text if kind == "text_to_picture" else range(len(own)))],
         )
         shown.append(f"{own.mean():.1%} ({100 * found.low:+.1f} to {100 * found.high:+.1f})")
-    steps = "/".join(str(cell["last"]) for cell in cells)
-    minutes = np.mean([cell["seconds"] / 60 for cell in cells])
-    return f"| {variant['name']} | {len(cells)} | {steps} | {minutes:.1f} | {' | '.join(shown)} |"
+    steps = "/".join(str(run["last"]) for run in runs)
+    return f"| {name} | {len(runs)} | {steps} | {' | '.join(shown)} |"
 
 
 def main():
@@ -151,26 +199,33 @@ def main():
     parser.add_argument("table", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--only", nargs="*", help="variants beside the first")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     table = tomllib.loads(given.table.read_text())
-    recipe, failed, base = given.table.parent / table["recipe"], False, []
-    first, *others = table["variants"]
-    print("| variant | seeds | last steps | minutes | text to picture @1 | @5 | picture to text @1 | sports22-dev |")
-    print("|---|---|---|---|---|---|---|---|")
-    for variant in [first, *(one for one in others if given.only is None or one["name"] in given.only)]:
+    ablation = Ablation(
+        recipe=given.table.parent / table["recipe"],
+        last_steps=table["last_steps"],
+        variants={variant["name"]: variant for variant in table["variants"]},
+        data=given.data,
+        out=given.out,
+        found=Found(given.table.with_suffix(".json")),
+    )
+    first, *others = ablation.variants
+    base, failed = [], False
+    print("| variant | seeds | last steps | text to picture @1 | @5 | picture to text @1 | sports22-dev |")
+    print("|---|---|---|---|---|---|---|")
+    for name in [first, *(one for one in others if given.only is None or one in given.only)]:
         try:
-            cells = [run_once(recipe, variant, seed, given) for seed in range(variant.get("seeds", 1))]
+            runs = [ablation.run(name, seed) for seed in range(ablation.variants[name].get("seeds", 1))]
         except Exception as error:
-            if variant is first:
+            if name == first:
                 raise
             failed = True
-            print(f"| {variant['name']} | failed: {str(error).splitlines()[0]} |", flush=True)
+            print(f"| {name} | failed: {str(error).splitlines()[0]} |", flush=True)
             continue
-        base = base or cells
-        print(row(variant, cells, base), flush=True)
+        base = base or runs
+        print(row(name, runs, base, ablation.found.of_text), flush=True)
     return failed
 
 

@@ -69,25 +69,19 @@ class EfficientNetLite(ImageTower, Headed, Shiftable, Mapped):
             frames=1, size=(pixels, pixels), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic"
         )
         self.stem = ConvNorm(3, _STEM_CHANNELS, kernel=3, stride=2)
-        blocks: list[Block] = []
-        channels_in = _STEM_CHANNELS
-        for stage, (expansion, channels, count, stride, kernel) in enumerate(_STAGES):
-            channels_out = _round_to_eight(channels * width)
-            scaled = 0 < stage < len(_STAGES) - 1
-            for i in range(math.ceil(count * depth) if scaled else count):
-                blocks.append(
-                    Block(
-                        channels_in,
-                        channels_out,
-                        expansion=expansion,
-                        kernel=kernel,
-                        stride=stride if i == 0 else 1,
-                    )
-                )
-                channels_in = channels_out
-        for i, block in enumerate(blocks):
-            block.left_out = config.stochastic_depth * (i + 1) / len(blocks)
-        self.blocks = nn.Sequential(*blocks)
+        shapes = [
+            (_round_to_eight(channels * width), expansion, kernel, stride if i == 0 else 1)
+            for stage, (expansion, channels, count, stride, kernel) in enumerate(_STAGES)
+            for i in range(math.ceil(count * depth) if 0 < stage < len(_STAGES) - 1 else count)
+        ]
+        blocks, channels_in = nn.Sequential(), _STEM_CHANNELS
+        for i, (channels_out, expansion, kernel, stride) in enumerate(shapes):
+            left_out = config.stochastic_depth * (i + 1) / len(shapes)
+            blocks.append(
+                Block(channels_in, channels_out, expansion=expansion, kernel=kernel, stride=stride, left_out=left_out)
+            )
+            channels_in = channels_out
+        self.blocks = blocks
         self.last = ConvNorm(channels_in, _FEATURES)
         self.head = Head(_FEATURES, config.head)
         self.dim = self.head.dim
@@ -123,16 +117,21 @@ class EfficientNetLite(ImageTower, Headed, Shiftable, Mapped):
 
 
 class Block(nn.Module):
-    """Widen, filter each channel alone, narrow; the input is added where shapes agree (arXiv 1801.04381)."""
+    """Widen, filter each channel alone, narrow; the input is added where shapes agree (arXiv 1801.04381).
 
-    def __init__(self, channels_in: int, channels_out: int, *, expansion: int, kernel: int, stride: int) -> None:
+    left_out  in training, the chance that a picture's input passes as it is, where it is added
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, *, expansion: int, kernel: int, stride: int, left_out: float = 0.0
+    ) -> None:
         super().__init__()
         wide = channels_in * expansion
         self.expand = ConvNorm(channels_in, wide) if expansion > 1 else None
         self.depthwise = ConvNorm(wide, wide, kernel=kernel, stride=stride, groups=wide)
         self.project = ConvNorm(wide, channels_out)
         self.adds = stride == 1 and channels_in == channels_out
-        self.left_out = 0.0  # the chance to add nothing for a picture, in training
+        self.left_out = left_out
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         """The block's output, `stride` times smaller."""

@@ -58,6 +58,7 @@ class Feed:
     keeps    which sides' features are kept: "visual", "text"
     broken   files that could not be read so far; it grows as they are met
     judging  whether the entries are looked at as they are, rather than augmented and in several views
+    precision  what bodies that stay as they are compute in, of PRECISIONS
     """
 
     def __init__(
@@ -73,10 +74,12 @@ class Feed:
         store: Store,
         watch: Watch,
         judging: bool = False,
+        precision: str = "fp32",
     ) -> None:
         self.encoder, self.entries, self.data, self.keeps = encoder, entries, data, keeps
         self.chunk, self.seed = chunk, seed
         self.broken, self.store, self.watch, self.judging = broken, store, watch, judging
+        self.precision = precision
         self.device = encoder.log_scale.device
 
     @property
@@ -143,14 +146,22 @@ class Feed:
 
         views = 1 if self.judging else self.data.views
         return encode_visuals(
-            self.encoder.visual, self.entries, views=views, loader=loader, store=self.store, watch=self.watch
+            self.encoder.visual,
+            self.entries,
+            views=views,
+            loader=loader,
+            precision=self.precision,
+            store=self.store,
+            watch=self.watch,
         )
 
     @cached_property
     def sentence_features(self) -> SentenceFeatures:
         """What the frozen text body makes of every sentence that the entries may say."""
         sentences = (sentence for entry in self.entries for sentence in entry.sayings)
-        return encode_sentences(self.encoder.text, sentences, store=self.store, watch=self.watch)
+        return encode_sentences(
+            self.encoder.text, sentences, precision=self.precision, store=self.store, watch=self.watch
+        )
 
     def _in_order(self, entries: Sequence[Entry], *, augment: Augment | None = None) -> Loader:
         samples = Samples(entries, self.encoder.spec, seed=0, augment=augment)

@@ -1,7 +1,8 @@
 """What frozen bodies make of clips and sentences: encoded once, and kept in the store.
 
-A key holds the body's weights, how clips are cut and prepared, and the content of every file: whatever changes a
-feature changes it. Clips are kept in one view or several: the first as they are, the others augmented, each drawn once.
+A key holds the body's weights, the precision, how clips are cut and prepared, and the content of every file: whatever
+changes a feature changes it. Clips are kept in one view or several: the first as they are, the others augmented, each
+drawn once.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.data.fingerprint import file_digest
 from clipact.data.loader import Loader
 from clipact.data.sources import Entry
+from clipact.dual_encoder import computing
 from clipact.store import Store, content_key
 from clipact.towers.parts import hash_body, split
 from clipact.towers.tower import TextTower, VisualTower
@@ -36,6 +38,7 @@ def encode_visuals(
     *,
     views: int,
     loader: Callable[[Sequence[Entry], bool], Loader],
+    precision: str,
     store: Store,
     watch: Watch,
 ) -> VisualFeatures:
@@ -52,8 +55,8 @@ def encode_visuals(
         rows: list[dict[int, Tensor]] = [{} for _ in range(views)]  # of each view, by visual id
         for augmented, numbers in ((False, range(1)), (True, range(1, views))):
             reader = loader(alike, augmented)
-            key = (body, repr(tower.spec), str(shape), repr(reader.samples.augment))
-            for view, ids, features in _shards(tower, alike, hashes, numbers, reader, key, store, watch):
+            key = (body, precision, repr(tower.spec), str(shape), repr(reader.samples.augment))
+            for view, ids, features in _shards(tower, alike, hashes, numbers, reader, precision, key, store, watch):
                 rows[view] |= zip(ids, features, strict=True)
         whole = [visual_id for visual_id in rows[0] if all(visual_id in view for view in rows)]
         if whole:
@@ -67,6 +70,7 @@ def _shards(
     hashes: Sequence[str],
     views: range,
     reader: Loader,
+    precision: str,
     key: tuple[str, ...],
     store: Store,
     watch: Watch,
@@ -76,7 +80,7 @@ def _shards(
     for view in views:
         for start in range(0, len(entries), _SHARD):
             part = range(start, min(start + _SHARD, len(entries)))
-            name = content_key("clip features 1", *key, str(view), *hashes[part.start : part.stop])
+            name = content_key("clip features 2", *key, str(view), *hashes[part.start : part.stop])
             if (kept := store.read("features", name)) is not None:
                 yield view, [entries[i].visual_id for i in part], torch.from_numpy(kept["features"])
             else:
@@ -87,7 +91,9 @@ def _shards(
     # The reader's epoch is the view: what it draws for an entry hangs on that.
     stretches = (range(view * len(entries) + part.start, view * len(entries) + part.stop) for view, part, _ in missing)
     for (view, part, name), batch in watch(zip(missing, reader.load(stretches), strict=True), len(missing), "encoding"):
-        pieces = [body(prepare(piece, tower.spec, device=device_of(tower))).float().cpu() for piece in batch.visual]
+        prepared = (prepare(piece, tower.spec, device=device_of(tower)) for piece in batch.visual)
+        with computing(precision, device_of(tower)):
+            pieces = [body(frames).float().cpu() for frames in prepared]
         features = rearrange(torch.cat(pieces), "(n k) ... -> n k ...", k=clips)
         if len(features) == len(part):  # a shard with broken files is read anew, so that they are named anew
             store.write("features", name, {"features": features.numpy()})
@@ -95,7 +101,9 @@ def _shards(
 
 
 @torch.no_grad()
-def encode_sentences(tower: TextTower, sentences: Iterable[str], *, store: Store, watch: Watch) -> SentenceFeatures:
+def encode_sentences(
+    tower: TextTower, sentences: Iterable[str], *, precision: str, store: Store, watch: Watch
+) -> SentenceFeatures:
     """The features of each distinct sentence, from the store or from the body."""
     # Sentences of like length share a shard, so that little is spent on padding.
     ordered = sorted(set(sentences), key=lambda sentence: (len(sentence), sentence))
@@ -103,9 +111,10 @@ def encode_sentences(tower: TextTower, sentences: Iterable[str], *, store: Store
     body, weights, rows = split(tower).body, hash_body(tower), []
     for shard in watch(shards, len(shards), "encoding sentences"):
         ids = tower.tokenize(shard)
-        name = content_key("sentence features 1", weights, str(tuple(ids.shape)), ids.numpy().tobytes())
+        name = content_key("sentence features 2", weights, precision, str(tuple(ids.shape)), ids.numpy().tobytes())
         if (kept := store.read("features", name)) is None:
-            kept = {"features": body(ids.to(device_of(tower))).float().cpu().numpy()}
+            with computing(precision, device_of(tower)):
+                kept = {"features": body(ids.to(device_of(tower))).float().cpu().numpy()}
             store.write("features", name, kept)
         rows.append(torch.from_numpy(kept["features"]))
     return SentenceFeatures(ordered, torch.cat(rows))

@@ -198,6 +198,7 @@ class Run(Course):
             store=self.store,
             watch=self.watch,
             judging=judging,
+            precision="fp32" if judging else self.recipe.train.precision,
         )
 
 

@@ -18,7 +18,7 @@ class Pace:
     chunk            frames that are encoded at once: what memory for graphs hangs on
     accumulate       batches whose gradients are averaged in one step
     steps, epochs    how long; one of the two
-    precision        inside the networks; weights are always kept in 32 bits
+    precision        inside the networks, those that stay as they are too; weights are always kept in 32 bits
     save_minutes     between two checkpoints
     save_as          precision of the weights of the finished model
     """

@@ -6,7 +6,7 @@ import torch
 from clipact.checkpoint import load
 from clipact.data.sources import read_sources
 from clipact.store import Store
-from clipact.towers.parts import hash_body
+from clipact.towers.parts import hash_body, split
 from clipact.training.feed import Feed
 from clipact.training.learning import Learning
 from tests.data.drawing import draw_data, draw_picture, write_manifest
@@ -17,7 +17,7 @@ from tests.training.small_run import small_recipe
 def feed(small, drawn, tmp_path):
     """A feed whose bodies stay as they are: `feed(keeps, data=..., **data tables)`."""
 
-    def make(*keeps, folder=drawn, encoder=None, sentences=1, **tables):
+    def make(*keeps, folder=drawn, encoder=None, sentences=1, precision="fp32", **tables):
         tables = {"augment": None} | tables
         heads = {"visual": {"learns": "head"}, "text": {"learns": "head"}}
         recipe = small_recipe(small, sentences=sentences, data=tables, **heads)
@@ -34,6 +34,7 @@ def feed(small, drawn, tmp_path):
             broken={},
             store=Store(tmp_path / "store"),
             watch=lambda items, total, what: items,
+            precision=precision,
         )
 
     return make
@@ -88,6 +89,18 @@ def test_clips_are_embedded_alike_with_and_without_the_store(feed):
     other = dict(zip(other_ids, other_rows, strict=True))
     assert set(ids) == set(other)
     torch.testing.assert_close(rows, torch.stack([other[i] for i in ids]))
+
+
+def test_what_is_kept_is_what_the_bodies_make_at_the_precision_of_the_steps(feed):
+    full, half, learning = feed("visual", "text"), feed("visual", "text", precision="bf16"), feed()
+    for one in (full, half, learning):
+        one.encoder.eval()
+    (at_half,), (at_full,) = ([*one.batches(0, 1, batch=6)] for one in (half, full))
+    assert at_half.sentences == at_full.sentences
+    assert not any(torch.equal(a, b) for a, b in zip(_embedded(half, at_half), _embedded(full, at_full), strict=True))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        narrow = split(learning.encoder.text).body(learning.encoder.text.tokenize(list(at_half.sentences)))
+    torch.testing.assert_close(half.sentence_features.of(at_half.sentences), narrow.float())
 
 
 def test_what_is_in_the_store_is_not_read_again(feed, monkeypatch):
