@@ -47,17 +47,17 @@ def train(recipe_file, changes, seed, last_steps, data, out):
         return Run(recipe, data=data, device=torch.device("cpu"), store=Store(), watch=lambda items, total, what: items)
 
     def measured(recipe):
-        """Seconds before the last stretch, its first step, and seconds a step of it."""
+        """Seconds before the last stretch, and a step of it."""
         *before, last = plan_run(begun(recipe)).phases
         before_seconds = sum((phase.last - phase.first) * min(phase.step_seconds) for phase in before)
-        return before_seconds, last.first, min(last.step_seconds)
+        return before_seconds, min(last.step_seconds)
 
     common = ["judge.sets=[]", f"seed={seed}"]
     of_first = load_recipe(recipe_file, Recipe, changes=common)
     recipe = load_recipe(recipe_file, Recipe, changes=[*changes, *common])
-    before, first, step = measured(recipe)
+    first, _ = begun(recipe).phases[-1]
     if changes:
-        before_of_first, _, step_of_first = measured(of_first)
+        (before, step), (before_of_first, step_of_first) = measured(recipe), measured(of_first)
         last_steps = max(1, int((before_of_first + last_steps * step_of_first - before) / step))
     recipe = replace(recipe, train=replace(recipe.train, steps=first + last_steps, epochs=None))
     losses, start, run = [], time.perf_counter(), begun(recipe)
