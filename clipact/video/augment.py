@@ -32,6 +32,9 @@ class Augment:
     brightness, contrast, saturation  a factor is drawn from 1 - x to 1 + x
     hue         a part of the colour circle is drawn from -x to x, 0.5 at most
     grey        probability of grey
+    size        height and width of what is learnt from, where they are not the clip's own: what is cut out of a picture
+                looks larger than in the whole of it, so that a model answers best at a larger size than it learnt at
+                (FixRes, arXiv 1906.06423), and steps at a smaller one are cheaper
     """
 
     scale: tuple[float, float] = (0.25, 1.0)
@@ -43,6 +46,7 @@ class Augment:
     saturation: float = 0.0
     hue: float = 0.0
     grey: float = 0.0
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
@@ -52,6 +56,8 @@ class Augment:
                 raise ConfigError(f"{name} is {getattr(self, name)}; 0 to 1")
         if not 0 <= self.hue <= 0.5:
             raise ConfigError(f"hue is {self.hue}; 0 to 0.5")
+        if self.size is not None and min(self.size) < 1:
+            raise ConfigError(f"size is {self.size}; height and width are at least 1 pixel")
 
 
 class DrawnAugment:
@@ -70,7 +76,7 @@ class DrawnAugment:
         self.hue = float(generator.uniform(-augment.hue, augment.hue))
 
     def __call__(self, frame: UInt8[np.ndarray, "h w c"], *, moment: float = 0.0) -> UInt8[np.ndarray, "h2 w2 c"]:
-        """The frame at `spec.size`: cut, resized, mirrored and coloured as drawn; the clip's last frame is moment 1."""
+        """The frame, cut, resized, mirrored and coloured as drawn; the clip's last frame is moment 1."""
         shape = (frame.shape[0], frame.shape[1])
         if shape not in self._boxes:
             first = draw_box(*shape, self._augment, generator=self._box_generator)
@@ -79,7 +85,8 @@ class DrawnAugment:
             self._boxes[shape] = first, drawn
         top, left, height, width = box_between(*self._boxes[shape], share=moment * self._augment.drift)
         picture = Image.fromarray(np.ascontiguousarray(frame[top : top + height, left : left + width]))
-        picture = picture.resize(self._spec.size[::-1], RESAMPLING[self._spec.interpolation])
+        size = self._augment.size or self._spec.size
+        picture = picture.resize(size[::-1], RESAMPLING[self._spec.interpolation])
         if self.mirrored:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return np.asarray(self._coloured(picture))

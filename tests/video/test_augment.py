@@ -117,6 +117,20 @@ def test_the_weakest_augment_only_resizes(frame):
     assert np.array_equal(_drawn(mirrored, 3)(frame), squashed[:, ::-1])
 
 
+def test_what_is_learnt_from_may_have_another_size_than_the_clip(frame, tmp_path):
+    still = {"scale": (1.0, 1.0), "ratio": (80 / 60, 80 / 60), "flip": 0.0}
+    squashed = fit_frame(frame, ClipSpec(size=(16, 20), resize="squash"))
+    assert np.array_equal(_drawn(Augment(**still, size=(16, 20)), 3)(frame), squashed)
+    path, generator = draw_video(tmp_path / "a.mp4", frames=16), np.random.default_rng(1)
+    assert load_clip(path, spec=SPEC, augment=Augment(size=(16, 20)), generator=generator).frames.shape == (
+        4,
+        16,
+        20,
+        3,
+    )
+    assert load_clip(path, spec=SPEC).frames.shape == (4, 24, 24, 3)
+
+
 def test_half_of_the_clips_are_mirrored():
     mirrored = [_drawn(Augment(), seed).mirrored for seed in range(400)]
     assert 150 < sum(mirrored) < 250
@@ -178,7 +192,8 @@ def test_a_video_is_augmented_by_its_generator(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"flip": 1.5}, {"drift": 1.5}, {"hue": 0.6}, {"scale": (0.0, 1.0)}, {"ratio": (2.0, 1.0)}]
+    "wrong",
+    [{"flip": 1.5}, {"drift": 1.5}, {"hue": 0.6}, {"scale": (0.0, 1.0)}, {"ratio": (2.0, 1.0)}, {"size": (0, 224)}],
 )
 def test_an_impossible_augment(wrong):
     with pytest.raises(ConfigError):
