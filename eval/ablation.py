@@ -2,8 +2,8 @@
 
     python eval/ablation.py eval/mini-ablation.toml --data DIR --out OUT [--only NAME ...]
 
-The table names a recipe and variants: `set` are changes to it as `clipact train --set` takes them, `teachers` variants
-whose models of seed 0 teach (`teach.models`) and which stand before it, `seeds` is how many runs. The last stretch of
+The table names a recipe and variants: `set` are changes to it as `clipact train --set` takes them, of all or of one,
+`teachers` variants whose models of seed 0 teach (`teach.models`), `seeds` is how many runs. The last stretch of
 the first variant, in which most learns, has `last_steps` steps; another's has as many as fit into the same time, by
 steps of both that are measured one after the other. So a slower network takes fewer, as it would in the end, and a
 slower machine gives the same table. What frozen towers make of the data is not counted: it is kept in the store. Each
@@ -33,8 +33,8 @@ from clipact.replacing import replacing
 CAPTIONS, SPORTS, KS = "flickr8k/captions.csv", "sports22-dev", (1, 5)
 
 
-def train(recipe_file, changes, seed, last_steps, data, out):
-    """Trains as long as the recipe itself takes for so many last steps: steps, last ones, seconds, the last loss."""
+def train(recipe_file, shared, changes, seed, last_steps, data, out):
+    """Trains as long as it takes for so many last steps without `changes`: steps, last ones, seconds, the last loss."""
     import torch
 
     from clipact.store import Store
@@ -52,9 +52,9 @@ def train(recipe_file, changes, seed, last_steps, data, out):
         before_seconds = sum((phase.last - phase.first) * min(phase.step_seconds) for phase in before)
         return before_seconds, min(last.step_seconds)
 
-    common = ["judge.sets=[]", f"seed={seed}"]
+    common = [*shared, "judge.sets=[]", f"seed={seed}"]
     of_first = load_recipe(recipe_file, Recipe, changes=common)
-    recipe = load_recipe(recipe_file, Recipe, changes=[*changes, *common])
+    recipe = load_recipe(recipe_file, Recipe, changes=[*common, *changes])
     first, _ = begun(recipe).phases[-1]
     if changes:
         (before, step), (before_of_first, step_of_first) = measured(recipe), measured(of_first)
@@ -135,6 +135,7 @@ class Ablation:
     """The runs of a table's variants, each done once."""
 
     recipe: Path
+    shared: list
     last_steps: int
     variants: dict
     data: Path
@@ -148,7 +149,8 @@ class Ablation:
     def run(self, name, seed, *, teaches=False):
         """What a run came to, known or sought now; when it teaches, its model is in `out`."""
         variant, run_name, folder = self.variants[name], f"{name}, seed {seed}", self.folder(name, seed)
-        asked = {key: variant.get(key, []) for key in ("set", "teachers")} | {"last_steps": self.last_steps}
+        asked = {key: variant.get(key, []) for key in ("set", "teachers")}
+        asked |= {"last_steps": self.last_steps, "shared": self.shared}
         if (known := self.found.known(run_name, asked)) and (not teaches or (folder / "run/last").is_dir()):
             return known
         changes = list(asked["set"])
@@ -158,7 +160,9 @@ class Ablation:
             changes.append(f"teach.models={json.dumps([str(self.folder(one, 0) / 'run/last') for one in teachers])}")
         shutil.rmtree(folder, ignore_errors=True)
         print(run_name, file=sys.stderr)
-        run = {"asked": asked} | apart(train, self.recipe, changes, seed, self.last_steps, self.data, folder / "run")
+        run = {"asked": asked} | apart(
+            train, self.recipe, self.shared, changes, seed, self.last_steps, self.data, folder / "run"
+        )
         run |= apart(judge, folder / "run/last", self.data, folder)
         self.found.keep(run_name, run)
         return run
@@ -205,6 +209,7 @@ def main():
     table = tomllib.loads(given.table.read_text())
     ablation = Ablation(
         recipe=given.table.parent / table["recipe"],
+        shared=table.get("set", []),
         last_steps=table["last_steps"],
         variants={variant["name"]: variant for variant in table["variants"]},
         data=given.data,

@@ -40,7 +40,7 @@ def test_each_is_named_as_the_zoo_takes_it(place):
 def test_what_a_model_is_stands_beside_its_name(place):
     found = {kept.name: kept for kept in find_models([place])[0]}
     mini, mine = found["mini"], found[str(place / "runs/first/last")]
-    assert (mini.input, mini.trained_on) == ("8 x 260 x 260", ("flickr8k train",))
+    assert (mini.input, mini.trained_on) == ("8 x 288 x 288", ("flickr8k train", "sports22 train"))
     assert 50 < mini.megabytes < 60
     assert "research only" in mini.license
     assert (mine.input, mine.trained_on, mine.license) == ("4 x 32 x 32", ("nothing",), "")

@@ -40,11 +40,13 @@ def test_card_config_and_list_of_pictures_agree():
     card = (FOLDER / "MODEL_CARD.md").read_text(encoding="utf-8")
     config = read_config(FOLDER)
     assert config.name == "mini"
-    assert config.trained_on == ("flickr8k train",)
+    assert config.trained_on == ("flickr8k train", "sports22 train")
     assert config.license in card
     assert f"{len(rows):,} photographs" in card
     assert len({row["path"] for row in rows}) == len({row["sha256"] for row in rows}) == len(rows)
+    assert {row["source"] for row in rows} == {"flickr8k/captions.csv", "sports22"}
     assert all(re.fullmatch(r"[0-9a-f]{64}", row["sha256"]) for row in rows)
+    assert all(re.fullmatch(r"[0-9a-f]{16}", row["difference_hash"]) for row in rows)
 
 
 def test_sentences_of_one_meaning_lie_together(mini):

@@ -6,9 +6,9 @@
     background    how far that is above log sum exp of the background words' logits: the labels' log odds in a softmax
                   over both (NegLabel, arXiv 2403.20078)
 
-DEFAULT is the one that told hidden labels from shown ones best on the dev part of sports22; eval/benchmarks/trust.py
-shows it beside other sets. Before, the same score had been chosen with a look at the test part, too: that part is no
-clean test of the choice.
+DEFAULT is the one that told hidden labels from shown ones best on the dev part of sports22, by a mini that had not
+learnt from its other parts; eval/benchmarks/trust.py shows it beside other sets. Before, the same score had been chosen
+with a look at the test part, too: that part is no clean test of the choice.
 """
 
 from collections.abc import Callable
