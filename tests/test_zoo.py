@@ -62,7 +62,7 @@ class TestFolders:
     def test_what_a_model_was_trained_on_is_known_without_loading_it(self, tiny, folders):
         for name in (str(tiny), "mini", f"open_clip:local-dir:{folders['vit']}"):
             assert zoo.trained_on(name) == zoo.load(name, device="cpu", defer_text=True).trained_on
-        assert zoo.trained_on("mini") == ("flickr8k train",)
+        assert zoo.trained_on("mini") == ("flickr8k train", "sports22 train")
 
     def test_an_open_clip_folder_says_its_name(self, folders):
         with pytest.raises(ModelError, match=f"call it open_clip:local-dir:{folders['vit']}"):

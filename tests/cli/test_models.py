@@ -27,7 +27,7 @@ def test_list_shows_what_is_here(clipact, tmp_path):
     done = clipact("models", "list", tmp_path)
     assert done.code == 0
     assert "mini" in done.out
-    assert "8 x 260 x 260" in done.out
+    assert "8 x 288 x 288" in done.out
     rows = json.loads(clipact("models", "list", tmp_path, "--json").out)
     assert [row["name"] for row in rows] == ["mini", str(tmp_path / "mine")]
 
