@@ -56,8 +56,7 @@ class ClipSpec:
             raise ConfigError(f"frames is {self.frames}; a clip has at least 1")
         if self.stride < 1 or not self.rate_fps > 0:
             raise ConfigError(f"stride is {self.stride} and rate_fps {self.rate_fps}; at least 1, and above 0")
-        if min(self.size) < 1:
-            raise ConfigError(f"size is {self.size}; height and width are at least 1 pixel")
+        refuse_size(self.size)
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise ConfigError(f"mean {self.mean} and std {self.std}: one each a channel, std above 0")
         if self.shorter_side_pixels is not None and (self.resize != "shortest" or self.shorter_side_pixels < 1):
@@ -78,3 +77,9 @@ class ClipSpec:
     def in_colours_of(self, other: "ClipSpec") -> "ClipSpec":
         """The same clips, their colours normalised as the other's."""
         return replace(self, mean=other.mean, std=other.std)
+
+
+def refuse_size(size: tuple[int, int]) -> None:
+    """ConfigError for a height or width that no picture has."""
+    if min(size) < 1:
+        raise ConfigError(f"size is {size}; height and width are at least 1 pixel")

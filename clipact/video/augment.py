@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageEnhance
 
-from clipact.clip_spec import ClipSpec
+from clipact.clip_spec import ClipSpec, refuse_size
 from clipact.errors import ConfigError
 from clipact.video.transforms import RESAMPLING
 
@@ -56,8 +56,8 @@ class Augment:
                 raise ConfigError(f"{name} is {getattr(self, name)}; 0 to 1")
         if not 0 <= self.hue <= 0.5:
             raise ConfigError(f"hue is {self.hue}; 0 to 0.5")
-        if self.size is not None and min(self.size) < 1:
-            raise ConfigError(f"size is {self.size}; height and width are at least 1 pixel")
+        if self.size is not None:
+            refuse_size(self.size)
 
 
 class DrawnAugment:

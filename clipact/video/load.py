@@ -63,7 +63,7 @@ def load_clip(
     spec                None: 8 frames from the middles of equal segments, at their own size
     frames              overrules the number in the spec
     short               fewer frames than wanted repeat and are noted, or ("error") are a VideoError
-    generator           takes a random frame of each segment; an `augment` draws from it
+    generator           takes a random frame of each segment; an `augment`, which may give another size, draws from it
     time_limit_seconds  decodes in a process of its own, which is ended when the time is up
 
     VideoError, with path and cause, when the frames cannot be had.

@@ -53,7 +53,6 @@ GIVEN = {"weizmann": 0.75, "surv_fight": 0.75}
 
 def read_clips(model, card, data):
     """The logits of a card's clips for its labels and the background words."""
-    card = load_card(card)
     samples, prompts = read_samples(card, data), PromptSet.load(card.words.templates)
     clips, _, scores = labelled_clips(
         model, samples, samples.labels, prompts, views=card.views, how=How(store=Store())
@@ -194,13 +193,14 @@ def main():
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     model, result = load(given.model, device="cpu", defer_text=True), {}
-    for card in (*PICTURES, *CLIPS):
+    for name in (*PICTURES, *CLIPS):
+        card = load_card(name)
         clips = read_clips(model, card, given.data)
-        result[card] = {
-            "learnt": zero_shot(model.trained_on, {"set": load_card(card).data.set})[0] is False,
+        result[name] = {
+            "learnt": zero_shot(model.trained_on, {"set": card.data.set})[0] is False,
             "rejection": judge_rejection(clips, seed=given.seed),
             "splits": judge_splits(
-                clips, splits=20 if card in PICTURES else 200, share=GIVEN.get(card, 0.5), seed=given.seed
+                clips, splits=20 if name in PICTURES else 200, share=GIVEN.get(name, 0.5), seed=given.seed
             ),
         }
     failed = list(failures(result))
