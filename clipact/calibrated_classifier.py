@@ -85,7 +85,7 @@ class CalibratedClassifier(VideoClassifier):
 
     @classmethod
     def load(
-        cls, model: str = "mini", *, device: str = "auto", precision: str = "fp32", **options: Any
+        cls, model: str = "mini", *, device: str = "auto", precision: str = "auto", **options: Any
     ) -> "CalibratedClassifier":
         """A classifier from a model's name; `options` as for the constructor."""
         return cls(zoo.load(model, device=device, precision=precision, defer_text=True), **options)

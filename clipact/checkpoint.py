@@ -24,7 +24,7 @@ from clipact import towers
 from clipact.config import to_table
 from clipact.dual_encoder import DualEncoder
 from clipact.errors import ConfigError, ModelError
-from clipact.model_config import FORMAT, WEIGHTS, ModelConfig, read_config
+from clipact.model_config import FORMAT, WEIGHTS, ModelConfig, Precision, read_config
 from clipact.nn.blank import NoRandomWeights
 from clipact.towers.tower import TextTower, VisualTower
 
@@ -36,6 +36,7 @@ def save(
     folder: str | Path,
     *,
     name: str,
+    precision: Precision = "fp32",
     trained_on: Sequence[str] = (),
     license: str = "",
     card: str | None = None,
@@ -45,9 +46,9 @@ def save(
 ) -> Path:
     """Write the model as a folder and return its path; an older folder of that name is replaced whole.
 
-    `dtype` (torch.float16, say) converts weights on the way out, scalars excepted. `card` is MODEL_CARD.md's text, one
-    that says what config.json knows unless given; `files` are further texts by name.
-    ModelError when the folder cannot be written; an older one is untouched then.
+    `precision` is what it learnt in; `dtype` (torch.float16, say) converts weights on the way out, scalars excepted.
+    `card` is MODEL_CARD.md's text, one that says what config.json knows unless given; `files` are further texts by
+    name. ModelError when the folder cannot be written; an older one is untouched then.
     """
     return _write(
         Path(folder),
@@ -58,6 +59,7 @@ def save(
         dtype=dtype,
         files=files or {},
         name=name,
+        precision=precision,
         trained_on=trained_on,
         license=license,
         notes=notes or {},
@@ -85,6 +87,7 @@ def save_visual(
         dtype=dtype,
         files=files or {},
         name=name,
+        precision="fp32",
         trained_on=trained_on,
         license=license,
         notes=notes or {},
@@ -101,6 +104,7 @@ def _write(
     dtype: torch.dtype | None,
     files: Mapping[str, str],
     name: str,
+    precision: Precision,
     trained_on: Sequence[str],
     license: str,
     notes: Mapping[str, Any],
@@ -112,6 +116,7 @@ def _write(
         text={} if text is None else towers.describe(text),
         clip=visual.spec,
         dim=visual.dim,
+        precision=precision,
         trained_on=tuple(trained_on),
         license=license,
         notes=dict(notes),

@@ -77,7 +77,7 @@ class ZeroShotClassifier(VideoClassifier):
         *,
         labels: LabelSet | Sequence[str] | str,
         device: str = "auto",
-        precision: str = "fp32",
+        precision: str = "auto",
         **options: Any,
     ) -> "ZeroShotClassifier":
         """A classifier from a model's name (see `clipact.zoo.load`); `options` as for the constructor."""

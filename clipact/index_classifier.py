@@ -52,7 +52,7 @@ class IndexClassifier(VideoClassifier):
 
     @classmethod
     def load(
-        cls, model: str, folder: str | Path, *, device: str = "auto", precision: str = "fp32", **options: Any
+        cls, model: str, folder: str | Path, *, device: str = "auto", precision: str = "auto", **options: Any
     ) -> "IndexClassifier":
         """A classifier from a model's name and an index's folder; `options` as for the constructor."""
         loaded = zoo.load(model, device=device, precision=precision, defer_text=True)

@@ -8,7 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from clipact.assets import asset_path
 from clipact.clip_spec import ClipSpec
@@ -19,6 +19,7 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 FILES_SEEN = "trained_on.csv"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
+Precision = Literal["fp32", "bf16", "fp16"]
 _TOKENIZERS = ("*token*", "vocab*", "merges.txt", "*.model")
 
 
@@ -29,6 +30,7 @@ class ModelConfig:
     visual, text  tables that name a tower and carry its configuration; text is empty where a visual tower stands alone
     clip          how clips are prepared
     dim           width of an embedding
+    precision     what it learnt in (autocast), which is what it may see clips in: see `clipact.zoo.pick_precision`
     trained_on    data sets whose samples shaped the weights, by name: scores on these are not zero-shot
     """
 
@@ -38,6 +40,7 @@ class ModelConfig:
     text: dict[str, Any] = field(default_factory=dict)
     clip: ClipSpec
     dim: int
+    precision: Precision = "fp32"
     trained_on: tuple[str, ...] = ()
     license: str = ""
     notes: dict[str, Any] = field(default_factory=dict)

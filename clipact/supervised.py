@@ -64,7 +64,7 @@ class SupervisedClassifier(VideoClassifier):
 
     @classmethod
     def load(
-        cls, model: str, *, device: str = "auto", precision: str = "fp32", **options: Any
+        cls, model: str, *, device: str = "auto", precision: str = "auto", **options: Any
     ) -> "SupervisedClassifier":
         """A classifier from a model's folder (see `clipact.zoo.load`); `options` as for the constructor."""
         return cls(zoo.load(model, device=device, precision=precision), **options)

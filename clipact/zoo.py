@@ -16,6 +16,7 @@ clip's. Nothing is fetched for a name of the first two kinds, ARCH@FILE or a fol
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ KINDS = (
     "transformers:FOLDER",
 )
 
-_PRECISIONS = ("fp32", "bf16")  # of dual_encoder.PRECISIONS; fp16 is for training on CUDA
+_PRECISIONS = ("auto", "fp32", "bf16")  # of dual_encoder.PRECISIONS; fp16 is for training on CUDA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +68,14 @@ def load(name: str, *, device: str = "auto", precision: str = "fp32", defer_text
     """The model of that name (see above) on a device (see `pick_device`).
 
     precision  "fp32", or "bf16": clips are seen in 16 bits (autocast), sentences as ever. Embeddings are then near to
-               those of fp32, not the same; many towers take half the time on a CPU with bf16 in its instructions
+               those of fp32, not the same; many towers take half the time on a CPU with bf16 in its instructions.
+               "auto": as `pick_precision` says
 
     With `defer_text` nothing is done for sentences before the first one: a folder's text weights stay on disk, and
     another model's tokenizer is not made (its text network is in memory, though it never runs).
     UsageError for a name that means nothing, ModelError for files that hold no model, DownloadError for a hub.
     """
-    if precision not in _PRECISIONS:
-        raise UsageError(f"precision is {precision!r}; {choices(precision, _PRECISIONS)}")
+    precision = pick_precision(name, precision, device=device)
     place, folder = pick_device(device), find_folder(name)
     if folder is not None:
         model = _load_folder(name, folder, defer_text=defer_text)
@@ -120,6 +121,27 @@ def pick_device(name: str) -> torch.device:
     if name not in here:
         raise UsageError(f"this machine has no device {name!r}; {choices(name, ['auto', *here])}")
     return torch.device(name)
+
+
+def pick_precision(name: str, precision: str = "auto", *, device: str = "auto") -> str:
+    """What the model of that name computes in: `precision`, or, for "auto", what is quick and as good.
+
+    That is "bf16" for a clipact model that learnt in it, on a CPU with instructions for it, and "fp32" for all else.
+    UsageError for a precision, a device or a name that means nothing. Nothing is loaded or fetched.
+    """
+    if precision not in _PRECISIONS:
+        raise UsageError(f"precision is {precision!r}; {choices(precision, _PRECISIONS)}")
+    place, folder = pick_device(device), find_folder(name)
+    if precision != "auto":
+        return precision
+    learnt_in_it = folder is not None and read_config(folder).precision == "bf16"
+    return "bf16" if learnt_in_it and place.type == "cpu" and _cpu_computes_bf16() else "fp32"
+
+
+def _cpu_computes_bf16() -> bool:
+    """Whether the CPU has instructions for bf16; without them it takes longer than fp32. An older torch cannot tell."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("amx_bf16") or known.get("avx512_bf16"))
 
 
 def _load_folder(name: str, folder: Path, *, defer_text: bool) -> Model:

@@ -17,6 +17,7 @@ from clipact.model_config import weights_hash
 from clipact.towers import open_clip_source
 from clipact.towers.open_clip_source import READABLE, find_source
 from tests.hub import Hub, environment
+from tests.tiny import tiny_checkpoint
 from tests.tiny_open_clip import INCEPTION, MODELS, open_clip_folder
 
 SENTENCES = ["a man drinks", "reading"]
@@ -140,6 +141,26 @@ class TestPrecision:
     def test_it_is_the_encoders(self, tiny):
         assert zoo.load(str(tiny), precision="bf16").encoder.precision == "bf16"
         assert zoo.load(str(tiny)).encoder.precision == "fp32"
+
+    @pytest.mark.parametrize(
+        ("learnt_in", "cpu_knows_it", "expected"),
+        [("bf16", True, "bf16"), ("bf16", False, "fp32"), ("fp32", True, "fp32"), ("fp16", True, "fp32")],
+    )
+    def test_auto_is_16_bits_for_what_learnt_in_them_where_the_cpu_knows_them(
+        self, tmp_path, monkeypatch, learnt_in, cpu_knows_it, expected
+    ):
+        known = {"amx_bf16": False, "avx512_bf16": cpu_knows_it, "avx512_f": True}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+        folder = str(tiny_checkpoint(tmp_path / "model", precision=learnt_in))
+        assert zoo.pick_precision(folder, device="cpu") == expected
+        assert zoo.load(folder, device="cpu", precision="auto").encoder.precision == expected
+        assert zoo.pick_precision(folder, "fp32", device="cpu") == "fp32"
+        assert zoo.pick_precision(folder, "bf16", device="cpu") == "bf16"
+
+    def test_auto_is_32_bits_for_another_librarys_model_and_under_an_old_torch(self, tmp_path, monkeypatch):
+        assert zoo.pick_precision("open_clip:ViT-B-32/openai") == "fp32"
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+        assert zoo.pick_precision(str(tiny_checkpoint(tmp_path / "model", precision="bf16"))) == "fp32"
 
     @pytest.mark.parametrize("precision", ["fp16", "half", ""])
     def test_another_is_refused_before_anything_is_read(self, precision):

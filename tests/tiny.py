@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
+from clipact.model_config import Precision
 from clipact.towers.tower import TextTower, VisualTower
 
 SPEC = ClipSpec(frames=4, size=(8, 8))
@@ -63,7 +64,7 @@ def tiny_tokenizer(path: Path) -> Path:
     return path
 
 
-def tiny_checkpoint(folder: Path, *, seed: int = 0, name: str = "tiny") -> Path:
+def tiny_checkpoint(folder: Path, *, seed: int = 0, name: str = "tiny", precision: Precision = "fp32") -> Path:
     """A whole model folder with random weights: mini's architecture, as small as it goes."""
     from clipact.checkpoint import save
     from clipact.dual_encoder import DualEncoder
@@ -80,4 +81,11 @@ def tiny_checkpoint(folder: Path, *, seed: int = 0, name: str = "tiny") -> Path:
     text = BertText(
         BertText.Config(vocabulary=64, width=16, layers=1, heads=2, hidden=32, max_tokens=32, head=head), tokenizer
     )
-    return save(DualEncoder(visual, text, log_scale=3.0), folder, name=name, trained_on=("nothing",), card="# tiny\n")
+    return save(
+        DualEncoder(visual, text, log_scale=3.0),
+        folder,
+        name=name,
+        precision=precision,
+        trained_on=("nothing",),
+        card="# tiny\n",
+    )

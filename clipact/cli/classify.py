@@ -59,7 +59,7 @@ def classify(
     end: Annotated[float | None, typer.Option("--to", min=0, help="End at this second.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     decoder: Annotated[
         str, typer.Option(help="pyav, or torchcodec when it is installed: the same frames, another library.")
     ] = "pyav",

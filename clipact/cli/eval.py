@@ -68,7 +68,7 @@ def evaluate(
     from clipact.figures import figures
     from clipact.prompts import PromptSet
     from clipact.store import Store
-    from clipact.zoo import find_folder, load
+    from clipact.zoo import load, pick_precision
 
     allowed: dict[str, Averaging] = {one: one for one in ("embeddings", "logits", "probabilities")}
     if averaging is not None and averaging not in allowed:
@@ -78,21 +78,19 @@ def evaluate(
     )
 
     # All that is asked for is known to be there before the first of it runs.
-    models = list(dict.fromkeys(model))
-    for name in models:
-        find_folder(name)
+    models = {name: pick_precision(name, precision, device=device) for name in model}
     chosen = []
     for protocol in dict.fromkeys(protocols):
         own, folder = find_protocol(protocol, data, split=split)
         card, said = changes.apply(own)
         if not card.retrieval:
             PromptSet.load(card.words.templates)
-        for name in models:
-            result_folder(card, name, out, precision=precision)
+        for name, computed_in in models.items():
+            result_folder(card, name, out, precision=computed_in)
         chosen.append((card, read_samples(own, folder, partial=partial), () if protocol.endswith(".csv") else said))
     store, unread = Store(), 0
-    for name in models:
-        loaded = load(name, device=device, precision=precision, defer_text=True)
+    for name, computed_in in models.items():
+        loaded = load(name, device=device, precision=computed_in, defer_text=True)
         for card, samples, said in chosen:
 
             def watch(findings: Iterable[Any], total: int, what: str = f"{card.name}, {name}") -> Iterable[Any]:

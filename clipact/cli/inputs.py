@@ -27,7 +27,7 @@ ModelName = Annotated[
     str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="mini, a folder, or open_clip:ARCH/TAG.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Precision = Annotated[str, typer.Option(help="fp32, or bf16: nearly the same, and twice as fast with mini.")]
+Precision = Annotated[str, typer.Option(help="fp32; bf16: nearly the same, twice as fast; auto: bf16 where as good.")]
 """Options of every command that has a model look, and where it may look in 16 bits."""
 
 Protocol = Annotated[str, typer.Argument(metavar="CARD|MANIFEST", help="A card, or a CSV table.")]

@@ -69,10 +69,11 @@ def show(
     from clipact.cost import measure, parameters
     from clipact.towers import describe
 
-    model = zoo.load(name, device=device)
+    model = zoo.load(name, device=device, precision="auto")
     encoder = model.encoder
     spec = encoder.spec.with_frames(frames)
     cost, counts = measure(encoder, spec=spec), parameters(encoder)
+    place = str(encoder.log_scale.device)
     visual, prompted = describe(encoder.visual), encoder.text_depends_on_video
     towers = {
         "visual": [
@@ -95,7 +96,8 @@ def show(
         "order_free": encoder.visual.order_free,
         "text_depends_on_video": prompted,
         "clip": to_table(spec),
-        "device": str(encoder.log_scale.device),
+        "device": place,
+        "precision": encoder.precision,
         "gflops_a_clip": round(cost.gflops, 3),
         "milliseconds_a_clip": round(cost.milliseconds, 1),
     }
@@ -118,7 +120,7 @@ def show(
         "a sentence": sentence,
         **_said(spec),
         "mean, std": " ".join(f"{one:.3f}" for one in spec.mean) + ", " + " ".join(f"{one:.3f}" for one in spec.std),
-        "a clip costs": f"{cost.gflops:.1f} GFLOPs, {cost.milliseconds:.0f} ms on {encoder.log_scale.device}",
+        "a clip costs": f"{cost.gflops:.1f} GFLOPs, {cost.milliseconds:.0f} ms on {place} in {encoder.precision}",
     }
     for title, said in lines.items():
         wrap = textwrap.TextWrapper(80, break_long_words=False, break_on_hyphens=False)  # a path can be copied whole

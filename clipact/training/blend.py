@@ -47,6 +47,7 @@ def blend(first: str | Path, second: str | Path, out: str | Path, *, alpha: floa
         encoder,
         out,
         name=name or f"{ours.name}+{alpha:g}*{theirs.name}",
+        precision=ours.precision if ours.precision == theirs.precision else "fp32",
         trained_on=tuple(dict.fromkeys([*ours.trained_on, *theirs.trained_on])),
         license=ours.license if ours.license == theirs.license else f"{ours.license}; {theirs.license}",
         files={FILES_SEEN: files_seen((), before=seen)} if seen else None,

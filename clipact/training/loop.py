@@ -115,6 +115,7 @@ class Run(Course):
             self.encoder,
             folder,
             name=recipe.name,
+            precision=recipe.train.precision,
             trained_on=tuple(
                 dict.fromkeys([*self.learnt_before.trained_on, *recipe.trained_on, *sets_learnt(recipe.data.sources)])
             ),

@@ -140,6 +140,7 @@ def test_in_16_bits_it_is_a_result_of_its_own_and_takes_nothing_from_the_store(c
     words = [card, "--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
     exact, near = (json.loads(run(*words, "--precision", one).stdout)["result"] for one in ("fp32", "bf16"))
     assert [Path(one).name for one in (exact, near)] == ["own--tiny", "own--tiny-bf16"]
+    assert json.loads(run(*words, "--precision", "auto").stdout)["result"] == exact  # it did not learn in 16 bits
     exact, near = load(exact), load(near)
     assert [one.run["model"]["precision"] for one in (exact, near)] == ["fp32", "bf16"]
     assert not np.array_equal(exact.scores, near.scores)

@@ -48,8 +48,17 @@ def test_show_counts_and_measures(clipact, tmp_path):
     assert facts["parameters"]["visual"] > 0
     assert facts["gflops_a_clip"] > 0
     assert facts["milliseconds_a_clip"] > 0
+    assert facts["precision"] == "fp32"
     said = clipact("models", "show", folder, "--device", "cpu").out
-    for words in ("4 frames, middles, 32 x 32", "any order", "GFLOPs", "nothing", "scale 20.1", "stands by itself"):
+    for words in (
+        "4 frames, middles, 32 x 32",
+        "any order",
+        "GFLOPs",
+        "ms on cpu in fp32",
+        "nothing",
+        "scale 20.1",
+        "stands by itself",
+    ):
         assert words in said
 
 

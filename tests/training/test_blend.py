@@ -30,6 +30,12 @@ def test_every_weight_lies_on_the_line(pair, tmp_path, alpha):
     assert read_config(tmp_path / "out").notes["blend"]["alpha"] == alpha
 
 
+def test_a_blend_may_see_in_16_bits_when_both_learnt_in_them(pair, tmp_path):
+    one, other = (tiny_checkpoint(tmp_path / name, precision="bf16") for name in ("one", "other"))
+    assert read_config(blend(one, other, tmp_path / "both", alpha=0.5)).precision == "bf16"
+    assert read_config(blend(one, pair[1], tmp_path / "half", alpha=0.5)).precision == "fp32"
+
+
 def test_what_cannot_be_blended_is_refused(pair, tmp_path):
     with pytest.raises(UsageError, match=r"alpha is 1\.5"):
         blend(*pair, tmp_path / "out", alpha=1.5)
