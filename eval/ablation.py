@@ -12,7 +12,8 @@ sports22-dev. Intervals are of the difference from the first variant, from 1,000
 averaged.
 
 OUT holds the models. What was found stands beside the table (.json), sample by sample, and is not sought again, there
-or on another machine; a run that was killed is begun anew. Exit code 1 when one failed.
+or on another machine; a run that was killed is begun anew. When the first variant is done, several processes, of a core
+each, get through more of the others than one of all cores does. Exit code 1 when one failed.
 """
 
 import argparse
@@ -88,7 +89,7 @@ def judge(model_folder, data, out):
     def answer(card, samples):
         return carry_out(card, samples, model, out, how=How(store=Store()))[0]
 
-    model = load(str(model_folder), device="cpu")
+    model = load(str(model_folder), device="cpu", precision="auto")
     captions, _ = Changes(frames=1).apply(manifest_card(str(data / CAPTIONS), split="dev"))
     pictures = answer(captions, read_samples(captions, (data / CAPTIONS).parent))
     card = load_card(SPORTS)
@@ -122,9 +123,9 @@ class Found:
         return run if run and run["asked"] == asked else None
 
     def keep(self, name, run):
-        """Adds a run, and writes the file."""
+        """Adds a run, and writes the file; what another process found meanwhile stays in it."""
         self.of_text = run.pop("of_text")
-        self.runs[name] = run
+        self.runs = Found(self.file).runs | {name: run}
         lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(run)}" for name, run in self.runs.items())
         with replacing(self.file) as beside:
             beside.write(f'{{"of_text": {json.dumps(self.of_text)},\n"runs": {{\n{lines}\n}}}}\n'.encode())
