@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 
 from clipact.config import load_toml, override, parse
 from clipact.errors import ConfigError
+from clipact.model_config import Precision
 from clipact.training.optim import OptimConfig
 
 
@@ -28,7 +29,7 @@ class Pace:
     accumulate: int = 1
     steps: int | None = None
     epochs: float | None = None
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     save_minutes: float = 10.0
     save_as: Literal["fp32", "fp16"] = "fp32"
 

@@ -164,6 +164,7 @@ class Pretraining(Course):
             self.model.encoder,
             folder,
             name=recipe.name,
+            precision=recipe.train.precision,
             trained_on=recipe.trained_on,
             license=recipe.license,
             dtype=torch.float16 if recipe.train.save_as == "fp16" else None,

@@ -204,6 +204,11 @@ def test_recipes_that_make_no_sense_are_refused(clips, tables, said):
         _run(clips, **tables)
 
 
+def test_a_tower_says_what_it_learnt_in(clips, whole, tmp_path):
+    narrow = _go(clips, tmp_path / "out", train={"steps": 1, "precision": "bf16"})
+    assert [read_config(out / "last").precision for out in (narrow, whole)] == ["bf16", "fp32"]
+
+
 def test_single_pictures_are_masked_anywhere(tmp_path):
     """MAE: clips of one frame, a token of one frame, three quarters of all tokens hidden."""
     for number in range(6):
