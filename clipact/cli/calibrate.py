@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.inputs import DataFolder, Device, ModelName, Partial
+from clipact.cli.inputs import DataFolder, Device, ModelName, Partial, Precision
 
 if TYPE_CHECKING:
     from clipact.calibration import Calibration
@@ -43,6 +43,7 @@ def calibrate(
     ] = "background",
     partial: Partial = False,
     device: Device = "auto",
+    precision: Precision = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Learn from labelled clips how far answers can be trusted.
@@ -91,7 +92,7 @@ def calibrate(
         return track(findings, total=total, what=card.name)
 
     calibration, scores = fit(
-        load(model, device=device, defer_text=True),
+        load(model, device=device, precision=precision, defer_text=True),
         samples,
         labels=label_set,
         prompts=prompt_set,

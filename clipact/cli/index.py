@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.inputs import Device, ModelName
+from clipact.cli.inputs import Device, ModelName, Precision
 
 if TYPE_CHECKING:
     from clipact.label_index import LabelIndex
@@ -148,6 +148,7 @@ def query(
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every entry.")] = False,
     model: ModelName = "mini",
     device: Device = "auto",
+    precision: Precision = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a query and line.")] = False,
 ) -> None:
     """Find the entries nearest to videos or sentences, with their cosines.
@@ -167,7 +168,7 @@ def query(
 
     if not videos and not text:
         raise UsageError("nothing is asked: name videos, or sentences with --text")
-    loaded = load(model, device=device, defer_text=True)
+    loaded = load(model, device=device, precision=precision, defer_text=True)
     opened = LabelIndex.open(folder, model_key=loaded.key, store=Store())
     paths = expand_videos(videos) if videos else []
     failed = 0

@@ -125,6 +125,14 @@ def test_what_a_calibration_is_not_of_is_refused(clipact, fitted, tiny, videos, 
     assert re.search(said, done.err), done.err
 
 
+def test_clips_are_seen_in_the_precision_that_is_asked(clipact, fitted, table, videos, tiny, tmp_path):
+    words = ("calibrate", table, "--data", videos, "--model", tiny, *SEEN, "--out")
+    assert clipact(*words, tmp_path / "near.json", "--precision", "bf16").code == 0
+    exact, near = (Calibration.load(file).judgement.threshold for file in (fitted, tmp_path / "near.json"))
+    assert near != exact  # tiny did not learn in 16 bits: by itself it is seen in 32
+    assert near == pytest.approx(exact, abs=0.05)
+
+
 def test_weights_that_changed_under_their_name_are_another_model(fitted, tmp_path):
     own = Calibration.load(fitted)
     other = tiny_checkpoint(tmp_path / "tiny", seed=1)

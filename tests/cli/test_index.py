@@ -160,3 +160,14 @@ def test_wrong_words(clipact, tiny, tmp_path):
     assert done.code == 2
     done = clipact("index", "info", tmp_path / "i")
     assert (done.code, "clipact index build" in done.err) == (1, True)
+
+
+def test_a_query_is_seen_in_the_precision_that_is_asked(clipact, tiny, videos, verbs):
+    words = ("index", "query", verbs, videos / "a.mp4", "--model", tiny, "--json")
+    exact, near, own = (
+        [one["cosine"] for one in rows(clipact(*words, *more))[0]["nearest"]]
+        for more in (("--precision", "fp32"), ("--precision", "bf16"), ())
+    )
+    assert own == exact  # it did not learn in 16 bits
+    assert near != exact
+    np.testing.assert_allclose(near, exact, atol=0.02)
