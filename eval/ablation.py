@@ -12,8 +12,8 @@ sports22-dev. Intervals are of the difference from the first variant, from 1,000
 averaged.
 
 OUT holds the models. What was found stands beside the table (.json), sample by sample, and is not sought again, there
-or on another machine; a run that was killed is begun anew. When the first variant is done, several processes, of a core
-each, get through more of the others than one of all cores does. Exit code 1 when one failed.
+or on another machine; a run that was killed is begun anew. Several processes may fill one table, but not on the same
+cores, where they measure their steps badly. Exit code 1 when one failed.
 """
 
 import argparse
