@@ -46,6 +46,7 @@ class Reading:
 
 
 _AHEAD = 4  # pieces that each worker decodes before they are asked for
+_CLOSING_SECONDS = 0.5  # far more than a thread needs; that of a queue which nobody closed would go on for ever
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +219,11 @@ def _end_workers() -> None:
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()
+    # A thread of a queue that has just been closed is still dropping semaphores. If Python ends in the midst of it, its
+    # resource tracker warns of leaks, after our last word.
+    for thread in threading.enumerate():
+        if thread.name == "QueueFeederThread":
+            thread.join(_CLOSING_SECONDS)
 
 
 def _collate(items: Sequence[Example | Broken]) -> _Piece:
