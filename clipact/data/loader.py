@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +47,7 @@ class Reading:
 
 
 _AHEAD = 4  # pieces that each worker decodes before they are asked for
-_CLOSING_SECONDS = 0.5  # far more than a thread needs; that of a queue which nobody closed would go on for ever
+_CLOSING_SECONDS = 0.5  # for all threads, far more than they need; that of a queue which nobody closed goes on for ever
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,9 +222,10 @@ def _end_workers() -> None:
             process.kill()
     # A thread of a queue that has just been closed is still dropping semaphores. If Python ends in the midst of it, its
     # resource tracker warns of leaks, after our last word.
+    ending = time.monotonic() + _CLOSING_SECONDS
     for thread in threading.enumerate():
         if thread.name == "QueueFeederThread":
-            thread.join(_CLOSING_SECONDS)
+            thread.join(max(0.0, ending - time.monotonic()))
 
 
 def _collate(items: Sequence[Example | Broken]) -> _Piece:
