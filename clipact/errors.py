@@ -101,8 +101,8 @@ class ResultError(ClipactError):
 
 
 def choices(seen: str, allowed: Iterable[str]) -> str:
-    """The tail of a message about a wrong name: the nearest known one first, then all of them."""
+    """The tail of a sentence about a wrong name: the nearest known one first, then all of them."""
     known = sorted(allowed)
     near = difflib.get_close_matches(seen, known, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}Known: {', '.join(known)}"
+    start = f"did you mean {near[0]!r}? Known" if near else "known"
+    return f"{start}: {', '.join(known)}"

@@ -116,7 +116,7 @@ def _listed(architecture: str, tag: str, *, file: Path | None) -> Source:
     if not tag and file is None:
         raise UsageError(
             f"open_clip:{architecture} names no weights: write open_clip:{architecture}/TAG or "
-            f"open_clip:{architecture}@FILE. {choices(tag, tags)}"
+            f"open_clip:{architecture}@FILE; {choices(tag, tags)}"
         )
     settings = open_clip.get_pretrained_cfg(architecture, tag)
     config = open_clip.get_model_config(architecture)

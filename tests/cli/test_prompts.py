@@ -113,7 +113,7 @@ def test_sweep_finds_a_place_that_is_taken_before_it_runs(clipact, tree, tiny, t
 def test_sweep_refuses_what_it_cannot_mean(clipact, tree, tiny):
     for words, told in [
         (["--frames", "4,x"], "numbers above 0"),
-        (["--pooling", "mean"], "Known: embeddings"),
+        (["--pooling", "mean"], "known: embeddings"),
         (["--templates", "actoin"], "did you mean 'action'"),
     ]:
         done = clipact("prompts", "sweep", tree / "table.csv", "--model", tiny, *words)

@@ -31,7 +31,7 @@ def test_captions_of_one_path_make_one_sample(tmp_path):
     assert manifest.root == tmp_path
     assert [s.path for s in manifest.of_split("test")] == ["b.png"]
     assert manifest.of_split("all") == manifest.samples
-    with pytest.raises(ManifestError, match="no sample is of split 'dev'; .*Known: all, test, train"):
+    with pytest.raises(ManifestError, match="no sample is of split 'dev'; known: all, test, train"):
         manifest.of_split("dev")
 
 

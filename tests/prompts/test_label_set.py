@@ -247,7 +247,7 @@ def test_a_label_file_of_one_s_own(write):
     tags = 'drink.tags = ["wet  one"]'
     part = f"{write('part.toml', text + tags)}:wet one"
     assert LabelSet.load(part).labels == parse_labels([f"@{part}"]).labels == ("drink",)
-    with pytest.raises(LabelError, match="tagged 'dry'; Known: wet one"):
+    with pytest.raises(LabelError, match="tagged 'dry'; known: wet one"):
         LabelSet.load(part.replace("wet one", "dry"))
     assert labels.phrases == ("drinking from a cup", "using laptop")
     assert labels.about["drink"].phrase == "drinking from a cup"

@@ -229,7 +229,7 @@ def _without_a_weight(folder):
         (_without_a_weight, "lacks 1 weights, the first is visual_projection.weight"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
         (lambda folder: (folder / "config.json").write_text("{}"), "it has no model_type"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "'bert'.*Known: clip"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "'bert'.*known: clip"),
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "does not say how pictures are prepared"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "the tokenizer in .* cannot be read"),
     ],
