@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 from clipact._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from clipact.classifier import ZeroShotClassifier
+    from clipact.classify.base import Prediction, Recognizer
+    from clipact.classify.supervised import SupervisedClassifier
+    from clipact.classify.zero_shot import ZeroShotClassifier
     from clipact.clip_spec import ClipSpec
-    from clipact.dual_encoder import DualEncoder
     from clipact.errors import ClipactError
-    from clipact.prediction import Prediction
+    from clipact.models.dual_encoder import DualEncoder
+    from clipact.models.zoo import load as load_model
     from clipact.prompts import LabelSet, PromptSet
-    from clipact.recognizer import Recognizer
-    from clipact.supervised import SupervisedClassifier
     from clipact.video.clip import Clip
     from clipact.video.load import load_clip
-    from clipact.zoo import load as load_model
 
 __all__ = [
     "Clip",
@@ -40,15 +39,15 @@ _HOMES = {
     "Clip": "clipact.video.clip",
     "ClipSpec": "clipact.clip_spec",
     "ClipactError": "clipact.errors",
-    "DualEncoder": "clipact.dual_encoder",
+    "DualEncoder": "clipact.models.dual_encoder",
     "LabelSet": "clipact.prompts",
-    "Prediction": "clipact.prediction",
+    "Prediction": "clipact.classify.base",
     "PromptSet": "clipact.prompts",
-    "Recognizer": "clipact.recognizer",
-    "SupervisedClassifier": "clipact.supervised",
-    "ZeroShotClassifier": "clipact.classifier",
+    "Recognizer": "clipact.classify.base",
+    "SupervisedClassifier": "clipact.classify.supervised",
+    "ZeroShotClassifier": "clipact.classify.zero_shot",
     "load_clip": "clipact.video.load",
-    "load_model": "clipact.zoo",
+    "load_model": "clipact.models.zoo",
 }
 
 

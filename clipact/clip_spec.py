@@ -83,3 +83,11 @@ def refuse_size(size: tuple[int, int]) -> None:
     """ConfigError for a height or width that no picture has."""
     if min(size) < 1:
         raise ConfigError(f"size is {size}; height and width are at least 1 pixel")
+
+
+@dataclass(frozen=True)
+class FrameStamp:
+    """One line of the frame ledger: the frame's number in presentation order, and when it is shown."""
+
+    index: int
+    seconds: float

@@ -1,8 +1,4 @@
-"""TOML and JSON tables become frozen dataclasses, strictly.
-
-A key that no field answers to is an error that names the nearest known one; so is a value of another type.
-This room knows dataclasses, not models: what a key means is said beside the class that carries it.
-"""
+"""How likely something random is, as a configuration file says it."""
 
 import dataclasses
 import tomllib
@@ -119,3 +115,9 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         return value
     wanted = getattr(hint, "__name__", str(hint))
     raise ConfigError(f"{key} is {value!r} ({type(value).__name__}); it takes {wanted}")
+
+
+def check_chance(name: str, value: float) -> None:
+    """ConfigError, which names the setting, when a chance does not lie in 0..1, 1 left out."""
+    if not 0 <= value < 1:
+        raise ConfigError(f"{name} is {value:g}; it takes a chance from 0, below 1")

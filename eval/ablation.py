@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipact.replacing import replacing
+from clipact.atomic_write import replacing
 
 CAPTIONS, SPORTS, KS = "flickr8k/captions.csv", "sports22-dev", (1, 5)
 
@@ -38,11 +38,10 @@ def train(recipe_file, shared, changes, seed, last_steps, data, out):
     """Trains as long as it takes for so many last steps without `changes`: steps, last ones, seconds, the last loss."""
     import torch
 
-    from clipact.store import Store
-    from clipact.training.loop import Run
-    from clipact.training.outline import load_recipe
-    from clipact.training.plan import plan_run
-    from clipact.training.recipe import Recipe
+    from clipact.cache import Store
+    from clipact.train.contrastive import Run
+    from clipact.train.dry_run import plan_run
+    from clipact.train.recipe import Recipe, load_recipe
 
     def begun(recipe):
         return Run(recipe, data=data, device=torch.device("cpu"), store=Store(), watch=lambda items, total, what: items)
@@ -76,12 +75,12 @@ def train(recipe_file, shared, changes, seed, last_steps, data, out):
 
 def judge(model_folder, data, out):
     """Which samples were right, by kind: a digit each, the least k of `KS` at which it is, or 0."""
+    from clipact.cache import Store
+    from clipact.data.protocol import load_card
     from clipact.evaluate import How, manifest_card, read_samples
-    from clipact.evaluate.carry_out import Changes, carry_out
+    from clipact.evaluate.run_protocol import Changes, carry_out
     from clipact.metrics import best_ranks
-    from clipact.protocol import load_card
-    from clipact.store import Store
-    from clipact.zoo import load
+    from clipact.models.zoo import load
 
     def digits(ranks):
         return "".join(str(next((k for k in KS if rank < k), 0)) for rank in ranks)

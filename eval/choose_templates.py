@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from clipact import metrics
-from clipact.classifier import ZeroShotClassifier
+from clipact.cache import Store
+from clipact.classify.zero_shot import ZeroShotClassifier
+from clipact.data.protocol import load_card
 from clipact.evaluate import How, evaluate_wordings, read_samples
-from clipact.figures import share_of
+from clipact.evaluate.metric_values import share_of
+from clipact.models.zoo import load
 from clipact.prompts import PromptSet, set_names
-from clipact.protocol import load_card
-from clipact.store import Store
-from clipact.zoo import load
 
 _OURS = """
 A person is {}.

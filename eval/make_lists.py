@@ -8,7 +8,7 @@
 them, and a CSV of the labels' names) into manifests whose paths are those of the data sets' own archives.
 
 `sports22` cuts the photographs into train, dev and test, a third, a sixth and a half, so that no picture of one part is
-nearly one of another. Pictures whose difference hashes are near each other (clipact.video.difference_hash) are taken
+nearly one of another. Pictures whose difference hashes are near each other (clipact.data.fingerprint) are taken
 for copies, over all labels. Copies, and copies of copies, are one cluster; only the first picture of a cluster stays,
 and a cluster whose pictures carry different labels goes altogether. Which part a picture belongs to is a hash of its
 name: adding pictures moves none of those that are there. The first byte says whether it is of test, the second whether
@@ -29,9 +29,9 @@ from pathlib import Path
 
 import numpy as np
 
+from clipact.data.fingerprint import NEAR, difference_hash, near_pairs
 from clipact.data.manifest import read_manifest
 from clipact.prompts import LabelSet
-from clipact.video.difference_hash import NEAR, difference_hash, near_pairs
 from clipact.video.pictures import read_picture
 
 SHORTEST = 0.5  # seconds

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from clipact import metrics
+from clipact.cache import Store
+from clipact.data.protocol import load_card
 from clipact.evaluate import How, evaluate_retrieval, read_samples
-from clipact.figures import share_of
+from clipact.evaluate.metric_values import share_of
+from clipact.models.zoo import load
 from clipact.prompts import PromptSet, set_names
-from clipact.protocol import load_card
-from clipact.store import Store
 from clipact.studies import Grid, sweep
-from clipact.studies.sweep_files import write_sweep
-from clipact.zoo import load
+from clipact.studies.prompt_sweep.sweep_files import write_sweep
 
 _DEV, _REPORTED = "sports22-dev", ("sports22", "ut_interaction", "weizmann", "surv_fight")
 _POOLED = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from clipact.losses import LOSSES, bound_log_scale, find_positives, info_nce, sigmoid
-from clipact.losses.positives import Positives
+from clipact.losses.info_nce import Positives
 
 
 def pairs(rows: int = 6, dim: int = 5) -> tuple[torch.Tensor, torch.Tensor]:

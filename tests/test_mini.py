@@ -8,11 +8,10 @@ import torch
 from safetensors import safe_open
 
 from clipact.assets import asset_path
-from clipact.checkpoint import load
-from clipact.dual_encoder import DualEncoder
-from clipact.model_config import WEIGHTS, read_config
+from clipact.models.checkpoint import load
+from clipact.models.dual_encoder import DualEncoder, normalise_frames
+from clipact.models.model_config import WEIGHTS, read_config
 from clipact.video.load import load_clip
-from clipact.video.normalise import normalise_frames
 
 FOLDER = asset_path("mini")
 EXAMPLES = FOLDER.parents[2] / "examples"

@@ -10,13 +10,12 @@ import pytest
 import torch
 from typer.main import get_command
 
-from clipact import towers
 from clipact.cli.app import app, main
 from clipact.cli.train import train
 from clipact.errors import ModelError
-from clipact.training.outline import load_recipe
-from clipact.training.recipe import Recipe
-from clipact.training.start import make_encoder
+from clipact.models import towers
+from clipact.train.initialization import make_encoder
+from clipact.train.recipe import Recipe, load_recipe
 from tests.calibration.table import write_table
 from tests.contracts.test_towers import SPEC, VIDEO
 

@@ -78,7 +78,7 @@ def transformers_folder(
     """
     import transformers
 
-    from clipact.towers.from_transformers import quiet
+    from clipact.models.hub.transformers import quiet
 
     preprocess = MODELS[family][1] if table is None else {}
     table = MODELS[family][0] if table is None else table

@@ -4,12 +4,11 @@ All of it is fitted on the logits of labelled clips and applied to those of new 
 """
 
 from clipact.calibration.background import background_words, beside, near, unlike
-from clipact.calibration.calibration import Answers, Calibration, free_place
-from clipact.calibration.clips import LabelledClips
-from clipact.calibration.fit import Figures, fit_judgement
-from clipact.calibration.judgement import Judgement, Verdict
+from clipact.calibration.calibration import Answers, Calibration, Figures, Judgement, Verdict, free_place
+from clipact.calibration.fit import fit_judgement
+from clipact.calibration.labelled_clips import LabelledClips
 from clipact.calibration.multi_label import UNCALIBRATED, Independent
-from clipact.calibration.rejection import DEFAULT, SCORES
+from clipact.calibration.ood_score import DEFAULT, SCORES
 
 __all__ = [
     "DEFAULT",

@@ -1,40 +1,47 @@
 """Fitting on the logits of labelled clips. Numbers in, a Judgement out; nothing is read."""
 
-from dataclasses import dataclass
-
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
-from clipact.calibration.clips import LabelledClips
+from clipact.calibration.calibration import Figures, Judgement
 from clipact.calibration.conformal import conformal_quantile, fewest, label_sets, upper_quantile
-from clipact.calibration.hidden import hidden_auroc
-from clipact.calibration.judgement import Judgement
+from clipact.calibration.labelled_clips import LabelledClips
 from clipact.calibration.multi_label import fit_independent, fit_thresholds, log_odds
-from clipact.calibration.rejection import DEFAULT, SCORES
+from clipact.calibration.ood_score import DEFAULT, SCORES
 from clipact.calibration.temperature import fit_temperature, negative_log_likelihood
 from clipact.errors import CalibrationError, UsageError, choices
-from clipact.metrics import calibration_error, probabilities
+from clipact.metrics import auroc, calibration_error, probabilities
+
+DRAWS = 20
+
+
+def hidden_halves(labels: int, *, draws: int = DRAWS, seed: int = 0) -> list[Int[np.ndarray, " m"]]:
+    """For each draw the labels that are not hidden: half of them, rounded up."""
+    generator = np.random.default_rng(seed)
+    return [np.sort(generator.permutation(labels)[: (labels + 1) // 2]) for _ in range(draws)]
+
+
+def hidden_scores(
+    clips: LabelledClips, shown: Int[np.ndarray, " m"], *, temperature: float
+) -> tuple[dict[str, Float[np.ndarray, " n"]], Bool[np.ndarray, " n"]]:
+    """Each score of each clip where only these labels are shown, and which clips are of them."""
+    logits, background = clips.among(shown)
+    scores = {name: score(logits, background, temperature) for name, score in SCORES.items()}
+    return scores, np.any(clips.true[:, shown], axis=1)
+
+
+def hidden_auroc(clips: LabelledClips, *, temperature: float, draws: int = DRAWS, seed: int = 0) -> dict[str, float]:
+    """The mean AUROC of each score over draws of hidden labels: 0.5 tells nothing, 1 everything."""
+    found: dict[str, list[float]] = {name: [] for name in SCORES}
+    for shown in hidden_halves(clips.logits.shape[1], draws=draws, seed=seed):
+        scores, known = hidden_scores(clips, shown, temperature=temperature)
+        if known.any() and not known.all():
+            for name, values in scores.items():
+                found[name].append(auroc(values, known))
+    return {name: float(np.mean(values)) for name, values in found.items() if values}
+
 
 _FEWEST = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figures:
-    """What the fit does on the half of the clips that its temperature was not fitted on.
-
-    calibration_error, loss  the expected calibration error and the mean -log p of the truth, before and after
-    top_1                    the share of right answers
-    set_size                 the mean number of labels in a set
-    auroc                    of each score, of all clips, with half of the labels hidden
-    """
-
-    clips: int
-    top_1: float
-    calibration_error_before: float
-    calibration_error_after: float
-    loss_before: float
-    loss_after: float
-    set_size: float
-    auroc: dict[str, float]
 
 
 def fit_judgement(

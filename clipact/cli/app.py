@@ -20,12 +20,12 @@ from clipact.cli.eval import HELP as EVAL_HELP
 from clipact.cli.eval import evaluate
 from clipact.cli.frames import frames
 from clipact.cli.index import index
+from clipact.cli.info import probe
 from clipact.cli.models import models
 from clipact.cli.pretrain import pretrain
-from clipact.cli.probe import probe
 from clipact.cli.prompts import prompts
 from clipact.cli.report import report
-from clipact.cli.screen import note
+from clipact.cli.terminal import note
 from clipact.cli.train import train
 from clipact.errors import ClipactError
 

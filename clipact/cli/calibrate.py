@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.inputs import DataFolder, Device, ModelName, Partial, Precision
+from clipact.cli.terminal import DataFolder, Device, ModelName, Partial, Precision
 
 if TYPE_CHECKING:
     from clipact.calibration import Calibration
@@ -65,8 +65,7 @@ def calibrate(
     """
     from dataclasses import replace
 
-    from clipact.cli.inputs import find_protocol
-    from clipact.cli.screen import note, track
+    from clipact.cli.terminal import find_protocol, note, track
     from clipact.errors import UsageError, choices
     from clipact.prompts import PromptSet, parse_labels
 
@@ -77,11 +76,11 @@ def calibrate(
     label_set = parse_labels(labels) if labels else None
     prompt_set = PromptSet.load(prompts or card.words.templates)
 
+    from clipact.cache import Store
     from clipact.calibration import SCORES, free_place
     from clipact.evaluate import How, read_samples
-    from clipact.evaluate.calibrate import calibrate as fit
-    from clipact.store import Store
-    from clipact.zoo import load
+    from clipact.evaluate.fit_calibration import calibrate as fit
+    from clipact.models.zoo import load
 
     if rejection not in SCORES:
         raise UsageError(f"--rejection is {rejection!r}; {choices(rejection, SCORES)}")

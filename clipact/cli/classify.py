@@ -1,20 +1,45 @@
 """`clipact classify`: what happens in these videos, among these labels?"""
 
+import gc
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.inputs import Device, Precision, Videos
+from clipact.classify.base import Prediction
+from clipact.cli.terminal import Device, Precision, Videos
 from clipact.errors import UsageError, VideoError
-from clipact.prediction import Prediction
+
+# A thread that decodes meanwhile asks for the interpreter's lock at each packet, and would wait up to 5 ms each time:
+# of 60 s of 1080p it decodes three quarters while torch is imported, not half (two cores).
+_LOCK_SECONDS = 0.0005
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """What is imported inside stays until the end: nobody looks through it for garbage, now or later.
+
+    That would cost 0.15 s in torch's import, and 0.1 s in what follows.
+    """
+    interval, collecting = sys.getswitchinterval(), gc.isenabled()
+    sys.setswitchinterval(_LOCK_SECONDS)
+    gc.disable()
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        gc.freeze()
+        if collecting:
+            gc.enable()
+
 
 if TYPE_CHECKING:
-    from clipact.video_classifier import VideoClassifier
+    from clipact.classify.base import VideoClassifier
 
 
 def classify(
@@ -99,13 +124,11 @@ def classify(
     answer can be none of these.
     Exit code 1 when a video could not be read; the others are done all the same.
     """
-    from clipact.cli.imports import quick_imports
-    from clipact.cli.inputs import expand_videos, index_folder
-    from clipact.cli.screen import encoding, note, track
-    from clipact.model_config import checkpoint_folder, read_config
+    from clipact.cli.terminal import encoding, expand_videos, index_folder, note, track
+    from clipact.embed.prefetch import decode_ahead
+    from clipact.models.model_config import checkpoint_folder, read_config
     from clipact.prompts import PromptSet, parse_labels
-    from clipact.video.ahead import decode_ahead
-    from clipact.video.decode import check_decoder
+    from clipact.video.load import check_decoder
 
     paths = expand_videos(videos)
     config = None if (folder := checkpoint_folder(model)) is None else read_config(folder)
@@ -145,22 +168,22 @@ def classify(
         decoded = decode_ahead(paths, spec, **reading)
 
     with quick_imports():
-        from clipact.classifier import ZeroShotClassifier
+        from clipact.classify.zero_shot import ZeroShotClassifier
 
     if model == "mini":
         note("mini is small and embedded; larger models are more accurate: --model open_clip:ViT-B-32/openai")
     loading: dict[str, Any] = {"frames": frames, "device": device, "precision": precision}
     classifier: VideoClassifier
     if indexed:
-        from clipact.index_classifier import IndexClassifier
+        from clipact.classify.from_index import IndexClassifier
 
         classifier = IndexClassifier.load(model, indexed, clips=clips or 1, **loading)
     elif own:
-        from clipact.supervised import SupervisedClassifier
+        from clipact.classify.supervised import SupervisedClassifier
 
         classifier = SupervisedClassifier.load(model, labels=label_set, clips=clips or 1, **loading)
     elif fitted or multi_label:
-        from clipact.calibrated_classifier import CalibratedClassifier
+        from clipact.classify.calibrated import CalibratedClassifier
 
         classifier = CalibratedClassifier.load(
             model,
@@ -202,7 +225,7 @@ def classify(
 def _show(prediction: Prediction, *, top: int) -> None:
     from rich.console import Console
 
-    from clipact.cli.screen import note, prediction_table
+    from clipact.cli.terminal import note, prediction_table
 
     Console(file=sys.stdout).print(prediction_table(prediction, top=top), "")
     for remark in prediction.notes:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipact.cli.inputs import DataFolder, Device, Partial, Protocol
+from clipact.cli.terminal import DataFolder, Device, Partial, Protocol
 
 if TYPE_CHECKING:
-    from clipact.studies.comparison import Done, Failed, Table
+    from clipact.studies.compare import Done, Failed, Table
 
 
 def compare(
@@ -64,12 +64,11 @@ def compare(
     Stopped or killed, the same command goes on: what is finished is not done
     again. A row that fails is named, the rest goes on, and the exit code is 1.
     """
-    from clipact.cli.inputs import find_protocol
-    from clipact.cli.screen import note
-    from clipact.cli.train_screen import TrainScreen
-    from clipact.store import Store
-    from clipact.studies.comparison import Hands, load_settings, plan_comparison, read_split, tabulate
-    from clipact.studies.comparison.page import write_comparison
+    from clipact.cache import Store
+    from clipact.cli.terminal import find_protocol, note
+    from clipact.cli.train import TrainScreen
+    from clipact.studies.compare import Hands, load_settings, plan_comparison, read_split, tabulate
+    from clipact.studies.compare.table import write_comparison
 
     settings = load_settings(recipe, changes=changes or ())
     card, folder = find_protocol(protocol, data)
@@ -105,7 +104,7 @@ def compare(
 
 def _line(outcome: "Done | Failed") -> str:
     from clipact.metrics import top_k
-    from clipact.studies.comparison import Done
+    from clipact.studies.compare import Done
 
     row = f"{outcome.cell.contender.name}, seed {outcome.cell.seed}"
     if not isinstance(outcome, Done):
@@ -117,7 +116,7 @@ def _line(outcome: "Done | Failed") -> str:
 
 
 def _print_json(table: "Table") -> None:
-    from clipact.studies.comparison.table import failure_facts, row_facts
+    from clipact.studies.compare.table import failure_facts, row_facts
 
     for facts in [*map(row_facts, table.rows), *map(failure_facts, table.failed)]:
         print(json.dumps(facts, ensure_ascii=False, allow_nan=False))

@@ -58,11 +58,10 @@ def check(
 
     Exit code 1 when there are errors; warnings alone leave it at 0.
     """
-    from clipact.cli.screen import note, track
-    from clipact.data.check import check_manifest
-    from clipact.data.held_out import read_held_out
+    from clipact.cli.terminal import note, track
+    from clipact.data.check import check_manifest, read_held_out
+    from clipact.data.protocol import load_card
     from clipact.errors import UsageError
-    from clipact.protocol import load_card
 
     def watch(items: Iterable[Any], total: int) -> Iterable[Any]:
         return track(items, total=total, what="reading")
@@ -94,9 +93,8 @@ def check(
 
 def _tables(recipe: Path, data: Path) -> list[tuple[Path, Path | None, str]]:
     """The tables of a recipe, the folders that their paths start from, and the splits that are learnt from."""
-    from clipact.data.source import places
-    from clipact.training.outline import load_recipe
-    from clipact.training.recipe import Recipe
+    from clipact.data.sources import places
+    from clipact.train.recipe import Recipe, load_recipe
 
     sources = load_recipe(recipe, Recipe).data.sources
     return [(path, root, source.split) for source in sources for path, root in places(source, data)]

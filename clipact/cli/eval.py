@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.inputs import DataFolder, Device, Partial, Precision
-from clipact.protocol import Averaging, card_names, load_card
+from clipact.cli.terminal import DataFolder, Device, Partial, Precision
+from clipact.data.protocol import Averaging, card_names, load_card
 
 if TYPE_CHECKING:
-    from clipact.figures import Figure
-    from clipact.scores import RetrievalScores, Scores
+    from clipact.evaluate.metric_values import Figure
+    from clipact.evaluate.results import RetrievalScores, Scores
 
     Row = tuple[str, str, "Scores | RetrievalScores", Path, tuple[Figure, ...]]
 
@@ -60,15 +60,14 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a result and line.")] = False,
 ) -> None:
     """Score models under a protocol (see HELP)."""
-    from clipact.cli.inputs import find_protocol
-    from clipact.cli.screen import note, track
+    from clipact.cache import Store
+    from clipact.cli.terminal import find_protocol, note, track
     from clipact.errors import UsageError, choices
     from clipact.evaluate import How, read_samples
-    from clipact.evaluate.carry_out import Changes, carry_out, result_folder
-    from clipact.figures import figures
+    from clipact.evaluate.metric_values import figures
+    from clipact.evaluate.run_protocol import Changes, carry_out, result_folder
+    from clipact.models.zoo import load, pick_precision
     from clipact.prompts import PromptSet
-    from clipact.store import Store
-    from clipact.zoo import load, pick_precision
 
     allowed: dict[str, Averaging] = {one: one for one in ("embeddings", "logits", "probabilities")}
     if averaging is not None and averaging not in allowed:
@@ -114,7 +113,7 @@ def evaluate(
 def _object(row: "Row") -> dict[str, Any]:
     from dataclasses import asdict
 
-    from clipact.scores import verdict
+    from clipact.evaluate.results import verdict
 
     card, name, result, folder, found = row
     run = result.run
@@ -139,7 +138,7 @@ def _show(row: "Row") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from clipact.scores import verdict
+    from clipact.evaluate.results import verdict
 
     card, name, result, folder, found = row
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)

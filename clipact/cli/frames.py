@@ -39,9 +39,9 @@ def frames(
 
     clipact frames video.mp4 --out looks.png --model runs/attentive/best --attention
     """
-    from clipact.cli.screen import note
+    from clipact.cli.terminal import note
+    from clipact.video.clip import draw_strip
     from clipact.video.load import load_clip
-    from clipact.video.strip import draw_strip
 
     spec = model_spec(model)
     clip = load_clip(video, start, end, spec=spec, frames=count, decoder=decoder, time_limit_seconds=time_limit)
@@ -60,11 +60,11 @@ def frames(
 
 def model_spec(model: str) -> ClipSpec:
     """How a model's clips are prepared; its weights are loaded only where no config.json says so."""
-    from clipact.model_config import checkpoint_folder, read_config
+    from clipact.models.model_config import checkpoint_folder, read_config
 
     if (folder := checkpoint_folder(model)) is not None:
         return read_config(folder).clip
-    from clipact import zoo
+    from clipact.models import zoo
 
     return zoo.load(model).encoder.spec
 
@@ -73,10 +73,10 @@ def _with_attention(clip: "Clip", spec: ClipSpec, model: str) -> "Clip":
     """The clip with what the model looks at drawn over its frames; UsageError for a model that does not tell."""
     import torch
 
-    from clipact import zoo
-    from clipact.towers.attentive import AttentiveTower
-    from clipact.video.overlay import overlay_maps
-    from clipact.views import prepare_views
+    from clipact.embed.clip_embedding import prepare_views
+    from clipact.models import zoo
+    from clipact.models.towers.attention_pool import AttentiveTower
+    from clipact.video.clip import overlay_maps
 
     tower = zoo.load(model, device="cpu").encoder.visual
     if not isinstance(tower, AttentiveTower):

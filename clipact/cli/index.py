@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.inputs import Device, ModelName, Precision
+from clipact.cli.terminal import Device, ModelName, Precision
 
 if TYPE_CHECKING:
     from clipact.label_index import LabelIndex
+    from clipact.models.zoo import Model
     from clipact.prompts import PromptSet
-    from clipact.zoo import Model
 
 index = typer.Typer(help="Build, change and search indexes of labels or captions.", no_args_is_help=True)
 
@@ -54,13 +54,13 @@ def build(
     is to be kept. Few vectors are all compared; more go into HNSW if it fits the memory, else into IVF-PQ.
     """
     from clipact.cli.index_screen import say_built, watch
-    from clipact.cli.screen import note
+    from clipact.cli.terminal import note
     from clipact.errors import UsageError, choices
     from clipact.label_index import About, Plan
     from clipact.label_index import build as build_index
+    from clipact.label_index.entry_sources import AS_THEY_ARE, read_vocabulary, sentence_encoder, wording_of
+    from clipact.models.zoo import load
     from clipact.prompts import PromptSet
-    from clipact.vocabulary import AS_THEY_ARE, read_vocabulary, sentence_encoder, wording_of
-    from clipact.zoo import load
 
     kinds = ("exact", "hnsw", "ivf-pq")
     if kind is not None and kind not in kinds:
@@ -107,11 +107,11 @@ def add(
     clipact index add verbs.index more.txt
     """
     from clipact.cli.index_screen import watch
-    from clipact.cli.screen import note
+    from clipact.cli.terminal import note
     from clipact.label_index import LabelIndex
     from clipact.label_index import add as add_to
-    from clipact.vocabulary import read_vocabulary, sentence_encoder
-    from clipact.zoo import load
+    from clipact.label_index.entry_sources import read_vocabulary, sentence_encoder
+    from clipact.models.zoo import load
 
     vocabulary = read_vocabulary(source)
     loaded = load(model, device=device)
@@ -132,7 +132,7 @@ def remove(
 
     clipact index remove verbs.index "drink" "read"
     """
-    from clipact.cli.screen import note
+    from clipact.cli.terminal import note
     from clipact.label_index import remove as remove_from
 
     change = remove_from(folder, ids)
@@ -157,14 +157,13 @@ def query(
 
     clipact index query captions.index --text "a dog catches a ball"
     """
+    from clipact.cache import Store
     from clipact.cli.index_screen import show_neighbours
-    from clipact.cli.inputs import expand_videos
-    from clipact.cli.screen import note, track
+    from clipact.cli.terminal import expand_videos, note, track
     from clipact.errors import UsageError
     from clipact.label_index import LabelIndex
+    from clipact.models.zoo import load
     from clipact.prompts import clean
-    from clipact.store import Store
-    from clipact.zoo import load
 
     if not videos and not text:
         raise UsageError("nothing is asked: name videos, or sentences with --text")
@@ -222,8 +221,8 @@ def info(
 def _prompts_of(opened: "LabelIndex", prompts: str | None) -> "PromptSet | None":
     """The prompt set that an index was built with; UsageError when the one that is named is another."""
     from clipact.errors import UsageError
+    from clipact.label_index.entry_sources import AS_THEY_ARE, wording_of
     from clipact.prompts import PromptSet
-    from clipact.vocabulary import AS_THEY_ARE, wording_of
 
     wording = opened.table.about.wording
     name = prompts or opened.table.about.prompts
@@ -240,8 +239,9 @@ def _vectors(model: "Model", paths: list[str], sentences: list[str]) -> Iterable
     """Each query's name and unit vector (1, d), or the error that stands in its place."""
     import torch
 
-    from clipact.video.ahead import decode_ahead
-    from clipact.views import embed_views, frames_of, mean_view
+    from clipact.classify.base import frames_of
+    from clipact.embed.clip_embedding import embed_views, mean_view
+    from clipact.embed.prefetch import decode_ahead
 
     for decoded in decode_ahead(paths, model.encoder.spec):
         if decoded.error is not None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipact.cli.screen import note, track
+from clipact.cli.terminal import note, track
 
 if TYPE_CHECKING:
     from clipact.label_index import Entry, LabelIndex, Quality

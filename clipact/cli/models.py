@@ -29,8 +29,8 @@ def list_models(
     from rich.table import Table
     from rich.text import Text
 
-    from clipact.cli.screen import note
-    from clipact.inventory import find_models
+    from clipact.cli.terminal import note
+    from clipact.models.local_models import find_models
 
     found, wrong = find_models(folders or [Path()])
     for cause in wrong:
@@ -64,10 +64,10 @@ def show(
 
     clipact models show runs/vivit/best --frames 16
     """
-    from clipact import zoo
     from clipact.config import to_table
-    from clipact.cost import measure, parameters
-    from clipact.towers import describe
+    from clipact.models import zoo
+    from clipact.models.profile import measure, parameters
+    from clipact.models.towers import describe
 
     model = zoo.load(name, device=device, precision="auto")
     encoder = model.encoder
@@ -161,10 +161,10 @@ def blend(
 
     clipact models blend mini tuned/best --alpha 0.3 --out blended
     """
-    from clipact.cli.screen import note
+    from clipact.cli.terminal import note
     from clipact.errors import UsageError
-    from clipact.model_config import checkpoint_folder
-    from clipact.training.blend import blend as blend_models
+    from clipact.models.model_config import checkpoint_folder
+    from clipact.train.averaging import blend as blend_models
 
     def folder_of(name: str) -> Path:
         if (folder := checkpoint_folder(name)) is None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clipact.cli.inputs import Device, Resume, RunFolder, Tensorboard
+from clipact.cli.terminal import Device, Resume, RunFolder, Tensorboard
 
 
 def pretrain(
@@ -29,11 +29,11 @@ def pretrain(
 
     Ctrl-C saves the run after the step at hand; --resume goes on with it as if nothing had happened.
     """
-    from clipact.cli.screen import note
-    from clipact.cli.train_screen import TrainScreen, leave_if_stopped
-    from clipact.training.outline import load_recipe
-    from clipact.training.pretrain import Pretraining, PretrainRecipe
-    from clipact.zoo import pick_device
+    from clipact.cli.terminal import note
+    from clipact.cli.train import TrainScreen, leave_if_stopped
+    from clipact.models.zoo import pick_device
+    from clipact.train.masked import Pretraining, PretrainRecipe
+    from clipact.train.recipe import load_recipe
 
     table = load_recipe(recipe, PretrainRecipe, changes=changes or ())
     out = out or Path("runs") / table.name

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipact.cli.inputs import Device
 from clipact.cli.sweep import sweep
+from clipact.cli.terminal import Device
 
 if TYPE_CHECKING:
     from clipact.prompts import LabelSet, PromptSet
@@ -77,7 +77,7 @@ def show(
     from pathlib import Path
 
     from clipact.prompts import PromptSet, holds_templates, parse_labels
-    from clipact.prompts.label_text import names_a_file
+    from clipact.prompts.text_input import names_a_file
 
     for name in sets:
         if holds_templates(name):
@@ -136,10 +136,10 @@ def lint(
     """
     from dataclasses import asdict
 
-    from clipact.cli.screen import note
+    from clipact.cli.terminal import note
+    from clipact.models.zoo import load
     from clipact.prompts import PromptSet, parse_labels
     from clipact.studies import ADVICE, lint
-    from clipact.zoo import load
 
     label_set = parse_labels(labels)
     found = lint(label_set, PromptSet.load(templates), load(model, device=device))

@@ -20,10 +20,10 @@ def report(
     Several results stand side by side, with paired tests where they are of the same samples. The file needs nothing
     else: send it, print it, open it on a phone.
     """
-    from clipact.cli.screen import note
+    from clipact.cli.terminal import note
     from clipact.errors import UsageError
+    from clipact.evaluate.results import load
     from clipact.report import write_page
-    from clipact.scores import load
 
     if data is not None and not data.is_dir():
         raise UsageError(f"--data: there is no folder {data}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.inputs import DataFolder, Device, Partial, Protocol
+from clipact.cli.terminal import DataFolder, Device, Partial, Protocol
 
 if TYPE_CHECKING:
     from clipact.studies import Sweep
@@ -61,14 +61,13 @@ def sweep(
     Writes tables and a page: each wording's score with its interval, paired tests against the baseline, what changes
     label by label, and which confusions a wording causes or cures. Choose on one part of your data, report on another.
     """
-    from clipact.cli.inputs import find_protocol
-    from clipact.cli.screen import encoding, note, track
+    from clipact.cache import Store
+    from clipact.cli.terminal import encoding, find_protocol, note, track
     from clipact.errors import UsageError
     from clipact.evaluate import How, read_samples
-    from clipact.store import Store
+    from clipact.models.zoo import load
     from clipact.studies import Grid, sweep
-    from clipact.studies.sweep_files import make_room, write_sweep
-    from clipact.zoo import load
+    from clipact.studies.prompt_sweep.sweep_files import make_room, write_sweep
 
     card, folder = find_protocol(protocol, data, split=split)
     if labels is not None:
@@ -119,7 +118,7 @@ def _show(found: "Sweep", *, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from clipact.scores import verdict
+    from clipact.evaluate.results import verdict
 
     if as_json:
         for row in found.best_first:

@@ -1,11 +1,182 @@
 """`clipact train`: a recipe and a folder of data become a model."""
 
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
-from clipact.cli.inputs import Device, Resume, RunFolder, Tensorboard
+from clipact.cli.terminal import Device, Resume, RunFolder, Tensorboard, note
+
+if TYPE_CHECKING:
+    from clipact.train.dry_run import Plan
+    from clipact.train.log import Report
+    from clipact.train.trainer import Course
+    from clipact.train.verify_gradient import GradientCheck
+
+_QUIET_SECONDS = 30  # between two lines where no one watches a bar
+
+
+class _StoppedEncoding(KeyboardInterrupt):
+    """A Ctrl-C where there is no step to wait for."""
+
+
+class TrainScreen:
+    """Progress bars on stderr, where it is a terminal; else a line now and then. Use it in a with statement."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True, highlight=False)
+        self.watched = console.is_terminal
+        self._encoding = self._unsaved = False
+        self._task: TaskID | None = None  # of the run before, until the next begins
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns, console=console)
+        # Beside the bar they would leave no room for it on 80 columns.
+        self.facts = Text(style="dim", no_wrap=True, overflow="ellipsis")
+        self._live = Live(Group(self.progress, self.facts), console=console, transient=True)
+
+    def __enter__(self) -> "TrainScreen":
+        if self.watched:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def watch(self, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+        """The items, with a bar of their own."""
+        task, self._encoding = self.progress.add_task(what, total=total), True
+        try:
+            for item in items:
+                yield item
+                self.progress.advance(task)
+        finally:
+            self._encoding = False
+            self.progress.remove_task(task)
+
+    def follow(self, run: "Course", reports: Iterator["Report"]) -> None:
+        """Take the run to its end, or to the first Ctrl-C."""
+        if self._task is not None:
+            self.progress.remove_task(self._task)
+        task, said = self.progress.add_task("training", total=run.steps), time.monotonic()
+        self._task = task
+        with self._interrupts(run):
+            for report in reports:
+                self._unsaved = not report.saved
+                facts = _facts(report)
+                self.progress.update(task, completed=report.step)
+                self.facts.plain = facts
+                if report.figures:
+                    self.say(f"step {report.step}: {_figures(report)}")
+                elif not self.watched and (time.monotonic() - said > _QUIET_SECONDS or report.step == run.steps):
+                    self.say(f"step {report.step} of {run.steps}: {facts}")
+                    said = time.monotonic()
+        for path, cause in run.broken.items():
+            self.say(f"left out: {path}: {cause}")
+
+    @contextmanager
+    def _interrupts(self, run: "Course") -> Iterator[None]:
+        """Inside, the first Ctrl-C (or a termination) ends the run after its step, and a second one at once.
+
+        While a frozen tower encodes, which may last, and all steps are saved, the first one ends it at once, too.
+        """
+
+        def stop(number: int, _: object) -> None:
+            run.stopping = True
+            signal.signal(number, before[signal.Signals(number)])
+            if self._encoding and not self._unsaved:
+                raise _StoppedEncoding
+            self.say("saving after this step; once more to stop at once, and go on from the last checkpoint")
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        except _StoppedEncoding:
+            self.say("stopped while encoding: what is encoded is kept")
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self.progress.console.print(line, markup=False, soft_wrap=True)
+
+
+def leave_if_stopped(run: "Course") -> None:
+    """Nothing for a run that came to its end; one that was stopped says how to go on with it, and exit code 130."""
+    if run.stopping:
+        words = [word for word in sys.argv[1:] if word != "--resume"]
+        note(f"stopped after step {run.progress.step}; go on with: {shlex.join(['clipact', *words, '--resume'])}")
+        raise typer.Exit(130)
+
+
+def show_checks(checks: Mapping[int, "GradientCheck"]) -> None:
+    """Print how far the cached gradient lies from plain autograd's, by the step from which something else learns."""
+    console = Console(stderr=True, highlight=False)
+    for step, check in checks.items():
+        table = Table("gradient of", "differs by", "bound", box=None)
+        for name, seen in check.differences.items():
+            table.add_row(name, f"{seen:.1e}", f"{check.bounds[name]:.0e}")
+        if len(checks) > 1:
+            console.print(f"from step {step} on")
+        console.print(table)
+
+
+def show_plan(plan: "Plan") -> None:
+    """Print what a run would do."""
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    for phase in plan.phases:
+        if len(plan.phases) > 1:
+            table.add_row("", f"steps {phase.first:,} to {phase.last - 1:,}", style="bold")
+        for tower in phase.towers:
+            kept = "; what it sees is encoded once and kept" if tower.kept else ""
+            table.add_row(tower.name, f"{tower.learns} learns: {tower.learning:,} of {tower.all:,} parameters{kept}")
+            table.add_row("", f"{tower.chunks} chunks a batch, the graphs of {tower.kept_chunks} kept")
+            table.add_row("", f"batch norm: {tower.batch_norm}")
+        table.add_row("graphs", f"{_bytes(phase.graph_bytes)} at most at a time")
+        table.add_row("a step", ", ".join(f"{seconds:.2f} s" for seconds in phase.step_seconds))
+    if len(plan.phases) > 1:
+        table.add_row("", "in all", style="bold")
+    table.add_row("data", f"{plan.entries:,} entries; {plan.batch:,} a batch, {plan.accumulate} batches a step")
+    table.add_row("steps", f"{plan.steps:,}, {plan.steps * plan.batch * plan.accumulate / plan.entries:.1f} epochs")
+    expected, measured = _bytes(plan.expected_memory_bytes), _bytes(plan.measured_memory_bytes)
+    taken = sum(len(phase.step_seconds) for phase in plan.phases)
+    table.add_row("peak memory", f"{expected} expected, {measured} measured after {taken} steps")
+    table.add_row("the run", f"{_duration(plan.run_seconds)} at this pace, judging left out")
+    Console(file=sys.stdout, highlight=False).print(table)
+
+
+def _facts(report: "Report") -> str:
+    scale = "" if report.scale is None else f" · scale {report.scale:.1f}"
+    return (
+        f"loss {report.loss:.3f}{scale} · {report.clips / report.seconds:,.0f} samples/s · "
+        f"{_bytes(report.memory_bytes)} · {report.waited_seconds / report.seconds:.0%} waiting for data"
+    )
+
+
+def _figures(report: "Report") -> str:
+    shown = ", ".join(f"{name} {value:.1%}" for name, value in report.figures.items())
+    return f"{shown}{' (best so far)' if report.best else ''}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
 
 
 def train(
@@ -48,14 +219,13 @@ def train(
     OUT/best and OUT/last are models. Ctrl-C saves the run after the step at hand;
     --resume goes on with it, and the weights come out as if nothing had happened.
     """
-    from clipact.cli.screen import note
-    from clipact.cli.train_screen import TrainScreen, leave_if_stopped, show_checks, show_plan
-    from clipact.store import Store
-    from clipact.training.loop import Run
-    from clipact.training.outline import load_recipe
-    from clipact.training.plan import plan_run, verify_run
-    from clipact.training.recipe import Recipe
-    from clipact.zoo import pick_device
+    from clipact.cli.terminal import note
+
+    from clipact.cache import Store
+    from clipact.models.zoo import pick_device
+    from clipact.train.contrastive import Run
+    from clipact.train.dry_run import plan_run, verify_run
+    from clipact.train.recipe import Recipe, load_recipe
 
     table = load_recipe(recipe, Recipe, changes=changes or ())
     out = out or Path("runs") / table.name

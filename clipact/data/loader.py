@@ -22,8 +22,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from clipact.data.order import Place, Stream
-from clipact.data.samples import Broken, Example, Samples
+from clipact.data.dataset import Broken, Example, Place, Samples, Stream
 from clipact.errors import ConfigError, DataError
 from clipact.video.augment import Augment
 

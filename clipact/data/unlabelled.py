@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipact.data.fingerprint import seed_from
 from clipact.data.manifest import read_manifest
-from clipact.data.order import seed_from
 from clipact.data.sources import Entry
 from clipact.errors import ConfigError
-from clipact.video.named import VIDEO_SUFFIXES, files_below
+from clipact.video.open_source import VIDEO_SUFFIXES, files_below
 from clipact.video.pictures import SUFFIXES
 
 

@@ -3,7 +3,7 @@
 This room decodes, encodes, keeps a journal of what it has found, and takes up where it was stopped. It prints nothing.
 """
 
-from clipact.evaluate.how import How
+from clipact.evaluate.options import How
 from clipact.evaluate.run import evaluate, evaluate_retrieval, evaluate_wordings
 from clipact.evaluate.samples import Item, Samples, manifest_card, read_samples
 

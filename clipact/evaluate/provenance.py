@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from clipact import __version__
-from clipact.zoo import Model
+from clipact.models.zoo import Model
 
 _LIBRARIES = ("torch", "numpy", "av", "pillow", "tokenizers", "open_clip_torch", "timm", "transformers", "torchcodec")
 

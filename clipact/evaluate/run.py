@@ -9,26 +9,26 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from clipact.classifier import ZeroShotClassifier
+from clipact.classify.base import Recognizer
+from clipact.classify.from_index import IndexClassifier
+from clipact.classify.probe import ProbeClassifier
+from clipact.classify.supervised import SupervisedClassifier
+from clipact.classify.text_classifier import template_weights
+from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.clip_spec import ClipSpec
 from clipact.data.fingerprint import file_digest
-from clipact.dual_encoder import unit
+from clipact.data.protocol import Averaging
 from clipact.errors import UsageError, VideoError, choices
-from clipact.evaluate.findings import spend
-from clipact.evaluate.how import How, as_samples, files_seen, find
+from clipact.evaluate.encode import spend
+from clipact.evaluate.encoded_samples import Outcome, describe_views, describe_words
+from clipact.evaluate.encoder_adapter import clip_vectors, judge, label_logits
 from clipact.evaluate.journal import Finding
-from clipact.evaluate.judged import clip_vectors, judge, label_logits
-from clipact.evaluate.outcome import Outcome, describe_views, describe_words
+from clipact.evaluate.options import How, as_samples, files_seen, find
 from clipact.evaluate.provenance import describe_run
+from clipact.evaluate.results import RetrievalScores, Scores
 from clipact.evaluate.samples import Item, Samples
-from clipact.index_classifier import IndexClassifier
-from clipact.probe_classifier import ProbeClassifier
-from clipact.protocol import Averaging
-from clipact.recognizer import Recognizer
-from clipact.scores import RetrievalScores, Scores
-from clipact.supervised import SupervisedClassifier
-from clipact.template_weights import template_weights
-from clipact.zoo import Model
+from clipact.models.dual_encoder import unit
+from clipact.models.zoo import Model
 
 _TINY = float(np.finfo(np.float32).tiny)
 

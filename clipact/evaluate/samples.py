@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from clipact.data.card_lists import card_labels, distinct, read_lists
 from clipact.data.fingerprint import file_digest
 from clipact.data.manifest import Sample, read_manifest
+from clipact.data.protocol import Card, Data, Part
+from clipact.data.protocol_lists import card_labels, distinct, read_lists
 from clipact.errors import DataError, UsageError
 from clipact.prompts import LabelSet
-from clipact.protocol import Card, Data, Part
 
 _NAMED = 3
 

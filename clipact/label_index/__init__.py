@@ -4,11 +4,10 @@ Exact, or approximate by FAISS, as a stated rule says (choice.py). It knows no p
 whoever builds it, who also says which model made them.
 """
 
-from clipact.label_index.entry import Entry, Neighbours
+from clipact.label_index.build import Change, add, build, remove
 from clipact.label_index.index import LabelIndex, Shares
+from clipact.label_index.metadata import About, Entry, Neighbours, Plan, Quality
 from clipact.label_index.quality import measure_quality
-from clipact.label_index.table import About, Plan, Quality
-from clipact.label_index.write import Change, add, build, remove
 
 __all__ = [
     "About",

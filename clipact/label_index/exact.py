@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
-from clipact.label_index.entry import Neighbours
+from clipact.label_index.metadata import Neighbours
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from clipact.cache import Store
 from clipact.errors import LabelIndexError, UsageError
-from clipact.label_index import approximate
-from clipact.label_index.entry import Entry, Neighbours
+from clipact.label_index import faiss as approximate
 from clipact.label_index.exact import Found, merge, none_found, search_exactly
-from clipact.label_index.files import TABLE, Folder
+from clipact.label_index.metadata import Entry, Kind, Neighbours, Table, read_table
 from clipact.label_index.rows import Rows
-from clipact.label_index.table import Kind, Table, read_table
-from clipact.store import Store
+from clipact.label_index.storage import TABLE, Folder
 
 CANDIDATES = 8  # IVF-PQ: so many for each list that is looked into have their cosines taken again
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from clipact.label_index.entry import Neighbours
 from clipact.label_index.index import LabelIndex
-from clipact.label_index.table import Quality
+from clipact.label_index.metadata import Neighbours, Quality
 
 SAMPLE = 256
 _DEPTH = 10

@@ -9,10 +9,8 @@ belongs together. `reconstruction` is for masked autoencoders, which have patche
 `answers` for a fixed list of them. `distillation` follows teachers in place of ids.
 """
 
-from clipact.losses.answers import cross_entropy
-from clipact.losses.contrastive import LOSSES, bound_log_scale, info_nce, sigmoid
-from clipact.losses.distillation import Targets, distil
-from clipact.losses.positives import find_positives
+from clipact.losses.classification import Targets, cross_entropy, distil
+from clipact.losses.info_nce import LOSSES, bound_log_scale, find_positives, info_nce, sigmoid
 from clipact.losses.reconstruction import masked_mse, normalise_patches, patch_moments, pick_patches
 
 __all__ = [

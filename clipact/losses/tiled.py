@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clipact.losses.positives import Positives
+from clipact.losses.info_nce import Positives
 
 
 def tiled_info_nce(

@@ -3,8 +3,6 @@
 Scores are of n samples for every label (n, l), higher is likelier; `truth` holds label ids. Shares are 0..1.
 """
 
-from clipact.metrics.calibration import calibration_error, probabilities, reliability
-from clipact.metrics.confusion import confusion, most_confused
 from clipact.metrics.curves import auroc, average_precision, mean_ap, mean_ap_of_rows, mean_auroc
 from clipact.metrics.intervals import (
     Difference,
@@ -16,7 +14,18 @@ from clipact.metrics.intervals import (
     mcnemar,
     paired_bootstrap,
 )
-from clipact.metrics.ranks import best_ranks, hits, mean_per_class, median_rank, per_class, recall, top_k
+from clipact.metrics.ranks import (
+    best_ranks,
+    confusion,
+    hits,
+    mean_per_class,
+    median_rank,
+    most_confused,
+    per_class,
+    recall,
+    top_k,
+)
+from clipact.metrics.reliability import calibration_error, probabilities, reliability
 
 __all__ = [
     "Difference",

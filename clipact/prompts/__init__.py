@@ -4,12 +4,10 @@ Sets that come with clipact lie under prompts/ in the checkout and go by their n
 This room yields sentences and the label of each, never vectors, and every text that enters passes `clean`.
 """
 
-from clipact.prompts.clean import clean
-from clipact.prompts.label_set import About, LabelSet, parse_labels
-from clipact.prompts.phrases import phrase
+from clipact.prompts.english import phrase
+from clipact.prompts.label_set import About, LabelSet, Wording, parse_labels
 from clipact.prompts.prompt_set import Prompt, PromptSet, Template
-from clipact.prompts.set_files import holds_templates, set_names
-from clipact.prompts.wording import Wording
+from clipact.prompts.text_input import clean, holds_templates, set_names
 
 __all__ = [
     "About",

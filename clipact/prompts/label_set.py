@@ -4,13 +4,50 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Literal, get_args
 
-from clipact.errors import LabelError, choices
-from clipact.prompts.clean import clean
-from clipact.prompts.label_text import read_lines, refuse_misspelt_set, split_value
-from clipact.prompts.phrases import phrase, split_words
-from clipact.prompts.set_files import find_set, read_set, set_names
-from clipact.prompts.wording import Names
+from clipact.errors import ConfigError, LabelError, choices
+from clipact.prompts.english import phrase, split_words
+from clipact.prompts.text_input import (
+    clean,
+    find_set,
+    read_lines,
+    read_set,
+    refuse_misspelt_set,
+    set_names,
+    split_value,
+)
+
+Names = Literal["phrases", "split", "verbatim"]
+Words = Literal["phrase", "synonyms", "descriptions"]
+OverTemplates = Literal["embeddings", "probabilities", "weighted"]
+OverWords = Literal["mean", "max"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """What is said of a label, and what becomes of it.
+
+    names           how the label is written: a phrase ("using a laptop"), its words split ("use laptop"), or verbatim
+    words           what is said: the phrase, synonyms (both in each template), descriptions (sentences already)
+    over_templates  embeddings: the mean of the unit vectors, made unit (CLIP, arXiv 2103.00020, section 3.1.4)
+                    probabilities: each template is a classifier of its own, and their probabilities are averaged
+                    weighted: the mean of the logits by the templates' weights (ZPE, clipact.classify.text_classifier)
+    over_words      a label is as likely as its words on average (mean) or as the likeliest of them (max)
+    """
+
+    names: Names = "phrases"
+    words: tuple[Words, ...] = ("phrase",)
+    over_templates: OverTemplates = "embeddings"
+    over_words: OverWords = "mean"
+
+    def __post_init__(self) -> None:
+        for name, kind in (("names", Names), ("over_templates", OverTemplates), ("over_words", OverWords)):
+            value, allowed = getattr(self, name), get_args(kind)
+            if value not in allowed:
+                raise ConfigError(f"wording.{name} is {value!r}; {choices(str(value), allowed)}")
+        if not self.words or len(set(self.words)) < len(self.words) or set(self.words) - set(get_args(Words)):
+            raise ConfigError(f"wording.words is {list(self.words)}; one or more of {', '.join(get_args(Words))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +66,7 @@ class LabelSet:
     """Labels in their order, and for each the phrase that fills a template's hole.
 
     labels   as they were given: what a prediction answers with
-    phrases  "drink" reads "drinking" (clipact.prompts.phrases)
+    phrases  "drink" reads "drinking" (clipact.prompts.english)
     about    more on those labels that a file says more of
 
     LabelError when there is no label, or when two are the same or read the same.

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clipact.errors import LabelError
-from clipact.prompts.clean import clean
-from clipact.prompts.label_set import About, LabelSet
-from clipact.prompts.phrases import phrase
-from clipact.prompts.set_files import find_set, read_set
-from clipact.prompts.wording import Wording
+from clipact.prompts.english import phrase
+from clipact.prompts.label_set import About, LabelSet, Wording
+from clipact.prompts.text_input import clean, find_set, read_set
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from itertools import combinations
 import numpy as np
 
 from clipact import metrics
-from clipact.figures import mean_over_parts
+from clipact.evaluate.metric_values import mean_over_parts
+from clipact.evaluate.results import RetrievalScores, Scores
 from clipact.metrics.intervals import Difference
-from clipact.scores import RetrievalScores, Scores
 
 
 @dataclass(frozen=True)

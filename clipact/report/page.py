@@ -1,15 +1,98 @@
 """One self-contained HTML file: no script, nothing from elsewhere, every word of a result escaped by the template."""
 
-from collections.abc import Sequence
+import base64
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from clipact import __version__
-from clipact.figures import Figure, figures
+from clipact.atomic_write import replacing
+from clipact.errors import ResultError, VideoError
+from clipact.evaluate.metric_values import Figure, figures
+from clipact.evaluate.results import verdict
 from clipact.report.compare import compare
 from clipact.report.sections import Result, section
-from clipact.report.thumbnails import thumbnails
-from clipact.report.writing import render, write_text
-from clipact.scores import verdict
+from clipact.video.load import load_clip
+
+
+def render(template: Path, **values: Any) -> str:
+    """The template filled: every value is escaped, a missing one is an error; `style.css` here can be included."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = _percent
+    environment.filters["p"] = lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"
+    environment.tests["nan"] = math.isnan
+    return environment.get_template(template.name).render(**values)
+
+
+def csv_text(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """A table as CSV, its head first."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def write_text(path: Path, text: str) -> Path:
+    """The text as a file, written beside and renamed; ResultError when it cannot be written."""
+    try:
+        with replacing(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise ResultError(f"{path} cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{100 * share:.1f}".replace("-", "−")
+
+
+_SIDE = 176
+
+
+def thumbnails(samples: Iterable[str], data: Path | None, *, root: str = ".") -> dict[str, str]:
+    """A data URI for each sample below `data`/`root` that can be read; a sample may name a part, "name@2.5-4"."""
+    found: dict[str, str] = {}
+    for sample in dict.fromkeys(samples):
+        if data is None:
+            break
+        name, start, end = _span(sample)
+        path = (data / root / name).resolve()
+        if not path.is_relative_to(data.resolve()):  # a result is an untrusted file
+            continue
+        try:
+            clip = load_clip(path, start, end, frames=1)
+        except VideoError:
+            continue
+        picture = Image.fromarray(clip.frames[0])
+        picture.thumbnail((_SIDE, _SIDE))
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=80)
+        found[sample] = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return found
+
+
+def _span(sample: str) -> tuple[str, float | None, float | None]:
+    name, at, span = sample.rpartition("@")
+    start, dash, end = span.partition("-")
+    try:
+        return (name, float(start), float(end) if end else None) if at and dash else (sample, None, None)
+    except ValueError:
+        return sample, None, None
+
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from clipact import metrics
-from clipact.figures import share_of
-from clipact.metrics.calibration import Bin
-from clipact.scores import RetrievalScores, Scores
+from clipact.evaluate.metric_values import share_of
+from clipact.evaluate.results import RetrievalScores, Scores
+from clipact.metrics.reliability import Bin
 
 _MOST_LABELS_WRITTEN = 24  # a table of counts can be read up to here; above, the matrix is drawn
 Result = Scores | RetrievalScores

@@ -1,11 +1,16 @@
-"""What the video room hands out: frames, and the ledger that says which frames they are."""
+"""Where a model looked, drawn over the frames that it looked at."""
 
-from dataclasses import dataclass
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
 
-from clipact.prediction import FrameStamp
+from clipact.clip_spec import FrameStamp
+from clipact.video.timeline import Timeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,3 +40,76 @@ class Clip:
 
     def __len__(self) -> int:
         return len(self.stamps)
+
+
+class Video(ABC):
+    """Frames in presentation order, to be had by number; to be closed.
+
+    name     what messages and the ledger call the source
+    decoder  what decodes it, as the ledger says it
+    """
+
+    name: str
+    decoder: str
+
+    @abstractmethod
+    def timeline(self) -> Timeline:
+        """When each frame is shown. May raise FramesDifferError: then they must be counted (`decode_counted.py`)."""
+
+    @abstractmethod
+    def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
+        """Each frame named in `indices` once, with its number, upright, RGB; in any order.
+
+        FramesDifferError when one that the timeline promised does not come.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the source back."""
+
+    def damaged(self) -> Sequence[int]:
+        """The frames decoded so far that the decoder calls damaged."""
+        return ()
+
+
+_MARGIN_PIXELS = 6
+_TEXT_PIXELS = 18
+
+
+def draw_strip(clip: Clip, *, columns: int = 8) -> Image.Image:
+    """The frames of the clip, at their size, `columns` a row, "#index  seconds" under each."""
+    count, height, width, _ = clip.frames.shape
+    columns = min(columns, count)
+    cell_width, cell_height = width + _MARGIN_PIXELS, height + _TEXT_PIXELS + _MARGIN_PIXELS
+    size = (columns * cell_width + _MARGIN_PIXELS, math.ceil(count / columns) * cell_height + _MARGIN_PIXELS)
+    strip = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(strip)
+    font = ImageFont.load_default(size=12)
+    for place, (frame, stamp) in enumerate(zip(clip.frames, clip.stamps, strict=True)):
+        left = _MARGIN_PIXELS + place % columns * cell_width
+        top = _MARGIN_PIXELS + place // columns * cell_height
+        strip.paste(Image.fromarray(np.asarray(frame)), (left, top))
+        draw.text((left, top + height + 2), f"#{stamp.index}  {stamp.seconds:.2f} s", fill="black", font=font)
+    return strip
+
+
+_GLOW = np.array([255.0, 90.0, 0.0])
+
+
+def overlay_maps(clip: Clip, maps: Float[np.ndarray, "t h2 w2"]) -> Clip:
+    """The clip with its frames grey, and glowing where more is looked at than if all places were looked at alike.
+
+    Maps are not below 0 and are stretched to the frames; one scale for the whole clip, so that frames can be compared:
+    the brightest place has the full glow, unless that is less than twice the mean, which has it then.
+    """
+    height, width = clip.frames.shape[1:3]
+    mean = float(maps.mean()) or 1.0
+    excess = maps / mean - 1
+    excess = excess / max(1.0, float(excess.max()))
+    frames = []
+    for frame, seen in zip(clip.frames, excess, strict=True):
+        small = Image.fromarray(seen.astype(np.float32))
+        share = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR)).clip(0, 1)[..., None]
+        grey = np.repeat(np.asarray(frame, dtype=np.float64).mean(2, keepdims=True), 3, axis=2)
+        frames.append((grey * (1 - 0.7 * share) + _GLOW * 0.7 * share).round().astype(np.uint8))
+    return replace(clip, frames=np.stack(frames))

@@ -12,12 +12,11 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
+from clipact.video.clip import Video
+from clipact.video.gop_spans import Stretches, group_by_key
 from clipact.video.media import Media
-from clipact.video.packets import FramesDifferError, read_timeline
 from clipact.video.rgb import RgbConverter
-from clipact.video.stretches import Stretches, group_by_key
-from clipact.video.timeline import KeyFrame, Timeline
-from clipact.video.video import Video
+from clipact.video.timeline import FramesDifferError, KeyFrame, Timeline, read_timeline
 
 
 class PyavVideo(Video):

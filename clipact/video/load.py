@@ -9,18 +9,29 @@ from typing import Literal
 import numpy as np
 
 from clipact.clip_spec import ClipSpec
-from clipact.errors import UsageError, VideoError
+from clipact.errors import UsageError, VideoError, choices
 from clipact.video.augment import Augment, DrawnAugment
-from clipact.video.clip import Clip
-from clipact.video.decode import DECODERS, check_decoder
-from clipact.video.decode_counted import CountedVideo
+from clipact.video.clip import Clip, Video
+from clipact.video.decode_pyav import PyavVideo
+from clipact.video.decode_sequential import CountedVideo
+from clipact.video.decode_torchcodec import TorchcodecVideo
 from clipact.video.media import Media
-from clipact.video.packets import FramesDifferError
+from clipact.video.open_source import Source, open_source, source_name
 from clipact.video.sampling import sample
-from clipact.video.source import Source, open_source, source_name
-from clipact.video.timeline import Timeline
+from clipact.video.timeline import FramesDifferError, Timeline
 from clipact.video.transforms import fit_frame
-from clipact.video.video import Video
+
+DECODERS: dict[str, Callable[[Media], Video]] = {
+    "pyav": PyavVideo,
+    "torchcodec": TorchcodecVideo,
+}
+
+
+def check_decoder(name: str) -> None:
+    """Nothing, or a UsageError when no decoder has this name."""
+    if name not in DECODERS:
+        raise UsageError(f"no decoder is called {name!r}; {choices(name, DECODERS)}")
+
 
 Short = Literal["repeat", "error"]
 Fit = Callable[[np.ndarray, Sequence[float]], np.ndarray]
@@ -124,7 +135,7 @@ def load_wanted(source: Source, wanted: Wanted, *, time_limit_seconds: float | N
     """The clips that are wanted of the source; as `load_clip` says."""
     check_decoder(wanted.decoder)
     if time_limit_seconds is not None:
-        from clipact.video.isolate import load_isolated
+        from clipact.video.decode_subprocess import load_isolated
 
         return load_isolated(source, wanted, time_limit_seconds=time_limit_seconds)
     try:

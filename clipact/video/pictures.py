@@ -1,8 +1,4 @@
-"""Pictures as video, read by Pillow: a single one, an animated GIF, WebP or PNG, a folder of numbered ones.
-
-A picture is turned as its EXIF orientation says and loses its alpha, as open_clip's preprocessing drops it. Nothing
-is decoded before its size is known to be reasonable.
-"""
+"""Frames that are in memory already: a NumPy array as a video."""
 
 import io
 import re
@@ -17,11 +13,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, ImageSequence
 
-from clipact.errors import VideoError
-from clipact.video.arrays import ASSUMED_FPS, NO_CLOCK
+from clipact.errors import UsageError, VideoError
+from clipact.video.clip import Video
 from clipact.video.media import MAX_PIXELS, TOO_LARGE
 from clipact.video.timeline import Timeline
-from clipact.video.video import Video
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -159,3 +154,35 @@ def _check_size(picture: Any, *, name: str) -> None:
 def upright_picture(picture: Any) -> UInt8[np.ndarray, "h w c"]:
     """The picture as RGB, turned as its EXIF orientation says."""
     return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+
+
+ASSUMED_FPS = 25  # of arrays and numbered pictures, which have no clock; said in the notes
+NO_CLOCK = f"it has no clock: {ASSUMED_FPS} frames a second are assumed"
+
+
+class ArrayVideo(Video):
+    """An array of frames, uint8 (t, h, w, 3), RGB; one picture (h, w, 3) is a video of one frame."""
+
+    name = "array"
+    decoder = "none"
+
+    def __init__(self, array: np.ndarray) -> None:
+        frames = array[None] if array.ndim == 3 else array
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+            raise UsageError(
+                f"the array is {array.dtype} of shape {array.shape}; wanted uint8 of shape (t, h, w, 3), RGB, t >= 1"
+            )
+        self._frames = frames
+
+    def close(self) -> None:
+        """Nothing: the array is the caller's."""
+
+    def timeline(self) -> Timeline:
+        """Its frames, at 25 a second."""
+        count = len(self._frames)
+        notes = (NO_CLOCK,) if count > 1 else ()
+        return Timeline(ticks=np.arange(count), time_base=Fraction(1, ASSUMED_FPS), last_ticks=1, notes=notes)
+
+    def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
+        """The frames, not copied."""
+        return ((index, self._frames[index]) for index in sorted(set(indices)))

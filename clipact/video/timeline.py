@@ -1,12 +1,16 @@
-"""When each frame of a video is shown, and where decoding may begin: facts and arithmetic, no file is opened here."""
+"""A timeline read from packets alone: what is shown when, without decoding anything (4 microseconds a packet)."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
+from clipact.clip_spec import FrameStamp
 from clipact.errors import UsageError, VideoError
-from clipact.prediction import FrameStamp
+from clipact.video.media import Media
 
 
 @dataclass(frozen=True)
@@ -81,3 +85,84 @@ class Timeline:
         low = int(np.searchsorted(seconds, start))
         high = len(self) if end_seconds is None else int(np.searchsorted(seconds, end_seconds))
         return range(low, high) if low < high else range(max(low - 1, 0), max(low, 1))
+
+
+_STAMPS = "its time stamps do not hold"
+
+
+class FramesDifferError(Exception):
+    """This way of decoding would give other frames than the file shows: another way must be taken. It may say why."""
+
+
+def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timeline:
+    """When each frame is shown and where key frames are, from every packet of the file (`packets`: as they come by).
+
+    FramesDifferError when packets have no stamps, two have the same, or time runs back; VideoError when there are none.
+    """
+    # B-frames in AVI have no stamp of their own; libavformat's guesses are wrong for packed ones (all of HMDB51).
+    if media.format == "avi" and media.context.has_b_frames:
+        raise FramesDifferError(_STAMPS)
+    ticks: list[int] = []
+    keys: list[KeyFrame] = []
+    decoded_at: list[int] = []
+    latest = last_ticks = position = spoilt = 0
+    hides_frames = media.context.name == "vp8"
+    for position, packet in enumerate(media.packets() if packets is None else packets, start=1):
+        spoilt += packet.is_corrupt
+        if packet.is_discard or (hides_frames and _is_hidden(packet)):
+            continue
+        tick = packet.pts
+        if tick is None:
+            raise FramesDifferError(_STAMPS)
+        if packet.is_keyframe:
+            keys.append(KeyFrame(tick, tick if packet.dts is None else packet.dts, position - 1))
+        if packet.dts is not None:
+            decoded_at.append(packet.dts)
+        if not ticks or tick > latest:
+            latest, last_ticks = tick, packet.duration or 0
+        ticks.append(tick)
+    if not ticks:
+        raise media.error(media.broken or "not one frame can be read")
+    if len(set(ticks)) < len(ticks) or any(a > b for a, b in pairwise(decoded_at)):
+        raise FramesDifferError(_STAMPS)
+    timeline = Timeline(
+        ticks=np.sort(np.array(ticks, dtype=np.int64)),
+        time_base=media.time_base,
+        last_ticks=last_ticks or _usual_step(ticks),
+        keys=tuple(sorted(keys, key=lambda key: key.tick)),
+    )
+    return replace(timeline, notes=media.notes + damage(spoilt) + shortfall(media, timeline, found=position))
+
+
+def damage(packets: int) -> tuple[str, ...]:
+    """A note when packets came damaged, which MPEG-TS can tell."""
+    return (f"{packets} packets came damaged",) if packets else ()
+
+
+def shortfall(media: Media, timeline: Timeline, *, found: int) -> tuple[str, ...]:
+    """A note when fewer frames are found, shown or not, than the header promises, or they end before it says.
+
+    More than two frames must be missing, for last frames are told of in many ways; where the header speaks of the whole
+    file, whose sound may last longer, a tenth of it and half a second.
+    """
+    promised, there = media.stream.frames, timeline.duration_seconds
+    if found + 2 < promised:
+        return (f"cut short: {found} of {promised} frames are there",)
+    if media.broken:
+        return (f"cut short after {there:.1f} s: {media.broken}",)
+    stream_seconds, file_seconds = media.promised_seconds
+    seconds = stream_seconds or file_seconds or 0.0
+    step = float(_usual_step(timeline.ticks) * timeline.time_base)
+    lacking = 2.5 * step if stream_seconds else max(0.1 * seconds, 0.5)
+    if there + lacking < seconds:
+        return (f"cut short: its frames end after {there:.1f} of {seconds:.1f} s",)
+    return ()
+
+
+def _is_hidden(packet: Any) -> bool:
+    """Whether decoding this VP8 packet shows nothing, which a bit of it says (RFC 6386, 9.1)."""
+    return not memoryview(packet)[0] & 0x10
+
+
+def _usual_step(ticks: Sequence[int] | np.ndarray) -> int:
+    return int(np.median(np.diff(np.sort(ticks)))) if len(ticks) > 1 else 0

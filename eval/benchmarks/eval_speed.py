@@ -19,11 +19,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from clipact.classifier import ZeroShotClassifier
+from clipact.cache import Store
+from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.evaluate import How, evaluate, manifest_card, read_samples
-from clipact.store import Store
+from clipact.models.dual_encoder import normalise_frames
 from clipact.video.load import load_clips
-from clipact.video.normalise import normalise_frames
 
 
 @torch.inference_mode()

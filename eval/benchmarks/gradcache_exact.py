@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from gradcache_peers import Problem, add_arguments, load_peers
 from torch import nn
 
-from clipact.training.chunks import Encoder
-from clipact.training.gradcache import cached_step
-from clipact.training.verify import plain_step, verify_gradient
+from clipact.train.chunks import Encoder
+from clipact.train.gradcache import cached_step
+from clipact.train.verify_gradient import plain_step, verify_gradient
 
 WORDS = "a man runs;a dog jumps;she waves;he sits down;a child eats;two people hug;she reads;he falls".split(";")
 

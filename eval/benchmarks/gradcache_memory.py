@@ -20,8 +20,8 @@ import torch
 from gradcache_time import make_problem
 
 from clipact.losses import info_nce
-from clipact.training.gradcache import cached_step
-from clipact.training.retention import GB, plan_retention
+from clipact.train.gradcache import cached_step
+from clipact.train.graph_budget import GB, plan_retention
 
 CHUNK = 64
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from clipact.losses import LOSSES
-from clipact.training.chunks import Encoder
+from clipact.train.chunks import Encoder
 
 
 @dataclass

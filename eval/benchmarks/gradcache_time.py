@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from gradcache_peers import Problem, add_arguments, load_peers
 from torch import nn
 
-from clipact.training.chunks import Encoder
-from clipact.training.gradcache import cached_step
-from clipact.training.verify import plain_step
+from clipact.train.chunks import Encoder
+from clipact.train.gradcache import cached_step
+from clipact.train.verify_gradient import plain_step
 
 TOWERS = {"vit": ("vit_tiny_patch16_224", {"img_size": 64}), "conv": ("resnet18", {})}
 

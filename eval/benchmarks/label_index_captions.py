@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from clipact.classify.base import frames_of
+from clipact.embed.clip_embedding import embed_views, mean_view
+from clipact.embed.prefetch import decode_ahead
 from clipact.label_index import About, Entry, Plan, build, measure_quality
 from clipact.label_index.quality import OWN_ROWS, sample_queries
+from clipact.models.zoo import load
 from clipact.prompts import clean
-from clipact.video.ahead import decode_ahead
-from clipact.views import embed_views, frames_of, mean_view
-from clipact.zoo import load
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.mp4"))
 KINDS = ("exact", "hnsw", "ivf-pq")

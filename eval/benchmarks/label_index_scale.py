@@ -65,7 +65,7 @@ def encode(data, model_name, place):
     import torch
     from label_index_captions import encode_captions, read_captions
 
-    from clipact.zoo import load
+    from clipact.models.zoo import load
 
     model = load(model_name, device="cpu")
     entries, tests = read_captions(data)

@@ -13,9 +13,9 @@ from contextlib import contextmanager, nullcontext
 import torch
 import torch.nn.functional as F
 
-from clipact.towers import efficientnet_lite, text
-from clipact.towers.efficientnet_lite import EfficientNetLite
-from clipact.towers.text import Layer
+from clipact.models.towers import efficientnet_lite, text
+from clipact.models.towers.efficientnet_lite import EfficientNetLite
+from clipact.models.towers.text import Layer
 
 
 def plain_conv(x, weight, bias=None, *, stride, padding):

@@ -22,10 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from clipact.clip_spec import ClipSpec
+from clipact.data.dataset import Samples
 from clipact.data.loader import Loader
-from clipact.data.samples import Samples
-from clipact.data.source import Source
-from clipact.data.sources import Entry, read_sources
+from clipact.data.sources import Entry, Source, read_sources
 from clipact.video.augment import Augment
 from clipact.video.load import load_clips
 

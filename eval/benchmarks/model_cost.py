@@ -34,7 +34,7 @@ WAYS = ("fp32", "bf16")
 def loaded(name):
     """Seconds to load a model in this process, its resident megabytes, and those of a first clip."""
     begun = time.perf_counter()
-    from clipact import zoo
+    from clipact.models import zoo
 
     model = zoo.load(name, device="cpu")
     took = time.perf_counter() - begun
@@ -45,8 +45,8 @@ def loaded(name):
 
 def ready(model):
     """A clip as the model's own preparation leaves it."""
+    from clipact.models.dual_encoder import normalise_frames
     from clipact.video.load import load_clip
-    from clipact.video.normalise import normalise_frames
 
     spec = model.encoder.spec.with_frames(8)
     return normalise_frames(load_clip(VIDEO, spec=spec).frames, spec)[None]
@@ -54,7 +54,7 @@ def ready(model):
 
 def size_of(name):
     """Megabytes on disk: a folder's files, or the file behind @; None for what a hub keeps."""
-    from clipact import zoo
+    from clipact.models import zoo
 
     if (folder := zoo.find_folder(name)) is not None:
         return sum(path.stat().st_size for path in folder.iterdir()) / 1e6
@@ -65,7 +65,7 @@ def size_of(name):
 def timed(names, rounds):
     """Milliseconds of each way of each model, and how far bf16 turns an embedding."""
     import clipact
-    from clipact import zoo
+    from clipact.models import zoo
 
     ways, found = {}, {name: {"seen": {}, "file": {}} for name in names}
     for name in names:

@@ -28,7 +28,7 @@ import numpy as np
 from drawn_motion import CLIPS, MOTIONS, PAIRS, STILLS, draw_data
 from motion_towers import CLIPS_BUDGET, STILLS_BUDGET, TOWERS, train_clips, train_stills
 
-from clipact.classifier import ZeroShotClassifier
+from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.evaluate import evaluate
 from clipact.metrics import hits
 from clipact.prompts import LabelSet

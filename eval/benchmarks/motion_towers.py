@@ -6,12 +6,12 @@ from typing import get_args
 import torch
 from drawn_motion import COLUMNS, FRAMES, MOTIONS, ROWS, SIDE
 
+from clipact.cache import Store
 from clipact.config import parse
-from clipact.store import Store
-from clipact.towers.aggregators import AGGREGATORS
-from clipact.towers.vivit import Look
-from clipact.training.loop import Run
-from clipact.training.recipe import Recipe
+from clipact.models.towers.aggregators import AGGREGATORS
+from clipact.models.towers.vivit import Look
+from clipact.train.contrastive import Run
+from clipact.train.recipe import Recipe
 
 WIDTH, LAYERS, HEADS = 64, 2, 4
 HEAD = {"dim": WIDTH, "blocks": 0}

@@ -21,13 +21,12 @@ from pathlib import Path
 import av
 import torch
 
+from clipact.cache import Store
 from clipact.config import parse, to_table
-from clipact.store import Store
-from clipact.training.log import read_log
-from clipact.training.loop import Run
-from clipact.training.outline import load_recipe
-from clipact.training.pretrain import Pretraining, PretrainRecipe
-from clipact.training.recipe import Recipe
+from clipact.train.contrastive import Run
+from clipact.train.log import read_log
+from clipact.train.masked import Pretraining, PretrainRecipe
+from clipact.train.recipe import Recipe, load_recipe
 
 RECIPE = Path(__file__).parent.parent / "recipes/videomae-small.toml"
 LINES = 96

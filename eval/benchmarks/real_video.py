@@ -31,18 +31,17 @@ import torch
 from drawn_motion import write_clip
 
 from clipact import metrics
+from clipact.cache import Store
 from clipact.clip_spec import ClipSpec
 from clipact.config import parse
-from clipact.data.source import Source
-from clipact.data.sources import read_sources
-from clipact.figures import share_of
+from clipact.data.sources import Source, read_sources
+from clipact.evaluate.metric_values import share_of
+from clipact.models.towers.aggregators import AGGREGATORS
+from clipact.models.towers.vivit import Look
 from clipact.prompts import LabelSet, PromptSet
-from clipact.store import Store
-from clipact.towers.aggregators import AGGREGATORS
-from clipact.towers.vivit import Look
-from clipact.training.feed import Feed
-from clipact.training.loop import Run
-from clipact.training.recipe import Recipe
+from clipact.train.contrastive import Run
+from clipact.train.encoded_batches import Feed
+from clipact.train.recipe import Recipe
 from clipact.video.load import load_clips
 
 SETS = {"weizmann": "person", "ut_interaction": "group"}

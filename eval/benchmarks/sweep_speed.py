@@ -15,14 +15,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from clipact.classifier import ZeroShotClassifier
+from clipact.cache import Store
+from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.manifest import read_manifest
+from clipact.data.protocol import Card, Data, Part, Words
 from clipact.evaluate import How, Item, Samples, evaluate
+from clipact.models.zoo import load
 from clipact.prompts import About, LabelSet
-from clipact.protocol import Card, Data, Part, Words
-from clipact.store import Store
 from clipact.studies import Grid, sweep, variants
-from clipact.zoo import load
 
 _CLIPS, _LABELS = 200, 22
 _GRID = Grid(words=("phrase", "descriptions"))

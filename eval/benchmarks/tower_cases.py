@@ -11,21 +11,21 @@ from functools import partial
 
 import torch
 
-from clipact import zoo
 from clipact.clip_spec import ClipSpec
 from clipact.config import parse
-from clipact.nn.head import Head
-from clipact.towers import from_transformers
-from clipact.towers.aggregators import AGGREGATORS
-from clipact.towers.frames import FramesTower
-from clipact.towers.from_open_clip import OpenClipImage
-from clipact.towers.from_timm import TimmImage
-from clipact.towers.from_transformers import TransformersImage, table_of
-from clipact.towers.swin3d import Swin3D
-from clipact.towers.tower import VisualTower
-from clipact.towers.transformers_video import TransformersVideo
-from clipact.towers.vivit import ViViT
-from clipact.towers.xclip import XClip
+from clipact.models import zoo
+from clipact.models.hub import transformers as from_transformers
+from clipact.models.hub.open_clip import OpenClipImage
+from clipact.models.hub.timm import TimmImage
+from clipact.models.hub.transformers import TransformersImage, table_of
+from clipact.models.hub.transformers_video import TransformersVideo
+from clipact.models.hub.xclip import XClip
+from clipact.models.nn.head import Head
+from clipact.models.towers.aggregators import AGGREGATORS
+from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.towers.swin3d import Swin3D
+from clipact.models.towers.tower import VisualTower
+from clipact.models.towers.vivit import ViViT
 
 HEAD = Head.Config(dim=64, blocks=0)
 VJEPA_BASE = {"crop_size": 224, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}

@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from tower_cases import CASES
 
-from clipact.cost import measure
-from clipact.dual_encoder import DualEncoder
-from clipact.towers.from_transformers import quiet
+from clipact.models.dual_encoder import DualEncoder
+from clipact.models.hub.transformers import quiet
+from clipact.models.profile import measure
 
 APART, SLOWER, FASTER = 1e-5, 0.97, 1.05
 SECONDS = 1.0  # a way that takes less than its share of it is asked more often

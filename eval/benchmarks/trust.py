@@ -31,18 +31,18 @@ from pathlib import Path
 
 import numpy as np
 
+from clipact.cache import Store
 from clipact.calibration import DEFAULT, SCORES, UNCALIBRATED, Independent, fit_judgement
 from clipact.calibration.conformal import label_sets
-from clipact.calibration.hidden import hidden_halves, hidden_scores
+from clipact.calibration.fit import hidden_halves, hidden_scores
 from clipact.calibration.temperature import fit_temperature
+from clipact.data.protocol import load_card
 from clipact.evaluate import How, read_samples
-from clipact.evaluate.calibrate import labelled_clips
+from clipact.evaluate.fit_calibration import labelled_clips
 from clipact.evaluate.provenance import zero_shot
 from clipact.metrics import calibration_error, probabilities
+from clipact.models.zoo import load
 from clipact.prompts import PromptSet
-from clipact.protocol import load_card
-from clipact.store import Store
-from clipact.zoo import load
 
 PICTURES, CLIPS = ("sports22-dev", "sports22"), ("ut_interaction", "weizmann", "surv_fight")
 DRAWS, RESAMPLES = 20, 1000

@@ -21,8 +21,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from clipact.evaluate.results import identical, load
 from clipact.prompts import LabelSet
-from clipact.scores import identical, load
 
 
 def draw(root, files):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from clipact.calibration import Answers, Calibration, background_words, fit_judgement, near, unlike
+from clipact.data.protocol import Views
 from clipact.errors import CalibrationError
 from clipact.prompts import LabelSet, PromptSet, clean
-from clipact.protocol import Views
 from tests.calibration.test_fit import drawn
 
 

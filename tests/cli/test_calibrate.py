@@ -6,15 +6,15 @@ import pytest
 from typer.testing import CliRunner
 
 from clipact import ZeroShotClassifier, load_model
-from clipact.calibrated_classifier import CalibratedClassifier
+from clipact.cache import Store
 from clipact.calibration import Calibration, background_words
+from clipact.classify.calibrated import CalibratedClassifier
 from clipact.cli.app import app
+from clipact.data.protocol import Views
 from clipact.errors import CalibrationError, UsageError
-from clipact.evaluate.calibrate import labelled_clips
+from clipact.evaluate.fit_calibration import labelled_clips
 from clipact.evaluate.samples import Samples
 from clipact.prompts import LabelSet, PromptSet
-from clipact.protocol import Views
-from clipact.store import Store
 from tests.calibration.table import LABELS, write_table
 from tests.tiny import tiny_checkpoint
 

@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from clipact.cli.app import app
+from clipact.data.protocol import card_names
 from clipact.errors import ClipactError, DataError, ResultError, UsageError
-from clipact.protocol import card_names
-from clipact.scores import identical, load
+from clipact.evaluate.results import identical, load
 from tests.evaluate.conftest import tree as tree
 
 CARD = """

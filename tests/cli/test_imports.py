@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from clipact.cli.imports import quick_imports
+from clipact.cli.classify import quick_imports
 
 
 @pytest.mark.parametrize("collecting", [True, False])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clipact import ZeroShotClassifier, load_model
-from clipact.index_classifier import IndexClassifier
+from clipact.classify.from_index import IndexClassifier
 from clipact.label_index import LabelIndex
 from clipact.prompts import LabelSet, PromptSet
 from tests.cli.test_classify import rows

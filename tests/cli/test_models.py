@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from clipact.checkpoint import load
+from clipact.models.checkpoint import load
 from tests.tiny import tiny_checkpoint
 from tests.tiny_transformers import transformers_folder
 

@@ -1,6 +1,6 @@
 import pytest
 
-from clipact.checkpoint import load_visual
+from clipact.models.checkpoint import load_visual
 from tests.video.drawing import draw_video
 
 RECIPE = """

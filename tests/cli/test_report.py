@@ -1,4 +1,4 @@
-from clipact.scores import save
+from clipact.evaluate.results import save
 from tests.report.conftest import some_scores
 
 

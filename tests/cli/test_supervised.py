@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from clipact import zoo
+from clipact.cache import Store
+from clipact.classify.base import Recognizer
+from clipact.classify.probe import ProbeClassifier
+from clipact.classify.supervised import SupervisedClassifier
 from clipact.errors import LabelError, UsageError
 from clipact.evaluate import How, evaluate, manifest_card, read_samples
-from clipact.evaluate.probing import Probing, fit_probes
-from clipact.probe_classifier import ProbeClassifier
-from clipact.recognizer import Recognizer
-from clipact.store import Store
-from clipact.supervised import SupervisedClassifier
+from clipact.evaluate.fit_probes import Probing, fit_probes
+from clipact.models import zoo
 from tests.data.drawing import draw_shades
-from tests.training import small_run  # noqa: F401  puts "small" into the table
+from tests.train import small_run  # noqa: F401  puts "small" into the table
 
 RECIPE = """
 name = "own"

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clipact.checkpoint import load
-from clipact.cli.train_screen import TrainScreen
-from clipact.model_config import weights_hash
-from clipact.training.report import Report
-from clipact.training.verify import BOUNDS
+from clipact.cli.train import TrainScreen
+from clipact.models.checkpoint import load
+from clipact.models.model_config import weights_hash
+from clipact.train.log import Report
+from clipact.train.verify_gradient import BOUNDS
 from tests.data.drawing import draw_data
-from tests.training.small_run import small_model
+from tests.train.small_run import small_model
 
 RECIPE = """
 name = "small"
@@ -181,7 +181,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(clipact, data, tmp_pat
     """And so does a termination of the whole group, workers included, as `timeout` or a container's end sends it."""
     words = ["train", data / "small.toml", "--data", data, "--set", "train.steps=40", "--set", "judge.every=0"]
     words += ["--set", f"data.workers={workers}"]
-    script = "import tests.training.small_run; from clipact.cli.app import main; main()"
+    script = "import tests.train.small_run; from clipact.cli.app import main; main()"
     command = [sys.executable, "-c", script, *map(str, words), "--out", str(tmp_path / "cut")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
         while not (tmp_path / "cut/log.jsonl").exists() or not (tmp_path / "cut/log.jsonl").read_text():

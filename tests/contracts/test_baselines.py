@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from clipact.baselines import BASELINES, baseline_recipe
 from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.errors import UsageError
-from clipact.nn.inserts import INSERTS
-from clipact.training.recipe import Recipe
-from clipact.training.start import make_encoder
+from clipact.models.nn.inserts import INSERTS
+from clipact.train.baselines import BASELINES, baseline_recipe
+from clipact.train.initialization import make_encoder
+from clipact.train.recipe import Recipe
 
 CLIP = ClipSpec(frames=8, size=(64, 64))
 LABELS = ("hug", "kick", "push")

@@ -5,19 +5,19 @@ import torch
 import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from clipact import towers
 from clipact.clip_spec import ClipSpec
-from clipact.dual_encoder import DualEncoder
 from clipact.errors import ModelError
-from clipact.towers.aggregators import AGGREGATORS
-from clipact.towers.attentive import AttentiveTower
-from clipact.towers.tower import PromptsText
+from clipact.models import towers
+from clipact.models.dual_encoder import DualEncoder
+from clipact.models.towers.aggregators import AGGREGATORS
+from clipact.models.towers.attention_pool import AttentiveTower
+from clipact.models.towers.tower import PromptsText
 from tests.tiny import TinyText, tiny_tokenizer
 from tests.tiny_open_clip import MODELS
 from tests.tiny_transformers import MODELS as THEIRS
 from tests.tiny_transformers import VIDEO as THEIR_VIDEO
 from tests.tiny_transformers import save_words
-from tests.training import small_run  # noqa: F401  puts "small" into the table, whatever is collected first
+from tests.train import small_run  # noqa: F401  puts "small" into the table, whatever is collected first
 
 SPEC = ClipSpec(frames=4, size=(32, 32))
 HEAD = {"dim": 16, "hidden": 16}

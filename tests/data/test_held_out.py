@@ -2,10 +2,9 @@ import shutil
 
 import pytest
 
-from clipact.data.check import check_manifest
-from clipact.data.held_out import read_held_out
+from clipact.data.check import check_manifest, read_held_out
+from clipact.data.protocol import load_card
 from clipact.errors import DataError
-from clipact.protocol import load_card
 from tests.data.drawing import blocks, write_manifest
 from tests.video.drawing import draw_video
 

@@ -10,11 +10,9 @@ import pytest
 import torch
 
 from clipact.clip_spec import ClipSpec
+from clipact.data.dataset import Broken, Place, Samples
 from clipact.data.loader import Loader
-from clipact.data.order import Place
-from clipact.data.samples import Broken, Samples
-from clipact.data.source import Source
-from clipact.data.sources import read_sources
+from clipact.data.sources import Source, read_sources
 from clipact.errors import ConfigError, DataError, LabelError
 from clipact.prompts import PromptSet, phrase
 from clipact.video.augment import Augment
@@ -268,8 +266,8 @@ import builtins
 from pathlib import Path
 from clipact.clip_spec import ClipSpec
 from clipact.data.loader import Loader
-from clipact.data.samples import Samples
-from clipact.data.source import Source
+from clipact.data.dataset import Samples
+from clipact.data.sources import Source
 from clipact.data.sources import read_sources
 
 if __name__ == "__main__":

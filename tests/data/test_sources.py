@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from clipact.data.fingerprint import file_digest
-from clipact.data.source import Source, places, sets_learnt
-from clipact.data.sources import read_sources
+from clipact.data.sources import Source, places, read_sources, sets_learnt
 from clipact.errors import ConfigError, DataError, ManifestError
 from clipact.prompts import LabelSet, PromptSet
 from tests.data.drawing import write_manifest

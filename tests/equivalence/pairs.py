@@ -15,18 +15,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
-from clipact.dual_encoder import DualEncoder, unit
 from clipact.losses import masked_mse
-from clipact.nn.head import Head
-from clipact.nn.masking import MaskConfig, draw_mask
-from clipact.towers import from_open_clip, from_transformers, open_clip_source, transformers_source, xclip
-from clipact.towers.frames import FramesTower
-from clipact.towers.from_transformers import quiet
-from clipact.towers.swin3d import Swin3D
-from clipact.towers.transformers_video import load_tower
-from clipact.towers.vivit import ViViT
-from clipact.training.masked_autoencoder import DecoderConfig, MaskedAutoencoder
-from clipact.training.start import _fill
+from clipact.models.dual_encoder import DualEncoder, unit
+from clipact.models.hub import open_clip as from_open_clip
+from clipact.models.hub import open_clip_source, transformers_source, xclip
+from clipact.models.hub import transformers as from_transformers
+from clipact.models.hub.transformers import quiet
+from clipact.models.hub.transformers_video import load_tower
+from clipact.models.nn.head import Head
+from clipact.models.nn.masking import MaskConfig, draw_mask
+from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.towers.swin3d import Swin3D
+from clipact.models.towers.vivit import ViViT
+from clipact.train.initialization import _fill
+from clipact.train.masked_autoencoder import DecoderConfig, MaskedAutoencoder
 from tests.tiny_open_clip import open_clip_folder
 from tests.tiny_transformers import PREFIX, transformers_folder
 

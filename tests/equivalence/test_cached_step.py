@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from clipact.dual_encoder import DualEncoder
 from clipact.losses import LOSSES
-from clipact.training.chunks import Encoder
-from clipact.training.gradcache import cached_step
-from clipact.training.verify import plain_step
+from clipact.models.dual_encoder import DualEncoder
+from clipact.train.chunks import Encoder
+from clipact.train.gradcache import cached_step
+from clipact.train.verify_gradient import plain_step
 from tests.tiny import TinyText, TinyVisual
 
 SENTENCES = ["run", "a dog jumps", "run", "she waves", "he sits", "run", "a dog jumps", "swim", "eat"]

@@ -6,9 +6,9 @@ from einops import repeat
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
-from clipact.towers.from_open_clip import load_parts
-from clipact.towers.inflate import inflate
-from clipact.towers.open_clip_source import find_source
+from clipact.models.hub.open_clip import load_parts
+from clipact.models.hub.open_clip_source import find_source
+from clipact.models.towers.inflate import inflate
 from tests.tiny_open_clip import open_clip_folder
 
 SPEC = ClipSpec(frames=4, size=(32, 32))

@@ -2,8 +2,8 @@ import av
 import numpy as np
 import pytest
 
-from clipact.classifier import ZeroShotClassifier
-from clipact.store import Store
+from clipact.cache import Store
+from clipact.classify.zero_shot import ZeroShotClassifier
 
 LABELS = ("waving", "jumping", "bending")
 

@@ -11,13 +11,13 @@ from itertools import pairwise
 
 import pytest
 
+from clipact.cache import Store
 from clipact.errors import ResultError
 from clipact.evaluate import How, evaluate, manifest_card, read_samples
-from clipact.evaluate import findings as room
-from clipact.evaluate.carry_out import carry_out
-from clipact.scores import identical
-from clipact.store import Store
-from clipact.zoo import load
+from clipact.evaluate import encode as room
+from clipact.evaluate.results import identical
+from clipact.evaluate.run_protocol import carry_out
+from clipact.models.zoo import load
 
 
 @pytest.fixture
@@ -102,9 +102,9 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from clipact.evaluate import How, manifest_card, read_samples
-from clipact.evaluate.carry_out import carry_out
-from clipact.store import Store
-from clipact.zoo import load
+from clipact.evaluate.run_protocol import carry_out
+from clipact.cache import Store
+from clipact.models.zoo import load
 tree, model, work = map(Path, sys.argv[1:])
 def slowly(findings, _):
     for finding in findings:

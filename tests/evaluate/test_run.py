@@ -11,34 +11,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipact.checkpoint import save as save_model
-from clipact.classifier import ZeroShotClassifier
+from clipact.classify.base import Prediction, Scored
+from clipact.classify.from_index import IndexClassifier
+from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.fingerprint import file_digest
-from clipact.dual_encoder import DualEncoder
+from clipact.data.protocol import Words
 from clipact.errors import ClipactError, DataError, ManifestError, ModelError, UsageError, VideoError
-from clipact.evaluate import (
-    How,
-    Item,
-    evaluate,
-    evaluate_retrieval,
-    evaluate_wordings,
-    manifest_card,
-    read_samples,
-)
-from clipact.evaluate import findings as room
+from clipact.evaluate import How, Item, evaluate, evaluate_retrieval, evaluate_wordings, manifest_card, read_samples
+from clipact.evaluate import encode as room
 from clipact.evaluate import run as run_room
+from clipact.evaluate.metric_values import figures
+from clipact.evaluate.results import identical, verdict
 from clipact.evaluate.samples import files_digest
-from clipact.figures import figures
-from clipact.index_classifier import IndexClassifier
 from clipact.label_index import About, Entry, build
-from clipact.prediction import Prediction, Scored
+from clipact.models.checkpoint import save as save_model
+from clipact.models.dual_encoder import DualEncoder, normalise_frames
+from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.zoo import load as load_model
 from clipact.prompts import PromptSet
-from clipact.protocol import Words
-from clipact.scores import identical, verdict
-from clipact.towers.frames import FramesTower
 from clipact.video.load import load_clips
-from clipact.video.normalise import normalise_frames
-from clipact.zoo import load as load_model
 from tests.evaluate.conftest import LABELS
 
 
@@ -211,7 +202,7 @@ def test_another_head_on_the_same_body_decodes_and_encodes_nothing(
 
 
 def test_a_store_that_cannot_be_written_costs_a_warning_only(classifier, samples, tmp_path):
-    from clipact.store import Store
+    from clipact.cache import Store
 
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="cannot be used") as seen:

@@ -4,11 +4,11 @@ from dataclasses import replace
 import pytest
 
 from clipact.data.fingerprint import file_digest
+from clipact.data.protocol import Part, card_names, load_card
 from clipact.errors import DataError, ManifestError, UsageError
 from clipact.evaluate import manifest_card, read_samples
 from clipact.evaluate.provenance import zero_shot
 from clipact.evaluate.samples import files_digest
-from clipact.protocol import Part, card_names, load_card
 
 
 @pytest.fixture

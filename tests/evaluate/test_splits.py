@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from clipact.data.fingerprint import file_digest
+from clipact.data.protocol import load_card
 from clipact.evaluate import read_samples
-from clipact.evaluate.carry_out import carry_out
-from clipact.figures import figures
-from clipact.protocol import load_card
-from clipact.scores import identical, load
-from clipact.zoo import load as load_model
+from clipact.evaluate.metric_values import figures
+from clipact.evaluate.results import identical, load
+from clipact.evaluate.run_protocol import carry_out
+from clipact.models.zoo import load as load_model
 from tests.evaluate.conftest import draw
 
 

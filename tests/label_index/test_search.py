@@ -3,7 +3,7 @@ import pytest
 
 from clipact.errors import LabelIndexError, UsageError
 from clipact.label_index import Entry, LabelIndex, Plan, build
-from clipact.label_index.choice import EXACT_NUMBERS, choose_kind
+from clipact.label_index.faiss_build import EXACT_NUMBERS, choose_kind
 from tests.label_index.drawing import ABOUT, clusters, encoder, entries
 
 
@@ -21,7 +21,7 @@ def test_the_nearest_are_those_of_a_matrix_product(tmp_path, kind):
 
 
 def test_equal_vectors_come_in_the_order_of_their_rows_across_blocks_and_segments(tmp_path, monkeypatch):
-    monkeypatch.setattr("clipact.label_index.appender._SEGMENT_BYTES", 4 * 32 * 7)
+    monkeypatch.setattr("clipact.label_index.build._SEGMENT_BYTES", 4 * 32 * 7)
     monkeypatch.setattr("clipact.label_index.rows.BLOCK_BYTES", 4 * 32 * 3)
     one = np.repeat(clusters(1), 20, axis=0)
     index = build(tmp_path / "i", entries(20), encoder(one), about=ABOUT)

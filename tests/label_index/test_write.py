@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipact.cache import Store
 from clipact.errors import LabelIndexError, UsageError
 from clipact.label_index import Entry, LabelIndex, Plan, add, build, remove
-from clipact.store import Store
 from tests.label_index.drawing import ABOUT, clusters, encoder, entries
 
 ALL = clusters(400)
@@ -21,7 +21,7 @@ ALL = clusters(400)
 
 @pytest.fixture
 def small_segments(monkeypatch):
-    monkeypatch.setattr("clipact.label_index.appender._SEGMENT_BYTES", 4 * 32 * 64)
+    monkeypatch.setattr("clipact.label_index.build._SEGMENT_BYTES", 4 * 32 * 64)
 
 
 def built(path, count=300, **options):
@@ -52,8 +52,8 @@ def test_what_is_added_is_found_and_what_is_removed_is_not(tmp_path, kind, monke
     add(tmp_path / "i", [Entry(id="id 3", text="new", metadata={"row": 3})], encoder(ALL), model_key=ABOUT.model_key)
     assert texts(LabelIndex.open(tmp_path / "i"), ALL[3])[0] == "new"
     # Many added at once go into FAISS's file, which is not made anew.
-    monkeypatch.setattr("clipact.label_index.grow.TAIL_NUMBERS", 0)
-    monkeypatch.setattr("clipact.label_index.approximate.train", None)
+    monkeypatch.setattr("clipact.label_index.faiss_build.TAIL_NUMBERS", 0)
+    monkeypatch.setattr("clipact.label_index.faiss.train", None)
     more = [Entry(id=f"more {i}", text=f"more {i}", metadata={"row": i}) for i in range(20)]
     add(tmp_path / "i", more, encoder(-ALL), model_key=ABOUT.model_key)
     index = LabelIndex.open(tmp_path / "i")
@@ -113,7 +113,7 @@ def test_a_stopped_build_is_gone_on_with_and_encodes_nothing_twice(tmp_path, sma
 
 
 def test_faiss_is_gone_on_with_from_where_it_was_kept(tmp_path, small_segments, monkeypatch):
-    monkeypatch.setattr("clipact.label_index.grow._SAVE_SECONDS", 0)
+    monkeypatch.setattr("clipact.label_index.faiss_build._SAVE_SECONDS", 0)
     plan = Plan(kind="hnsw")
 
     def stop_in_the_middle(items, total, what):
@@ -124,7 +124,7 @@ def test_faiss_is_gone_on_with_from_where_it_was_kept(tmp_path, small_segments, 
 
     with pytest.raises(StoppedError):
         built(tmp_path / "i", plan=plan, watch=stop_in_the_middle)
-    monkeypatch.setattr("clipact.label_index.approximate.train", None)
+    monkeypatch.setattr("clipact.label_index.faiss.train", None)
     index = built(tmp_path / "i", plan=plan, resume=True)
     assert index.table.nearest.rows == 300
     assert (index.search(ALL[:300], 1).rows[:, 0] == np.arange(300)).mean() > 0.99
@@ -148,7 +148,7 @@ import sys, time
 from pathlib import Path
 from clipact.label_index import build, add, remove
 from tests.label_index.drawing import *
-import clipact.label_index.appender as appender
+import clipact.label_index.build as appender
 appender._SEGMENT_BYTES = 4 * 32 * 64
 vectors = clusters(400)
 for turn in range(10_000):
@@ -217,7 +217,7 @@ def test_a_file_that_was_found_right_is_not_read_again_until_it_is_touched(tmp_p
     import hashlib
 
     plain = hashlib.file_digest
-    monkeypatch.setattr("clipact.label_index.files.hashlib.file_digest", lambda *a: read.append(a) or plain(*a))
+    monkeypatch.setattr("clipact.label_index.storage.hashlib.file_digest", lambda *a: read.append(a) or plain(*a))
     LabelIndex.open(tmp_path / "i", store=store)
     assert not read
     next((tmp_path / "i").glob("*.vectors")).touch()

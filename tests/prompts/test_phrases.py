@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from clipact.assets import asset_path
 from clipact.config import load_toml
 from clipact.prompts import LabelSet, phrase, set_names
-from clipact.prompts.phrases import gerund, split_words
+from clipact.prompts.english import gerund, split_words
 
 WORDS = load_toml(asset_path("prompts/phrases.toml"))
 VERBS = sorted({*WORDS["verbs"].split(), *WORDS["nouns_too"].split()})

@@ -1,7 +1,6 @@
 import pytest
 
-from clipact.prompts.phrases import gerund
-from clipact.prompts.verb_forms import from_gerund, from_third_person, past, third_person, verbs
+from clipact.prompts.english import from_gerund, from_third_person, gerund, past, third_person, verbs
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clipact.scores import RetrievalScores, Scores
+from clipact.evaluate.results import RetrievalScores, Scores
 from tests.video.drawing import draw_video
 
 SPITEFUL = "<script>alert('x')</script>\"&"

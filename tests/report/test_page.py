@@ -6,10 +6,10 @@ from PIL import Image
 
 from clipact import metrics
 from clipact.errors import ResultError
-from clipact.figures import figures
+from clipact.evaluate.metric_values import figures
+from clipact.evaluate.results import verdict
 from clipact.report import render_page, write_page
 from clipact.report.page import titles
-from clipact.scores import verdict
 from tests.browser import browse, on_a_phone
 from tests.browser import chromium as chromium
 from tests.report.conftest import SPITEFUL, some_retrieval, some_scores

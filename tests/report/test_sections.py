@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from clipact import metrics
-from clipact.figures import figures
+from clipact.evaluate.metric_values import figures
 from clipact.report.compare import compare
 from clipact.report.sections import section
 from tests.report.conftest import some_retrieval, some_scores

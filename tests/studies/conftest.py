@@ -1,7 +1,7 @@
 import pytest
 
 from tests.data.drawing import draw_shades
-from tests.training.small_run import small_model
+from tests.train.small_run import small_model
 
 
 @pytest.fixture(scope="session")

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from clipact.assets import asset_path
-from clipact.dual_encoder import DualEncoder
+from clipact.cache import Store
 from clipact.errors import UsageError
-from clipact.nn.head import Head
+from clipact.models.dual_encoder import DualEncoder
+from clipact.models.nn.head import Head
+from clipact.models.towers.text import BertText
+from clipact.models.zoo import Model
 from clipact.prompts import About, LabelSet, PromptSet
-from clipact.prompts.doubts import several_senses, told_apart_by_order, unsplit
-from clipact.store import Store
 from clipact.studies import lint
-from clipact.towers.text import BertText
-from clipact.zoo import Model
+from clipact.studies.lint import several_senses, told_apart_by_order, unsplit
 from tests.tiny import TinyText, TinyVisual
 
 

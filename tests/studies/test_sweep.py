@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 
 from clipact import metrics
-from clipact.classifier import ZeroShotClassifier
+from clipact.cache import Store
+from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.errors import ConfigError, LabelError, UsageError
 from clipact.evaluate import How, evaluate, manifest_card, read_samples
-from clipact.evaluate import findings as room
+from clipact.evaluate import encode as room
+from clipact.evaluate.results import verdict
+from clipact.models.zoo import load as load_model
 from clipact.prompts import About, LabelSet
-from clipact.scores import verdict
-from clipact.store import Store
-from clipact.studies import Grid, sweep, sweep_files, variants
-from clipact.studies.rows import Answered, compare_answers
-from clipact.studies.sweep_files import class_table, confusion_table, page, table, write_sweep
-from clipact.zoo import load as load_model
+from clipact.studies import Grid, sweep, variants
+from clipact.studies.prompt_sweep import sweep_files
+from clipact.studies.prompt_sweep.sweep_files import class_table, confusion_table, page, table, write_sweep
+from clipact.studies.prompt_sweep.variant_results import Answered, compare_answers
 from tests.browser import chromium as chromium
 from tests.browser import on_a_phone
 from tests.evaluate.conftest import LABELS

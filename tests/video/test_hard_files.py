@@ -375,7 +375,7 @@ def test_memory_that_is_not_enough_is_an_error_that_names_the_file(tmp_path):
 
 
 def test_a_decoder_that_crashes_is_an_error(video, monkeypatch):
-    from clipact.video import isolate
+    from clipact.video import decode_subprocess as isolate
 
     killer = f"import os; os.kill(os.getpid(), {int(signal.SIGSEGV)})"
     popen = subprocess.Popen

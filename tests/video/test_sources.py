@@ -16,9 +16,9 @@ from PIL import Image
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError, VideoError
-from clipact.video.live import record
 from clipact.video.load import load_clip
 from clipact.video.media import Media
+from clipact.video.open_source import record
 from clipact.video.sampling import middles
 
 from .drawing import draw_video, number_in, numbered_picture
@@ -175,8 +175,8 @@ def silent_port():
 
 @pytest.mark.parametrize("protocol", ["rtsp", "http", "tcp"])
 def test_an_address_that_says_nothing_does_not_hang(silent_port, protocol, monkeypatch):
-    monkeypatch.setattr("clipact.video.source.PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr("clipact.video.live.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("clipact.video.open_source.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("clipact.video.open_source.PATIENCE_SECONDS", 0.5)
     began = time.monotonic()
     with pytest.raises(VideoError, match=r"nothing came|timed out|Input/output"):
         load_clip(f"{protocol}://127.0.0.1:{silent_port}/x", None, 1.0)
@@ -224,8 +224,8 @@ def test_a_stream_that_cannot_be_recorded_is_an_error_of_ours(video, monkeypatch
         raise ValueError("matroska has no place for it")
 
     opened = Media(f"file:{video}", name="tcp://host")
-    monkeypatch.setattr("clipact.video.live.av.open", refuse)
-    monkeypatch.setattr("clipact.video.live.Media", lambda *_, **__: opened)
+    monkeypatch.setattr("clipact.video.open_source.av.open", refuse)
+    monkeypatch.setattr("clipact.video.open_source.Media", lambda *_, **__: opened)
     with pytest.raises(VideoError, match="cannot be recorded: matroska has no place for it"):
         record("tcp://host", 1.0)
 

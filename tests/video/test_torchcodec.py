@@ -11,14 +11,19 @@ import numpy as np
 import pytest
 
 from clipact.errors import UsageError
-from clipact.video import excerpt
+from clipact.video import decode_torchcodec as excerpt
 from clipact.video.decode_pyav import PyavVideo
-from clipact.video.decode_torchcodec import TorchcodecVideo, import_torchcodec
-from clipact.video.excerpt import CannotExcerptError, can_excerpt, excerpts
+from clipact.video.decode_torchcodec import (
+    CannotExcerptError,
+    TorchcodecVideo,
+    can_excerpt,
+    excerpts,
+    import_torchcodec,
+)
 from clipact.video.load import load_clip
 from clipact.video.media import Media
-from clipact.video.packets import FramesDifferError
 from clipact.video.rgb import RgbConverter
+from clipact.video.timeline import FramesDifferError
 
 from .corpus import ROTATIONS, draw, draw_edited, draw_rotated, need
 from .drawing import draw_video, number_in

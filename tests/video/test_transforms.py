@@ -7,7 +7,7 @@ from open_clip.transform import PreprocessCfg, image_transform, image_transform_
 from PIL import Image
 
 from clipact.clip_spec import ClipSpec
-from clipact.video.normalise import normalise_frames
+from clipact.models.dual_encoder import normalise_frames
 from clipact.video.transforms import fit_frame, resized_size
 
 

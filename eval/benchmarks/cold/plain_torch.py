@@ -35,9 +35,9 @@ def main():
 
     from clipact import load_clip
     from clipact.assets import asset_path
-    from clipact.checkpoint import load
+    from clipact.models.checkpoint import load
+    from clipact.models.dual_encoder import normalise_frames
     from clipact.prompts import PromptSet, parse_labels
-    from clipact.video.normalise import normalise_frames
 
     encoder = load(asset_path("mini"))
     labels = parse_labels([arguments.labels])

@@ -12,10 +12,10 @@ from torchvision import transforms
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from clipact.assets import asset_path
-from clipact.model_config import read_config
-from clipact.nn.head import Head
+from clipact.models.model_config import read_config
+from clipact.models.nn.head import Head
+from clipact.models.towers import visual_from
 from clipact.prompts import PromptSet, parse_labels
-from clipact.towers import visual_from
 from clipact.video.sampling import middles
 
 

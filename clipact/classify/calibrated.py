@@ -1,0 +1,226 @@
+"""Classification that can say "none of these": labels weighed against background words, judged by a calibration.
+
+Around a ZeroShotClassifier that has the background words after one's labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+
+from clipact.cache import Store
+from clipact.calibration import UNCALIBRATED, Answers, Calibration, Independent, background_words, beside, near, unlike
+from clipact.classify.base import Prediction, Scored, Trust, VideoClassifier, agreement_of
+from clipact.classify.text_classifier import LabelVectors, words_key
+from clipact.classify.zero_shot import ZeroShotClassifier, embed_labels
+from clipact.errors import CalibrationError, UsageError
+from clipact.models import zoo
+from clipact.models.dual_encoder import Watch, unit
+from clipact.prompts import LabelSet, PromptSet
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Background:
+    """Background words, and which of them mean what which labels mean."""
+
+    words: tuple[str, ...]
+    near: Bool[np.ndarray, "b l"]
+
+    @property
+    def far(self) -> tuple[str, ...]:
+        """The words that mean what no label means."""
+        return tuple(word for word, row in zip(self.words, self.near, strict=True) if not row.any())
+
+
+def choose_background(
+    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, store: Store, watch: Watch = iter
+) -> Background:
+    """The shipped words that are no label, by the vectors of their sentences.
+
+    ModelError for a model whose texts depend on the video, UsageError for one without words, CalibrationError when the
+    labels are so many that no word is left to weigh them against.
+    """
+    if model.labels:
+        raise UsageError(f"{model.name} knows its own labels alone: it has no words to weigh them against")
+    if model.encoder.text_depends_on_video:
+        raise model.encoder.text_needs_video()
+    words, count = unlike(background_words(), labels), len(labels)
+    both = weigh(model, labels, words, prompts, store=store, watch=watch)
+    vectors = unit(both.rows.float().mean(0)).cpu().numpy()
+    owner = both.owner.cpu().numpy()
+    meant = np.zeros((len(words), count), dtype=bool)
+    if len(words) > 1:
+        rows, columns = np.nonzero(near(vectors[owner >= count], vectors[owner < count]))
+        meant[owner[owner >= count][rows] - count, owner[owner < count][columns]] = True
+    found = Background(words=words, near=meant)
+    if len(words) < 2 or not found.far:
+        raise CalibrationError(
+            f"the {count:,} labels leave none of the background words to weigh them against: fewer labels do"
+        )
+    return found
+
+
+@torch.inference_mode()
+def weigh(
+    model: zoo.Model,
+    labels: LabelSet,
+    background: Sequence[str],
+    prompts: PromptSet,
+    *,
+    store: Store,
+    watch: Watch = iter,
+) -> LabelVectors:
+    """What clips are compared with: the labels' vectors, and after them the background words'."""
+    own = embed_labels(model, labels, prompts, store=store, watch=watch)
+    if not background:
+        return own
+    shipped = background_words()
+    known = shipped if set(background) <= set(shipped) else tuple(background)
+    others = LabelSet.of(known, phrases=known, name="background")
+    vectors = embed_labels(model, others, prompts, store=store, watch=watch)
+    return own.beside(vectors.only([known.index(word) for word in background]))
+
+
+class CalibratedClassifier(VideoClassifier):
+    """A classifier that knows how sure it is, and when none of its labels fits; satisfies `Recognizer`.
+
+        classifier = CalibratedClassifier.load("mini", calibration="mine.json")
+        prediction = classifier.classify("video.mp4")
+        print(prediction.none_of_these, prediction.trust.label_set)
+
+    calibration  what `clipact calibrate` wrote, or its file; it brings labels, prompts, frames and clips
+    multi_label  judge each label alone, against the background words: `prediction.accepted` are those that fit. Without
+                 a calibration each must be likelier than all background words together
+    labels, prompts, frames, clips  as for `ZeroShotClassifier`; beside a calibration CalibrationError when they are not
+                 the calibration's own
+    """
+
+    def __init__(
+        self,
+        model: zoo.Model,
+        *,
+        calibration: Calibration | str | Path | None = None,
+        labels: LabelSet | Sequence[str] | str | None = None,
+        prompts: PromptSet | str | None = None,
+        frames: int | None = None,
+        clips: int | None = None,
+        multi_label: bool = False,
+        decoder: str = "pyav",
+        store: Store | None = None,
+        watch: Watch = iter,
+    ) -> None:
+        if isinstance(calibration, str | Path):
+            calibration = Calibration.load(calibration)
+        asked = None if labels is None else LabelSet.of_any(labels)
+        said = PromptSet.load(prompts) if isinstance(prompts, str) else prompts
+        spec, store = model.encoder.spec, store or Store()
+        if calibration is not None:
+            own = calibration.answers
+            check_answers(own, model, labels=asked, prompts=said, frames=frames, clips=clips)
+            asked, said, background = own.labels, own.prompts, own.background
+            spec, clips = own.views.apply(spec), own.views.views
+        elif not multi_label:
+            raise UsageError("there is nothing to judge by: give a calibration, or multi_label=True")
+        elif asked is None:
+            raise UsageError("there are no labels; give some, or a calibration, which brings its own")
+        else:
+            said = said or PromptSet.load("action")
+            background = choose_background(model, asked, said, store=store, watch=watch).far
+        words = weigh(model, asked, background, said, store=store, watch=watch)
+        self.calibration, self.multi_label, self.label_set = calibration, multi_label, asked
+        self.inner = ZeroShotClassifier(
+            model,
+            beside(asked, background),
+            prompts=said,
+            frames=frames,
+            clips=1 if clips is None else clips,
+            spec=spec,
+            decoder=decoder,
+            words=words,
+        )
+        super().__init__(self.inner.spec, clips=self.inner.clips, decoder=decoder)
+
+    @classmethod
+    def load(
+        cls, model: str = "mini", *, device: str = "auto", precision: str = "auto", **options: Any
+    ) -> "CalibratedClassifier":
+        """A classifier from a model's name; `options` as for the constructor."""
+        return cls(zoo.load(model, device=device, precision=precision, defer_text=True), **options)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it chooses from; the background words are none of them."""
+        return self.label_set.labels
+
+    def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
+        """The prediction for the views of one video, and what can be trusted of it."""
+        logits, each = self.inner.compare(views)
+        whole, count, labels = logits.float().cpu().double().numpy(), len(self.label_set), self.labels
+        own, background = whole[:count], whole[count:]
+        verdict = None if self.calibration is None else self.calibration.judgement.of(own, background)
+        if verdict is None:
+            scores = Independent().probabilities(own[None], background[None])[0]
+            accepted = tuple(np.flatnonzero(scores >= UNCALIBRATED).tolist())
+        else:
+            scores = verdict.independent if self.multi_label else verdict.probabilities
+            accepted = verdict.accepted
+        order = np.argsort(-scores, kind="stable").tolist()
+        trust = None
+        if self.calibration is not None and verdict is not None and not self.multi_label:
+            judgement = self.calibration.judgement
+            trust = Trust(
+                none_of_these=verdict.none_of_these,
+                fit=verdict.fit,
+                threshold=judgement.threshold,
+                score=judgement.score,
+                false_rejections=judgement.false_rejections,
+                label_set=tuple(labels[i] for i in verdict.label_set),
+                coverage=judgement.coverage,
+            )
+        return Prediction(
+            ranked=tuple(Scored(labels[i], float(scores[i])) for i in order),
+            model=self.inner.model.name,
+            prompts=self.inner.prompts.name,
+            agreement=agreement_of(each[:, :count], labels, answer=labels[order[0]]),
+            trust=trust,
+            accepted=tuple(labels[i] for i in order if i in accepted) if self.multi_label else None,
+        )
+
+
+def check_answers(
+    own: Answers,
+    model: zoo.Model,
+    *,
+    labels: LabelSet | None = None,
+    prompts: PromptSet | None = None,
+    frames: int | None = None,
+    clips: int | None = None,
+) -> None:
+    """CalibrationError when a calibration of these answers says nothing of those that are asked for."""
+    if model.key != own.model_key:
+        how = "by that name, but of other weights" if model.name == own.model else f"not {model.name!r}"
+        raise CalibrationError(
+            f"this calibration is of the model {own.model!r}, {how}; name that one with --model, or calibrate this one"
+        )
+    if labels is not None and labels.labels != own.labels.labels:
+        strange = [label for label in labels.labels if label not in own.labels.labels]
+        how = f"{strange[0]!r} is none of them" if strange else "or not in this order"
+        raise CalibrationError(
+            f"this calibration is of {len(own.labels)} labels, not of these {len(labels)} ({how}): leave out --labels, "
+            "which it brings, or calibrate anew"
+        )
+    if words_key(beside(labels or own.labels, own.background), prompts or own.prompts) != own.sentences:
+        raise CalibrationError(
+            f"this calibration is of other sentences, of the prompts {own.prompts.name!r}: leave out --labels and "
+            "--prompts, which it brings, or calibrate anew"
+        )
+    spec = own.views.apply(model.encoder.spec)
+    for name, asked, seen in (("frames", frames, spec.frames), ("clips", clips, own.views.views)):
+        if asked is not None and asked != seen:
+            raise CalibrationError(
+                f"this calibration is of {seen} {name}, not {asked}: leave out --{name}, or calibrate anew"
+            )

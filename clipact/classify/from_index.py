@@ -1,0 +1,93 @@
+"""Zero-shot classification among the labels of an index: the nearest, and what all the others hold together."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from clipact.cache import Store
+from clipact.classify.base import Agreement, Outside, Prediction, Scored, VideoClassifier, agreement_of
+from clipact.embed.clip_embedding import embed_views, mean_view
+from clipact.errors import UsageError
+from clipact.label_index import LabelIndex
+from clipact.models import zoo
+
+
+class IndexClassifier(VideoClassifier):
+    """Names the action in a clip among the labels of a `LabelIndex`; satisfies `Recognizer`.
+
+        model = clipact.load_model("mini")
+        classifier = IndexClassifier(model, LabelIndex.open("verbs.index", model_key=model.key))
+
+    model    what `clipact.models.zoo.load` gives: the one that made the index, or UsageError
+    index    the labels; a Prediction ranks the nearest of them and says what the others hold
+    retrieved  how many are ranked; by default the square root of their number, 100 at least
+    frames, clips, decoder  as for `ZeroShotClassifier`
+    """
+
+    def __init__(
+        self,
+        model: zoo.Model,
+        index: LabelIndex,
+        *,
+        retrieved: int | None = None,
+        frames: int | None = None,
+        clips: int = 1,
+        decoder: str = "pyav",
+    ) -> None:
+        if model.encoder.text_depends_on_video:
+            raise model.encoder.text_needs_video()
+        if model.key != index.table.about.model_key:
+            raise UsageError(
+                f"the index is of model {index.table.about.model}, not of {model.name}: build one with {model.name}"
+            )
+        super().__init__(model.encoder.spec.with_frames(frames), clips=clips, decoder=decoder)
+        self.model, self.index, self.retrieved = model, index, retrieved
+
+    @classmethod
+    def load(
+        cls, model: str, folder: str | Path, *, device: str = "auto", precision: str = "auto", **options: Any
+    ) -> "IndexClassifier":
+        """A classifier from a model's name and an index's folder; `options` as for the constructor."""
+        loaded = zoo.load(model, device=device, precision=precision, defer_text=True)
+        return cls(loaded, LabelIndex.open(folder, model_key=loaded.key, store=Store()), **options)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Every text of the index: all of them are read."""
+        rows = self.index.rows
+        return tuple(rows.entry(row).text for row in range(len(rows)) if not rows.is_removed(row))
+
+    def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
+        """The prediction for the views of one video: the nearest labels, and what all others hold together."""
+        embeddings = embed_views(self.model.encoder, views, self.spec)
+        query = mean_view(embeddings).float().cpu().numpy()
+        with torch.inference_mode():
+            scale = float(self.model.encoder.scale)
+        shares = self.index.shares(query, scale=scale, k=self.retrieved)
+        rows = shares.nearest.rows[0]
+        entries = self.index.entries(rows)
+        ranked = zip(entries, shares.probabilities[0].tolist(), strict=False)
+        return Prediction(
+            ranked=tuple(Scored(entry.text, share) for entry, share in ranked),
+            model=self.model.name,
+            prompts=self.index.table.about.prompts,
+            agreement=self._agreement(embeddings, rows[rows >= 0], [entry.text for entry in entries], scale=scale),
+            outside=Outside(
+                share=float(shares.outside[0]), error=float(shares.error[0]), labels=len(self.index) - len(entries)
+            ),
+        )
+
+    def _agreement(
+        self, views: Float[Tensor, "k d"], rows: Int64[np.ndarray, " n"], texts: Sequence[str], *, scale: float
+    ) -> Agreement | None:
+        """How far the views agree among the retrieved labels; None for a single view, for which nothing is read."""
+        if len(views) < 2:
+            return None
+        vectors = torch.from_numpy(np.ascontiguousarray(self.index.rows.vectors(rows)))
+        return agreement_of(scale * views.float().cpu() @ vectors.T, texts, answer=texts[0])

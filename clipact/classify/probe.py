@@ -1,0 +1,174 @@
+"""A probe as a classifier: a frozen model's embedding of a clip, and a probe's labels for it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+
+from clipact.classify.base import Prediction, Scored, VideoClassifier, agreement_of
+from clipact.clip_spec import ClipSpec
+from clipact.embed.clip_embedding import embed_views, mean_view
+from clipact.errors import UsageError
+from clipact.models import zoo
+
+SHOTS = (1, 2, 4, 8, 16)
+"""Examples a label that few-shot learning is usually judged at (arXiv 2103.00020, figure 6)."""
+
+Vectors = Float32[np.ndarray, "n d"]
+Numbers = Int64[np.ndarray, " n"]
+
+
+class Probe(ABC):
+    """What was fitted to vectors of `dim` numbers and knows so many labels, by their numbers."""
+
+    labels: int
+    dim: int
+
+    @abstractmethod
+    def logits(self, vectors: Vectors) -> Float32[np.ndarray, "n l"]:
+        """Of each vector for each label."""
+
+
+class LinearProbe(Probe):
+    """Logits W x + b, one a label."""
+
+    def __init__(self, weight: Float32[np.ndarray, "l d"], bias: Float32[np.ndarray, " l"]) -> None:
+        self.weight, self.bias = weight, bias
+        self.labels, self.dim = weight.shape
+
+    def logits(self, vectors: Vectors) -> Float32[np.ndarray, "n l"]:
+        """Of each vector for each label."""
+        return vectors @ self.weight.T + self.bias
+
+
+class NearestProbe(Probe):
+    """Weighted k-nearest neighbours (arXiv 1805.01978, section 3.4): each of k votes with exp(cosine / heat).
+
+    Logits are the logarithms of the labels' shares in the votes; a label without a vote has the least share that there
+    can be. Of fewer than k examples all vote.
+    """
+
+    def __init__(self, vectors: Vectors, truth: Numbers, *, labels: int, k: int = 20, heat: float = 0.07) -> None:
+        _check(vectors, truth, labels)
+        if k < 1 or heat <= 0:
+            raise UsageError(f"k is {k} and heat {heat:g}; at least one neighbour votes, and heat is above 0")
+        self.vectors, self.truth, self.k, self.heat = vectors, truth, k, heat
+        self.labels, self.dim = labels, vectors.shape[1]
+
+    def logits(self, vectors: Vectors) -> Float32[np.ndarray, "n l"]:
+        """Of each vector for each label."""
+        cosines = vectors @ self.vectors.T
+        nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : self.k]
+        near = np.take_along_axis(cosines, nearest, axis=1)
+        votes = np.exp((near - near.max(1, keepdims=True)) / self.heat)
+        shares = np.zeros((len(vectors), self.labels))
+        np.add.at(shares, (np.arange(len(vectors))[:, None], self.truth[nearest]), votes)
+        shares /= shares.sum(1, keepdims=True)
+        return np.log(np.maximum(shares, np.finfo(np.float32).tiny)).astype(np.float32)
+
+
+def fit_linear(vectors: Vectors, truth: Numbers, *, labels: int, strength: float = 10.0) -> LinearProbe:
+    """Logistic regression: the W and b that minimise |W|^2 / 2 + strength x the sum of the cross-entropies.
+
+    By L-BFGS in 64 bits, as CLIP's linear probes are (arXiv 2103.00020, section 3.2); `strength` is what scikit-learn
+    calls C. UsageError for examples of fewer than two labels.
+    """
+    _check(vectors, truth, labels)
+    if len(np.unique(truth)) < 2:
+        raise UsageError("a linear probe tells labels apart: it takes examples of two at least")
+    x, y = torch.from_numpy(vectors).double(), torch.from_numpy(truth)
+    weight = torch.zeros(labels, x.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(labels, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=1000, tolerance_grad=1e-7, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        errors = F.cross_entropy(x @ weight.T + bias, y, reduction="sum")
+        loss = (weight.square().sum() / (2 * strength) + errors) / len(y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return LinearProbe(weight.detach().float().numpy(), bias.detach().float().numpy())
+
+
+def draw_shots(truth: Numbers, *, shots: int, draws: int, seed: int = 0) -> Iterator[Numbers]:
+    """The rows of each of several draws of `shots` examples a label, in order; each draw hangs on its number and seed.
+
+    UsageError, with the label's number, where a label has fewer.
+    """
+    rows = {int(label): np.flatnonzero(truth == label) for label in np.unique(truth)}
+    for label, own in rows.items():
+        if shots < 1 or len(own) < shots:
+            raise UsageError(f"shots is {shots}, and label number {label} has {len(own)} examples; 1 to that many")
+    for draw in range(draws):
+        generator = np.random.default_rng([seed, shots, draw])
+        yield np.sort(np.concatenate([generator.choice(own, shots, replace=False) for own in rows.values()]))
+
+
+def _check(vectors: Vectors, truth: Numbers, labels: int) -> None:
+    if len(vectors) != len(truth) or len(truth) == 0:
+        raise UsageError(
+            f"there are {len(vectors)} vectors and {len(truth)} label numbers; give one each, at least one"
+        )
+    if truth.min() < 0 or truth.max() >= labels:
+        raise UsageError(f"label numbers go to {truth.max()}; there are {labels} labels, counted from 0")
+
+
+class ProbeClassifier(VideoClassifier):
+    """Names the action in a clip by a probe that learnt its labels from examples; satisfies `Recognizer`.
+
+    model       what `clipact.models.zoo.load` gives: the one whose embeddings the probe was fitted to
+    probe       as `clipact.evaluate.fit_probes.fit_probes` makes it
+    labels      in the order of the probe's numbers; UsageError when they are not as many
+    spec        how clips are prepared, and `clips` a video, as they were for the probe
+    taught      how the probe learnt, in words
+    files_seen  the sha256 of the files that it learnt from
+    """
+
+    def __init__(
+        self,
+        model: zoo.Model,
+        probe: Probe,
+        labels: tuple[str, ...],
+        *,
+        spec: ClipSpec | None = None,
+        clips: int = 1,
+        decoder: str = "pyav",
+        taught: str = "a probe",
+        files_seen: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(spec or model.encoder.spec, clips=clips, decoder=decoder)
+        if len(labels) != probe.labels or model.encoder.visual.dim != probe.dim:
+            raise UsageError(
+                f"{len(labels)} labels and embeddings of {model.encoder.visual.dim} numbers, but the probe knows "
+                f"{probe.labels} labels by {probe.dim} numbers"
+            )
+        self.model, self.probe, self._labels = model, probe, labels
+        self.taught, self.files_seen = taught, files_seen
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it chooses from."""
+        return self._labels
+
+    def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
+        """The prediction for the views of one video, from the mean of their embeddings; it names no prompts."""
+        embeddings = embed_views(self.model.encoder, views, self.spec)
+        rows = torch.cat([mean_view(embeddings), embeddings]).float().cpu().numpy()
+        logits = torch.from_numpy(self.probe.logits(rows))
+        scores = logits[0].softmax(0)
+        ranked = tuple(Scored(self.labels[i], scores[i].item()) for i in scores.argsort(descending=True).tolist())
+        return Prediction(
+            ranked=ranked,
+            model=f"probe of {self.model.name}",
+            prompts="",
+            agreement=agreement_of(logits[1:], self.labels, answer=ranked[0].label),
+        )

@@ -1,0 +1,78 @@
+"""Supervised classification: a clip is named by one of the labels that a model was trained on."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from clipact.classify.base import Prediction, VideoClassifier
+from clipact.classify.text_classifier import LabelVectors
+from clipact.classify.zero_shot import ZeroShotClassifier
+from clipact.clip_spec import ClipSpec
+from clipact.errors import UsageError
+from clipact.models import zoo
+from clipact.prompts import LabelSet
+
+
+class SupervisedClassifier(VideoClassifier):
+    """Names the action in a clip by a label that it was trained on; satisfies `Recognizer`.
+
+        classifier = SupervisedClassifier.load("runs/i3d/best")
+        print(classifier.classify("video.mp4"), classifier.labels)
+
+    model    what `clipact.models.zoo.load` gives, with labels of its own; UsageError for a model that knows words
+    labels   some of these, to choose among them alone; all of them when None. LabelError for any other
+    frames, clips, spec, decoder  as for `ZeroShotClassifier`
+
+    `nearest` does the work: vectors of labels are compared with a clip alike, whether words gave them or training did.
+    """
+
+    def __init__(
+        self,
+        model: zoo.Model,
+        labels: LabelSet | Sequence[str] | None = None,
+        *,
+        frames: int | None = None,
+        clips: int = 1,
+        spec: ClipSpec | None = None,
+        decoder: str = "pyav",
+    ) -> None:
+        if not model.labels:
+            raise UsageError(
+                f"{model.name} was not trained on labels of its own: it answers any words, with ZeroShotClassifier"
+            )
+        chosen = labels if isinstance(labels, LabelSet) else LabelSet.of(tuple(labels or model.labels))
+        label_set = replace(chosen, phrases=chosen.labels)
+        with torch.inference_mode():
+            rows = model.encoder.encode_text(label_set.labels)
+        owner = torch.arange(len(label_set), device=rows.device)
+        self.nearest = ZeroShotClassifier(
+            model,
+            label_set,
+            prompts="bare",
+            frames=frames,
+            clips=clips,
+            spec=spec,
+            decoder=decoder,
+            words=LabelVectors(rows=rows[None], owner=owner, labels=len(label_set)),
+        )
+        super().__init__(self.nearest.spec, clips=clips, decoder=decoder)
+
+    @classmethod
+    def load(
+        cls, model: str, *, device: str = "auto", precision: str = "auto", **options: Any
+    ) -> "SupervisedClassifier":
+        """A classifier from a model's folder (see `clipact.models.zoo.load`); `options` as for the constructor."""
+        return cls(zoo.load(model, device=device, precision=precision), **options)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it chooses from."""
+        return self.nearest.labels
+
+    def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
+        """The prediction for the views of one video; it names no prompts, of which there are none."""
+        return replace(self.nearest.answer(views), prompts="")

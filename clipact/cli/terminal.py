@@ -1,0 +1,182 @@
+"""What every command shows in the same way: notes and progress on stderr, predictions as a table."""
+
+import glob
+import sys
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import typer
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from clipact.classify.base import Prediction
+from clipact.errors import UsageError
+from clipact.video.open_source import files_below
+
+if TYPE_CHECKING:
+    from clipact.data.protocol import Card
+
+Videos = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="VIDEO",
+        help="Files, folders of them, patterns; a folder of numbered pictures, - (standard input), http://..., "
+        "rtsp://... or /dev/video0 (with --to).",
+    ),
+]
+"""The argument of every command that takes several videos."""
+
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="mini, a folder, or open_clip:ARCH/TAG.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Precision = Annotated[str, typer.Option(help="fp32; bf16: nearly the same, twice as fast; auto: bf16 where as good.")]
+"""Options of every command that has a model look, and where it may look in 16 bits."""
+
+Protocol = Annotated[str, typer.Argument(metavar="CARD|MANIFEST", help="A card, or a CSV table.")]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
+]
+Partial = Annotated[bool, typer.Option("--partial", help="Take data that are not the card's; mark it.")]
+"""Options of every command that is carried out under a protocol."""
+
+RunFolder = Annotated[
+    Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: runs/ and the recipe's name]")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard, too.")]
+"""Options of every command that carries out a recipe."""
+
+
+def expand_videos(words: Iterable[str]) -> list[str]:
+    """The sources that the words name, in order: a folder gives the videos below it, a glob those it matches.
+
+    A word that names nothing is kept, so that its absence is reported like any other unreadable video.
+    """
+    found: list[str] = []
+    for word in words:
+        matches = [word]
+        if glob.has_magic(word) and not Path(word).exists():
+            matches = sorted(glob.glob(word, recursive=True)) or [word]
+        for match in matches:
+            # A folder without videos may hold the frames of one as pictures.
+            found += [str(path) for path in files_below(Path(match))] or [match]
+    if not found:
+        raise UsageError("no video was named: give files, folders or patterns such as 'clips/*.mp4'")
+    return found
+
+
+def index_folder(labels: Sequence[str]) -> Path | None:
+    """The folder that `index:DIR` names; None when labels are meant. UsageError when both are."""
+    named = [value.removeprefix("index:") for value in labels if value.startswith("index:")]
+    if named and len(labels) > 1:
+        raise UsageError(
+            f"--labels takes one index and nothing beside it; add labels to {named[0]} by clipact index add"
+        )
+    return Path(named[0]).expanduser() if named else None
+
+
+def find_protocol(protocol: str, data: Path | None, *, split: str = "all") -> "tuple[Card, Path]":
+    """The card by its name or file, or that of a CSV table of one's own, and the folder of its data."""
+    from clipact.data.protocol import load_card
+    from clipact.evaluate import manifest_card
+
+    if protocol.endswith(".csv"):
+        return manifest_card(protocol, split=split), data or Path(protocol).parent
+    if split != "all":
+        raise UsageError("--split is for tables; a card names its own")
+    return load_card(protocol), data or Path()
+
+
+T = TypeVar("T")
+_BAR_CELLS = 24
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def note(message: str, *, kind: Literal["note", "warning", "error"] = "note") -> None:
+    """Print one line for the person, on stderr."""
+    style = {"note": "dim", "warning": "yellow", "error": "bold red"}[kind]
+    console = Console(stderr=True, highlight=False)
+    console.print(Text.assemble((f"{kind}: ", style), message), soft_wrap=True)
+
+
+def track(items: Iterable[T], *, total: int | None, what: str, prints: bool = False) -> Iterator[T]:
+    """The items, with a progress bar on stderr when there are several and a person is watching.
+
+    It tells the time that is left; with no total, the time that has gone. Where each item `prints` something, the bar
+    is off the screen meanwhile: what is printed goes where it belongs, whole.
+    """
+    if (total is not None and total < 2) or not sys.stderr.isatty():
+        yield from items
+        return
+    clock = TimeElapsedColumn() if total is None else TimeRemainingColumn()
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), clock)
+    bars = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+    with bars:
+        for item in bars.track(items, total=total):
+            if prints:
+                bars.stop()
+            yield item
+            if prints:
+                bars.start()
+
+
+def encoding(batches: Iterable[T]) -> Iterator[T]:
+    """Batches of sentences on their way to a text tower, with the bar of `track`."""
+    return track(batches, total=len(batches) if isinstance(batches, Sized) else None, what="reading labels")
+
+
+def bar(share: float, cells: int = _BAR_CELLS) -> str:
+    """A share of 0..1 drawn with block characters, to an eighth of a cell."""
+    eighths = round(max(0.0, min(1.0, share)) * cells * 8)
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + (_EIGHTHS[rest] if rest else "")
+
+
+def prediction_table(prediction: Prediction, *, top: int) -> Group:
+    """What the clip is, its best labels with bar and score, and what was looked at."""
+    facts = [f"{len(prediction.frames)} frames"]
+    if prediction.duration_seconds is not None:
+        facts.append(f"{prediction.duration_seconds:.1f} s")
+    facts += [prediction.model, f"prompts {prediction.prompts}" if prediction.prompts else "supervised"]
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    table.add_column(overflow="fold", max_width=44)
+    table.add_column(width=_BAR_CELLS, no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    fitting = prediction.accepted
+    if fitting is None:
+        fitting = () if prediction.none_of_these else (prediction.label,)
+    for entry in prediction.top(top):
+        style = "bold green" if entry.label in fitting else ""
+        table.add_row(Text(entry.label, style=style), Text(bar(entry.score), style=style), f"{entry.score:.1%}")
+    said = [Text(f" {line}", style=style) for line, style in _remarks(prediction)]
+    said.append(Text(" " + " · ".join(facts), style="dim"))
+    return Group(Text(prediction.video or "frames", style="bold"), table, *said)
+
+
+def _remarks(prediction: Prediction) -> Iterator[tuple[str, str]]:
+    """How far the answer can be trusted, a line each, with its style."""
+    trust, views, rest = prediction.trust, prediction.agreement, prediction.outside
+    if prediction.accepted is not None:
+        fitting = _listed(prediction.accepted)
+        yield (f"fits by itself: {fitting}", "") if fitting else ("none of these fits by itself", "bold yellow")
+    if trust is not None:
+        if trust.none_of_these:
+            fitting = f"{1 - trust.false_rejections:.0%} of clips that fit have {trust.threshold:.2f} or more"
+            yield f"none of these: {trust.score} score {trust.fit:.2f}, and {fitting}", "bold yellow"
+        every = len(trust.label_set) == len(prediction.ranked)
+        could = f"all {len(trust.label_set)} labels" if every else _listed(trust.label_set)
+        yield f"{trust.coverage:.0%} label set: {could}", ""
+    if views is not None:
+        mark = "" if 2 * views.agreeing > len(views.views) else "yellow"
+        yield f"{views.agreeing} of {len(views.views)} views agree: {_listed(views.views)}", mark
+    if rest is not None and rest.labels:
+        how = f"estimated from a sample, ± {rest.error:.1%}" if rest.error else "all of them compared"
+        yield f"{rest.labels:,} labels that were not retrieved hold {rest.share:.1%} ({how})", "dim"
+
+
+def _listed(labels: Sequence[str], most: int = 8) -> str:
+    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")

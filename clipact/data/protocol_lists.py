@@ -1,0 +1,85 @@
+"""A protocol card's lists of files below a data folder: to evaluate on the card's own split, or to learn from another.
+
+Lists are read and hashed, and what is not as the card says is written down; no media file is opened.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from clipact.data.fingerprint import file_digest
+from clipact.data.manifest import Manifest, Sample, read_manifest
+from clipact.data.protocol import Card, Part
+from clipact.errors import ManifestError, choices
+from clipact.prompts import LabelSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardList:
+    """One part of a card.
+
+    manifest  the whole list, whose paths start from the card's root
+    samples   those of the split
+    sha256    of the list's bytes
+    wrong     how it is not the card's
+    """
+
+    part: Part
+    manifest: Manifest
+    samples: tuple[Sample, ...]
+    sha256: str
+    wrong: tuple[str, ...]
+
+
+def list_places(card: Card, data: Path) -> Iterator[tuple[Part, Path, Path]]:
+    """Each part, its list and the folder that its paths start from."""
+    for part in card.data.parts:
+        yield part, card.folder / part.list if part.list else data / part.manifest, data / card.data.root
+
+
+def read_lists(card: Card, data: Path, *, split: str | None = None) -> list[CardList]:
+    """The card's lists, in order, with their samples of `split`, by default the card's own."""
+    found = []
+    for part, path, root in list_places(card, data):
+        manifest = read_manifest(path, root, group_column=card.data.group)
+        samples = manifest.of_split(split or card.data.split)
+        digest, wrong = file_digest(path), []
+        if part.sha256 and part.sha256 != digest:
+            wrong.append(f"{path.name} has the sha256 {digest[:12]}…, the card says {part.sha256[:12]}…")
+        if split in (None, card.data.split) and part.count is not None and part.count != len(samples):
+            wrong.append(f"{path.name} has {len(samples):,} samples, the card says {part.count:,}")
+        found.append(CardList(part=part, manifest=manifest, samples=samples, sha256=digest, wrong=tuple(wrong)))
+    return found
+
+
+def distinct(lists: Iterable[CardList]) -> tuple[Sample, ...]:
+    """The samples of all lists, each once, in the order in which they first stand there."""
+    found: dict[str, Sample] = {}
+    for one in lists:
+        for sample in one.samples:
+            found.setdefault(sample.name, sample)
+    return tuple(found.values())
+
+
+def card_labels(card: Card, lists: Sequence[CardList]) -> LabelSet:
+    """What is chosen from under the card, and how it is written; ManifestError for a label that is not among it."""
+    there = {label for one in lists for sample in one.samples for label in sample.labels}
+    words = card.words
+    labels = LabelSet.load(words.set) if words.set else LabelSet.of(words.names or sorted(there), name=card.name)
+    if words.verbatim:
+        labels = replace(labels, phrases=labels.labels)
+    for one in lists:
+        refuse_unknown(one.manifest, one.samples, labels, of=f"card {card.name}")
+    return labels
+
+
+def refuse_unknown(manifest: Manifest, samples: Iterable[Sample], labels: LabelSet, *, of: str) -> None:
+    """Nothing; ManifestError for a sample whose label is none of the set's."""
+    known = set(labels.labels)
+    for sample in samples:
+        if unknown := [label for label in sample.labels if label not in known]:
+            raise ManifestError(
+                manifest.source,
+                sample.line,
+                f"label {unknown[0]!r} is none of {of}'s; {choices(unknown[0], labels.labels)}",
+            )

@@ -1,0 +1,79 @@
+"""Probes of a model's embeddings, fitted to samples that have labels; `evaluate` judges them on others."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from clipact.classify.probe import NearestProbe, Probe, ProbeClassifier, draw_shots, fit_linear
+from clipact.clip_spec import ClipSpec
+from clipact.errors import UsageError
+from clipact.evaluate.encoded_samples import Outcome
+from clipact.evaluate.encoder_adapter import judge
+from clipact.evaluate.options import How, as_samples, find
+from clipact.evaluate.samples import Item, Samples
+from clipact.models.zoo import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probing:
+    """How a probe is fitted.
+
+    kind      "linear": logistic regression; "nearest": the votes of the k nearest examples
+    strength  of the linear probe: see `fit_linear`
+    k         of the nearest
+    shots     examples a label, drawn at random; all of them when None
+    draws     how often that is done; without shots there is nothing to draw
+    """
+
+    kind: Literal["linear", "nearest"] = "linear"
+    strength: float = 10.0
+    k: int = 20
+    shots: int | None = None
+    draws: int = 1
+    seed: int = 0
+
+
+def fit_probes(
+    model: Model,
+    samples: Samples | Sequence[Item],
+    probing: Probing = Probing(),
+    *,
+    spec: ClipSpec | None = None,
+    clips: int = 1,
+    how: How | None = None,
+) -> Iterator[ProbeClassifier]:
+    """A classifier of the samples' labels for each draw, from one encoding of the samples.
+
+    `spec` and `clips` are as for `ZeroShotClassifier`, `how` as for `evaluate`: with a store nothing is encoded twice.
+    UsageError when a sample has no label, or a label too few samples; DataError when not one file can be read.
+    """
+    samples, how = as_samples(samples), how or How()
+    for item in samples.items:
+        if item.label is None:
+            raise UsageError(f"{item.name} has no label; a probe learns labels")
+    labels = tuple(sorted({str(item.label) for item in samples.items}))
+    judged = judge(model, spec or model.encoder.spec, views=clips)
+    outcome = Outcome.of(samples, find(samples, judged, how, {}))
+    truth = np.array([labels.index(str(samples.items[i].label)) for i in outcome.rows], dtype=np.int64)
+    rows = iter([np.arange(len(truth))])
+    if probing.shots is not None:
+        rows = draw_shots(truth, shots=probing.shots, draws=probing.draws, seed=probing.seed)
+    for chosen in rows:
+        probe = _fit(outcome.vectors[chosen], truth[chosen], labels=len(labels), probing=probing)
+        yield ProbeClassifier(
+            model,
+            probe,
+            labels,
+            spec=judged.spec,
+            clips=clips,
+            taught=f"a {probing.kind} probe of {len(chosen):,} examples",
+            files_seen=frozenset(outcome.findings[outcome.rows[row]].digest for row in chosen),
+        )
+
+
+def _fit(vectors: np.ndarray, truth: np.ndarray, *, labels: int, probing: Probing) -> Probe:
+    if probing.kind == "linear":
+        return fit_linear(vectors, truth, labels=labels, strength=probing.strength)
+    return NearestProbe(vectors, truth, labels=labels, k=probing.k)

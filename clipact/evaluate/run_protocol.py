@@ -1,0 +1,145 @@
+"""A card, a model and a data folder become a result on disk: OUT/CARD--MODEL, with a journal beside it meanwhile."""
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from clipact.cache import content_key
+from clipact.classify.supervised import SupervisedClassifier
+from clipact.classify.text_classifier import words_key
+from clipact.classify.zero_shot import ZeroShotClassifier
+from clipact.config import to_table
+from clipact.data.protocol import Averaging, Card
+from clipact.errors import ResultError, UsageError
+from clipact.evaluate.options import How
+from clipact.evaluate.results import RetrievalScores, Scores, load, read_run, save
+from clipact.evaluate.run import evaluate, evaluate_retrieval
+from clipact.evaluate.samples import Samples
+from clipact.models import zoo
+from clipact.prompts import PromptSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What a person asks for instead of the card's own way; None leaves it."""
+
+    prompts: str | None = None
+    frames: int | None = None
+    views: int | None = None
+    averaging: Averaging | None = None
+
+    def apply(self, card: Card) -> tuple[Card, tuple[str, ...]]:
+        """The changed card under a name that says so, and each change in words."""
+        words, views = card.words, card.views
+        said, tags = [], []
+        if card.retrieval and self.averaging is not None:
+            raise UsageError(
+                "captions are compared with embeddings, averaged over the views: --averaging is for labels"
+            )
+        if self.prompts is not None and self.prompts != words.templates:
+            if card.retrieval:
+                raise UsageError("captions are sentences already: --prompts is for labels")
+            said.append(f"prompts {self.prompts} instead of {words.templates}")
+            tags.append(Path(self.prompts).stem)
+            words = replace(words, templates=self.prompts)
+        for name in ("frames", "views", "averaging"):
+            asked, own = getattr(self, name), getattr(views, name)
+            if asked is not None and asked != own:
+                said.append(f"{name} {asked} instead of {'the model’s own' if own is None else own}")
+                tags.append(f"{name}-{asked}" if name != "averaging" else asked)
+                views = replace(views, **{name: asked})
+        return replace(card, name="--".join([card.name, *tags]), words=words, views=views), tuple(said)
+
+
+def carry_out(
+    card: Card,
+    samples: Samples,
+    model: zoo.Model,
+    out: Path,
+    *,
+    changed: tuple[str, ...] = (),
+    how: How | None = None,
+) -> tuple[Scores | RetrievalScores, Path]:
+    """The result of a model under a card, and the folder that holds it.
+
+    With `how.resume` a result that is there already is taken as it is when the same was asked for (model, card, list of
+    samples, and every sentence of every label; the samples' files are not read again), and a journal is taken up.
+    """
+    precision = model.encoder.precision
+    letters = _letters(card, model.name)
+    folder = result_folder(card, model.name, out, precision=precision)
+    journal = folder.with_name(f"{folder.name}.journal")
+    prompts = None if samples.labels is None else PromptSet.load(card.words.templates)
+    sentences = "" if samples.labels is None or prompts is None else words_key(samples.labels, prompts)
+    table = json.dumps(to_table(card), sort_keys=True, default=str)
+    asked = content_key("asked 3", model.key, precision, table, sentences)
+    how = how or How()
+    if how.resume and not journal.exists() and (kept := _finished(folder, asked, samples)) is not None:
+        return kept, folder
+    run = {
+        "card": card.name,
+        "title": card.title,
+        "metric": card.metric,
+        "asked": asked,
+        "place": letters,
+        "partial_why": list(changed),
+        **how.run,
+    }
+    how = replace(how, journal=journal, run=run)
+    spec = card.views.apply(model.encoder.spec)
+    result: Scores | RetrievalScores
+    if samples.labels is None or prompts is None:
+        result = evaluate_retrieval(
+            model, samples, spec=spec, views=card.views.views, crops=card.views.crops, how=how
+        )  # fmt: skip
+    else:
+        classifier: ZeroShotClassifier | SupervisedClassifier
+        if model.labels:
+            classifier = SupervisedClassifier(model, samples.labels, clips=card.views.views, spec=spec)
+        else:
+            classifier = ZeroShotClassifier(
+                model, samples.labels, prompts=prompts, clips=card.views.views, spec=spec, store=how.store
+            )
+        result = evaluate(classifier, samples, averaging=card.views.averaging, crops=card.views.crops, how=how)
+    save(result, folder)
+    journal.unlink(missing_ok=True)
+    return result, folder
+
+
+def result_folder(card: Card, model: str, out: Path, *, precision: str = "fp32") -> Path:
+    """OUT/CARD--MODEL, with the precision where it is not fp32; when a result of another model, table or prompt file of
+    that name lies there, with letters more.
+
+    runs/a/best and runs/b/best are two models, a/test.csv and b/test.csv two tables: neither overwrites the other.
+    ResultError when something else lies there.
+    """
+    name = f"{file_name(card.name)}--{file_name(model)}" + ("" if precision == "fp32" else f"-{precision}")
+    plain, letters = out / name, _letters(card, model)
+    run = read_run(plain)
+    if not run or run.get("place") == letters:
+        return plain
+    other = plain.with_name(f"{plain.name}-{letters}")
+    read_run(other)
+    return other
+
+
+def file_name(name: str) -> str:
+    """A name that a folder can have: a path becomes its last part, and what is no word a dash."""
+    return re.sub(r"[^\w.+-]+", "-", Path(name).name if Path(name).is_dir() else name).strip("-.") or "model"
+
+
+def _letters(card: Card, model: str) -> str:
+    """What tells apart results that would have one name."""
+    return content_key(model, card.source, str(card.folder), card.name, card.words.set, card.words.templates)[:8]
+
+
+def _finished(folder: Path, asked: str, samples: Samples) -> Scores | RetrievalScores | None:
+    if not folder.is_dir():
+        return None
+    try:
+        kept = load(folder)
+    except ResultError:
+        return None
+    same = kept.run.get("asked") == asked and kept.run["data"]["list_sha256"] == samples.data["list_sha256"]
+    return kept if same and kept.run["data"]["count"] == len(samples) else None

@@ -1,0 +1,210 @@
+"""What `index.json` says: every fact about an index but its vectors and texts. Plain dataclasses, read strictly."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from clipact.config import parse
+from clipact.errors import ConfigError, LabelIndexError
+from clipact.label_index.storage import TABLE, FileRecord, Folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One label or caption: `id` is its own, `text` what is answered, `metadata` whatever else JSON can hold."""
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Neighbours:
+    """The nearest k of each of q queries, nearest first; `rows` are -1 and `cosines` -inf where there are no more."""
+
+    rows: Int64[np.ndarray, "q k"]
+    cosines: Float32[np.ndarray, "q k"]
+
+
+def id_key(id: str) -> int:
+    """64 bits of an id's hash: what is looked up instead of the id, which is then compared."""
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "little")
+
+
+FORMAT = 1
+Precision = Literal["float32", "float16"]
+Kind = Literal["exact", "hnsw", "ivf-pq"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What the vectors are of.
+
+    model, model_key  the name of the model that made them, and the hash of its weights
+    wording           how texts were made into sentences, in words
+    dim               the width of a vector
+    precision         how a number is kept on disk
+    """
+
+    model: str
+    model_key: str
+    wording: str
+    dim: int
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ConfigError(f"dim is {self.dim}; a vector has at least one number")
+
+    @property
+    def prompts(self) -> str:
+        """The name with which `wording` begins."""
+        return self.wording.split(" ")[0]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the numbers on disk."""
+        return np.dtype("<f4" if self.precision == "float32" else "<f2")
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a vector on disk."""
+        return self.dim * self.dtype.itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How neighbours are to be found: the kind (None: by `choose_kind`), for so much memory and so high a recall@10."""
+
+    kind: Kind | None = None
+    memory_bytes: int | None = None
+    recall: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 < self.recall <= 1:
+            raise ConfigError(f"recall is {self.recall}; above 0, at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Consecutive rows. `keys` are the sorted hashes of their ids, then the rows that these belong to."""
+
+    rows: int
+    vectors: FileRecord
+    entries: FileRecord
+    offsets: FileRecord
+    keys: FileRecord
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """All four."""
+        return self.vectors, self.entries, self.offsets, self.keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """FAISS's file over the first `rows` rows; `recipe` is the string from which FAISS makes it, `width` how far a
+    search looks (efSearch of HNSW, nprobe of IVF)."""
+
+    kind: Kind
+    recipe: str
+    rows: int
+    width: int
+    file: FileRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """How often the approximation finds what an exact search finds, over `queries` queries among `rows` rows.
+
+    recall_1, recall_10  the share of the exact first, and first ten, that it finds
+    first_changed        how often its first answer is another
+    source               what was asked with, in words
+    """
+
+    recall_1: float
+    recall_10: float
+    first_changed: float
+    queries: int
+    rows: int
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a build has come in its stream: `taken` entries, the hash over them, and how many said nothing new."""
+
+    taken: int = 0
+    digest: str = ""
+    repeats: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """An index: `removed` is a file of the sorted rows that count no longer."""
+
+    format: int = FORMAT
+    about: About
+    plan: Plan = field(default_factory=Plan)
+    segments: tuple[Segment, ...] = ()
+    removed: FileRecord | None = None
+    nearest: Nearest | None = None
+    quality: Quality | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def rows(self) -> int:
+        """All rows, removed ones too."""
+        return sum(segment.rows for segment in self.segments)
+
+    @property
+    def removed_rows(self) -> int:
+        """How many of them count no longer."""
+        return 0 if self.removed is None else self.removed.bytes // 8
+
+    @property
+    def files(self) -> Iterator[FileRecord]:
+        """Every data file."""
+        for segment in self.segments:
+            yield from segment.files
+        if self.removed is not None:
+            yield self.removed
+        if self.nearest is not None:
+            yield self.nearest.file
+
+
+def read_table(folder: Folder, name: str = TABLE) -> Table | None:
+    """The table in a folder, None when there is none; LabelIndexError when it is damaged or of another format."""
+    raw = folder.table(name)
+    if raw is None:
+        return None
+    if raw.get("format") != FORMAT:
+        raise LabelIndexError(
+            f"{folder.path / name}: format is {raw.get('format')!r}; this version of clipact reads {FORMAT}"
+        )
+    try:
+        table = parse(Table, raw)
+    except ConfigError as error:
+        raise LabelIndexError(f"{folder.path / name}: {error}") from error
+    _check_sizes(folder, table)
+    return table
+
+
+def _check_sizes(folder: Folder, table: Table) -> None:
+    """What a table says must agree with itself: nothing is read beyond a file's end."""
+    for segment in table.segments:
+        rows = segment.rows
+        wanted = {
+            segment.vectors.name: rows * table.about.row_bytes,
+            segment.offsets.name: 8 * (rows + 1),
+            segment.keys.name: 12 * rows,
+        }
+        for record in segment.files:
+            if rows < 1 or record.bytes != wanted.get(record.name, record.bytes):
+                raise LabelIndexError(f"{folder.path / TABLE}: {record.name} cannot hold {rows:,} rows")
+    if table.nearest is not None and not 0 < table.nearest.rows <= table.rows:
+        raise LabelIndexError(f"{folder.path / TABLE}: FAISS's file has more rows than there are")

@@ -1,0 +1,134 @@
+"""The kinds of tower, for pictures, clips and sentences, and what some towers say of themselves besides.
+
+Each turns a batch of one modality into one matrix of features. Towers do not normalise: DualEncoder alone does. One
+that can stand in a checkpoint folder keeps its `config`, a frozen dataclass; from that, and under the name that the
+tables in `clipact.models.towers` give its class, it is made again.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
+
+from clipact.clip_spec import ClipSpec
+
+# Those of torch.nn.init that ask a mode by their own names and then go on without it: newer torch has more of them.
+_DRAWS = {Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_}
+
+
+class NoRandomWeights(TorchFunctionMode):
+    """Leaves new weights as the memory was: a checkpoint overwrites each of them (ViT-B-32: 0.1 s, not 3.1)."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The call itself, unless it draws numbers in place."""
+        named = kwargs or {}
+        if function in _DRAWS:
+            return args[0] if args else named["tensor"]
+        return function(*args, **named)
+
+
+class ImageTower(nn.Module, ABC):
+    """One picture in, one vector of `dim` features out.
+
+    spec     how pictures must be prepared
+    at_once  how many pictures a CPU is quickest with at a time, where fewer were measured to be quicker than many
+    """
+
+    spec: ClipSpec
+    dim: int
+    at_once: int | None = None
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """The features of each picture."""
+
+
+class VisualTower(nn.Module, ABC):
+    """One clip in, one vector of `dim` features out.
+
+    spec        how clips must be prepared
+    order_free  True when the order of the frames cannot change the output
+    """
+
+    spec: ClipSpec
+    dim: int
+    order_free: bool
+
+    @abstractmethod
+    def forward(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b d"]:
+        """The features of each clip."""
+
+
+class TextTower(nn.Module, ABC):
+    """Sentences in, one vector of `dim` features each out; the tokenizer belongs to the tower."""
+
+    dim: int
+
+    @abstractmethod
+    def tokenize(self, sentences: Sequence[str]) -> Int[Tensor, "b l"]:
+        """Token ids, padded; sentences that are too long are cut at the tower's own limit."""
+
+    @abstractmethod
+    def forward(self, ids: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
+        """The features of each sentence."""
+
+    @abstractmethod
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write what `tokenize` needs into a checkpoint folder."""
+
+
+class Headed(ABC):
+    """What a tower says of itself, besides, when its output is `head(features(inputs))`.
+
+    Training may leave such a tower's body as it is, keep what it makes of the data, and teach the head alone.
+    """
+
+    head: nn.Module
+
+    @abstractmethod
+    def features(self, inputs: Tensor, /) -> Tensor:
+        """What the head is given."""
+
+
+class Shiftable(ABC):
+    """What an image tower says of itself, besides, when frames may lend channels to their neighbours inside it.
+
+    A residual branch is named by a module whose input feeds the branch and nothing else, picture by picture, and by the
+    axis in that input where the channels lie.
+    """
+
+    @property
+    @abstractmethod
+    def residual_branches(self) -> Sequence[tuple[nn.Module, int]]:
+        """Module and axis of each branch, in order; ConfigError for a network that has none."""
+
+
+class Mapped(ABC):
+    """What an image tower says of itself, besides, when it has a vector for each place of a picture."""
+
+    @property
+    @abstractmethod
+    def map_dim(self) -> int:
+        """Numbers a place; ConfigError for a network that has no places."""
+
+    @abstractmethod
+    def maps(self, images: Tensor) -> Tensor:
+        """The vectors of each picture (b, c, h, w), before they are pooled: (b, rows, columns, map_dim)."""
+
+
+class PromptsText(ABC):
+    """What a visual tower says of itself, besides, when a sentence's features depend on the clip it is compared with.
+
+    Such a model's sentences have no embeddings of their own: none that could be kept, indexed or taught apart.
+    """
+
+    @abstractmethod
+    def prompted(self, video: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Of `text`, (n, d) as the text tower gives it: the features of each clip (b, d), and of each sentence
+        beside each clip (b, n, d).
+        """

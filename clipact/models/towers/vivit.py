@@ -1,0 +1,211 @@
+"""ViViT (arXiv 2103.15691): a vision transformer over the space-time tokens of a clip.
+
+Three of the paper's four ways to look: "joint" (model 1), "factorised_encoder" (model 2: a transformer a frame, then
+one over the frames) and "factorised_self" (model 3). A joint one without class token, with the sines of token numbers,
+is the encoder of VideoMAE (arXiv 2203.12602), which can be given the visible tokens of a clip alone. Where ours
+deviates: with a class token a frame, the clip's vector is the mean over the frames' tokens, and what looks along time
+is added to that and begins at zero. So a tower that was started from an image transformer gives a still clip that
+transformer's features, exactly.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from clipact.clip_spec import ClipSpec
+from clipact.errors import ConfigError, ModelError
+from clipact.losses import pick_patches
+from clipact.models.nn.attention import MLP, Activation, Attention, Block, begin_at_zero, grid_sines, sines, stretch
+from clipact.models.nn.head import Head
+from clipact.models.towers.aggregators import Transformer
+from clipact.models.towers.tower import Headed, VisualTower
+
+
+class SpaceTimeBlock(nn.Module):
+    """x + space(norm(x)), x + time(norm(x)), x + mlp(norm(x)); what looks along time begins at zero."""
+
+    def __init__(
+        self, width: int, *, heads: int, hidden: int, activation: Activation = "gelu", norm_eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width, eps=norm_eps)
+        self.attention = Attention(width, heads=heads)
+        self.norm_time = nn.LayerNorm(width, eps=norm_eps)
+        self.time = Attention(width, heads=heads)
+        self.norm_mlp = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = MLP(width, hidden=hidden, activation=activation)
+        begin_at_zero(self.time.merge)
+
+    def forward(self, x: Float[Tensor, "b t l d"]) -> Float[Tensor, "b t l d"]:
+        """The tokens after this block; each saw all of its frame, then its own place in all frames."""
+        batch = len(x)
+        x = x + rearrange(
+            self.attention(rearrange(self.norm_attention(x), "b t l d -> (b t) l d")), "(b t) l d -> b t l d", b=batch
+        )
+        x = x + rearrange(
+            self.time(rearrange(self.norm_time(x), "b t l d -> (b l) t d")), "(b l) t d -> b t l d", b=batch
+        )
+        return x + self.mlp(self.norm_mlp(x))
+
+
+Look = Literal["joint", "factorised_encoder", "factorised_self"]
+
+
+class ViViT(VisualTower, Headed):
+    """Clips of any number of frames that its tubelets divide, at the size of its spec."""
+
+    order_free = False
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """What the network is made of; the defaults are ViT-Ti's (arXiv 2012.12877).
+
+        patch        pixels along the side of a token
+        tubelet      frames that a token spans; 1 is the paper's uniform frame sampling (section 3.2)
+        attention    "joint", "factorised_encoder" or "factorised_self"
+        time_layers  of the transformer over the frames, for "factorised_encoder"
+        positions    "learnt", one for each place and time step, stretched along time to other lengths; "sines" of
+                     step, row and column; or "number_sines" of a token's number in the clip, as VideoMAE has them
+        class_token  one for the "clip" or "none", whose vector is the mean of all tokens (both joint attention
+                     alone), or one a "frame"
+        norm_first   whether tokens are normalised before the first block, as in CLIP
+        """
+
+        width: int = 192
+        layers: int = 12
+        heads: int = 3
+        hidden: int = 768
+        patch: int = 16
+        patch_bias: bool = True
+        tubelet: int = 2
+        attention: Look = "factorised_self"
+        time_layers: int = 4
+        positions: Literal["learnt", "sines", "number_sines"] = "learnt"
+        class_token: Literal["clip", "frame", "none"] = "frame"
+        norm_first: bool = False
+        activation: Activation = "gelu"
+        norm_eps: float = 1e-6
+        head: Head.Config = field(default_factory=lambda: Head.Config(blocks=0))
+
+        def __post_init__(self) -> None:
+            if self.width % self.heads or self.width % 2:
+                raise ConfigError(f"width is {self.width} and heads {self.heads}; heads and 2 divide the width")
+            if self.positions == "sines" and self.width < 6:
+                raise ConfigError(f"width is {self.width}; sines of step, row and column take at least 6")
+            if self.tubelet < 1 or self.patch < 1:
+                raise ConfigError(f"tubelet is {self.tubelet} and patch {self.patch}; both are at least 1")
+            if self.class_token != "frame" and self.attention != "joint":
+                raise ConfigError(
+                    f"class_token is {self.class_token!r} and attention {self.attention!r}; only 'joint' can have that"
+                )
+
+    def __init__(self, config: Config, *, spec: ClipSpec) -> None:
+        super().__init__()
+        rows, columns = spec.size[0] // config.patch, spec.size[1] // config.patch
+        if (rows * config.patch, columns * config.patch) != spec.size:
+            raise ConfigError(f"size is {spec.size}; patches of {config.patch} pixels divide neither side with a rest")
+        self.config, self.spec = config, spec
+        self._refuse_length(spec.frames)
+        inputs = len(spec.mean) * config.tubelet * config.patch**2
+        self.embed = nn.Linear(inputs, config.width, bias=config.patch_bias)
+        self.class_token = None
+        if config.class_token != "none":
+            self.class_token = nn.Parameter(0.02 * torch.randn(config.width))  # with its position added
+        if config.positions == "learnt":
+            steps = spec.frames // config.tubelet
+            self.positions = nn.Parameter(0.02 * torch.randn(steps, rows * columns, config.width))
+        self.norm_first = nn.LayerNorm(config.width, eps=config.norm_eps) if config.norm_first else None
+        block = SpaceTimeBlock if config.attention == "factorised_self" else Block
+        self.blocks = nn.Sequential(
+            *(
+                block(
+                    config.width,
+                    heads=config.heads,
+                    hidden=config.hidden,
+                    activation=config.activation,
+                    norm_eps=config.norm_eps,
+                )
+                for _ in range(config.layers)
+            )
+        )
+        self.over_time = None
+        if config.attention == "factorised_encoder":
+            settings = Transformer.Config(layers=config.time_layers, heads=config.heads)
+            self.over_time = Transformer(config.width, frames=spec.frames // config.tubelet, config=settings)
+        self.head = Head(config.width, config.head)
+        self.dim = self.head.dim
+
+    def features(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b f"]:
+        """What the transformer makes of each clip, before the last norm and the projection."""
+        x = self._tokens(video)
+        if self.class_token is None:
+            return self._blocks(rearrange(x, "b t l d -> b (t l) d")).mean(1)
+        if self.config.class_token == "clip":
+            token = repeat(self.class_token, "d -> b 1 d", b=len(x))
+            return self._blocks(torch.cat([token, rearrange(x, "b t l d -> b (t l) d")], dim=1))[:, 0]
+        steps = x.shape[1]
+        x = torch.cat([repeat(self.class_token, "d -> b t 1 d", b=len(x), t=steps), x], dim=2)
+        if self.config.attention == "joint":
+            x = rearrange(self._blocks(rearrange(x, "b t l d -> b (t l) d")), "b (t l) d -> b t l d", t=steps)
+        elif self.config.attention == "factorised_self":
+            x = self._blocks(x)
+        else:
+            x = rearrange(self._blocks(rearrange(x, "b t l d -> (b t) l d")), "(b t) l d -> b t l d", t=steps)
+        frames = x[:, :, 0]
+        return frames.mean(1) if self.over_time is None else self.over_time(frames)
+
+    def forward(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b d"]:
+        """The features of each clip; ModelError for a number of frames or a size that the tokens do not divide."""
+        return self.head(self.features(video))
+
+    def encode_visible(
+        self, video: Float[Tensor, "b t c h w"], visible: Int64[Tensor, "b v"]
+    ) -> Float[Tensor, "b v d"]:
+        """What the transformer makes of the tokens of these numbers, each clip its own; it is not given the others.
+
+        For a tower without class token.
+        """
+        assert self.class_token is None
+        seen = pick_patches(rearrange(self.patches(video), "b t l p -> b (t l) p"), visible)
+        positions = rearrange(self._positions(video.shape[1] // self.config.tubelet), "t l d -> (t l) d")
+        return self._blocks(self.embed(seen) + positions.to(seen)[visible])
+
+    def patches(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b s l p"]:
+        """The pixels of each token, a channel after the other; ModelError for clips that tokens do not divide."""
+        config = self.config
+        self._refuse_length(video.shape[1])
+        if tuple(video.shape[-2:]) != self.spec.size:
+            raise ModelError(f"frames are {tuple(video.shape[-2:])} pixels; this tower takes {self.spec.size}")
+        return rearrange(
+            video,
+            "b (t u) c (h p) (w q) -> b t (h w) (c u p q)",
+            u=config.tubelet,
+            p=config.patch,
+            q=config.patch,
+        )
+
+    def _tokens(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b s l d"]:
+        x = self.embed(self.patches(video))
+        return x + self._positions(x.shape[1]).to(x)
+
+    def _positions(self, steps: int) -> Float[Tensor, "s l d"]:
+        config = self.config
+        if config.positions == "learnt":
+            return stretch(self.positions, steps)
+        rows, columns = (side // config.patch for side in self.spec.size)
+        if config.positions == "number_sines":
+            return rearrange(sines(steps * rows * columns, config.width), "(t l) d -> t l d", t=steps)
+        return rearrange(grid_sines(steps, rows, columns, width=config.width), "t h w d -> t (h w) d")
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        return self.blocks(x if self.norm_first is None else self.norm_first(x))
+
+    def _refuse_length(self, frames: int) -> None:
+        if frames % self.config.tubelet:
+            raise ModelError(
+                f"a clip has {frames} frames; this tower sees {self.config.tubelet} at a time and takes multiples"
+            )

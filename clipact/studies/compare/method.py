@@ -1,0 +1,114 @@
+"""What a row of a comparison is, by its name, such as "zero-shot:mini", "few-shot:mini@8" or "i3d+cbam"."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from clipact.clip_spec import ClipSpec
+from clipact.errors import UsageError, choices
+from clipact.evaluate.fit_probes import Probing
+from clipact.models import zoo
+from clipact.models.model_config import weights_hash
+from clipact.train.baselines import BASELINES, baseline_recipe
+
+Kind = Literal["zero-shot", "probe", "knn", "few-shot"]
+KINDS: dict[str, str] = {
+    "zero-shot:MODEL": "the labels' words, and no clip of them",
+    "probe:MODEL": "logistic regression on the model's embeddings",
+    "knn:MODEL@K": "the votes of the K nearest learnt clips, of 20 without @K",
+    "few-shot:MODEL@N": "logistic regression on N clips a label, drawn anew with each seed",
+    **{
+        f"{name}:FOLDER" if one.on == "tower" else f"{name}[:MODEL]" if one.on == "model" else name: one.title
+        for name, one in BASELINES.items()
+    },
+    "videomae": "the same ViViT from nothing: what pretraining is compared with",
+    "videomae+pretraining": "the same, pretrained on the learnt clips without their labels",
+}
+"""Every kind of row, and what it is; i3d+se, i3d+cbam, i3d+space_time and i3d+non_local (or -) have that insert."""
+
+_PLAIN = ("zero-shot", "probe", "knn", "few-shot")
+_TOWER = "videomae"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A row.
+
+    name        as it was asked for, and is shown
+    kind        "trained": a baseline by its name in `clipact.train.baselines`, `built`; "pretrained": the same after
+                learning without labels; else what is made of a model's embeddings
+    model       whose embeddings, or the one that a baseline stands on; "" for what begins at random
+    number      of examples a label, or of neighbours
+    """
+
+    name: str
+    kind: Literal["zero-shot", "probe", "knn", "few-shot", "trained", "pretrained"]
+    model: str = ""
+    number: int | None = None
+    built: str = ""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether another seed gives something else."""
+        return self.kind not in ("zero-shot", "probe", "knn")
+
+    @property
+    def learns_whole(self) -> bool:
+        """Whether its tower learns, rather than a head over another's frozen frames."""
+        return self.built != "" and BASELINES[self.built.partition(":")[0].partition("+")[0]].on != "model"
+
+    @property
+    def hangs_on(self) -> tuple[str, ...]:
+        """The tables of `Settings` that decide what comes out."""
+        learning = ("whole" if self.learns_whole else "head",) if self.built else ()
+        return ("clip", *learning, *(("pretraining",) if self.kind == "pretrained" else ()))
+
+    def probing(self, seed: int) -> Probing:
+        """How its probe is fitted."""
+        if self.kind == "knn":
+            return Probing(kind="nearest") if self.number is None else Probing(kind="nearest", k=self.number)
+        return Probing(shots=self.number, seed=seed)
+
+    def check(self, clip: ClipSpec) -> None:
+        """Nothing; UsageError when its model is not there, or its network does not take such clips."""
+        if self.model:
+            zoo.find_folder(self.model)
+        if self.kind == "trained":
+            baseline_recipe(self.built, clip=clip)
+
+    def model_key(self) -> str:
+        """What tells that its model is the same: a folder's hash, else its name."""
+        folder = zoo.find_folder(self.model) if self.model else None
+        return self.model if folder is None else weights_hash(folder)
+
+
+def read_contender(name: str) -> Contender:
+    """The row of that name; UsageError for one that means nothing."""
+    kind, _, rest = name.partition(":")
+    if kind in _PLAIN:
+        return _of_model(name, kind, rest)
+    if name == f"{_TOWER}+pretraining":
+        return Contender(name=name, kind="pretrained", built=_TOWER)
+    if name == _TOWER:
+        return Contender(name=name, kind="trained", built="vivit-joint")
+    base, _, insert = kind.partition("+")
+    if base not in BASELINES:
+        raise UsageError(f"no row is called {name!r}; {choices(base, [*_PLAIN, *BASELINES, f'{_TOWER}+pretraining'])}")
+    stands_on = rest or ("mini" if BASELINES[base].on == "model" else "")
+    built = f"{base}+{insert.replace('-', '_')}" if insert else base
+    return Contender(
+        name=name, kind="trained", model=stands_on, built=f"{built}:{stands_on}" if stands_on or rest else built
+    )
+
+
+def _of_model(name: str, kind: str, rest: str) -> Contender:
+    model, at, number = rest.rpartition("@")
+    if not (at and number.isdecimal() and kind in ("few-shot", "knn")):
+        model, number = rest, ""
+    if not model:
+        raise UsageError(f"{name!r} names no model; write {kind}:mini, or a model's folder in place of mini")
+    if number and int(number) < 1:
+        raise UsageError(f"{name!r} has {number} behind @; it takes 1 or more")
+    if kind == "few-shot" and not number:
+        raise UsageError(f"{name!r} does not say how many clips a label there are; write {name}@8 for eight")
+    found: dict[str, Kind] = {"zero-shot": "zero-shot", "probe": "probe", "knn": "knn", "few-shot": "few-shot"}
+    return Contender(name=name, kind=found[kind], model=model, number=int(number) if number else None)

@@ -1,0 +1,125 @@
+"""Which clips rows learn from and which judge them: no person, sequence or film is on both sides."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from clipact.data.manifest import read_manifest
+from clipact.data.protocol import Card
+from clipact.errors import DataError, UsageError
+from clipact.evaluate import Item, Samples, manifest_card, read_samples
+from clipact.evaluate.run_protocol import file_name
+from clipact.report.page import csv_text, write_text
+
+_DEALT = re.compile(r"(\d+)/(\d+)")
+_DEFAULT = "1/3"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """What is learnt from and what is judged, of the same labels, which are those that are learnt.
+
+    said   how the samples were divided, in words
+    tag    the same as part of a file's name
+    root   the folder that paths start from
+    """
+
+    card: Card
+    learnt: Samples
+    tested: Samples
+    said: str
+    tag: str
+    root: Path
+
+    @property
+    def sides(self) -> tuple[tuple[str, Samples], tuple[str, Samples]]:
+        """Both parts, by what a table calls their split."""
+        return ("train", self.learnt), ("test", self.tested)
+
+    def write(self, folder: Path) -> Path:
+        """The split as a table that training reads, with a column for what belongs together."""
+        lines = [
+            [item.path.relative_to(self.root), item.label, name, item.start_seconds, item.end_seconds, item.group]
+            for name, samples in self.sides
+            for item in samples.items
+        ]
+        head = ["path", "label", "split", "start_seconds", "end_seconds", "group"]
+        text = csv_text(head, [["" if value is None else value for value in line] for line in lines])
+        return write_text(folder / f"{file_name(self.card.name)}-{self.tag}.csv", text)
+
+
+def read_split(protocol: Card | str | Path, data: Path, *, split: str | None = None, partial: bool = False) -> Split:
+    """The samples of a card, or of a CSV table of one's own, in two parts.
+
+    split  "1/3": groups in their order are dealt to three parts in turn, the first is judged by and the others are
+           learnt from; what has no group stands for itself. Or, of a table, the split that is judged by, where "train"
+           is learnt from. By default "test" of a table that has it, else "1/3"
+    UsageError for captions, for a split that cannot be meant, and for a label that no learnt clip has.
+    """
+    own = None if isinstance(protocol, Card) else Path(protocol)
+    if own is not None and split is None:
+        there = {sample.split for sample in read_manifest(own).samples}
+        split = "test" if {"train", "test"} <= there else None
+    split = split or _DEFAULT
+    dealt = _DEALT.fullmatch(split)
+    if dealt is None:
+        if own is None:
+            raise UsageError(f"--split is {split!r}; of a card it is one part of several, such as {_DEFAULT}")
+        card = manifest_card(own, split=split)
+        learnt = read_samples(manifest_card(own, split="train"), data, partial=partial)
+        tested = read_samples(card, data, partial=partial)
+        said = f"learnt from split train, judged by split {split}"
+    else:
+        card = protocol if isinstance(protocol, Card) else manifest_card(protocol)
+        learnt, tested, said = _deal(card, read_samples(card, data, partial=partial), *map(int, dealt.groups()))
+    if learnt.labels is None or tested.labels is None:
+        raise UsageError("captions are not labels: a comparison is of labels")
+    # Sorted: every row chooses from the same, in the same order.
+    labels = learnt.labels.only(sorted({str(item.label) for item in learnt.items}))
+    if unknown := sorted({str(item.label) for item in tested.items} - set(labels.labels)):
+        raise UsageError(f"{', '.join(map(repr, unknown))} is in no clip that is learnt from; {said}")
+    both = {item.name for item in learnt.items} & {item.name for item in tested.items}
+    if both:
+        raise DataError(f"{len(both)} clips are learnt from and judged by, {min(both)} among them")
+    return Split(
+        card=card,
+        learnt=replace(learnt, labels=labels),
+        tested=replace(tested, labels=labels, data={**tested.data, "comparison_split": said}),
+        said=said,
+        tag=split.replace("/", "-of-"),
+        root=Path(data).expanduser() / card.data.root,
+    )
+
+
+def _deal(card: Card, samples: Samples, part: int, parts: int) -> tuple[Samples, Samples, str]:
+    if not 1 <= part <= parts or parts < 2:
+        raise UsageError(f"--split is {part}/{parts}; write 1/{max(parts, 2)} to {max(parts, 2)}/{max(parts, 2)}")
+    owners = [item.group or item.name for item in samples.items]
+    order = sorted(set(owners), key=lambda owner: (len(owner), owner))
+    if len(order) < parts:
+        raise UsageError(f"--split is {part}/{parts}, and there are {len(order)} groups to deal; take fewer parts")
+    judges = set(order[part - 1 :: parts])
+    grouped = any(item.group for item in samples.items)
+    what = (card.data.group or "group") if grouped else "clip"
+    said = (
+        f"by {what}: {len(order) - len(judges)} of {len(order)} are learnt from, "
+        f"{len(judges)} judge (part {part} of {parts})"
+    )
+    tested = [item for item, owner in zip(samples.items, owners, strict=True) if owner in judges]
+    learnt = [item for item, owner in zip(samples.items, owners, strict=True) if owner not in judges]
+    fewer = f"judged by {len(tested)} of {len(samples)} samples: {said}"
+    return _part(samples, learnt), replace(_part(samples, tested), partial_why=(*samples.partial_why, fewer)), said
+
+
+def _part(samples: Samples, items: list[Item]) -> Samples:
+    return replace(samples, items=tuple(items), parts=dict[str, np.ndarray]())
+
+
+def describe_samples(samples: Samples) -> dict[str, object]:
+    """How many there are, of how many groups, and of each label."""
+    groups = {item.group for item in samples.items if item.group}
+    counts = Counter(str(item.label) for item in samples.items)
+    return {"clips": len(samples), "groups": len(groups), "labels": dict(sorted(counts.items()))}

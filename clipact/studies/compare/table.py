@@ -1,0 +1,262 @@
+"""A comparison on disk: comparison.json and comparison.html, with the report's engine and look."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from clipact import __version__, metrics
+from clipact.errors import ResultError
+from clipact.evaluate.results import Scores, verdict
+from clipact.metrics import Difference
+from clipact.report.page import render, write_text
+from clipact.report.sections import section
+from clipact.studies.compare.comparison import Comparison, Done, Failed
+from clipact.studies.compare.execution import Took, mean_of
+from clipact.studies.compare.method import Contender
+from clipact.studies.compare.split import describe_samples
+
+_DRAWS = 10_000  # of groups: fewer could not show p below 0.05 after a correction for a hundred pairs
+_TOP = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row that came to a result under one seed at least.
+
+    runs, asked   seeds that are in its figures, and that should be
+    top_1, top_5  means over seeds; top-5 is None for five labels or fewer
+    of_seeds      top-1 of each seed
+    per_class     the mean over labels; `classes` each label's share, nan without samples
+    difference    of top-1 to the first row's, from the same draws of groups; None for that itself
+    holm          its p, corrected for the number of rows
+    said          whether it is zero-shot, and why not, as every result here says it
+    """
+
+    contender: Contender
+    runs: int
+    asked: int
+    top_1: Difference
+    top_5: Difference | None
+    of_seeds: tuple[float, ...]
+    per_class: float
+    classes: tuple[float, ...]
+    difference: Difference | None
+    holm: float
+    said: str
+    zero_shot: bool
+    took: Took
+
+    @property
+    def name(self) -> str:
+        """As it was asked for."""
+        return self.contender.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """How much better the row `one` is than `other`, and the p of no difference, corrected for all pairs."""
+
+    one: str
+    other: str
+    difference: Difference
+    holm: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A whole comparison; `rows[0]` is what the others are compared with. `results` are those of the first seed."""
+
+    comparison: Comparison
+    rows: tuple[Row, ...]
+    pairs: tuple[Pair, ...]
+    failed: tuple[Failed, ...]
+    results: tuple[Scores, ...]
+    labels: tuple[str, ...]
+    counts: tuple[int, ...]
+    unreadable: tuple[tuple[str, str], ...]
+    groups: int
+
+    @property
+    def detectable(self) -> tuple[float, float] | None:
+        """Half the width of the narrowest and of the widest interval of a difference: less could not be told from none.
+
+        None with a single row.
+        """
+        halves = [(p.difference.high - p.difference.low) / 2 for p in self.pairs]
+        return (min(halves), max(halves)) if halves else None
+
+    @property
+    def least_p(self) -> float:
+        """Below it no p can be, of so few groups."""
+        return least_p(self.groups)
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as plain values, for JSON."""
+        split, settings = self.comparison.split, self.comparison.settings
+        return {
+            "card": split.card.name,
+            "title": split.card.title,
+            "split": split.said,
+            "learnt": describe_samples(split.learnt),
+            "tested": describe_samples(split.tested),
+            "clip": asdict(settings.clip),
+            "seeds": self.comparison.seeds,
+            "rows": [row_facts(row) for row in self.rows],
+            "pairs": [{"one": p.one, "other": p.other, **asdict(p.difference), "p_holm": p.holm} for p in self.pairs],
+            "detectable": self.detectable,
+            "least_p": self.least_p,
+            "failed": [failure_facts(one) for one in self.failed],
+            "unreadable": [list(one) for one in self.unreadable],
+        }
+
+
+def row_facts(row: Row) -> dict[str, Any]:
+    """A row as plain values, for JSON."""
+    return {
+        "row": row.name,
+        "kind": row.contender.kind,
+        "runs": row.runs,
+        "of": row.asked,
+        "top_1": [row.top_1.value, row.top_1.low, row.top_1.high],
+        "top_5": row.top_5 and [row.top_5.value, row.top_5.low, row.top_5.high],
+        "of_seeds": row.of_seeds,
+        "per_class": row.per_class,
+        "classes": [None if one != one else one for one in row.classes],
+        "difference": row.difference and [row.difference.value, row.difference.low, row.difference.high],
+        "p": row.difference and row.difference.p,
+        "p_holm": row.difference and row.holm,
+        "verdict": row.said,
+        "zero_shot": row.zero_shot,
+        **asdict(row.took),
+    }
+
+
+def failure_facts(one: Failed) -> dict[str, Any]:
+    """A failure as plain values, for JSON."""
+    return {"row": one.cell.contender.name, "seed": one.cell.seed, "failed": one.cause, "file": str(one.file)}
+
+
+def tabulate(comparison: Comparison, outcomes: Sequence[Done | Failed]) -> Table:
+    """The table of what became of all cells; ResultError when nothing came to a result, or not on the same clips."""
+    done = [one for one in outcomes if isinstance(one, Done)]
+    failed = tuple(one for one in outcomes if isinstance(one, Failed))
+    if not done:
+        first = f"the first, {failed[0].cell.contender.name}: {failed[0].cause}" if failed else "there is none"
+        raise ResultError(f"not one of {len(outcomes)} cells came to a result; {first}")
+    base = done[0].result
+    for one in done:
+        if (one.result.samples, one.result.labels) != (base.samples, base.labels):
+            raise ResultError(
+                f"{one.cell.contender.name} was judged by {len(one.result.samples)} clips and others by "
+                f"{len(base.samples)}: files have come or gone since; take another --out"
+            )
+    right = np.stack([metrics.hits(one.result.scores, one.result.true) for one in done])
+    shares = metrics.bootstrap_shares(right, groups=base.groups, draws=_DRAWS)
+    fifth = np.stack([metrics.hits(one.result.scores, one.result.true, k=_TOP) for one in done])
+    fifths = metrics.bootstrap_shares(fifth, groups=base.groups, draws=_DRAWS) if len(base.labels) > _TOP else None
+    places = {
+        contender.name: [i for i, one in enumerate(done) if one.cell.contender == contender]
+        for contender in comparison.contenders
+    }
+    groups = len(set(base.groups or base.samples))
+    drawn = {name: _Drawn(right[own], shares[own], groups=groups) for name, own in places.items() if own}
+    pairs = _pairs(drawn)
+    first = next(iter(drawn))
+    compared = {name: drawn[name].above(drawn[first]) for name in drawn if name != first}
+    corrected = dict(zip(compared, metrics.holm([one.p for one in compared.values()]), strict=True))
+    rows = []
+    for contender in comparison.contenders:
+        if not (own := places[contender.name]):
+            continue
+        mean = drawn[contender.name]
+        classes = np.stack([metrics.per_class(right[i], base.truth, labels=len(base.labels)) for i in own]).mean(0)
+        run = done[own[0]].result.run
+        rows.append(
+            Row(
+                contender=contender,
+                runs=len(own),
+                asked=comparison.seeds if contender.drawn else 1,
+                top_1=metrics.from_shares(mean.value, mean.shares),
+                top_5=None if fifths is None else metrics.from_shares(float(fifth[own].mean()), fifths[own].mean(0)),
+                of_seeds=tuple(right[own].mean(1).tolist()),
+                per_class=float(np.nanmean(classes)),
+                classes=tuple(classes.tolist()),
+                difference=compared.get(contender.name),
+                holm=corrected.get(contender.name, 1.0),
+                said=verdict(run),
+                zero_shot=run["zero_shot"] is True,
+                took=mean_of([done[i].result.run["comparison"] for i in own]),
+            )
+        )
+    return Table(
+        comparison=comparison,
+        rows=tuple(rows),
+        pairs=pairs,
+        failed=failed,
+        results=tuple(done[places[row.name][0]].result for row in rows),
+        labels=base.labels,
+        counts=tuple(np.bincount(base.truth, minlength=len(base.labels)).tolist()),
+        unreadable=base.unreadable,
+        groups=groups,
+    )
+
+
+class _Drawn:
+    """A row's share of right answers, its seeds' mean, in all and in each draw of `groups`."""
+
+    def __init__(self, right: Bool[np.ndarray, "s n"], shares: Float[np.ndarray, "s draws"], *, groups: int) -> None:
+        self.value, self.shares, self.groups = float(right.mean()), shares.mean(0), groups
+
+    def above(self, other: "_Drawn") -> Difference:
+        found = metrics.from_shares(self.value, self.shares, (other.value, other.shares))
+        return replace(found, p=max(found.p, least_p(self.groups)))
+
+
+def least_p(groups: int) -> float:
+    """The least p that so many groups can show: equals, too, would differ the same way in all of them that often.
+
+    The bootstrap does not know that: of three groups that agree it makes 0.0002 (Cameron, Gelbach and Miller 2008 on
+    few clusters; this is the bound of a paired sign test).
+    """
+    return 2.0 ** (1 - groups)
+
+
+def _pairs(drawn: dict[str, _Drawn]) -> tuple[Pair, ...]:
+    found = [(one, other, drawn[one].above(drawn[other])) for one, other in combinations(drawn, 2)]
+    corrected = metrics.holm([difference.p for *_, difference in found])
+    return tuple(
+        Pair(one=one, other=other, difference=difference, holm=p)
+        for (one, other, difference), p in zip(found, corrected, strict=True)
+    )
+
+
+_TEMPLATE = Path(__file__).with_name("comparison.html.j2")
+
+
+def write_comparison(table: Table, folder: Path) -> list[Path]:
+    """The two files; ResultError when one cannot be written."""
+    text = json.dumps(table.facts(), indent=1, ensure_ascii=False, allow_nan=False)
+    return [
+        write_text(folder / "comparison.json", text + "\n"),
+        write_text(folder / "comparison.html", page(table)),
+    ]
+
+
+def page(table: Table) -> str:
+    """One self-contained HTML page, every word of a result escaped."""
+    return render(
+        _TEMPLATE,
+        table=table,
+        split=table.comparison.split,
+        clip=table.comparison.settings.clip,
+        rows=table.rows,
+        confusions=[section(result).pairs[:3] for result in table.results],
+        run=table.results[0].run,
+        version=__version__,
+    )

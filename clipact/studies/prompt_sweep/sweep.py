@@ -1,0 +1,140 @@
+"""What each wording would have scored, on one encoding of the video a number of frames, beside a baseline.
+
+Samples are judged by the one evaluation runner; each distinct sentence of all wordings is encoded once, and kept in the
+store. A sweep keeps answers, not logits, and compares every variant with the first on the same samples.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipact import metrics
+from clipact.cache import Store, content_key
+from clipact.classify.text_classifier import LabelVectors, label_vectors
+from clipact.classify.zero_shot import ZeroShotClassifier
+from clipact.data.protocol import Card
+from clipact.errors import StoreError, UsageError
+from clipact.evaluate import How, Samples, evaluate_wordings
+from clipact.models.dual_encoder import Watch
+from clipact.models.zoo import Model
+from clipact.prompts import LabelSet, PromptSet
+from clipact.studies.prompt_sweep.grid import Grid, Variant, variants
+from clipact.studies.prompt_sweep.variant_results import Answered, Row, compare_answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A whole sweep; `rows[0]` is the baseline, the others stand in the grid's order. `counts` are samples a label."""
+
+    rows: tuple[Row, ...]
+    labels: tuple[str, ...]
+    counts: tuple[int, ...]
+    samples: int
+    unreadable: tuple[tuple[str, str], ...]
+    clustered: bool
+    run: dict[str, Any]
+    seconds: float
+
+    @property
+    def best_first(self) -> list[Row]:
+        """The rows by top-1; among equals the baseline, then the fewest sentences."""
+        return sorted(self.rows, key=lambda row: (-row.top_1.value, row is not self.rows[0], row.sentences))
+
+
+def sweep(
+    card: Card,
+    samples: Samples,
+    model: Model,
+    grid: Grid | None = None,
+    *,
+    baseline: str | None = None,
+    how: How | None = None,
+    watch_words: Watch = iter,
+) -> Sweep:
+    """Every variant of the grid on the samples of the card, beside a prompt set as it is (else the card's own).
+
+    `how.store` keeps embeddings, so that a second sweep decodes and encodes nothing. `watch_words` is
+    given the batches of sentences, as by `DualEncoder.encode_text`. UsageError for captions.
+    """
+    begun, how = perf_counter(), how or How()
+    if samples.labels is None:
+        raise UsageError("captions are sentences already: a sweep is for labels")
+    tried = variants(grid or Grid(), samples.labels, baseline=baseline or card.words.templates)
+    how = replace(how, run={"card": card.name, "title": card.title, "metric": card.metric, **how.run})
+    words = _words(model, samples.labels, tried, store=how.store or Store(), watch=watch_words)
+    found: dict[int, Answered] = {}
+    first = None
+    for frames in dict.fromkeys(variant.frames for variant in tried):
+        places = [place for place, variant in enumerate(tried) if variant.frames == frames]
+        spec = card.views.apply(model.encoder.spec).with_frames(frames)
+        classifiers = [
+            ZeroShotClassifier(
+                model,
+                samples.labels,
+                prompts=tried[place].prompts,
+                clips=card.views.views,
+                spec=spec,
+                words=words[tried[place].prompts],
+            )
+            for place in places
+        ]
+        results = evaluate_wordings(
+            classifiers, samples, averaging=card.views.averaging, crops=card.views.crops, how=how
+        )
+        for place, result in zip(places, results, strict=True):
+            first = first or result
+            if result.samples != first.samples:
+                raise UsageError(f"with {frames} frames other files could be read: {result.unreadable[:3]}")
+            found[place] = Answered(
+                variant=tried[place],
+                answers=result.scores.argmax(1),
+                right=metrics.hits(result.scores, result.true),
+                weights=tuple(result.run["prompts"]["weights"]),
+            )
+    assert first is not None
+    answered = [found[place] for place in range(len(tried))]
+    rows = compare_answers(answered, first.truth, samples.labels, groups=first.groups)
+    return Sweep(
+        rows=tuple(rows),
+        labels=first.labels,
+        counts=tuple(np.bincount(first.truth, minlength=len(first.labels)).tolist()),
+        samples=len(first.samples),
+        unreadable=first.unreadable,
+        clustered=first.groups is not None,
+        run={key: value for key, value in first.run.items() if key != "prompts"},
+        seconds=perf_counter() - begun,
+    )
+
+
+@torch.inference_mode()
+def _words(
+    model: Model, labels: LabelSet, tried: Sequence[Variant], *, store: Store, watch: Watch
+) -> dict[PromptSet, LabelVectors]:
+    """What clips are compared with under each wording, from one encoding of all their sentences."""
+    wordings = list(dict.fromkeys(variant.prompts for variant in tried))
+    texts = list(dict.fromkeys(prompt.text for prompts in wordings for prompt in prompts.fill(labels)))
+    rows = _encoded(model, texts, store=store, watch=watch)
+    place = {text: i for i, text in enumerate(texts)}
+
+    def encode(said: Sequence[str]) -> Tensor:
+        return rows[[place[text] for text in said]]
+
+    return {prompts: label_vectors(encode, labels, prompts) for prompts in wordings}
+
+
+def _encoded(model: Model, texts: list[str], *, store: Store, watch: Watch) -> Tensor:
+    key = content_key("sentences 1", model.key, *texts)
+    if (kept := store.read("text", key)) is not None:
+        return torch.from_numpy(kept["rows"]).to(model.encoder.log_scale.device)
+    rows = model.encoder.encode_text(texts, watch=watch)
+    try:
+        store.write("text", key, {"rows": rows.float().cpu().numpy()})
+    except StoreError as error:  # a cache that cannot be written costs time, not the answer
+        warnings.warn(str(error), stacklevel=2)
+    return rows

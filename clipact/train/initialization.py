@@ -1,0 +1,295 @@
+"""What a run begins from: a model that is there, or towers put together from tables and pretrained parts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipact.clip_spec import ClipSpec
+from clipact.config import parse
+from clipact.data.fingerprint import seed_from
+from clipact.errors import ConfigError
+from clipact.models import checkpoint, towers, zoo
+from clipact.models.dual_encoder import DualEncoder
+from clipact.models.hub.timm import TimmImage
+from clipact.models.hub.transformers_source import find_source
+from clipact.models.hub.transformers_video import TransformersVideo, load_tower
+from clipact.models.model_config import FileSeen, read_config, read_files_seen
+from clipact.models.towers.attention_pool import AttentiveTower
+from clipact.models.towers.efficientnet_lite import EfficientNetLite
+from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.towers.i3d import I3D, MINUS_ONE_TO_ONE
+from clipact.models.towers.inflate import inflate
+from clipact.models.towers.label_embeddings import LabelTable
+from clipact.models.towers.swin3d import KINETICS, Swin3D
+from clipact.models.towers.text import TOKENIZER, BertText
+from clipact.models.towers.tower import VisualTower
+from clipact.prompts import LabelSet
+from clipact.train.chunks import seeded
+from clipact.train.pretrained_weights import find_part, read_weights, rename_bert, rename_efficientnet_lite
+
+_PREPARED = {"swin3d": KINETICS, "i3d": MINUS_ONE_TO_ONE}  # how clips are, for weights that are published as one file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Pretrained parts, as a file's path, PACKAGE:PATH or hf-hub:ORG/NAME/FILE (see `clipact.train.pretrained_weights`).
+
+    visual, image, text  weights of the towers but for their heads; a tower without begins at random. `visual` may also
+                  be a folder that clipact wrote, or transformers:ORG/NAME or transformers:FOLDER for a "transformers"
+                  tower: its config.json makes the tower then, and start.visual says tower and head alone
+    tokenizer            the text tower's tokenizer.json, when there is no model to have one from
+    """
+
+    visual: str | None = None
+    image: str | None = None
+    text: str | None = None
+    tokenizer: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A model, or a model with another visual tower, or two towers.
+
+    model         "mini", a folder, or another name that `clipact.models.zoo.load` knows
+    visual, text  tables of towers, as a model's config.json has them. `text.tower = "labels"` has a learnt vector for
+                  each label of the data and knows nothing else: a supervised classifier comes out, with or without a
+                  model to have a visual tower from. Beside a model, `visual` takes the place of its visual tower: a
+                  "frames" or "attentive" tower without `image` keeps its image tower, and "frames" its shift unless
+                  it names one; a "vivit" with `inflate`, "central" or "averaged", is made of it
+    clip          how clips are prepared; by default as the folder of parts.visual says, else as the model's are, else
+                  as the image tower's pictures, and for a "swin3d" or an "i3d" with parts.visual as for the published
+                  weights (`clipact.models.towers.swin3d.KINETICS`, `clipact.models.towers.i3d.MINUS_ONE_TO_ONE`)
+    scale, bias   of the logits at the start; by default the model's with its text tower, else 1/0.07 and none
+
+    ConfigError for what would have no effect, such as `clip` beside a model that keeps its visual tower.
+    """
+
+    model: str | None = None
+    visual: dict[str, Any] = field(default_factory=dict)
+    text: dict[str, Any] = field(default_factory=dict)
+    parts: Parts | None = None
+    clip: ClipSpec | None = None
+    scale: float | None = None
+    bias: float | None = None
+
+    def __post_init__(self) -> None:
+        words = self.labels_only or (self.text and self.parts and self.parts.tokenizer)
+        if self.model is None and not (self.visual and words):
+            raise ConfigError("start takes model, or visual and text with a tokenizer in parts or tower = 'labels'")
+        if self.model is not None and self.text and not self.labels_only:
+            raise ConfigError("start.text is given beside start.model, which has a text tower; leave one out")
+        if self.model is None and "inflate" in self.visual:
+            raise ConfigError("start.visual.inflate is given without start.model, whose image tower it is made of")
+        if self.scale is not None and self.scale <= 0:
+            raise ConfigError(f"start.scale is {self.scale:g}; it is above 0")
+        self._refuse_what_has_no_effect()
+
+    @property
+    def labels_only(self) -> bool:
+        """Whether a supervised classifier comes out, which knows its labels and no other words."""
+        return self.text.get("tower") == "labels"
+
+    def _refuse_what_has_no_effect(self) -> None:
+        parts = self.parts or Parts()
+        given = {f"parts.{part.name}" for part in fields(parts) if getattr(parts, part.name) is not None}
+        given |= {"clip"} if self.clip is not None else set()
+        whole = str(parts.visual).startswith("transformers:")
+        for holds, idle, why in (
+            (self.model and not self.visual, given, "start.model is taken as it is, unless start.visual is given"),
+            (self.model, {"parts.text", "parts.tokenizer"}, "start.model has a text tower and a tokenizer"),
+            ("inflate" in self.visual, {"parts.visual", "parts.image"}, "inflate takes start.model's own weights"),
+            (self.labels_only, {"parts.text", "parts.tokenizer"}, "start.text is a table of labels and has no words"),
+            (whole, {"parts.image"}, "start.parts.visual holds the whole tower's weights"),
+        ):
+            if holds and (idle := idle & given):
+                names = " and ".join(f"start.{name}" for name in sorted(idle))
+                raise ConfigError(f"{names} would have no effect: {why}; leave that out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearntBefore:
+    """What the weights had learnt from when a run begins: names of data sets, and files by their sha256."""
+
+    trained_on: tuple[str, ...] = ()
+    files: dict[str, FileSeen] = field(default_factory=dict)
+
+
+def learnt_before(start: Start, *teachers: str) -> LearntBefore:
+    """What the model that a run begins from says of itself, and the models that teach it.
+
+    What is tuned from them, or taught by them, is not zero-shot on that either.
+    """
+    names: list[str] = []
+    files: dict[str, FileSeen] = {}
+    for model in [start.model, *teachers] if start.model is not None else teachers:
+        folder = zoo.find_folder(model)
+        names += zoo.trained_on(model)
+        files |= {} if folder is None else read_files_seen(folder)
+    if (tower := _tower_folder(start.parts)) is not None:
+        names += read_config(tower).trained_on
+        files |= read_files_seen(tower)
+    return LearntBefore(trained_on=tuple(dict.fromkeys(names)), files=files)
+
+
+def make_encoder(start: Start, *, seed: int, labels: tuple[str, ...] = ()) -> DualEncoder:
+    """The model that a run begins from, on the CPU; random weights hang on the seed alone.
+
+    `labels` are those of the data: what a table of labels holds, unless `start` names them.
+    """
+    with seeded(seed_from(seed, "start")):
+        if start.model is None:
+            encoder = _assemble(start, labels)
+        else:
+            encoder = zoo.load(start.model, device="cpu").encoder
+            if start.visual:
+                encoder = _with_visual(encoder, start)
+            if start.labels_only:
+                encoder = DualEncoder(encoder.visual, _label_table(start, labels, encoder.visual.dim))
+    if start.scale is not None:
+        with torch.no_grad():
+            encoder.log_scale.copy_(torch.tensor(start.scale).log())
+    if start.bias is not None:
+        encoder.bias = nn.Parameter(torch.tensor(start.bias))
+    return encoder
+
+
+def _with_visual(encoder: DualEncoder, start: Start) -> DualEncoder:
+    """The model with another visual tower, its text tower, scale and bias kept."""
+    spec, table = start.clip or encoder.spec, dict(start.visual)
+    how = table.pop("inflate", None)
+    frames = encoder.visual if isinstance(encoder.visual, FramesTower) else None
+    visual: VisualTower
+    if how is not None:
+        if table.pop("tower", None) != "vivit" or frames is None:
+            raise ConfigError("start.visual.inflate takes tower = 'vivit', and a model that sees frame by frame")
+        if frames.config.shift:
+            raise ConfigError(
+                f"start.visual.inflate takes a model without shift, for a ViViT has none; the frames of start.model "
+                f"are shifted by {frames.config.shift:g}: begin from the model that it was trained from"
+            )
+        visual = inflate(frames.image, table, how=how, spec=spec)
+    elif table.get("tower") == "attentive" and "image" not in table and frames is not None:
+        if frames.config.shift:
+            raise ConfigError(f"an attentive tower has no shift, and start.model's is {frames.config.shift:g}")
+        del table["tower"]
+        visual = AttentiveTower(frames.image, parse(AttentiveTower.Config, table, where="start.visual."), spec=spec)
+        _fill_visual(visual, start.parts)
+    elif table.get("tower") == "frames" and "image" not in table and frames is not None:
+        del table["tower"]
+        config = parse(FramesTower.Config, {"shift": frames.config.shift, **table}, where="start.visual.")
+        visual = FramesTower(frames.image, config, spec=spec)
+        _fill_visual(visual, start.parts)
+    else:
+        visual = _visual(start, spec)
+    bias = None if encoder.bias is None else encoder.bias.item()
+    return DualEncoder(visual, encoder.text, log_scale=encoder.log_scale.item(), bias=bias)
+
+
+def _assemble(start: Start, labels: tuple[str, ...]) -> DualEncoder:
+    spec = start.clip
+    if spec is None and "image" in start.visual:
+        spec = replace(towers.image_from(start.visual["image"]).spec, frames=ClipSpec().frames)
+    visual = _visual(start, spec or ClipSpec())
+    if start.labels_only:
+        return DualEncoder(visual, _label_table(start, labels, visual.dim))
+    assert start.parts is not None
+    assert start.parts.tokenizer is not None
+    tokenizer = find_part(start.parts.tokenizer)
+    if tokenizer.name != TOKENIZER:
+        raise ConfigError(f"start.parts.tokenizer is {start.parts.tokenizer!r}; it takes a file named {TOKENIZER}")
+    text = towers.text_from(start.text, tokenizer.parent)
+    if start.parts.text is not None:
+        _fill(text, start.parts.text)
+    return DualEncoder(visual, text)
+
+
+def _label_table(start: Start, labels: tuple[str, ...], dim: int) -> LabelTable:
+    settings = {"labels": labels, "dim": dim} | {key: value for key, value in start.text.items() if key != "tower"}
+    config = parse(LabelTable.Config, settings, where="start.text.")
+    LabelSet.of(config.labels, phrases=config.labels)  # which refuses two that read the same
+    return LabelTable(config)
+
+
+def _visual(start: Start, spec: ClipSpec) -> VisualTower:
+    """The visual tower that `start` describes, with its pretrained parts."""
+    if (folder := _tower_folder(start.parts)) is not None:
+        return _from_folder(folder, start)
+    place = start.parts.visual if start.parts is not None else None
+    library, _, name = (place or "").partition(":")
+    if library != "transformers":
+        if place is not None and start.clip is None:
+            spec = _PREPARED.get(str(start.visual.get("tower")), spec)
+        visual = towers.visual_from(start.visual, spec)
+        _fill_visual(visual, start.parts)
+        return visual
+    table = {key: value for key, value in start.visual.items() if key != "tower"}
+    if start.visual.get("tower") != "transformers" or "model" in table:
+        raise ConfigError(f"start.parts.visual is {place!r}: start.visual.tower is 'transformers' then, without model")
+    # Parsed as a whole, so that an unknown key is named; the table of the network comes from its folder.
+    settings = parse(TransformersVideo.Config, table | {"model": {}}, where="start.visual.")
+    return load_tower(find_source(name), head=settings.head, spec=start.clip)
+
+
+def _tower_folder(parts: Parts | None) -> Path | None:
+    """The folder that clipact wrote and that `parts.visual` names, if it does."""
+    folder = Path(parts.visual).expanduser() if parts is not None and parts.visual is not None else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _from_folder(folder: Path, start: Start) -> VisualTower:
+    """The visual tower of a folder with a new head, and clips as the folder says, unless `start` does."""
+    config = read_config(folder)
+    for key, value in start.visual.items():
+        if key != "head" and (key != "tower" or value != config.visual["tower"]):
+            raise ConfigError(
+                f"start.visual.{key} is {value!r}, but {folder} decides that; give its tower and head alone"
+            )
+    head = {"head": start.visual["head"]} if "head" in start.visual else {}
+    tower = towers.visual_from(config.visual | head, start.clip or config.clip)
+    _load_body(tower, checkpoint.load_visual(folder).state_dict(), str(folder))
+    return tower
+
+
+def _fill_visual(visual: VisualTower, parts: Parts | None) -> None:
+    if parts is not None and parts.visual is not None:
+        _fill(visual, parts.visual)
+    if parts is not None and parts.image is not None:
+        if not isinstance(visual, towers.BY_FRAME):
+            raise ConfigError(f"start.parts.image is for a tower of frames, not for a {type(visual).__name__}")
+        _fill(visual.image, parts.image)
+
+
+def _fill(tower: nn.Module, place: str) -> None:
+    """Load a tower's weights, all but its head's; ConfigError when they are of another network."""
+    weights = read_weights(find_part(place))
+    try:
+        renamed = _renamed(tower, weights)
+    except KeyError as error:
+        raise ConfigError(f"{place} does not hold the weights of a {type(tower).__name__}: {error}") from error
+    _load_body(tower, renamed, place)
+
+
+def _load_body(tower: nn.Module, weights: Mapping[str, Tensor], place: str) -> None:
+    """Load a tower's weights by its own names, and keep its head."""
+    own = {name: value for name, value in tower.state_dict().items() if name.startswith("head.")}
+    body = {name: value for name, value in weights.items() if not name.startswith("head.")}
+    try:
+        tower.load_state_dict(body | own)
+    except RuntimeError as error:
+        raise ConfigError(f"{place} does not hold the weights of a {type(tower).__name__}: {error}") from error
+
+
+def _renamed(tower: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if isinstance(tower, EfficientNetLite):
+        return rename_efficientnet_lite(weights)
+    if isinstance(tower, TimmImage | I3D):
+        return tower.rename(weights)
+    if isinstance(tower, Swin3D):
+        return {f"network.{name}": value for name, value in weights.items() if not name.startswith("head.")}
+    if isinstance(tower, BertText):
+        return rename_bert(weights, max_tokens=tower.config.max_tokens, depth=tower.config.layers)
+    raise ConfigError(f"no pretrained part is known for a {type(tower).__name__}; begin from a model, or at random")

@@ -1,0 +1,245 @@
+"""Learning without words: a ViViT fills in what is masked of clips, and becomes a tower that training begins from.
+
+Its course is that of any run; OUT/pictures has what it makes of held-out clips, each time that it is judged.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from clipact.clip_spec import ClipSpec
+from clipact.data.dataset import Samples
+from clipact.data.fingerprint import seed_from
+from clipact.data.loader import Batch, Loader, Reading
+from clipact.data.sources import Entry, files_seen
+from clipact.data.unlabelled import Clips, read_clips
+from clipact.errors import ConfigError
+from clipact.losses import masked_mse, pick_patches
+from clipact.models import checkpoint
+from clipact.models.dual_encoder import PRECISIONS
+from clipact.models.model_config import FILES_SEEN
+from clipact.models.nn.masking import Mask, MaskConfig, draw_mask
+from clipact.models.towers.vivit import ViViT
+from clipact.train.chunks import seeded
+from clipact.train.feature_cache import prepare
+from clipact.train.masked_autoencoder import DecoderConfig, MaskedAutoencoder, draw_reconstruction, write_picture
+from clipact.train.recipe import Outline
+from clipact.train.trainer import Course, Outcome, descend
+
+_SHOWN = 2  # clips in a picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut(Clips):
+    """Clips that are not learnt from; its figures are called by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainData(Reading):
+    """What is learnt from, and how it is read; `sources` are mixed in one stream."""
+
+    sources: tuple[Clips, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainJudge:
+    """What reconstruction is measured on, and how often: every so many steps, 0 for after the last one alone.
+
+    The error on the first set marks the best step.
+    """
+
+    sets: tuple[HeldOut, ...]
+    every: int = 0
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ConfigError(f"judge.every is {self.every}; it is a number of steps, or 0")
+        names = [one.name for one in self.sets]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(
+                f"judge.sets have the names {names}; there is one set at least, under [[judge.sets]], and each has its "
+                "own name: an error on the clips that are learnt from would show nothing"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecipe(Outline):
+    """A whole run: the encoder is a ViViT with attention "joint" and class_token "none"."""
+
+    encoder: ViViT.Config
+    clip: ClipSpec
+    data: PretrainData
+    judge: PretrainJudge
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+
+
+class Pretraining(Course):
+    """A recipe, with its masked autoencoder and data at hand; ConfigError where held-out clips are learnt from."""
+
+    def __init__(self, recipe: PretrainRecipe, *, data: Path, device: torch.device) -> None:
+        self.recipe = recipe
+        with seeded(seed_from(recipe.seed, "start")):
+            self.model = MaskedAutoencoder(ViViT(recipe.encoder, spec=recipe.clip), recipe.decoder).to(device)
+        self._draw_mask(1, "any")  # a ratio that masks nothing, or all, is said now
+        entries = read_clips(recipe.data.sources, data, frames=recipe.clip.frames)
+        self.held_out = {one.name: read_clips([one], data, frames=recipe.clip.frames) for one in recipe.judge.sets}
+        _refuse_shared(entries, self.held_out)
+        names = (name for name, _ in self.model.named_parameters() if not name.startswith("encoder.head."))
+        super().__init__(
+            recipe, self.model, tuple(names), entries=entries, judge_every=recipe.judge.every, device=device
+        )
+
+    @property
+    def phases(self) -> list[tuple[int, int]]:
+        """One: the same things learn from the first step to the last."""
+        return [(0, self.steps)]
+
+    def set_learning(self, *, step: int) -> None:
+        """Set training mode: all but the encoder's head learns, which is for what comes after."""
+        self.model.train()
+
+    def take_steps(self, out: Path, first: int, last: int) -> Iterator[tuple[Outcome, float]]:
+        """What each step came to, as it is taken, and the seconds that it waited for data."""
+        self.set_learning(step=first)
+        recipe, train = self.recipe, self.recipe.train
+        samples = Samples(self.entries, recipe.clip, seed=recipe.seed, augment=recipe.data.augment)
+        loader = self._loader(samples, shuffled=True)
+        batches = loader.batches(first * train.accumulate, last * train.accumulate)
+        for step in range(first, last):
+            begun = time.monotonic()
+            rows = list(islice(batches, train.accumulate))
+            waited = time.monotonic() - begun
+            yield self._take_step(rows, step), waited
+
+    @torch.no_grad()
+    def figures(self, out: Path) -> dict[str, float]:
+        """Of each held-out set, over its masked pixels, normalised patch by patch, the same ones each time:
+
+        explained   the share of the variance that is predicted, 1 - error / mean_error: above 0 is better than the mean
+        error       the mean squared error
+        mean_error  that of predicting each patch's mean
+        """
+        found: dict[str, float] = {}
+        for name, entries in self.held_out.items():
+            error = total = count = 0.0
+            for number, (video, mask) in enumerate(self._look(name, entries)):
+                predicted = self.model(video, mask)
+                target = pick_patches(self.model.target(video), mask.masked)
+                error += (predicted - target).double().square().sum().item()
+                total += target.double().square().sum().item()
+                count += target.numel()
+                if number == 0 and name == self.recipe.judge.sets[0].name:
+                    shown = _rows_of(mask, slice(_SHOWN))
+                    picture = draw_reconstruction(self.model, video[:_SHOWN], shown, predicted[:_SHOWN])
+                    write_picture(picture, out / "pictures" / f"{self.progress.step:06}.png")
+            explained = 1 - error / total if total else 0.0
+            found |= {
+                f"{name}.explained": explained,
+                f"{name}.error": error / count,
+                f"{name}.mean_error": total / count,
+            }
+        return found
+
+    def pick(self, figures: dict[str, float]) -> float | None:
+        """What is explained of the first set."""
+        return figures[f"{self.recipe.judge.sets[0].name}.explained"]
+
+    def save_model(self, folder: Path, figures: dict[str, float]) -> None:
+        """Write the encoder as a folder: a visual tower alone."""
+        recipe = self.recipe
+        checkpoint.save_visual(
+            self.model.encoder,
+            folder,
+            name=recipe.name,
+            precision=recipe.train.precision,
+            trained_on=recipe.trained_on,
+            license=recipe.license,
+            dtype=torch.float16 if recipe.train.save_as == "fp16" else None,
+            notes={"step": self.progress.step, "figures": figures},
+            files={FILES_SEEN: self._files_seen},
+        )
+
+    def _take_step(self, batches: Sequence[Batch], step: int) -> Outcome:
+        self.optimizer.zero_grad(set_to_none=True)
+        rows, loss, autocast = sum(map(len, batches)), 0.0, PRECISIONS[self.recipe.train.precision]
+        for number, batch in enumerate(batches):
+            start, drawn = 0, self._draw_mask(len(batch), "step", step, number)
+            for piece in batch.visual:
+                video = self._prepare(piece)
+                mask = _rows_of(drawn, slice(start, start + len(piece)))
+                start += len(piece)
+                with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
+                    predicted = self.model(video, mask)
+                part = masked_mse(predicted, self.model.target(video), masked=mask.masked) * (len(piece) / rows)
+                torch.autograd.backward(part if self.scaler is None else self.scaler.scale(part))
+                loss += part.item()
+        norm = descend(self.optimizer, loss=loss, scaler=self.scaler, clip_norm=self.recipe.optim.clip_norm)
+        return Outcome(loss=loss, gradient_norm=norm, clips=rows)
+
+    def _look(self, name: str, entries: Sequence[Entry]) -> Iterator[tuple[Float[Tensor, "b t c h w"], Mask]]:
+        """Every clip of a set once, a piece at a time, always under the same mask."""
+        samples = Samples(entries, self.recipe.clip, seed=0)
+        for number, batch in enumerate(self._loader(samples, shuffled=False).once()):
+            start, drawn = 0, self._draw_mask(len(batch), "held out", name, number)
+            for piece in batch.visual:
+                yield self._prepare(piece), _rows_of(drawn, slice(start, start + len(piece)))
+                start += len(piece)
+
+    def _draw_mask(self, clips: int, *what: int | str) -> Mask:
+        recipe, encoder = self.recipe, self.model.encoder
+        height, width = recipe.clip.size
+        generator = torch.Generator().manual_seed(seed_from(recipe.seed, "mask", *what))
+        mask = draw_mask(
+            recipe.mask,
+            clips=clips,
+            steps=recipe.clip.frames // encoder.config.tubelet,
+            places=height * width // encoder.config.patch**2,
+            generator=generator,
+        )
+        device = self.model.mask_token.device
+        return Mask(visible=mask.visible.to(device), masked=mask.masked.to(device))
+
+    def _prepare(self, piece: UInt8[Tensor, "b t h w c"] | Float[Tensor, "b ..."]) -> Float[Tensor, "b t c h w"]:
+        return prepare(piece, self.recipe.clip, device=self.device)
+
+    def _loader(self, samples: Samples, *, shuffled: bool) -> Loader:
+        data, train = self.recipe.data, self.recipe.train
+        return Loader(
+            samples,
+            batch=train.batch,
+            chunk=train.chunk,
+            workers=data.workers,
+            shuffled=shuffled,
+            broken=self.broken,
+            broken_limit=data.broken_limit,
+        )
+
+    @cached_property
+    def _files_seen(self) -> str:
+        # It reads every file: once a run.
+        return files_seen(self.entries)
+
+
+def _rows_of(mask: Mask, rows: slice) -> Mask:
+    return Mask(visible=mask.visible[rows], masked=mask.masked[rows])
+
+
+def _refuse_shared(entries: Sequence[Entry], held_out: dict[str, tuple[Entry, ...]]) -> None:
+    learnt = {Path(entry.path).resolve() for entry in entries}
+    for name, held in held_out.items():
+        shared = [entry.file for entry in held if Path(entry.path).resolve() in learnt]
+        if shared:
+            raise ConfigError(
+                f"{len(shared)} of the {len(held)} files of judge.sets {name!r} are learnt from, {shared[0]} among "
+                "them; a held-out file is in no source of data.sources"
+            )

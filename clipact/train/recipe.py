@@ -1,0 +1,142 @@
+"""A recipe of contrastive training: everything that decides a run but the data themselves, in one TOML file.
+
+Each table is the configuration of one room, and stands beside what it configures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from clipact.config import load_toml, override, parse
+from clipact.errors import ConfigError
+from clipact.models.model_config import Precision
+from clipact.train.distillation import TeachConfig
+from clipact.train.encoded_batches import DataConfig
+from clipact.train.freezing import TowerConfig
+from clipact.train.initialization import Start
+from clipact.train.optim import OptimConfig
+from clipact.train.validation import JudgeConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """The steps of a run.
+
+    batch            entries a batch; it has a row for each clip of an entry with each sentence that is said of it
+    chunk            frames that are encoded at once: what memory for graphs hangs on
+    accumulate       batches whose gradients are averaged in one step
+    steps, epochs    how long; one of the two
+    precision        inside the networks, those that stay as they are too; weights are always kept in 32 bits
+    save_minutes     between two checkpoints
+    save_as          precision of the weights of the finished model
+    """
+
+    batch: int = 256
+    chunk: int = 64
+    accumulate: int = 1
+    steps: int | None = None
+    epochs: float | None = None
+    precision: Precision = "fp32"
+    save_minutes: float = 10.0
+    save_as: Literal["fp32", "fp16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ConfigError("train takes either steps or epochs")
+        if (self.steps or self.epochs or 0) <= 0:
+            raise ConfigError(f"steps is {self.steps} and epochs {self.epochs}; the one that is given is above 0")
+        for name in ("batch", "chunk", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it is at least 1")
+        if self.save_minutes < 0:
+            raise ConfigError(f"save_minutes is {self.save_minutes:g}; it is not below 0")
+
+    def count_steps(self, entries: int) -> int:
+        """How many steps there are, over so many entries an epoch; at least 1."""
+        return self.steps or max(1, round((self.epochs or 0) * entries / (self.batch * self.accumulate)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What every recipe says.
+
+    name          of the model that comes out
+    trained_on    what that model says of its data, so that no score on them passes for zero-shot
+    """
+
+    name: str
+    seed: int = 0
+    license: str = ""
+    trained_on: tuple[str, ...]
+    train: Pace
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Outline)
+
+
+def load_recipe(path: str | Path, kind: type[AnyRecipe], *, changes: Sequence[str] = ()) -> AnyRecipe:
+    """The recipe in a TOML file after each `a.b=value` of `changes`; ConfigError names a key that is none."""
+    table = load_toml(path)
+    for change in changes:
+        table = override(table, change)
+    return parse(kind, table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Pace):
+    """The steps of a run that learns from clips and sentences.
+
+    loss             a name in `clipact.losses.LOSSES`: every text of a batch is a negative of every clip; or
+                     "cross_entropy": the texts of all labels are, whether a batch has them or not
+    loss_tile        batches of more rows have their loss in tiles of this side, without a batch x batch matrix
+    memory_gb        for graphs that are kept, so that their chunks are encoded once only; 0 keeps none
+    """
+
+    loss: Literal["info_nce", "sigmoid", "cross_entropy"] = "info_nce"
+    label_smoothing: float = 0.0
+    loss_tile: int = 4096
+    memory_gb: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss_tile < 1:
+            raise ConfigError(f"loss_tile is {self.loss_tile}; it is at least 1")
+        if not 0 <= self.label_smoothing < 1 or self.memory_gb < 0:
+            raise ConfigError(
+                f"label_smoothing is {self.label_smoothing:g}, memory_gb {self.memory_gb:g}; "
+                "none is below 0, and label_smoothing is below 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Outline):
+    """A whole run; `visual` and `text` say how far each tower learns."""
+
+    start: Start
+    data: DataConfig
+    train: TrainConfig
+    visual: TowerConfig = field(default_factory=TowerConfig)
+    text: TowerConfig = field(default_factory=TowerConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    teach: TeachConfig = field(default_factory=TeachConfig)
+
+    def __post_init__(self) -> None:
+        if self.teach.models and self.train.loss == "cross_entropy":
+            raise ConfigError(
+                "teach.models and train.loss = 'cross_entropy' are given together; teachers tell which sentences of a "
+                "batch a clip is like, for 'info_nce' and 'sigmoid'"
+            )
+        if self.teach.models and self.train.batch > self.train.loss_tile:
+            raise ConfigError(
+                f"train.batch is {self.train.batch:,}, loss_tile {self.train.loss_tile:,}: with teach.models the "
+                "batch x batch matrix is formed; take a smaller batch, or a larger loss_tile"
+            )
+        if self.train.loss == "sigmoid" and self.start.model is None and self.start.bias is None:
+            raise ConfigError("train.loss is 'sigmoid', which learns a bias; give start.bias, such as -10")
+        if self.data.views > 1 and self.visual.learns == "all":
+            raise ConfigError(
+                f"data.views is {self.data.views}, but views are kept of a frozen tower alone; "
+                "set visual.learns to 'head' or 'nothing'"
+            )

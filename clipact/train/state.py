@@ -1,0 +1,168 @@
+"""A run as one file: weights, the optimiser's memory, their mean and beginning, and where the run stands.
+
+The file is written beside, forced to disk and renamed, so that a kill at any moment leaves the one before or the one
+after. Nothing in it is a pickle: tensors, and a line of JSON. Random numbers need no saving, because all of them follow
+from the seed, the step and the place at which they are drawn.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from clipact.config import parse, to_table
+from clipact.errors import ConfigError, TrainingError, UsageError
+from clipact.train.averaging import Beginning, WeightAverage, moving_tensors
+from clipact.train.recipe import Outline
+
+FORMAT = 1
+_MAY_CHANGE = ("data.workers", "data.broken_limit", "train.save_minutes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands.
+
+    step         steps done
+    recipe       the recipe's table: a run is not resumed under another
+    kept_chunks  by the step from which it holds, how many chunks' graphs each encoder keeps: measured once, because
+                 rounding hangs on it
+    data         a hash of what is learnt from: files, parts and sentences, in their order
+    best         the best figure so far, and the step that it belongs to
+    broken       files that could not be read, with their causes
+    """
+
+    step: int = 0
+    recipe: dict[str, Any] = field(default_factory=dict)
+    kept_chunks: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    data: str = ""
+    best: float | None = None
+    best_step: int = 0
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+class RunState:
+    """Everything that a step changes, to be saved and brought back; `names` are the parameters that ever learn."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.AdamW,
+        names: tuple[str, ...],
+        *,
+        average: WeightAverage | None = None,
+        beginning: Beginning | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.names = model, optimizer, names
+        self.average, self.beginning, self.scaler = average, beginning, scaler
+
+    def save(self, path: Path, progress: Progress) -> None:
+        """Write the file at `path`; TrainingError when the disk refuses."""
+        facts = {"format": FORMAT, "progress": dataclasses.asdict(progress)}
+        if self.scaler is not None:
+            facts["scaler"] = self.scaler.state_dict()
+        tensors = {name: tensor.detach().contiguous() for name, tensor in self._tensors().items()}
+        try:
+            # A folder of its own: save_file writes beside its target, too, and a kill leaves one thing to be tidied.
+            with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as beside:
+                part = Path(beside) / path.name
+                save_file(tensors, part, metadata={"clipact": json.dumps(facts)})
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(part, path)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+    def load(self, path: Path, *, recipe: Outline | None = None) -> Progress:
+        """Bring back what `save` wrote.
+
+        TrainingError when it is not there, damaged, or of another model; UsageError when it was saved under another
+        recipe than this one. Nothing is changed then.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads((file.metadata() or {})["clipact"])
+                saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if facts["format"] != FORMAT:
+                raise TrainingError(f"{path}: format is {facts['format']!r}; this version of clipact reads {FORMAT}")
+            progress = parse(Progress, facts["progress"])
+        except FileNotFoundError:
+            raise TrainingError(f"{path} is not there: nothing to resume; leave out --resume to begin") from None
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise TrainingError(f"{path} is no state of a clipact run, or is damaged: {error}") from error
+        if recipe is not None:
+            refuse_changes(_read_now(progress.recipe, type(recipe)), to_table(recipe))
+        self._fill(saved, path)
+        if self.scaler is not None:
+            self.scaler.load_state_dict(facts["scaler"])
+        return progress
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"model.{name}": tensor for name, tensor in moving_tensors(self.model, self.names).items()}
+        parameters = dict(self.model.named_parameters())
+        for name in self.names:
+            memory: Mapping[str, Tensor] = self.optimizer.state.get(parameters[name], {})
+            tensors |= {f"optimizer.{name}.{kind}": tensor for kind, tensor in memory.items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
+        if self.beginning is not None:
+            tensors |= {f"beginning.{name}": tensor for name, tensor in self.beginning.tensors.items()}
+        return tensors
+
+    @torch.no_grad()
+    def _fill(self, saved: Mapping[str, Tensor], path: Path) -> None:
+        here = self._tensors()
+        expected = {name for name in here if not name.startswith("optimizer.")}
+        if expected != {name for name in saved if not name.startswith("optimizer.")}:
+            raise TrainingError(f"{path} is of another model: its tensors have other names")
+        if unlike := next((name for name in sorted(expected) if here[name].shape != saved[name].shape), None):
+            raise TrainingError(
+                f"{path} is of another model: {unlike} has the shape {list(saved[unlike].shape)}, here "
+                f"{list(here[unlike].shape)}"
+            )
+        for name in expected:
+            here[name].copy_(saved[name])
+        parameters = dict(self.model.named_parameters())
+        for name in self.names:
+            kinds = {
+                key.rpartition(".")[2]: tensor
+                for key, tensor in saved.items()
+                if key.rpartition(".")[0] == f"optimizer.{name}"
+            }
+            if kinds:
+                device = parameters[name].device
+                self.optimizer.state[parameters[name]] = {kind: tensor.to(device) for kind, tensor in kinds.items()}
+
+
+def refuse_changes(then: dict[str, Any], now: dict[str, Any]) -> None:
+    """UsageError when a run would go on under another recipe."""
+    before, after = _flat(then), _flat(now)
+    changed = [key for key in before | after if before.get(key) != after.get(key) and key not in _MAY_CHANGE]
+    if changed:
+        said = ", ".join(f"{key} is {after.get(key)!r} and was {before.get(key)!r}" for key in changed)
+        raise UsageError(f"a run goes on with its own recipe, but {said}; take --set to put it back, or another --out")
+
+
+def _read_now(table: dict[str, Any], kind: type[Outline]) -> dict[str, Any]:
+    """A recipe's table with the defaults of keys that came after it was saved; as it is where it cannot be read now."""
+    try:
+        return to_table(parse(kind, table))
+    except ConfigError:
+        return table
+
+
+def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return flat

@@ -1,0 +1,148 @@
+"""What a file is, and what is odd about it: for a person who wonders why its frames look as they do."""
+
+import dataclasses
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from clipact.video.clip import Video
+from clipact.video.decode_pyav import PyavVideo, feed
+from clipact.video.decode_sequential import CountedVideo
+from clipact.video.media import Media
+from clipact.video.open_source import Source, open_source
+from clipact.video.rgb import display_matrix
+from clipact.video.timeline import FramesDifferError, Timeline
+
+_MATRIX_DEGREES = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273, table 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """The facts of one source.
+
+    width, height     as shown, after rotation
+    rotation_degrees  clockwise, from the file's metadata, already carried out in the frames that are handed out
+    rate_fps          the mean; None for a single picture
+    key_frames        None where only decoding all frames tells which there are, or where every picture is one
+    odd               what may surprise, in sentences; empty for a plain file
+    """
+
+    source: str
+    container: str
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    rotation_degrees: int
+    rate_fps: float | None
+    duration_seconds: float | None
+    frames: int
+    key_frames: int | None
+    odd: tuple[str, ...] = ()
+
+    def to_table(self) -> dict[str, Any]:
+        """A plain dict, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def probe(source: Source, *, end_seconds: float | None = None) -> Probe:
+    """The facts of a source; VideoError as for `load_clip`. `end_seconds` is where a live source stops."""
+    with closing(open_source(source, end_seconds=end_seconds)) as opened:
+        return _probe_media(opened) if isinstance(opened, Media) else _probe_pictures(opened)
+
+
+def _probe_pictures(video: Video) -> Probe:
+    timeline = video.timeline()
+    ((_, first),) = video.decode(timeline, [0])
+    return Probe(
+        source=video.name,
+        container="pictures",
+        codec=video.decoder,
+        pixel_format="rgb24",
+        width=first.shape[1],
+        height=first.shape[0],
+        rotation_degrees=0,
+        rate_fps=_mean_rate(timeline),
+        duration_seconds=timeline.duration_seconds or None,
+        frames=len(timeline),
+        key_frames=None,
+        odd=timeline.notes,
+    )
+
+
+def _probe_media(media: Media) -> Probe:
+    lies: tuple[str, ...] = ()
+    try:
+        timeline = PyavVideo(media).timeline()
+    except FramesDifferError:
+        timeline = CountedVideo(media).timeline()
+        lies = ("its time stamps do not hold: all frames are decoded and counted",)
+    first = _first_frame(media)
+    a, b, c, d = (int(np.sign(number)) for number in display_matrix(first))
+    mirrored = a * d - b * c < 0
+    degrees = _MATRIX_DEGREES.get((-a, -b) if mirrored else (a, b), 0)  # mirrored left to right, then turned
+    turned = degrees % 180 == 90
+    return Probe(
+        source=media.name,
+        container=media.format,
+        codec=media.context.codec.name if media.context.codec else media.context.name,
+        pixel_format=first.format.name,
+        width=first.height if turned else first.width,
+        height=first.width if turned else first.height,
+        rotation_degrees=degrees,
+        rate_fps=_mean_rate(timeline),
+        duration_seconds=timeline.duration_seconds or None,
+        frames=len(timeline),
+        key_frames=len(timeline.keys) or None,
+        odd=(*timeline.notes, *lies, *_odd_picture(first, media, degrees, mirrored=mirrored), *_odd_times(timeline)),
+    )
+
+
+def _first_frame(media: Media) -> Any:
+    media.rewind()
+    for packet in media.packets():
+        for frame in feed(media.context, packet):
+            return frame
+    for frame in feed(media.context, None):
+        return frame
+    raise media.error("not one frame can be decoded")
+
+
+def _odd_picture(frame: Any, media: Media, degrees: int, *, mirrored: bool) -> list[str]:
+    odd = []
+    if degrees:
+        odd.append(f"stored turned: it is shown {degrees} degrees clockwise")
+    if mirrored:
+        odd.append("stored mirrored")
+    aspect = media.context.sample_aspect_ratio
+    if aspect and aspect != 1:
+        odd.append(f"its pixels are not square ({aspect.numerator}:{aspect.denominator}); models see them as stored")
+    if frame.interlaced_frame:
+        odd.append("interlaced: fast motion shows combs")
+    if frame.color_trc in _HDR_TRANSFERS:
+        odd.append(f"high dynamic range ({_HDR_TRANSFERS[frame.color_trc]}): models see it flat")
+    return odd
+
+
+def _odd_times(timeline: Timeline) -> list[str]:
+    odd = []
+    start = float(int(timeline.ticks[0]) * timeline.time_base)
+    if abs(start) > 1:
+        odd.append(f"its clock starts at {start:.3f} s; seconds here count from the first frame")
+    steps = np.diff(timeline.ticks) * float(timeline.time_base)
+    # Containers that count milliseconds round each step by one.
+    if len(steps) > 1 and steps.max() - steps.min() > max(0.0021, 0.02 * float(np.median(steps))):
+        odd.append(f"variable frame rate: from {1 / steps.max():.2f} to {1 / steps.min():.2f} frames a second")
+    keys = np.array([key.tick for key in timeline.keys])
+    if len(keys):
+        gaps = np.diff([*keys, int(timeline.ticks[-1]) + timeline.last_ticks]) * float(timeline.time_base)
+        if gaps.max() > 20:
+            odd.append(f"up to {gaps.max():.0f} s without a key frame: a single frame takes long to reach")
+    return odd
+
+
+def _mean_rate(timeline: Timeline) -> float | None:
+    return round(len(timeline) / timeline.duration_seconds, 3) if timeline.duration_seconds else None

@@ -1,0 +1,222 @@
+"""From sentences to logits: every way of pooling beside a plain loop that says what is meant."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clipact.cache import Store
+from clipact.classify.text_classifier import label_vectors, template_weights
+from clipact.classify.zero_shot import ZeroShotClassifier, embed_labels
+from clipact.errors import UsageError
+from clipact.models.dual_encoder import DualEncoder
+from clipact.models.zoo import Model
+from clipact.prompts import About, LabelSet, PromptSet
+from tests.tiny import TinyText, TinyVisual
+
+LABELS = LabelSet(
+    name="three",
+    labels=("drink", "UseLaptop", "fall"),
+    phrases=("drinking", "using a laptop", "falling"),
+    about={
+        "drink": About(synonyms=("sip", "swallow water"), descriptions=("A cup is lifted.",)),
+        "fall": About(descriptions=("Someone drops.", "A body lies on the floor.")),
+    },
+)
+TEMPLATES = ["a video of {}.", "{}", "A person is {}, I think."]
+WORDS = {
+    "drink": {"phrase": ["drinking"], "synonyms": ["sipping", "swallowing water"]},
+    "UseLaptop": {"phrase": ["using a laptop"], "synonyms": []},
+    "fall": {"phrase": ["falling"], "synonyms": []},
+}
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(3)
+    return DualEncoder(TinyVisual(), TinyText(), log_scale=1.5, bias=-0.5).eval()
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return F.normalize(torch.randn(7, 6, generator=torch.Generator().manual_seed(1)), dim=1)
+
+
+def plain(encoder, clips, words, over_templates, over_words, weights):
+    """One sentence, one clip, one label at a time."""
+
+    def vector(text):
+        return encoder.encode_text([text])[0]
+
+    def pool(values):
+        return torch.stack(values).mean(0) if over_words == "mean" else torch.stack(values).amax(0)
+
+    planes = []
+    for template in TEMPLATES:
+        columns = []
+        for label in LABELS.labels:
+            said = [vector(template.replace("{}", w)) for kind in words for w in WORDS[label].get(kind, [])]
+            if "descriptions" in words and label in LABELS.about:
+                said += [vector(text) for text in LABELS.about[label].descriptions]
+            columns.append(said)
+        planes.append(columns)
+
+    def logits(v):
+        return encoder.scale * clips @ v - 0.5
+
+    table = []
+    for n in range(3):
+        count = len(planes[0][n])
+        if over_templates == "embeddings":
+            each = [F.normalize(sum(p[n][i] for p in planes), dim=0) for i in range(count)]
+            if over_words == "mean":
+                each = [F.normalize(sum(each), dim=0)]
+            table.append(pool([logits(v) for v in each]))
+        elif over_templates == "weighted":
+            each = [sum(w * logits(p[n][i]) for w, p in zip(weights, planes, strict=True)) for i in range(count)]
+            table.append(pool(each))
+    if table:
+        return torch.stack(table, 1)
+    shares = []
+    for plane in planes:
+        columns = []
+        for said in plane:
+            each = [F.normalize(sum(said), dim=0)] if over_words == "mean" else said
+            columns.append(pool([logits(v) for v in each]))
+        shares.append(torch.stack(columns, 1).softmax(1))
+    return torch.stack(shares).mean(0).log()
+
+
+@pytest.mark.parametrize("over_words", ["mean", "max"])
+@pytest.mark.parametrize("over_templates", ["embeddings", "probabilities", "weighted"])
+@pytest.mark.parametrize("words", [("phrase",), ("phrase", "synonyms"), ("phrase", "synonyms", "descriptions")])
+@torch.inference_mode()
+def test_every_wording_equals_a_plain_loop(encoder, clips, words, over_templates, over_words):
+    weights = (0.2, 0.5, 0.3)
+    prompts = PromptSet.of(TEMPLATES).worded(words=words, over_templates=over_templates, over_words=over_words)
+    vectors = label_vectors(encoder.encode_text, LABELS, prompts)
+    if over_templates == "weighted":
+        assert vectors.weigh
+        vectors = vectors.weighted(torch.tensor(weights))
+    expected = plain(encoder, clips, words, over_templates, over_words, weights)
+    torch.testing.assert_close(vectors.logits(encoder, clips), expected, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("over_words", ["mean", "max"])
+@pytest.mark.parametrize("over_templates", ["embeddings", "probabilities"])
+@torch.inference_mode()
+def test_labels_beside_some_of_others_are_one_set(encoder, clips, over_templates, over_words):
+    prompts = PromptSet.of(TEMPLATES).worded(
+        words=("phrase", "synonyms", "descriptions"), over_templates=over_templates, over_words=over_words
+    )
+    others = LabelSet.of(["read", "juggle", "sing"])
+    own, more = (label_vectors(encoder.encode_text, labels, prompts) for labels in (LABELS, others))
+    both = own.beside(more.only([2, 0]))
+    whole = LabelSet(
+        name="five",
+        labels=(*LABELS.labels, "sing", "read"),
+        phrases=(*LABELS.phrases, "singing", "reading"),
+        about=LABELS.about,
+    )
+    expected = label_vectors(encoder.encode_text, whole, prompts)
+    assert both.owner.tolist() == expected.owner.tolist()
+    torch.testing.assert_close(both.logits(encoder, clips), expected.logits(encoder, clips), atol=2e-6, rtol=1e-5)
+    again = both.only([1, 0, 2, 4])
+    torch.testing.assert_close(
+        again.plane_logits(encoder, clips), expected.plane_logits(encoder, clips)[..., [1, 0, 2, 4]]
+    )
+
+
+@torch.inference_mode()
+def test_the_default_is_the_mean_that_embed_groups_gives(encoder):
+    prompts = PromptSet.of(TEMPLATES)
+    vectors = label_vectors(encoder.encode_text, LABELS, prompts)
+    assert vectors.one_each
+    torch.testing.assert_close(vectors.rows[0], encoder.embed_groups(*prompts.sentences(LABELS)), atol=1e-6, rtol=0)
+
+
+@pytest.fixture
+def model(encoder):
+    return Model(name="tiny", encoder=encoder, key="k" * 64, trained_on=())
+
+
+def test_the_store_keeps_each_wording_apart(model, tmp_path, monkeypatch):
+    store, asked, encode = Store(tmp_path), [], model.encoder.encode_text
+    monkeypatch.setattr(model.encoder, "encode_text", lambda said, **k: asked.append(list(said)) or encode(said))
+    kinds = [
+        PromptSet.of(TEMPLATES),
+        PromptSet.of(TEMPLATES).worded(over_templates="probabilities"),
+        PromptSet.of(TEMPLATES).worded(words=("phrase", "synonyms"), over_words="max"),
+        PromptSet.of(TEMPLATES).worded(over_templates="weighted"),
+    ]
+    first = [embed_labels(model, LABELS, prompts, store=store) for prompts in kinds]
+    again = [embed_labels(model, LABELS, prompts, store=store) for prompts in kinds]
+    assert len(asked) == len(kinds)
+    for one, other in zip(first, again, strict=True):
+        assert (one.labels, one.weigh) == (other.labels, other.weigh)
+        assert torch.equal(one.rows, other.rows)
+        assert torch.equal(one.owner, other.owner)
+
+
+def test_a_classifier_with_several_vectors_a_label_answers_and_has_no_single_ones(model, tmp_path):
+    frames = np.zeros((4, 8, 8, 3), np.uint8)
+    prompts = PromptSet.of(TEMPLATES).worded(words=("phrase", "synonyms"), over_words="max")
+    classifier = ZeroShotClassifier(model, LABELS, prompts=prompts, store=Store(tmp_path))
+    assert sum(entry.score for entry in classifier.classify_frames(frames).ranked) == pytest.approx(1)
+    with pytest.raises(UsageError, match="several vectors"):
+        _ = classifier.text_embeddings
+
+
+def test_templates_without_their_weights_are_no_classifier_yet(model, tmp_path):
+    prompts = PromptSet.of(TEMPLATES).worded(over_templates="weighted")
+    classifier = ZeroShotClassifier(model, LABELS, prompts=prompts, store=Store(tmp_path))
+    with pytest.raises(UsageError, match="await their weights"):
+        classifier.classify_frames(np.zeros((4, 8, 8, 3), np.uint8))
+    weighted = classifier.with_weights(torch.tensor([0.5, 0.25, 0.25]))
+    assert weighted.prompts.weights == (0.5, 0.25, 0.25)
+    assert weighted.classify_frames(np.zeros((4, 8, 8, 3), np.uint8)).ranked
+
+
+def zpe(clips, text, reference=None):
+    """The authors' get_weights (google/uncertainty-baselines, experimental/multimodal), in numpy: logits [n_img,
+    n_prompt, n_cls]; debias_mode "both" with a reference, "test" without; then softmax over prompts."""
+    logits = np.einsum("id,pcd->ipc", clips, text)
+    expected = logits.mean(0, keepdims=True)
+    if reference is not None:
+        expected = 0.5 * (np.einsum("id,pcd->ipc", reference, text).mean(0, keepdims=True) + expected)
+    scores = (logits - expected).max(-1, keepdims=True).mean(0)[:, 0]
+    return np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+
+
+@pytest.mark.parametrize("with_reference", [False, True])
+@torch.inference_mode()
+def test_template_weights_are_the_published_ones(encoder, clips, with_reference):
+    prompts = PromptSet.of(TEMPLATES).worded(over_templates="weighted")
+    vectors = label_vectors(encoder.encode_text, LABELS, prompts)
+    reference = F.normalize(torch.randn(9, 6, generator=torch.Generator().manual_seed(2)), dim=1)
+    reference = reference if with_reference else None
+    found = template_weights(encoder, vectors, clips, reference=reference, batch_size=4)
+    text = encoder.scale.item() * vectors.rows.double().numpy()
+    expected = zpe(clips.double().numpy(), text, None if reference is None else reference.double().numpy())
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found.sum().item() == pytest.approx(1)
+
+
+@torch.inference_mode()
+def test_a_template_that_is_large_for_every_clip_gains_nothing(encoder):
+    generator = torch.Generator().manual_seed(0)
+    common = torch.eye(6)[0]
+    clips = F.normalize(0.5 * torch.randn(40, 6, generator=generator), dim=1)
+    clips[:, 0] = 0.7
+    vectors = label_vectors(encoder.encode_text, LABELS, PromptSet.of(TEMPLATES[:2]).worded(over_templates="weighted"))
+    rows = torch.randn(3, 6, generator=generator)
+    rows[:, 0] = 0
+    vectors = type(vectors)(rows=torch.stack([rows, rows + 5 * common]), owner=vectors.owner, labels=3, weigh=True)
+    found = template_weights(encoder, vectors, clips)
+    torch.testing.assert_close(found, torch.tensor([0.5, 0.5]), atol=1e-5, rtol=0)
+
+
+def test_weights_need_clips(encoder, clips):
+    vectors = label_vectors(encoder.encode_text, LABELS, PromptSet.of(TEMPLATES).worded(over_templates="weighted"))
+    with pytest.raises(UsageError, match="there are none"):
+        template_weights(encoder, vectors, clips[:0])
