@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from clipact.clip_spec import ClipSpec
     from clipact.errors import ClipactError
     from clipact.models.dual_encoder import DualEncoder
-    from clipact.models.zoo import load as load_model
+    from clipact.models.zoo import load_model as load_model
     from clipact.prompts import LabelSet, PromptSet
     from clipact.video.clip import Clip
     from clipact.video.load import load_clip

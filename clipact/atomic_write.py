@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 @contextmanager
-def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` when the block ends, and is gone when it fails.
 
     Its name begins with a dot and ends in .part until then. OSError when the folder cannot be written to.

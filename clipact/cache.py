@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clipact.atomic_write import replacing
-from clipact.errors import StoreError
+from clipact.atomic_write import atomic_write
+from clipact.errors import CacheError
 
 
 def default_root() -> Path:
@@ -34,7 +34,7 @@ def content_key(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
-class Store:
+class Cache:
     """Named arrays on disk by `kind` (a folder, such as "text") and `key` (a hex hash)."""
 
     def __init__(self, root: str | Path | None = None) -> None:
@@ -65,7 +65,7 @@ class Store:
         path = self._path(kind, key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path, mode=0o600) as file:
+            with atomic_write(path, mode=0o600) as file:
                 file.write(hashlib.sha256(body).digest())
                 file.write(body)
         except OSError as error:
@@ -74,8 +74,8 @@ class Store:
     def _path(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / key
 
-    def _refused(self, error: OSError) -> StoreError:
-        return StoreError(
+    def _refused(self, error: OSError) -> CacheError:
+        return CacheError(
             f"the cache folder {self.root} cannot be used ({error.strerror or error}); "
             "set CLIPACT_CACHE to a folder that can be written"
         )

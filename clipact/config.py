@@ -117,7 +117,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     raise ConfigError(f"{key} is {value!r} ({type(value).__name__}); it takes {wanted}")
 
 
-def check_chance(name: str, value: float) -> None:
+def check_probability(name: str, value: float) -> None:
     """ConfigError, which names the setting, when a chance does not lie in 0..1, 1 left out."""
     if not 0 <= value < 1:
         raise ConfigError(f"{name} is {value:g}; it takes a chance from 0, below 1")

@@ -84,7 +84,7 @@ class TrainingError(ClipactError):
     """A training run cannot go on, or its gradient cannot be trusted."""
 
 
-class StoreError(ClipactError):
+class CacheError(ClipactError):
     """The cache folder cannot be used."""
 
 

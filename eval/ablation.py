@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipact.atomic_write import replacing
+from clipact.atomic_write import atomic_write
 
 CAPTIONS, SPORTS, KS = "flickr8k/captions.csv", "sports22-dev", (1, 5)
 
@@ -38,17 +38,19 @@ def train(recipe_file, shared, changes, seed, last_steps, data, out):
     """Trains as long as it takes for so many last steps without `changes`: steps, last ones, seconds, the last loss."""
     import torch
 
-    from clipact.cache import Store
-    from clipact.train.contrastive import Run
-    from clipact.train.dry_run import plan_run
+    from clipact.cache import Cache
+    from clipact.train.contrastive import ContrastiveTrainer
+    from clipact.train.dry_run import dry_run
     from clipact.train.recipe import Recipe, load_recipe
 
     def begun(recipe):
-        return Run(recipe, data=data, device=torch.device("cpu"), store=Store(), watch=lambda items, total, what: items)
+        return ContrastiveTrainer(
+            recipe, data=data, device=torch.device("cpu"), store=Cache(), watch=lambda items, total, what: items
+        )
 
     def measured(recipe):
         """Seconds before the last stretch, and a step of it."""
-        *before, last = plan_run(begun(recipe)).phases
+        *before, last = dry_run(begun(recipe)).phases
         before_seconds = sum((phase.last - phase.first) * min(phase.step_seconds) for phase in before)
         return before_seconds, min(last.step_seconds)
 
@@ -75,23 +77,23 @@ def train(recipe_file, shared, changes, seed, last_steps, data, out):
 
 def judge(model_folder, data, out):
     """Which samples were right, by kind: a digit each, the least k of `KS` at which it is, or 0."""
-    from clipact.cache import Store
-    from clipact.data.protocol import load_card
-    from clipact.evaluate import How, manifest_card, read_samples
-    from clipact.evaluate.run_protocol import Changes, carry_out
+    from clipact.cache import Cache
+    from clipact.data.protocol import load_protocol
+    from clipact.evaluate import EvalOptions, manifest_protocol, read_samples
+    from clipact.evaluate.run_protocol import ProtocolOverrides, run_protocol
     from clipact.metrics import best_ranks
-    from clipact.models.zoo import load
+    from clipact.models.zoo import load_model
 
     def digits(ranks):
         return "".join(str(next((k for k in KS if rank < k), 0)) for rank in ranks)
 
     def answer(card, samples):
-        return carry_out(card, samples, model, out, how=How(store=Store()))[0]
+        return run_protocol(card, samples, model, out, how=EvalOptions(store=Cache()))[0]
 
-    model = load(str(model_folder), device="cpu", precision="auto")
-    captions, _ = Changes(frames=1).apply(manifest_card(str(data / CAPTIONS), split="dev"))
+    model = load_model(str(model_folder), device="cpu", precision="auto")
+    captions, _ = ProtocolOverrides(frames=1).apply(manifest_protocol(str(data / CAPTIONS), split="dev"))
     pictures = answer(captions, read_samples(captions, (data / CAPTIONS).parent))
-    card = load_card(SPORTS)
+    card = load_protocol(SPORTS)
     sports = answer(card, read_samples(card, data))
     every = np.arange(pictures.similarity.shape[1])
     return {
@@ -126,7 +128,7 @@ class Found:
         self.of_text = run.pop("of_text")
         self.runs = Found(self.file).runs | {name: run}
         lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(run)}" for name, run in self.runs.items())
-        with replacing(self.file) as beside:
+        with atomic_write(self.file) as beside:
             beside.write(f'{{"of_text": {json.dumps(self.of_text)},\n"runs": {{\n{lines}\n}}}}\n'.encode())
 
 

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from clipact import metrics
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.classify.zero_shot import ZeroShotClassifier
-from clipact.data.protocol import load_card
-from clipact.evaluate import How, evaluate_wordings, read_samples
+from clipact.data.protocol import load_protocol
+from clipact.evaluate import EvalOptions, evaluate_wordings, read_samples
 from clipact.evaluate.metric_values import share_of
-from clipact.models.zoo import load
+from clipact.models.zoo import load_model
 from clipact.prompts import PromptSet, set_names
 
 _OURS = """
@@ -73,11 +73,13 @@ class Judged:
         sets = [PromptSet.of([text]) for text in templates]
         classifiers = [
             ZeroShotClassifier(
-                model, samples.labels, prompts=one, store=Store(), spec=card.views.apply(model.encoder.spec)
+                model, samples.labels, prompts=one, store=Cache(), spec=card.views.apply(model.encoder.spec)
             )
             for one in sets
         ]
-        results = list(evaluate_wordings(classifiers, samples, averaging=card.views.averaging, how=How(store=Store())))
+        results = list(
+            evaluate_wordings(classifiers, samples, averaging=card.views.averaging, how=EvalOptions(store=Cache()))
+        )
         self.truth = results[0].truth
         bias = 0.0 if model.encoder.bias is None else model.encoder.bias.item()
         self.cosines = np.stack([result.scores - bias for result in results])  # times the model's scale
@@ -118,12 +120,12 @@ def ablate(card, data, model, chosen):
     sets = [one.worded(words=said) for said in (("phrase",), _ALL) for one in both]
     spec = card.views.apply(model.encoder.spec)
     classifiers = [
-        ZeroShotClassifier(model, samples.labels, prompts=one, clips=card.views.views, spec=spec, store=Store())
+        ZeroShotClassifier(model, samples.labels, prompts=one, clips=card.views.views, spec=spec, store=Cache())
         for one in sets
     ]
     results = list(
         evaluate_wordings(
-            classifiers, samples, averaging=card.views.averaging, crops=card.views.crops, how=How(store=Store())
+            classifiers, samples, averaging=card.views.averaging, crops=card.views.crops, how=EvalOptions(store=Cache())
         )
     )
     rights = [metrics.hits(result.scores, result.truth) for result in results]
@@ -137,11 +139,11 @@ def main():
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="mini")
     words = parser.parse_args()
-    model = load(words.model, device="cpu")
+    model = load_model(words.model, device="cpu")
     sets = {name: PromptSet.load(name) for name in set_names("templates")}
     tried = candidates()
     texts = list(dict.fromkeys([*tried, *(one.text for prompts in sets.values() for one in prompts.templates)]))
-    dev, test = (Judged(load_card(name), words.data, model, texts) for name in ("sports22-dev", "sports22"))
+    dev, test = (Judged(load_protocol(name), words.data, model, texts) for name in ("sports22-dev", "sports22"))
     chosen = dev.choose(len(tried))
     folds = np.random.default_rng(0).permutation(len(dev.truth)) % _FOLDS
     unseen = np.empty(len(folds), bool)
@@ -162,7 +164,7 @@ def main():
         "action, phrase", "chosen, phrase", "action, all", "chosen, all", "chosen above action, phrase",
         "all above phrase, action", "all above phrase, chosen", "chosen above action, all",
     )  # fmt: skip
-    columns = [ablate(load_card(name), words.data, model, [texts[number] for number in chosen]) for name in _CARDS]
+    columns = [ablate(load_protocol(name), words.data, model, [texts[number] for number in chosen]) for name in _CARDS]
     print(f"\n| top-1 | {' | '.join(_CARDS)} |\n|---|{'---|' * len(_CARDS)}")
     for number, name in enumerate(rows):
         print(f"| {name} | {' | '.join(column[number] for column in columns)} |")

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from clipact import metrics
-from clipact.cache import Store
-from clipact.data.protocol import load_card
-from clipact.evaluate import How, evaluate_retrieval, read_samples
+from clipact.cache import Cache
+from clipact.data.protocol import load_protocol
+from clipact.evaluate import EvalOptions, evaluate_retrieval, read_samples
 from clipact.evaluate.metric_values import share_of
-from clipact.models.zoo import load
+from clipact.models.zoo import load_model
 from clipact.prompts import PromptSet, set_names
 from clipact.studies import Grid, sweep
 from clipact.studies.prompt_sweep.sweep_files import write_sweep
@@ -45,17 +45,17 @@ def percent(one):
 
 def judge(name, model, words, *, grid=None, baseline="bare"):
     """The sweep of a card."""
-    card = load_card(name)
-    found = sweep(card, read_samples(card, words.data), model, grid, baseline=baseline, how=How(store=Store()))
+    card = load_protocol(name)
+    found = sweep(card, read_samples(card, words.data), model, grid, baseline=baseline, how=EvalOptions(store=Cache()))
     write_sweep(found, words.out / (name if baseline == "bare" else f"{name}-above-{baseline}"))
     return found
 
 
 def retrieval(model, words):
     """Text to picture, recall@1: figure and difference to bare captions, by prompt set."""
-    card = load_card("flickr8k")
+    card = load_protocol("flickr8k")
     result = evaluate_retrieval(
-        model, read_samples(card, words.data), spec=card.views.apply(model.encoder.spec), how=How(store=Store())
+        model, read_samples(card, words.data), spec=card.views.apply(model.encoder.spec), how=EvalOptions(store=Cache())
     )
     firsts = [int(np.flatnonzero(result.text_of == row)[0]) for row in range(len(result.samples))]
     captions = [result.texts[i].strip().rstrip(".").strip() for i in firsts]
@@ -84,7 +84,7 @@ def main():
     parser.add_argument("--set", default="action")
     parser.add_argument("--out", type=Path, default=Path("sweeps"))
     words = parser.parse_args()
-    model = load(words.model)
+    model = load_model(words.model)
     dev = judge(_DEV, model, words)
     chosen = dev.best_first[0].variant.name
     plain = ["bare", *(name for name in set_names("templates") if name != "bare")]

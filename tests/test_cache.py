@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipact.cache import Store, content_key, default_root
-from clipact.errors import StoreError
+from clipact.cache import Cache, content_key, default_root
+from clipact.errors import CacheError
 
 KEY = content_key("a", "b")
 
 
 def test_what_was_written_is_read(tmp_path):
     arrays = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "y": np.array([1], dtype=np.int64)}
-    store = Store(tmp_path)
+    store = Cache(tmp_path)
     assert store.read("text", KEY) is None
     store.write("text", KEY, arrays)
-    kept = Store(tmp_path).read("text", KEY)
+    kept = Cache(tmp_path).read("text", KEY)
     assert kept.keys() == arrays.keys()
     for name, array in arrays.items():
         assert kept[name].dtype == array.dtype
@@ -26,8 +26,8 @@ def test_what_was_written_is_read(tmp_path):
 
 def test_a_transposed_array_keeps_its_values(tmp_path):
     array = np.arange(6, dtype=np.float32).reshape(2, 3).T
-    Store(tmp_path).write("text", KEY, {"x": array})
-    np.testing.assert_array_equal(Store(tmp_path).read("text", KEY)["x"], array)
+    Cache(tmp_path).write("text", KEY, {"x": array})
+    np.testing.assert_array_equal(Cache(tmp_path).read("text", KEY)["x"], array)
 
 
 @given(st.lists(st.text(), min_size=2), st.data())
@@ -40,7 +40,7 @@ def test_a_key_tells_parts_apart(parts, data):
 
 @pytest.mark.parametrize("cut", [0, 1, 31, 40, 60, -1])
 def test_a_damaged_entry_is_absent_and_can_be_written_again(tmp_path, cut):
-    store = Store(tmp_path)
+    store = Cache(tmp_path)
     store.write("text", KEY, {"x": np.ones(4)})
     (path,) = [p for p in tmp_path.rglob("*") if p.is_file()]
     path.write_bytes(path.read_bytes()[:cut])
@@ -50,7 +50,7 @@ def test_a_damaged_entry_is_absent_and_can_be_written_again(tmp_path, cut):
 
 
 def test_a_flipped_bit_is_noticed(tmp_path):
-    store = Store(tmp_path)
+    store = Cache(tmp_path)
     store.write("text", KEY, {"x": np.ones(4)})
     (path,) = [p for p in tmp_path.rglob("*") if p.is_file()]
     raw = bytearray(path.read_bytes())
@@ -60,7 +60,7 @@ def test_a_flipped_bit_is_noticed(tmp_path):
 
 
 def _write_and_read(root: str, number: int) -> bool:
-    store = Store(root)
+    store = Cache(root)
     expected = np.arange(50_000, dtype=np.float32)
     for _ in range(40):
         store.write("text", KEY, {"x": expected})
@@ -78,8 +78,8 @@ def test_two_processes_writing_the_same_entry_never_meet_half_of_one(tmp_path):
 
 def test_a_folder_that_cannot_be_used_says_what_to_do(tmp_path):
     (tmp_path / "file").write_text("")
-    store = Store(tmp_path / "file")
-    with pytest.raises(StoreError, match="CLIPACT_CACHE"):
+    store = Cache(tmp_path / "file")
+    with pytest.raises(CacheError, match="CLIPACT_CACHE"):
         store.write("text", KEY, {"x": np.ones(1)})
 
 

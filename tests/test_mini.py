@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from clipact.assets import asset_path
-from clipact.models.checkpoint import load
+from clipact.models.checkpoint import load_checkpoint
 from clipact.models.dual_encoder import DualEncoder, normalise_frames
 from clipact.models.model_config import WEIGHTS, read_config
 from clipact.video.load import load_clip
@@ -19,7 +19,7 @@ EXAMPLES = FOLDER.parents[2] / "examples"
 
 @pytest.fixture(scope="module")
 def mini() -> DualEncoder:
-    return load(FOLDER)
+    return load_checkpoint(FOLDER)
 
 
 def test_the_folder_is_small_and_whole():

@@ -66,22 +66,22 @@ def tiny_tokenizer(path: Path) -> Path:
 
 def tiny_checkpoint(folder: Path, *, seed: int = 0, name: str = "tiny", precision: Precision = "fp32") -> Path:
     """A whole model folder with random weights: mini's architecture, as small as it goes."""
-    from clipact.models.checkpoint import save
+    from clipact.models.checkpoint import save_model
     from clipact.models.dual_encoder import DualEncoder
     from clipact.models.nn.head import Head
     from clipact.models.towers.efficientnet_lite import EfficientNetLite
-    from clipact.models.towers.frame_aggregator import FramesTower
+    from clipact.models.towers.frame_aggregator import FrameAggregator
     from clipact.models.towers.text import BertText
 
     torch.manual_seed(seed)
     head = Head.Config(dim=16, hidden=16)
     image = EfficientNetLite(EfficientNetLite.Config(variant="lite0", head=head))
-    visual = FramesTower(image, spec=ClipSpec(frames=4, size=(32, 32)))
+    visual = FrameAggregator(image, spec=ClipSpec(frames=4, size=(32, 32)))
     tokenizer = tiny_tokenizer(folder.parent / f"{folder.name}.tokenizer.json")
     text = BertText(
         BertText.Config(vocabulary=64, width=16, layers=1, heads=2, hidden=32, max_tokens=32, head=head), tokenizer
     )
-    return save(
+    return save_model(
         DualEncoder(visual, text, log_scale=3.0),
         folder,
         name=name,

@@ -3,28 +3,35 @@
 All of it is fitted on the logits of labelled clips and applied to those of new ones; nothing here sees a video.
 """
 
-from clipact.calibration.background import background_words, beside, near, unlike
-from clipact.calibration.calibration import Answers, Calibration, Figures, Judgement, Verdict, free_place
-from clipact.calibration.fit import fit_judgement
+from clipact.calibration.background import append_background, background_words, exclude_labels, near_labels
+from clipact.calibration.calibration import (
+    CalibratedScores,
+    Calibration,
+    CalibrationParams,
+    CalibrationTarget,
+    FitMetrics,
+    check_out_path,
+)
+from clipact.calibration.fit import fit_params
 from clipact.calibration.labelled_clips import LabelledClips
-from clipact.calibration.multi_label import UNCALIBRATED, Independent
-from clipact.calibration.ood_score import DEFAULT, SCORES
+from clipact.calibration.multi_label import UNCALIBRATED, IndependentProbabilities
+from clipact.calibration.ood_score import DEFAULT_OOD_SCORE, OOD_SCORES
 
 __all__ = [
-    "DEFAULT",
-    "SCORES",
+    "DEFAULT_OOD_SCORE",
+    "OOD_SCORES",
     "UNCALIBRATED",
-    "Answers",
+    "CalibratedScores",
     "Calibration",
-    "Figures",
-    "Independent",
-    "Judgement",
+    "CalibrationParams",
+    "CalibrationTarget",
+    "FitMetrics",
+    "IndependentProbabilities",
     "LabelledClips",
-    "Verdict",
+    "append_background",
     "background_words",
-    "beside",
-    "fit_judgement",
-    "free_place",
-    "near",
-    "unlike",
+    "check_out_path",
+    "exclude_labels",
+    "fit_params",
+    "near_labels",
 ]

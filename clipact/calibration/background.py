@@ -30,13 +30,13 @@ def background_words() -> tuple[str, ...]:
     return parse(_File, load_toml(asset_path("prompts/background.toml"))).words
 
 
-def unlike(words: Sequence[str], labels: LabelSet) -> tuple[str, ...]:
+def exclude_labels(words: Sequence[str], labels: LabelSet) -> tuple[str, ...]:
     """Those words that neither are a label nor read like one."""
     own = {said.casefold() for said in (*labels.labels, *labels.phrases)}
     return tuple(word for word in words if word.casefold() not in own)
 
 
-def beside(labels: LabelSet, background: Sequence[str]) -> LabelSet:
+def append_background(labels: LabelSet, background: Sequence[str]) -> LabelSet:
     """The labels, and the background words after them, as one set."""
     return replace(
         labels,
@@ -46,7 +46,7 @@ def beside(labels: LabelSet, background: Sequence[str]) -> LabelSet:
     )
 
 
-def near(background: Float[np.ndarray, "b d"], labels: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, "b n"]:
+def near_labels(background: Float[np.ndarray, "b d"], labels: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, "b n"]:
     """Which background words mean what which labels mean, from the unit vectors of both.
 
     Near is what is nearer than 999 in a thousand pairs of background words are to each other: cosines of sentences

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from clipact.atomic_write import replacing
+from clipact.atomic_write import atomic_write
 from clipact.calibration.conformal import label_sets
-from clipact.calibration.multi_label import Independent
-from clipact.calibration.ood_score import SCORES
+from clipact.calibration.multi_label import IndependentProbabilities
+from clipact.calibration.ood_score import OOD_SCORES
 from clipact.config import parse, to_table
 from clipact.data.protocol import Views
 from clipact.errors import CalibrationError, ConfigError, UsageError, choices
@@ -26,7 +26,7 @@ from clipact.prompts import LabelSet, PromptSet, clean
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class CalibratedScores:
     """What is said of one clip.
 
     probabilities  of each label
@@ -44,12 +44,12 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class CalibrationParams:
     """Fitted numbers.
 
     temperature       divides logits
     coverage          how often a label set holds the right label; `quantile` of 1 - its probability
-    score             of `rejection.SCORES`; a clip below `threshold` fits none of the labels
+    score             of `rejection.OOD_SCORES`; a clip below `threshold` fits none of the labels
     false_rejections  the share of clips that fit a label and are rejected all the same
     independent       gives the probability of each label by itself; `thresholds` are of these, one a label
     """
@@ -60,7 +60,7 @@ class Judgement:
     score: str
     false_rejections: float
     threshold: float
-    independent: Independent
+    independent: IndependentProbabilities
     thresholds: tuple[float, ...]
 
     def __post_init__(self) -> None:
@@ -70,18 +70,18 @@ class Judgement:
             raise ConfigError("all numbers of a judgement are finite, its temperature and its slope above 0")
         if not 0 < self.coverage < 1 or not 0 < self.false_rejections < 1:
             raise ConfigError(f"coverage is {self.coverage}, false_rejections {self.false_rejections}; between 0 and 1")
-        if self.score not in SCORES:
-            raise ConfigError(f"score is {self.score!r}; {choices(self.score, SCORES)}")
+        if self.score not in OOD_SCORES:
+            raise ConfigError(f"score is {self.score!r}; {choices(self.score, OOD_SCORES)}")
 
-    def of(self, logits: Float[np.ndarray, " l"], background: Float[np.ndarray, " b"]) -> Verdict:
+    def of(self, logits: Float[np.ndarray, " l"], background: Float[np.ndarray, " b"]) -> CalibratedScores:
         """The verdict on a clip from its logits for the labels and for the background words."""
         own, other = logits[None], background[None]
         shares = probabilities(own / self.temperature)
         inside = label_sets(shares, quantile=self.quantile)[0]
-        fit = float(SCORES[self.score](own, other, self.temperature)[0])
+        fit = float(OOD_SCORES[self.score](own, other, self.temperature)[0])
         alone = self.independent.probabilities(own, other)[0]
         order = np.argsort(-shares[0], kind="stable").tolist()
-        return Verdict(
+        return CalibratedScores(
             probabilities=shares[0],
             label_set=tuple(label for label in order if inside[label]),
             fit=fit,
@@ -92,7 +92,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class FitMetrics:
     """What the fit does on the half of the clips that its temperature was not fitted on.
 
     calibration_error, loss  the expected calibration error and the mean -log p of the truth, before and after
@@ -115,7 +115,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class CalibrationTarget:
     """Whose answers they are.
 
     model, model_key  the model's name, and the hash of its weights
@@ -149,12 +149,12 @@ class Calibration:
     groups  how many of these are independent of each other: groups of clips, or the clips themselves
     """
 
-    answers: Answers
-    judgement: Judgement
+    answers: CalibrationTarget
+    judgement: CalibrationParams
     source: str
     clips: int
     groups: int
-    figures: Figures
+    figures: FitMetrics
 
     def __post_init__(self) -> None:
         if len(self.judgement.thresholds) != len(self.answers.labels):
@@ -162,12 +162,12 @@ class Calibration:
 
     def save(self, path: str | Path) -> Path:
         """Write the file in one step, over an older calibration; CalibrationError when it cannot be written."""
-        path, table = free_place(path), to_table(self)
+        path, table = check_out_path(path), to_table(self)
         whole = {"format": FORMAT, "sha256": _digest(table), "calibration": table}
         text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as file:
+            with atomic_write(path) as file:
                 file.write(text.encode())
         except OSError as error:
             raise CalibrationError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -199,7 +199,7 @@ class Calibration:
             raise CalibrationError(f"{path} is damaged: {error}") from error
 
 
-def free_place(path: str | Path) -> Path:
+def check_out_path(path: str | Path) -> Path:
     """The path, when there is nothing or a calibration; CalibrationError when anything else lies there."""
     path = Path(path)
     try:

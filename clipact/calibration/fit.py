@@ -3,11 +3,11 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from clipact.calibration.calibration import Figures, Judgement
+from clipact.calibration.calibration import CalibrationParams, FitMetrics
 from clipact.calibration.conformal import conformal_quantile, fewest, label_sets, upper_quantile
 from clipact.calibration.labelled_clips import LabelledClips
 from clipact.calibration.multi_label import fit_independent, fit_thresholds, log_odds
-from clipact.calibration.ood_score import DEFAULT, SCORES
+from clipact.calibration.ood_score import DEFAULT_OOD_SCORE, OOD_SCORES
 from clipact.calibration.temperature import fit_temperature, negative_log_likelihood
 from clipact.errors import CalibrationError, UsageError, choices
 from clipact.metrics import auroc, calibration_error, probabilities
@@ -26,13 +26,13 @@ def hidden_scores(
 ) -> tuple[dict[str, Float[np.ndarray, " n"]], Bool[np.ndarray, " n"]]:
     """Each score of each clip where only these labels are shown, and which clips are of them."""
     logits, background = clips.among(shown)
-    scores = {name: score(logits, background, temperature) for name, score in SCORES.items()}
+    scores = {name: score(logits, background, temperature) for name, score in OOD_SCORES.items()}
     return scores, np.any(clips.true[:, shown], axis=1)
 
 
-def hidden_auroc(clips: LabelledClips, *, temperature: float, draws: int = DRAWS, seed: int = 0) -> dict[str, float]:
+def open_set_auroc(clips: LabelledClips, *, temperature: float, draws: int = DRAWS, seed: int = 0) -> dict[str, float]:
     """The mean AUROC of each score over draws of hidden labels: 0.5 tells nothing, 1 everything."""
-    found: dict[str, list[float]] = {name: [] for name in SCORES}
+    found: dict[str, list[float]] = {name: [] for name in OOD_SCORES}
     for shown in hidden_halves(clips.logits.shape[1], draws=draws, seed=seed):
         scores, known = hidden_scores(clips, shown, temperature=temperature)
         if known.any() and not known.all():
@@ -44,14 +44,14 @@ def hidden_auroc(clips: LabelledClips, *, temperature: float, draws: int = DRAWS
 _FEWEST = 20
 
 
-def fit_judgement(
+def fit_params(
     clips: LabelledClips,
     *,
     coverage: float = 0.9,
     false_rejections: float = 0.05,
-    score: str = DEFAULT,
+    score: str = DEFAULT_OOD_SCORE,
     seed: int = 0,
-) -> tuple[Judgement, Figures]:
+) -> tuple[CalibrationParams, FitMetrics]:
     """What these clips teach.
 
     Half of them (whole groups) give the temperature and what is said of labels one by one; the other half the conformal
@@ -60,7 +60,7 @@ def fit_judgement(
 
     coverage          how often a label set is to hold the right label
     false_rejections  the share of clips that fit a label and may be rejected all the same
-    score             of `rejection.SCORES`
+    score             of `rejection.OOD_SCORES`
     CalibrationError when there are too few clips for that.
     """
     _check(clips, coverage=coverage, false_rejections=false_rejections, score=score)
@@ -70,8 +70,8 @@ def fit_judgement(
     temperature = fit_temperature(one.logits, one.truth)
     logits, background = other.among(labels)
     independent = fit_independent(log_odds(*one.among(labels)), one.true)
-    fits = SCORES[score](logits, background, temperature)
-    judgement = Judgement(
+    fits = OOD_SCORES[score](logits, background, temperature)
+    judgement = CalibrationParams(
         temperature=temperature,
         coverage=coverage,
         quantile=conformal_quantile(probabilities(logits / temperature), other.truth, coverage=coverage),
@@ -84,11 +84,11 @@ def fit_judgement(
     return judgement, _figures(clips, other, judgement)
 
 
-def _figures(clips: LabelledClips, unseen: LabelledClips, judgement: Judgement) -> Figures:
+def _figures(clips: LabelledClips, unseen: LabelledClips, judgement: CalibrationParams) -> FitMetrics:
     calibrated = unseen.logits / judgement.temperature
     before, after = probabilities(unseen.logits), probabilities(calibrated)
     right = before.argmax(1) == unseen.truth
-    return Figures(
+    return FitMetrics(
         clips=len(unseen),
         top_1=float(right.mean()),
         calibration_error_before=calibration_error(before.max(1), right),
@@ -96,15 +96,15 @@ def _figures(clips: LabelledClips, unseen: LabelledClips, judgement: Judgement) 
         loss_before=negative_log_likelihood(unseen.logits, unseen.truth),
         loss_after=negative_log_likelihood(calibrated, unseen.truth),
         set_size=float(label_sets(after, quantile=judgement.quantile).sum(1).mean()),
-        auroc=hidden_auroc(clips, temperature=judgement.temperature),
+        auroc=open_set_auroc(clips, temperature=judgement.temperature),
     )
 
 
 def _check(clips: LabelledClips, *, coverage: float, false_rejections: float, score: str) -> None:
     if not 0 < coverage < 1 or not 0 < false_rejections < 1:
         raise UsageError(f"coverage is {coverage} and false_rejections {false_rejections}; shares between 0 and 1")
-    if score not in SCORES:
-        raise UsageError(f"the rejection score is {score!r}; {choices(score, SCORES)}")
+    if score not in OOD_SCORES:
+        raise UsageError(f"the rejection score is {score!r}; {choices(score, OOD_SCORES)}")
     if clips.logits.shape[1] < 2:
         raise CalibrationError("there is one label; a calibration needs clips of two at least")
     if len(clips) < _FEWEST:

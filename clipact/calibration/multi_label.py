@@ -18,7 +18,7 @@ _STEPS = 100  # of Newton's method: ten do
 
 
 @dataclass(frozen=True, kw_only=True)
-class Independent:
+class IndependentProbabilities:
     """A label by itself has the probability sigmoid(slope x log odds + intercept); slope is above 0."""
 
     slope: float = 1.0
@@ -36,7 +36,7 @@ def log_odds(logits: Float[np.ndarray, "n l"], background: Float[np.ndarray, "n 
     return logits.astype(np.float64) - log_sum_exp(background)[:, None]
 
 
-def fit_independent(odds: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"]) -> Independent:
+def fit_independent(odds: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"]) -> IndependentProbabilities:
     """The slope and intercept, the same for all labels, under which what is true of these clips is likeliest.
 
     Newton's method; the targets are Platt's, a little inside 0 and 1, so that odds which part them do not run away.
@@ -55,7 +55,7 @@ def fit_independent(odds: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"
         if abs(step).max() < 1e-10:
             break
     slope = max(float(weights[0]) / spread, 1e-6)
-    return Independent(slope=slope, intercept=float(weights[1]) - slope * float(centre))
+    return IndependentProbabilities(slope=slope, intercept=float(weights[1]) - slope * float(centre))
 
 
 def _sigmoid(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from clipact.calibration.temperature import log_sum_exp
 from clipact.metrics import probabilities
 
-Score = Callable[[Float[np.ndarray, "n l"], Float[np.ndarray, "n b"], float], Float[np.ndarray, " n"]]
+OODScore = Callable[[Float[np.ndarray, "n l"], Float[np.ndarray, "n b"], float], Float[np.ndarray, " n"]]
 """Of the logits of labels and background words, and the temperature of the labels' probabilities."""
 
 
@@ -48,10 +48,10 @@ def _background(
     return log_sum_exp(logits) - log_sum_exp(background)
 
 
-SCORES: dict[str, Score] = {
+OOD_SCORES: dict[str, OODScore] = {
     "background": _background,
     "energy": _energy,
     "margin": _margin,
     "max_softmax": _max_softmax,
 }
-DEFAULT = "background"
+DEFAULT_OOD_SCORE = "background"

@@ -12,10 +12,19 @@ import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
 
-from clipact.cache import Store
-from clipact.calibration import UNCALIBRATED, Answers, Calibration, Independent, background_words, beside, near, unlike
+from clipact.cache import Cache
+from clipact.calibration import (
+    UNCALIBRATED,
+    Calibration,
+    CalibrationTarget,
+    IndependentProbabilities,
+    append_background,
+    background_words,
+    exclude_labels,
+    near_labels,
+)
 from clipact.classify.base import Prediction, Scored, Trust, VideoClassifier, agreement_of
-from clipact.classify.text_classifier import LabelVectors, words_key
+from clipact.classify.text_classifier import TextClassifier, wording_key
 from clipact.classify.zero_shot import ZeroShotClassifier, embed_labels
 from clipact.errors import CalibrationError, UsageError
 from clipact.models import zoo
@@ -37,7 +46,7 @@ class Background:
 
 
 def choose_background(
-    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, store: Store, watch: Watch = iter
+    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, store: Cache, watch: Watch = iter
 ) -> Background:
     """The shipped words that are no label, by the vectors of their sentences.
 
@@ -48,13 +57,13 @@ def choose_background(
         raise UsageError(f"{model.name} knows its own labels alone: it has no words to weigh them against")
     if model.encoder.text_depends_on_video:
         raise model.encoder.text_needs_video()
-    words, count = unlike(background_words(), labels), len(labels)
-    both = weigh(model, labels, words, prompts, store=store, watch=watch)
+    words, count = exclude_labels(background_words(), labels), len(labels)
+    both = embed_with_background(model, labels, words, prompts, store=store, watch=watch)
     vectors = unit(both.rows.float().mean(0)).cpu().numpy()
     owner = both.owner.cpu().numpy()
     meant = np.zeros((len(words), count), dtype=bool)
     if len(words) > 1:
-        rows, columns = np.nonzero(near(vectors[owner >= count], vectors[owner < count]))
+        rows, columns = np.nonzero(near_labels(vectors[owner >= count], vectors[owner < count]))
         meant[owner[owner >= count][rows] - count, owner[owner < count][columns]] = True
     found = Background(words=words, near=meant)
     if len(words) < 2 or not found.far:
@@ -65,15 +74,15 @@ def choose_background(
 
 
 @torch.inference_mode()
-def weigh(
+def embed_with_background(
     model: zoo.Model,
     labels: LabelSet,
     background: Sequence[str],
     prompts: PromptSet,
     *,
-    store: Store,
+    store: Cache,
     watch: Watch = iter,
-) -> LabelVectors:
+) -> TextClassifier:
     """What clips are compared with: the labels' vectors, and after them the background words'."""
     own = embed_labels(model, labels, prompts, store=store, watch=watch)
     if not background:
@@ -110,17 +119,17 @@ class CalibratedClassifier(VideoClassifier):
         clips: int | None = None,
         multi_label: bool = False,
         decoder: str = "pyav",
-        store: Store | None = None,
+        store: Cache | None = None,
         watch: Watch = iter,
     ) -> None:
         if isinstance(calibration, str | Path):
             calibration = Calibration.load(calibration)
         asked = None if labels is None else LabelSet.of_any(labels)
         said = PromptSet.load(prompts) if isinstance(prompts, str) else prompts
-        spec, store = model.encoder.spec, store or Store()
+        spec, store = model.encoder.spec, store or Cache()
         if calibration is not None:
             own = calibration.answers
-            check_answers(own, model, labels=asked, prompts=said, frames=frames, clips=clips)
+            check_target(own, model, labels=asked, prompts=said, frames=frames, clips=clips)
             asked, said, background = own.labels, own.prompts, own.background
             spec, clips = own.views.apply(spec), own.views.views
         elif not multi_label:
@@ -130,11 +139,11 @@ class CalibratedClassifier(VideoClassifier):
         else:
             said = said or PromptSet.load("action")
             background = choose_background(model, asked, said, store=store, watch=watch).far
-        words = weigh(model, asked, background, said, store=store, watch=watch)
+        words = embed_with_background(model, asked, background, said, store=store, watch=watch)
         self.calibration, self.multi_label, self.label_set = calibration, multi_label, asked
         self.inner = ZeroShotClassifier(
             model,
-            beside(asked, background),
+            append_background(asked, background),
             prompts=said,
             frames=frames,
             clips=1 if clips is None else clips,
@@ -149,7 +158,7 @@ class CalibratedClassifier(VideoClassifier):
         cls, model: str = "mini", *, device: str = "auto", precision: str = "auto", **options: Any
     ) -> "CalibratedClassifier":
         """A classifier from a model's name; `options` as for the constructor."""
-        return cls(zoo.load(model, device=device, precision=precision, defer_text=True), **options)
+        return cls(zoo.load_model(model, device=device, precision=precision, defer_text=True), **options)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -163,7 +172,7 @@ class CalibratedClassifier(VideoClassifier):
         own, background = whole[:count], whole[count:]
         verdict = None if self.calibration is None else self.calibration.judgement.of(own, background)
         if verdict is None:
-            scores = Independent().probabilities(own[None], background[None])[0]
+            scores = IndependentProbabilities().probabilities(own[None], background[None])[0]
             accepted = tuple(np.flatnonzero(scores >= UNCALIBRATED).tolist())
         else:
             scores = verdict.independent if self.multi_label else verdict.probabilities
@@ -191,8 +200,8 @@ class CalibratedClassifier(VideoClassifier):
         )
 
 
-def check_answers(
-    own: Answers,
+def check_target(
+    own: CalibrationTarget,
     model: zoo.Model,
     *,
     labels: LabelSet | None = None,
@@ -213,7 +222,7 @@ def check_answers(
             f"this calibration is of {len(own.labels)} labels, not of these {len(labels)} ({how}): leave out --labels, "
             "which it brings, or calibrate anew"
         )
-    if words_key(beside(labels or own.labels, own.background), prompts or own.prompts) != own.sentences:
+    if wording_key(append_background(labels or own.labels, own.background), prompts or own.prompts) != own.sentences:
         raise CalibrationError(
             f"this calibration is of other sentences, of the prompts {own.prompts.name!r}: leave out --labels and "
             "--prompts, which it brings, or calibrate anew"

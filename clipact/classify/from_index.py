@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.classify.base import Agreement, Outside, Prediction, Scored, VideoClassifier, agreement_of
 from clipact.embed.clip_embedding import embed_views, mean_view
 from clipact.errors import UsageError
@@ -54,8 +54,8 @@ class IndexClassifier(VideoClassifier):
         cls, model: str, folder: str | Path, *, device: str = "auto", precision: str = "auto", **options: Any
     ) -> "IndexClassifier":
         """A classifier from a model's name and an index's folder; `options` as for the constructor."""
-        loaded = zoo.load(model, device=device, precision=precision, defer_text=True)
-        return cls(loaded, LabelIndex.open(folder, model_key=loaded.key, store=Store()), **options)
+        loaded = zoo.load_model(model, device=device, precision=precision, defer_text=True)
+        return cls(loaded, LabelIndex.open(folder, model_key=loaded.key, store=Cache()), **options)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ SHOTS = (1, 2, 4, 8, 16)
 """Examples a label that few-shot learning is usually judged at (arXiv 2103.00020, figure 6)."""
 
 Vectors = Float32[np.ndarray, "n d"]
-Numbers = Int64[np.ndarray, " n"]
+LabelIds = Int64[np.ndarray, " n"]
 
 
 class Probe(ABC):
@@ -45,14 +45,14 @@ class LinearProbe(Probe):
         return vectors @ self.weight.T + self.bias
 
 
-class NearestProbe(Probe):
+class KNNProbe(Probe):
     """Weighted k-nearest neighbours (arXiv 1805.01978, section 3.4): each of k votes with exp(cosine / heat).
 
     Logits are the logarithms of the labels' shares in the votes; a label without a vote has the least share that there
     can be. Of fewer than k examples all vote.
     """
 
-    def __init__(self, vectors: Vectors, truth: Numbers, *, labels: int, k: int = 20, heat: float = 0.07) -> None:
+    def __init__(self, vectors: Vectors, truth: LabelIds, *, labels: int, k: int = 20, heat: float = 0.07) -> None:
         _check(vectors, truth, labels)
         if k < 1 or heat <= 0:
             raise UsageError(f"k is {k} and heat {heat:g}; at least one neighbour votes, and heat is above 0")
@@ -71,7 +71,7 @@ class NearestProbe(Probe):
         return np.log(np.maximum(shares, np.finfo(np.float32).tiny)).astype(np.float32)
 
 
-def fit_linear(vectors: Vectors, truth: Numbers, *, labels: int, strength: float = 10.0) -> LinearProbe:
+def fit_linear(vectors: Vectors, truth: LabelIds, *, labels: int, strength: float = 10.0) -> LinearProbe:
     """Logistic regression: the W and b that minimise |W|^2 / 2 + strength x the sum of the cross-entropies.
 
     By L-BFGS in 64 bits, as CLIP's linear probes are (arXiv 2103.00020, section 3.2); `strength` is what scikit-learn
@@ -99,7 +99,7 @@ def fit_linear(vectors: Vectors, truth: Numbers, *, labels: int, strength: float
     return LinearProbe(weight.detach().float().numpy(), bias.detach().float().numpy())
 
 
-def draw_shots(truth: Numbers, *, shots: int, draws: int, seed: int = 0) -> Iterator[Numbers]:
+def draw_shots(truth: LabelIds, *, shots: int, draws: int, seed: int = 0) -> Iterator[LabelIds]:
     """The rows of each of several draws of `shots` examples a label, in order; each draw hangs on its number and seed.
 
     UsageError, with the label's number, where a label has fewer.
@@ -113,7 +113,7 @@ def draw_shots(truth: Numbers, *, shots: int, draws: int, seed: int = 0) -> Iter
         yield np.sort(np.concatenate([generator.choice(own, shots, replace=False) for own in rows.values()]))
 
 
-def _check(vectors: Vectors, truth: Numbers, labels: int) -> None:
+def _check(vectors: Vectors, truth: LabelIds, labels: int) -> None:
     if len(vectors) != len(truth) or len(truth) == 0:
         raise UsageError(
             f"there are {len(vectors)} vectors and {len(truth)} label numbers; give one each, at least one"

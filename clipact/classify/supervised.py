@@ -9,7 +9,7 @@ import torch
 from jaxtyping import UInt8
 
 from clipact.classify.base import Prediction, VideoClassifier
-from clipact.classify.text_classifier import LabelVectors
+from clipact.classify.text_classifier import TextClassifier
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError
@@ -57,7 +57,7 @@ class SupervisedClassifier(VideoClassifier):
             clips=clips,
             spec=spec,
             decoder=decoder,
-            words=LabelVectors(rows=rows[None], owner=owner, labels=len(label_set)),
+            words=TextClassifier(rows=rows[None], owner=owner, labels=len(label_set)),
         )
         super().__init__(self.nearest.spec, clips=clips, decoder=decoder)
 
@@ -66,7 +66,7 @@ class SupervisedClassifier(VideoClassifier):
         cls, model: str, *, device: str = "auto", precision: str = "auto", **options: Any
     ) -> "SupervisedClassifier":
         """A classifier from a model's folder (see `clipact.models.zoo.load`); `options` as for the constructor."""
-        return cls(zoo.load(model, device=device, precision=precision), **options)
+        return cls(zoo.load_model(model, device=device, precision=precision), **options)
 
     @property
     def labels(self) -> tuple[str, ...]:

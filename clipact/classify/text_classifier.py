@@ -21,7 +21,7 @@ Encode = Callable[[Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LabelVectors:
+class TextClassifier:
     """Vectors, and whose they are.
 
     rows     p planes of w vectors each; the probabilities that several planes give are averaged
@@ -61,7 +61,7 @@ class LabelVectors:
             return logits[:, 0]
         return logits.log_softmax(2).logsumexp(1) - torch.tensor(logits.shape[1]).log().to(logits.device)
 
-    def only(self, labels: Sequence[int]) -> "LabelVectors":
+    def only(self, labels: Sequence[int]) -> "TextClassifier":
         """Those of some labels, whose numbers then are 0, 1, ... in the order given."""
         place = torch.full((self.labels,), -1, device=self.owner.device)
         place[torch.tensor(labels, device=place.device)] = torch.arange(len(labels), device=place.device)
@@ -69,7 +69,7 @@ class LabelVectors:
         order = order[place[self.owner][order] >= 0]
         return replace(self, rows=self.rows[:, order], owner=place[self.owner][order], labels=len(labels))
 
-    def beside(self, other: "LabelVectors") -> "LabelVectors":
+    def beside(self, other: "TextClassifier") -> "TextClassifier":
         """These, and after them those of other labels that were worded alike."""
         return replace(
             self,
@@ -78,20 +78,20 @@ class LabelVectors:
             labels=self.labels + other.labels,
         )
 
-    def weighted(self, weights: Float[Tensor, " p"]) -> "LabelVectors":
+    def weighted(self, weights: Float[Tensor, " p"]) -> "TextClassifier":
         """One plane whose logits are the weighted mean of the planes' (so its vectors are shorter than 1)."""
         share = weights / weights.sum()
         return replace(self, rows=torch.einsum("p, p w d -> w d", share, self.rows)[None], weigh=False)
 
 
-def words_key(labels: LabelSet, prompts: PromptSet) -> str:
+def wording_key(labels: LabelSet, prompts: PromptSet) -> str:
     """A sha256 of all that a label set is put into words with: another sentence, place or wording gives another."""
     filled = prompts.fill(labels)
     places = [f"{prompt.label} {prompt.word} {prompt.template}" for prompt in filled]
     return content_key("words 1", repr(prompts.wording), repr(prompts.weights), *places, *(p.text for p in filled))
 
 
-def label_vectors(encode: Encode, labels: LabelSet, prompts: PromptSet) -> LabelVectors:
+def make_text_classifier(encode: Encode, labels: LabelSet, prompts: PromptSet) -> TextClassifier:
     """The vectors of a label set, worded as the prompt set says; `encode` gives unit vectors of sentences."""
     wording, prompt_list = prompts.wording, prompts.fill(labels)
     texts = list(dict.fromkeys(prompt.text for prompt in prompt_list))
@@ -113,7 +113,7 @@ def label_vectors(encode: Encode, labels: LabelSet, prompts: PromptSet) -> Label
         sums = table.new_zeros((len(table), len(labels), table.shape[2])).index_add_(1, owner, table)
         means = sums / owner.bincount(minlength=len(labels))[None, :, None]
         table, owner = means if shorter else _unit_rows(means), torch.arange(len(labels), device=owner.device)
-    vectors = LabelVectors(rows=table, owner=owner, labels=len(labels), weigh=shorter)
+    vectors = TextClassifier(rows=table, owner=owner, labels=len(labels), weigh=shorter)
     return vectors.weighted(table.new_tensor(prompts.weights)) if prompts.weights else vectors
 
 
@@ -124,7 +124,7 @@ def _unit_rows(table: Float[Tensor, "p w d"]) -> Float[Tensor, "p w d"]:
 @torch.inference_mode()
 def template_weights(
     encoder: DualEncoder,
-    vectors: LabelVectors,
+    vectors: TextClassifier,
     clips: Float[Tensor, "b d"],
     *,
     reference: Float[Tensor, "r d"] | None = None,

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from clipact.cache import Store, content_key
+from clipact.cache import Cache, content_key
 from clipact.classify.base import Prediction, Scored, VideoClassifier, agreement_of
-from clipact.classify.text_classifier import LabelVectors, label_vectors, words_key
+from clipact.classify.text_classifier import TextClassifier, make_text_classifier, wording_key
 from clipact.clip_spec import ClipSpec
 from clipact.embed.clip_embedding import embed_views, mean_view, prepare_views
-from clipact.errors import StoreError, UsageError
+from clipact.errors import CacheError, UsageError
 from clipact.models import zoo
 from clipact.models.dual_encoder import Watch
 from clipact.prompts import LabelSet, PromptSet
@@ -53,21 +53,21 @@ class ZeroShotClassifier(VideoClassifier):
         clips: int = 1,
         spec: ClipSpec | None = None,
         decoder: str = "pyav",
-        store: Store | None = None,
+        store: Cache | None = None,
         watch: Watch = iter,
-        words: LabelVectors | None = None,
+        words: TextClassifier | None = None,
     ) -> None:
         super().__init__((spec or model.encoder.spec).with_frames(frames), clips=clips, decoder=decoder)
         self.model = model
         self.label_set = labels if isinstance(labels, LabelSet) else LabelSet.of_any(labels)
         self.prompts = prompts if isinstance(prompts, PromptSet) else PromptSet.load(prompts)
         # One of the two: vectors to compare clips with, or the features of each sentence, for a clip to change.
-        self._text: LabelVectors | None = None
+        self._text: TextClassifier | None = None
         self._unprompted: dict[str, Float[Tensor, " d"]] = {}
         if model.encoder.text_depends_on_video:
             self._unprompted = self._text_features(watch)
         else:
-            self._text = words or embed_labels(model, self.label_set, self.prompts, store=store or Store(), watch=watch)
+            self._text = words or embed_labels(model, self.label_set, self.prompts, store=store or Cache(), watch=watch)
 
     @classmethod
     def load(
@@ -80,7 +80,7 @@ class ZeroShotClassifier(VideoClassifier):
         **options: Any,
     ) -> "ZeroShotClassifier":
         """A classifier from a model's name (see `clipact.models.zoo.load`); `options` as for the constructor."""
-        return cls(zoo.load(model, device=device, precision=precision, defer_text=True), labels, **options)
+        return cls(zoo.load_model(model, device=device, precision=precision, defer_text=True), labels, **options)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class ZeroShotClassifier(VideoClassifier):
         return self.words.rows[0]
 
     @property
-    def words(self) -> LabelVectors:
+    def words(self) -> TextClassifier:
         """What clips are compared with; ModelError where that depends on the clip."""
         if self._text is None:
             raise self.model.encoder.text_needs_video()
@@ -153,7 +153,7 @@ class ZeroShotClassifier(VideoClassifier):
         def encode(sentences: Sequence[str]) -> Tensor:
             return torch.stack([vectors[sentence] for sentence in sentences])
 
-        return label_vectors(encode, self.label_set, self.prompts).logits(self.model.encoder, embedding)[0]
+        return make_text_classifier(encode, self.label_set, self.prompts).logits(self.model.encoder, embedding)[0]
 
     @torch.inference_mode()
     def _text_features(self, watch: Watch) -> dict[str, Float[Tensor, " d"]]:
@@ -163,25 +163,25 @@ class ZeroShotClassifier(VideoClassifier):
 
 @torch.inference_mode()
 def embed_labels(
-    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, store: Store, watch: Watch = iter
-) -> LabelVectors:
+    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, store: Cache, watch: Watch = iter
+) -> TextClassifier:
     """What clips are compared with, on the model's device, from the store when it was computed before.
 
     The key holds the weights' hash, the wording and every sentence with its place: anything that changes a vector
     changes it. `watch` is as for `DualEncoder.encode_text`.
     """
-    key = content_key("label vectors 2", model.key, words_key(labels, prompts))
+    key = content_key("label vectors 2", model.key, wording_key(labels, prompts))
     device = model.encoder.log_scale.device
     if (kept := store.read("text", key)) is not None:
-        return LabelVectors(
+        return TextClassifier(
             rows=torch.from_numpy(kept["rows"]).to(device),
             owner=torch.from_numpy(kept["owner"]).to(device),
             labels=len(labels),
             weigh=prompts.awaits_weights,
         )
-    vectors = label_vectors(partial(model.encoder.encode_text, watch=watch), labels, prompts)
+    vectors = make_text_classifier(partial(model.encoder.encode_text, watch=watch), labels, prompts)
     try:
         store.write("text", key, {"rows": vectors.rows.float().cpu().numpy(), "owner": vectors.owner.cpu().numpy()})
-    except StoreError as error:  # a cache that cannot be written costs time, not the answer
+    except CacheError as error:  # a cache that cannot be written costs time, not the answer
         warnings.warn(str(error), stacklevel=2)
     return vectors

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.terminal import DataFolder, Device, ModelName, Partial, Precision
+from clipact.cli.terminal import AllowMismatch, DataFolder, Device, ModelName, PrecisionOption
 
 if TYPE_CHECKING:
     from clipact.calibration import Calibration
@@ -41,9 +41,9 @@ def calibrate(
     rejection: Annotated[
         str, typer.Option(help="What says that nothing fits: background, energy, margin or max_softmax.")
     ] = "background",
-    partial: Partial = False,
+    partial: AllowMismatch = False,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: PrecisionOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Learn from labelled clips how far answers can be trusted.
@@ -76,22 +76,22 @@ def calibrate(
     label_set = parse_labels(labels) if labels else None
     prompt_set = PromptSet.load(prompts or card.words.templates)
 
-    from clipact.cache import Store
-    from clipact.calibration import SCORES, free_place
-    from clipact.evaluate import How, read_samples
-    from clipact.evaluate.fit_calibration import calibrate as fit
-    from clipact.models.zoo import load
+    from clipact.cache import Cache
+    from clipact.calibration import OOD_SCORES, check_out_path
+    from clipact.evaluate import EvalOptions, read_samples
+    from clipact.evaluate.fit_calibration import fit_calibration as fit
+    from clipact.models.zoo import load_model
 
-    if rejection not in SCORES:
-        raise UsageError(f"--rejection is {rejection!r}; {choices(rejection, SCORES)}")
-    free_place(out)
+    if rejection not in OOD_SCORES:
+        raise UsageError(f"--rejection is {rejection!r}; {choices(rejection, OOD_SCORES)}")
+    check_out_path(out)
     samples = read_samples(card, folder, partial=partial)
 
     def watch(findings: Iterable[Any], total: int) -> Iterable[Any]:
         return track(findings, total=total, what=card.name)
 
     calibration, scores = fit(
-        load(model, device=device, precision=precision, defer_text=True),
+        load_model(model, device=device, precision=precision, defer_text=True),
         samples,
         labels=label_set,
         prompts=prompt_set,
@@ -100,7 +100,7 @@ def calibrate(
         coverage=coverage,
         false_rejections=false_rejections,
         score=rejection,
-        how=How(store=Store(), watch=watch),
+        how=EvalOptions(store=Cache(), watch=watch),
     )
     calibration.save(out)
     if as_json:

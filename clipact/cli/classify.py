@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipact.classify.base import Prediction
-from clipact.cli.terminal import Device, Precision, Videos
+from clipact.cli.terminal import Device, PrecisionOption, Videos
 from clipact.errors import UsageError, VideoError
 
 # A thread that decodes meanwhile asks for the interpreter's lock at each packet, and would wait up to 5 ms each time:
@@ -84,7 +84,7 @@ def classify(
     end: Annotated[float | None, typer.Option("--to", min=0, help="End at this second.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many labels to show.")] = 5,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: PrecisionOption = "auto",
     decoder: Annotated[
         str, typer.Option(help="pyav, or torchcodec when it is installed: the same frames, another library.")
     ] = "pyav",

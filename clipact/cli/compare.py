@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipact.cli.terminal import DataFolder, Device, Partial, Protocol
+from clipact.cli.terminal import AllowMismatch, DataFolder, Device, ProtocolArgument
 
 if TYPE_CHECKING:
-    from clipact.studies.compare import Done, Failed, Table
+    from clipact.studies.compare import ComparisonTable, FailedRun, FinishedRun
 
 
 def compare(
-    protocol: Protocol,
+    protocol: ProtocolArgument,
     models: Annotated[str, typer.Option("--models", "-m", help="Rows, between commas; the first is the reference.")],
     data: DataFolder = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where all of it goes.")] = Path("comparison"),
@@ -33,7 +33,7 @@ def compare(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change the recipe: whole.train.steps=50. Repeatable.")
     ] = None,
-    partial: Partial = False,
+    partial: AllowMismatch = False,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row and line.")] = False,
 ) -> None:
@@ -64,10 +64,10 @@ def compare(
     Stopped or killed, the same command goes on: what is finished is not done
     again. A row that fails is named, the rest goes on, and the exit code is 1.
     """
-    from clipact.cache import Store
+    from clipact.cache import Cache
     from clipact.cli.terminal import find_protocol, note
     from clipact.cli.train import TrainScreen
-    from clipact.studies.compare import Hands, load_settings, plan_comparison, read_split, tabulate
+    from clipact.studies.compare import ExecutionContext, load_settings, plan_comparison, read_split, tabulate
     from clipact.studies.compare.table import write_comparison
 
     settings = load_settings(recipe, changes=changes or ())
@@ -76,11 +76,11 @@ def compare(
     parts = read_split(own, folder, split=split, partial=partial)
     names = [name.strip() for name in models.split(",") if name.strip()]
     planned = plan_comparison(names, parts, out, settings=settings, seeds=seeds)
-    outcomes: list[Done | Failed] = []
+    outcomes: list[FinishedRun | FailedRun] = []
     try:
         with TrainScreen() as screen:
             whole = screen.progress.add_task("compare", total=len(planned.cells))
-            hands = Hands(device=device, store=Store(), watch=screen.watch, follow=screen.follow)
+            hands = ExecutionContext(device=device, store=Cache(), watch=screen.watch, follow=screen.follow)
             for outcome in planned.carry_out(hands):
                 outcomes.append(outcome)
                 screen.progress.advance(whole)
@@ -102,12 +102,12 @@ def compare(
         raise typer.Exit(1)
 
 
-def _line(outcome: "Done | Failed") -> str:
+def _line(outcome: "FinishedRun | FailedRun") -> str:
     from clipact.metrics import top_k
-    from clipact.studies.compare import Done
+    from clipact.studies.compare import FinishedRun
 
     row = f"{outcome.cell.contender.name}, seed {outcome.cell.seed}"
-    if not isinstance(outcome, Done):
+    if not isinstance(outcome, FinishedRun):
         return f"{row}: failed: {outcome.cause}"
     found = top_k(outcome.result.scores, outcome.result.true)
     seconds = outcome.result.run["comparison"]["training_seconds"]
@@ -115,14 +115,14 @@ def _line(outcome: "Done | Failed") -> str:
     return f"{row}: top-1 {found:.1%}, {seconds:.0f} s of training{before}"
 
 
-def _print_json(table: "Table") -> None:
+def _print_json(table: "ComparisonTable") -> None:
     from clipact.studies.compare.table import failure_facts, row_facts
 
     for facts in [*map(row_facts, table.rows), *map(failure_facts, table.failed)]:
         print(json.dumps(facts, ensure_ascii=False, allow_nan=False))
 
 
-def _show(table: "Table", paths: Sequence[Path]) -> None:
+def _show(table: "ComparisonTable", paths: Sequence[Path]) -> None:
     from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text

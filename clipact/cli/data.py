@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from clipact.data.check import Report
+    from clipact.data.check import DataReport
 
 data = typer.Typer(help="Look at training data before anything is learnt from it.", no_args_is_help=True)
 _LISTED = 50
@@ -60,14 +60,14 @@ def check(
     """
     from clipact.cli.terminal import note, track
     from clipact.data.check import check_manifest, read_held_out
-    from clipact.data.protocol import load_card
+    from clipact.data.protocol import load_protocol
     from clipact.errors import UsageError
 
     def watch(items: Iterable[Any], total: int) -> Iterable[Any]:
         return track(items, total=total, what="reading")
 
     if table.suffix == ".toml":
-        below, cards = folder or Path(), [load_card(name) for name in dict.fromkeys(against or ())]
+        below, cards = folder or Path(), [load_protocol(name) for name in dict.fromkeys(against or ())]
         held = [one for card in cards for one in read_held_out(card, below, watch=watch)]
         tables = _tables(table, below)
     else:
@@ -93,14 +93,14 @@ def check(
 
 def _tables(recipe: Path, data: Path) -> list[tuple[Path, Path | None, str]]:
     """The tables of a recipe, the folders that their paths start from, and the splits that are learnt from."""
-    from clipact.data.sources import places
+    from clipact.data.sources import table_paths
     from clipact.train.recipe import Recipe, load_recipe
 
     sources = load_recipe(recipe, Recipe).data.sources
-    return [(path, root, source.split) for source in sources for path, root in places(source, data)]
+    return [(path, root, source.split) for source in sources for path, root in table_paths(source, data)]
 
 
-def _row(report: "Report") -> dict[str, Any]:
+def _row(report: "DataReport") -> dict[str, Any]:
     return {
         "manifest": str(report.manifest.source),
         "samples": len(report.manifest.samples),
@@ -114,7 +114,7 @@ def _row(report: "Report") -> dict[str, Any]:
     }
 
 
-def _show(report: "Report") -> None:
+def _show(report: "DataReport") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

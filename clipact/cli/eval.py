@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.terminal import DataFolder, Device, Partial, Precision
-from clipact.data.protocol import Averaging, card_names, load_card
+from clipact.cli.terminal import AllowMismatch, DataFolder, Device, PrecisionOption
+from clipact.data.protocol import Averaging, load_protocol, protocol_names
 
 if TYPE_CHECKING:
-    from clipact.evaluate.metric_values import Figure
-    from clipact.evaluate.results import RetrievalScores, Scores
+    from clipact.evaluate.metric_values import MetricValue
+    from clipact.evaluate.results import ClassificationResult, RetrievalResult
 
-    Row = tuple[str, str, "Scores | RetrievalScores", Path, tuple[Figure, ...]]
+    Row = tuple[str, str, "ClassificationResult | RetrievalResult", Path, tuple[MetricValue, ...]]
 
 
 def _help() -> str:
-    cards = "\n\n".join(f"[bold]{name}[/] {load_card(name).title}" for name in card_names())
+    cards = "\n\n".join(f"[bold]{name}[/] {load_protocol(name).title}" for name in protocol_names())
     return f"""Score models under a protocol card, or on a table of your own, with 95 % intervals.
 
 clipact eval weizmann ut_interaction --data ~/data --model mini
@@ -49,30 +49,30 @@ def evaluate(
     data: DataFolder = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where results go.")] = Path("results"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run was stopped; keep what is done.")] = False,
-    partial: Partial = False,
+    partial: AllowMismatch = False,
     split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
     prompts: Annotated[str | None, typer.Option(help="Other sentences than the card's.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Other frames a view.")] = None,
     views: Annotated[int | None, typer.Option(min=1, help="Other views a file.")] = None,
     averaging: Annotated[str | None, typer.Option(help="embeddings, logits or probabilities.")] = None,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: PrecisionOption = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a result and line.")] = False,
 ) -> None:
     """Score models under a protocol (see HELP)."""
-    from clipact.cache import Store
+    from clipact.cache import Cache
     from clipact.cli.terminal import find_protocol, note, track
     from clipact.errors import UsageError, choices
-    from clipact.evaluate import How, read_samples
-    from clipact.evaluate.metric_values import figures
-    from clipact.evaluate.run_protocol import Changes, carry_out, result_folder
-    from clipact.models.zoo import load, pick_precision
+    from clipact.evaluate import EvalOptions, read_samples
+    from clipact.evaluate.metric_values import metric_values
+    from clipact.evaluate.run_protocol import ProtocolOverrides, result_folder, run_protocol
+    from clipact.models.zoo import load_model, pick_precision
     from clipact.prompts import PromptSet
 
     allowed: dict[str, Averaging] = {one: one for one in ("embeddings", "logits", "probabilities")}
     if averaging is not None and averaging not in allowed:
         raise UsageError(f"--averaging is {averaging!r}; {choices(averaging, allowed)}")
-    changes = Changes(
+    changes = ProtocolOverrides(
         prompts=prompts, frames=frames, views=views, averaging=None if averaging is None else allowed[averaging]
     )
 
@@ -87,18 +87,18 @@ def evaluate(
         for name, computed_in in models.items():
             result_folder(card, name, out, precision=computed_in)
         chosen.append((card, read_samples(own, folder, partial=partial), () if protocol.endswith(".csv") else said))
-    store, unread = Store(), 0
+    store, unread = Cache(), 0
     for name, computed_in in models.items():
-        loaded = load(name, device=device, precision=computed_in, defer_text=True)
+        loaded = load_model(name, device=device, precision=computed_in, defer_text=True)
         for card, samples, said in chosen:
 
             def watch(findings: Iterable[Any], total: int, what: str = f"{card.name}, {name}") -> Iterable[Any]:
                 return track(findings, total=total, what=what)
 
-            how = How(store=store, resume=resume, watch=watch)
-            result, folder = carry_out(card, samples, loaded, out, changed=said, how=how)
+            how = EvalOptions(store=store, resume=resume, watch=watch)
+            result, folder = run_protocol(card, samples, loaded, out, changed=said, how=how)
             unread += len(result.unreadable)
-            row = (card.name, name, result, folder, figures(result))
+            row = (card.name, name, result, folder, metric_values(result))
             if as_json:
                 print(json.dumps(_object(row), ensure_ascii=False, allow_nan=False), flush=True)
             else:
@@ -113,7 +113,7 @@ def evaluate(
 def _object(row: "Row") -> dict[str, Any]:
     from dataclasses import asdict
 
-    from clipact.evaluate.results import verdict
+    from clipact.evaluate.results import zero_shot_status
 
     card, name, result, folder, found = row
     run = result.run
@@ -123,7 +123,7 @@ def _object(row: "Row") -> dict[str, Any]:
         "result": str(folder),
         "zero_shot": run["zero_shot"],
         "zero_shot_why": run["zero_shot_why"],
-        "verdict": verdict(run),
+        "verdict": zero_shot_status(run),
         "partial": run["partial"],
         "partial_why": run["partial_why"],
         "figures": [{key: None if value != value else value for key, value in asdict(one).items()} for one in found],
@@ -138,7 +138,7 @@ def _show(row: "Row") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from clipact.evaluate.results import verdict
+    from clipact.evaluate.results import zero_shot_status
 
     card, name, result, folder, found = row
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
@@ -154,7 +154,7 @@ def _show(row: "Row") -> None:
         table.add_row(Text(one.name, style=style), Text(value, style=style), between, f"{one.count:,}")
     console.print(Text(f"{card} · {name}", style="bold"))
     warned = "" if result.run["zero_shot"] else "yellow"
-    console.print(Text(verdict(result.run), style=warned), soft_wrap=False)
+    console.print(Text(zero_shot_status(result.run), style=warned), soft_wrap=False)
     for why in result.run["partial_why"]:
         console.print(Text(f"partial: {why}", style="yellow"))
     console.print(table)

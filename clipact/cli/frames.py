@@ -66,7 +66,7 @@ def model_spec(model: str) -> ClipSpec:
         return read_config(folder).clip
     from clipact.models import zoo
 
-    return zoo.load(model).encoder.spec
+    return zoo.load_model(model).encoder.spec
 
 
 def _with_attention(clip: "Clip", spec: ClipSpec, model: str) -> "Clip":
@@ -75,11 +75,11 @@ def _with_attention(clip: "Clip", spec: ClipSpec, model: str) -> "Clip":
 
     from clipact.embed.clip_embedding import prepare_views
     from clipact.models import zoo
-    from clipact.models.towers.attention_pool import AttentiveTower
+    from clipact.models.towers.attention_pool import AttentionPoolTower
     from clipact.video.clip import overlay_maps
 
-    tower = zoo.load(model, device="cpu").encoder.visual
-    if not isinstance(tower, AttentiveTower):
+    tower = zoo.load_model(model, device="cpu").encoder.visual
+    if not isinstance(tower, AttentionPoolTower):
         raise UsageError(
             f"--attention is for a model with an attentive tower; {model} has a {type(tower).__name__}: train one with "
             'start.visual.tower = "attentive"'

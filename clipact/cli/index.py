@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.terminal import Device, ModelName, Precision
+from clipact.cli.terminal import Device, ModelName, PrecisionOption
 
 if TYPE_CHECKING:
     from clipact.label_index import LabelIndex
@@ -56,29 +56,29 @@ def build(
     from clipact.cli.index_screen import say_built, watch
     from clipact.cli.terminal import note
     from clipact.errors import UsageError, choices
-    from clipact.label_index import About, Plan
+    from clipact.label_index import IndexMetadata, IndexPlan
     from clipact.label_index import build as build_index
-    from clipact.label_index.entry_sources import AS_THEY_ARE, read_vocabulary, sentence_encoder, wording_of
-    from clipact.models.zoo import load
+    from clipact.label_index.entry_sources import AS_THEY_ARE, read_entries, sentence_encoder, wording_of
+    from clipact.models.zoo import load_model
     from clipact.prompts import PromptSet
 
     kinds = ("exact", "hnsw", "ivf-pq")
     if kind is not None and kind not in kinds:
         raise UsageError(f"--kind is {kind!r}; {choices(kind, kinds)}")
-    vocabulary = read_vocabulary(source)
+    vocabulary = read_entries(source)
     named = prompts or (AS_THEY_ARE if vocabulary.captions else "action")
     prompt_set = None if named == AS_THEY_ARE else PromptSet.load(named)
     if prompt_set is not None and vocabulary.says_more and prompt_set.wording.words != ("phrase",):
         note(f"an index holds the phrase of each label: the synonyms and descriptions of {source} are left out")
-    loaded = load(model, device=device)
-    about = About(
+    loaded = load_model(model, device=device)
+    about = IndexMetadata(
         model=loaded.name,
         model_key=loaded.key,
         wording=wording_of(prompt_set),
         dim=loaded.encoder.dim,
         precision="float16" if half else "float32",
     )
-    plan = Plan(kind=kind, memory_bytes=None if memory is None else round(memory * 1e9), recall=recall)  # type: ignore[arg-type]
+    plan = IndexPlan(kind=kind, memory_bytes=None if memory is None else round(memory * 1e9), recall=recall)  # type: ignore[arg-type]
     made = build_index(
         out,
         vocabulary.entries,
@@ -110,11 +110,11 @@ def add(
     from clipact.cli.terminal import note
     from clipact.label_index import LabelIndex
     from clipact.label_index import add as add_to
-    from clipact.label_index.entry_sources import read_vocabulary, sentence_encoder
-    from clipact.models.zoo import load
+    from clipact.label_index.entry_sources import read_entries, sentence_encoder
+    from clipact.models.zoo import load_model
 
-    vocabulary = read_vocabulary(source)
-    loaded = load(model, device=device)
+    vocabulary = read_entries(source)
+    loaded = load_model(model, device=device)
     prompt_set = _prompts_of(LabelIndex.open(folder, model_key=loaded.key), prompts)
     encode = sentence_encoder(loaded, vocabulary, prompt_set)
     change = add_to(folder, vocabulary.entries, encode, model_key=loaded.key, watch=watch)
@@ -148,7 +148,7 @@ def query(
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every entry.")] = False,
     model: ModelName = "mini",
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: PrecisionOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a query and line.")] = False,
 ) -> None:
     """Find the entries nearest to videos or sentences, with their cosines.
@@ -157,18 +157,18 @@ def query(
 
     clipact index query captions.index --text "a dog catches a ball"
     """
-    from clipact.cache import Store
+    from clipact.cache import Cache
     from clipact.cli.index_screen import show_neighbours
     from clipact.cli.terminal import expand_videos, note, track
     from clipact.errors import UsageError
     from clipact.label_index import LabelIndex
-    from clipact.models.zoo import load
+    from clipact.models.zoo import load_model
     from clipact.prompts import clean
 
     if not videos and not text:
         raise UsageError("nothing is asked: name videos, or sentences with --text")
-    loaded = load(model, device=device, precision=precision, defer_text=True)
-    opened = LabelIndex.open(folder, model_key=loaded.key, store=Store())
+    loaded = load_model(model, device=device, precision=precision, defer_text=True)
+    opened = LabelIndex.open(folder, model_key=loaded.key, store=Cache())
     paths = expand_videos(videos) if videos else []
     failed = 0
     asked = _vectors(loaded, paths, [clean(one) for one in text or ()])

@@ -11,7 +11,7 @@ from rich.text import Text
 from clipact.cli.terminal import note, track
 
 if TYPE_CHECKING:
-    from clipact.label_index import Entry, LabelIndex, Quality
+    from clipact.label_index import IndexEntry, LabelIndex, Quality
 
 
 def watch(items: Iterable[Any], total: int | None, what: str) -> Iterable[Any]:
@@ -79,7 +79,7 @@ def index_lines(opened: "LabelIndex", quality: "Quality | None") -> dict[str, st
     return lines
 
 
-def show_neighbours(name: str, pairs: "Sequence[tuple[Entry, float]]") -> None:
+def show_neighbours(name: str, pairs: "Sequence[tuple[IndexEntry, float]]") -> None:
     """Print the entries nearest to a query, with their cosines."""
     table = Table(show_header=False, box=None, padding=(0, 1))
     table.add_column(justify="right", no_wrap=True)

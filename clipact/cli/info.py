@@ -22,7 +22,7 @@ def probe(
     Exit code 1 when a video could not be read; the others are told all the same.
     """
     from clipact.cli.terminal import expand_videos, note
-    from clipact.video.inspect import probe as probe_video
+    from clipact.video.inspect import inspect as probe_video
 
     failed = 0
     for source in expand_videos(videos):

@@ -69,7 +69,7 @@ def show(
     from clipact.models.profile import measure, parameters
     from clipact.models.towers import describe
 
-    model = zoo.load(name, device=device, precision="auto")
+    model = zoo.load_model(name, device=device, precision="auto")
     encoder = model.encoder
     spec = encoder.spec.with_frames(frames)
     cost, counts = measure(encoder, spec=spec), parameters(encoder)
@@ -164,7 +164,7 @@ def blend(
     from clipact.cli.terminal import note
     from clipact.errors import UsageError
     from clipact.models.model_config import checkpoint_folder
-    from clipact.train.averaging import blend as blend_models
+    from clipact.train.averaging import interpolate_models as blend_models
 
     def folder_of(name: str) -> Path:
         if (folder := checkpoint_folder(name)) is None:

@@ -32,13 +32,13 @@ def pretrain(
     from clipact.cli.terminal import note
     from clipact.cli.train import TrainScreen, leave_if_stopped
     from clipact.models.zoo import pick_device
-    from clipact.train.masked import Pretraining, PretrainRecipe
+    from clipact.train.masked import MaskedTrainer, PretrainRecipe
     from clipact.train.recipe import load_recipe
 
     table = load_recipe(recipe, PretrainRecipe, changes=changes or ())
     out = out or Path("runs") / table.name
     with TrainScreen() as screen:
-        run = Pretraining(table, data=data, device=pick_device(device))
+        run = MaskedTrainer(table, data=data, device=pick_device(device))
         screen.follow(run, run.train(out, resume=resume, tensorboard=tensorboard))
     leave_if_stopped(run)
     print(out / "best")

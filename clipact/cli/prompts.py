@@ -100,13 +100,13 @@ def _show_templates(prompts: "PromptSet") -> None:
 
 
 def _show_labels(labels: "LabelSet", prompts: "PromptSet | str | None") -> None:
-    from clipact.prompts import About, PromptSet
+    from clipact.prompts import LabelDetails, PromptSet
 
     if labels.title:
         print(f"{labels.name}: {labels.title}\nsource: {labels.source}")
     filled = prompts.fill(labels) if isinstance(prompts, PromptSet) else []
     for number, label in enumerate(labels.labels):
-        about = labels.about.get(label, About())
+        about = labels.about.get(label, LabelDetails())
         print(f"{label}: A person is {labels.phrases[number]}.")
         kinds = (("part of", (about.parent,) if about.parent else ()), ("tags", about.tags))
         for what, said in (("also", about.synonyms), ("seen", about.descriptions), *kinds):
@@ -137,12 +137,12 @@ def lint(
     from dataclasses import asdict
 
     from clipact.cli.terminal import note
-    from clipact.models.zoo import load
+    from clipact.models.zoo import load_model
     from clipact.prompts import PromptSet, parse_labels
     from clipact.studies import ADVICE, lint
 
     label_set = parse_labels(labels)
-    found = lint(label_set, PromptSet.load(templates), load(model, device=device))
+    found = lint(label_set, PromptSet.load(templates), load_model(model, device=device))
     if as_json:
         for doubt in found.doubts:
             print(json.dumps(asdict(doubt) | {"advice": ADVICE[doubt.kind]}, ensure_ascii=False))

@@ -22,12 +22,12 @@ def report(
     """
     from clipact.cli.terminal import note
     from clipact.errors import UsageError
-    from clipact.evaluate.results import load
+    from clipact.evaluate.results import load_result
     from clipact.report import write_page
 
     if data is not None and not data.is_dir():
         raise UsageError(f"--data: there is no folder {data}")
-    page = write_page([load(folder) for folder in results], out, data=data)
+    page = write_page([load_result(folder) for folder in results], out, data=data)
     if data is not None and "data:image/jpeg" not in page.read_text(encoding="utf-8"):
         note(f"no picture was found below {data}: --data is the folder that `clipact eval` was given")
     print(page)

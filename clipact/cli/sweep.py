@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.terminal import DataFolder, Device, Partial, Protocol
+from clipact.cli.terminal import AllowMismatch, DataFolder, Device, ProtocolArgument
 
 if TYPE_CHECKING:
     from clipact.studies import Sweep
 
 
 def sweep(
-    protocol: Protocol,
+    protocol: ProtocolArgument,
     model: Annotated[str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="As for classify.")] = "mini",
     data: DataFolder = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the tables and sweep.html go.")] = Path("sweep"),
@@ -45,7 +45,7 @@ def sweep(
         str | None, typer.Option(show_default="the card's", help="The prompt set that all are compared with.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
-    partial: Partial = False,
+    partial: AllowMismatch = False,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a wording and line.")] = False,
 ) -> None:
@@ -61,11 +61,11 @@ def sweep(
     Writes tables and a page: each wording's score with its interval, paired tests against the baseline, what changes
     label by label, and which confusions a wording causes or cures. Choose on one part of your data, report on another.
     """
-    from clipact.cache import Store
+    from clipact.cache import Cache
     from clipact.cli.terminal import encoding, find_protocol, note, track
     from clipact.errors import UsageError
-    from clipact.evaluate import How, read_samples
-    from clipact.models.zoo import load
+    from clipact.evaluate import EvalOptions, read_samples
+    from clipact.models.zoo import load_model
     from clipact.studies import Grid, sweep
     from clipact.studies.prompt_sweep.sweep_files import make_room, write_sweep
 
@@ -83,12 +83,12 @@ def sweep(
     )
     samples = read_samples(card, folder, partial=partial)
     make_room(out)
-    loaded = load(model, device=device, defer_text=True)
+    loaded = load_model(model, device=device, defer_text=True)
 
     def watch(findings: Iterable[Any], total: int) -> Iterable[Any]:
         return track(findings, total=total, what=card.name)
 
-    how = How(store=Store(), watch=watch)
+    how = EvalOptions(store=Cache(), watch=watch)
     found = sweep(card, samples, loaded, grid, baseline=baseline, how=how, watch_words=encoding)
     paths = write_sweep(found, out)
     _show(found, as_json=as_json)
@@ -118,7 +118,7 @@ def _show(found: "Sweep", *, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from clipact.evaluate.results import verdict
+    from clipact.evaluate.results import zero_shot_status
 
     if as_json:
         for row in found.best_first:
@@ -140,7 +140,7 @@ def _show(found: "Sweep", *, as_json: bool) -> None:
                         "frames": row.variant.frames,
                         "sentences": row.sentences,
                         "weights": row.weights,
-                        "verdict": verdict(found.run),
+                        "verdict": zero_shot_status(found.run),
                     }
                 )
             )
@@ -161,6 +161,6 @@ def _show(found: "Sweep", *, as_json: bool) -> None:
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
     head = f"{found.run['card']} · {found.run['model']['name']} · {len(best)} wordings, {found.samples:,} samples"
     console.print(Text(head, style="bold"))
-    console.print(Text(verdict(found.run), style="" if found.run["zero_shot"] else "yellow"))
+    console.print(Text(zero_shot_status(found.run), style="" if found.run["zero_shot"] else "yellow"))
     console.print(table)
     console.print(Text("Chosen on these samples, the best looks better than it is: report it on others.", style="dim"))

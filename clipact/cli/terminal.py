@@ -17,7 +17,7 @@ from clipact.errors import UsageError
 from clipact.video.open_source import files_below
 
 if TYPE_CHECKING:
-    from clipact.data.protocol import Card
+    from clipact.data.protocol import Protocol
 
 Videos = Annotated[
     list[str],
@@ -33,14 +33,16 @@ ModelName = Annotated[
     str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="mini, a folder, or open_clip:ARCH/TAG.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Precision = Annotated[str, typer.Option(help="fp32; bf16: nearly the same, twice as fast; auto: bf16 where as good.")]
+PrecisionOption = Annotated[
+    str, typer.Option(help="fp32; bf16: nearly the same, twice as fast; auto: bf16 where as good.")
+]
 """Options of every command that has a model look, and where it may look in 16 bits."""
 
-Protocol = Annotated[str, typer.Argument(metavar="CARD|MANIFEST", help="A card, or a CSV table.")]
+ProtocolArgument = Annotated[str, typer.Argument(metavar="CARD|MANIFEST", help="A card, or a CSV table.")]
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
 ]
-Partial = Annotated[bool, typer.Option("--partial", help="Take data that are not the card's; mark it.")]
+AllowMismatch = Annotated[bool, typer.Option("--partial", help="Take data that are not the card's; mark it.")]
 """Options of every command that is carried out under a protocol."""
 
 RunFolder = Annotated[
@@ -79,16 +81,16 @@ def index_folder(labels: Sequence[str]) -> Path | None:
     return Path(named[0]).expanduser() if named else None
 
 
-def find_protocol(protocol: str, data: Path | None, *, split: str = "all") -> "tuple[Card, Path]":
+def find_protocol(protocol: str, data: Path | None, *, split: str = "all") -> "tuple[Protocol, Path]":
     """The card by its name or file, or that of a CSV table of one's own, and the folder of its data."""
-    from clipact.data.protocol import load_card
-    from clipact.evaluate import manifest_card
+    from clipact.data.protocol import load_protocol
+    from clipact.evaluate import manifest_protocol
 
     if protocol.endswith(".csv"):
-        return manifest_card(protocol, split=split), data or Path(protocol).parent
+        return manifest_protocol(protocol, split=split), data or Path(protocol).parent
     if split != "all":
         raise UsageError("--split is for tables; a card names its own")
-    return load_card(protocol), data or Path()
+    return load_protocol(protocol), data or Path()
 
 
 T = TypeVar("T")

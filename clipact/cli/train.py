@@ -19,9 +19,9 @@ from rich.text import Text
 from clipact.cli.terminal import Device, Resume, RunFolder, Tensorboard, note
 
 if TYPE_CHECKING:
-    from clipact.train.dry_run import Plan
-    from clipact.train.log import Report
-    from clipact.train.trainer import Course
+    from clipact.train.dry_run import DryRun
+    from clipact.train.log import StepMetrics
+    from clipact.train.trainer import Trainer
     from clipact.train.verify_gradient import GradientCheck
 
 _QUIET_SECONDS = 30  # between two lines where no one watches a bar
@@ -64,7 +64,7 @@ class TrainScreen:
             self._encoding = False
             self.progress.remove_task(task)
 
-    def follow(self, run: "Course", reports: Iterator["Report"]) -> None:
+    def follow(self, run: "Trainer", reports: Iterator["StepMetrics"]) -> None:
         """Take the run to its end, or to the first Ctrl-C."""
         if self._task is not None:
             self.progress.remove_task(self._task)
@@ -85,7 +85,7 @@ class TrainScreen:
             self.say(f"left out: {path}: {cause}")
 
     @contextmanager
-    def _interrupts(self, run: "Course") -> Iterator[None]:
+    def _interrupts(self, run: "Trainer") -> Iterator[None]:
         """Inside, the first Ctrl-C (or a termination) ends the run after its step, and a second one at once.
 
         While a frozen tower encodes, which may last, and all steps are saved, the first one ends it at once, too.
@@ -112,7 +112,7 @@ class TrainScreen:
         self.progress.console.print(line, markup=False, soft_wrap=True)
 
 
-def leave_if_stopped(run: "Course") -> None:
+def leave_if_stopped(run: "Trainer") -> None:
     """Nothing for a run that came to its end; one that was stopped says how to go on with it, and exit code 130."""
     if run.stopping:
         words = [word for word in sys.argv[1:] if word != "--resume"]
@@ -132,7 +132,7 @@ def show_checks(checks: Mapping[int, "GradientCheck"]) -> None:
         console.print(table)
 
 
-def show_plan(plan: "Plan") -> None:
+def show_plan(plan: "DryRun") -> None:
     """Print what a run would do."""
     table = Table(show_header=False, box=None, padding=(0, 1))
     for phase in plan.phases:
@@ -156,7 +156,7 @@ def show_plan(plan: "Plan") -> None:
     Console(file=sys.stdout, highlight=False).print(table)
 
 
-def _facts(report: "Report") -> str:
+def _facts(report: "StepMetrics") -> str:
     scale = "" if report.scale is None else f" · scale {report.scale:.1f}"
     return (
         f"loss {report.loss:.3f}{scale} · {report.clips / report.seconds:,.0f} samples/s · "
@@ -164,7 +164,7 @@ def _facts(report: "Report") -> str:
     )
 
 
-def _figures(report: "Report") -> str:
+def _figures(report: "StepMetrics") -> str:
     shown = ", ".join(f"{name} {value:.1%}" for name, value in report.figures.items())
     return f"{shown}{' (best so far)' if report.best else ''}"
 
@@ -219,22 +219,22 @@ def train(
     OUT/best and OUT/last are models. Ctrl-C saves the run after the step at hand;
     --resume goes on with it, and the weights come out as if nothing had happened.
     """
+    from clipact.cache import Cache
     from clipact.cli.terminal import note
-
-    from clipact.cache import Store
     from clipact.models.zoo import pick_device
-    from clipact.train.contrastive import Run
-    from clipact.train.dry_run import plan_run, verify_run
+    from clipact.train.contrastive import ContrastiveTrainer
+    from clipact.train.dry_run import dry_run as measure_run
+    from clipact.train.dry_run import verify_run
     from clipact.train.recipe import Recipe, load_recipe
 
     table = load_recipe(recipe, Recipe, changes=changes or ())
     out = out or Path("runs") / table.name
     with TrainScreen() as screen:
-        run = Run(table, data=data, device=pick_device(device), store=Store(), watch=screen.watch)
+        run = ContrastiveTrainer(table, data=data, device=pick_device(device), store=Cache(), watch=screen.watch)
         if verify_grad:
             show_checks(verify_run(run))
         if dry_run:
-            show_plan(plan_run(run))
+            show_plan(measure_run(run))
             return
         screen.follow(run, run.train(out, resume=resume, tensorboard=tensorboard))
     leave_if_stopped(run)

@@ -21,7 +21,7 @@ _AN_NOT_BY_LETTER = ("uni", "eu", "use", "one")  # "a uniform", "a one-piece"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rewording:
+class CaptionAugmentation:
     """How often captions are said otherwise: each is the probability of a rule, where it fits.
 
     tense    the verb takes another form: "is running", "runs", "ran", or "running" alone

@@ -16,15 +16,15 @@ import numpy as np
 
 from clipact.clip_spec import ClipSpec
 from clipact.data.fingerprint import Fingerprint, Watch, file_digest, near_pairs, take_fingerprint, take_fingerprints
-from clipact.data.manifest import Manifest, Sample, scan_manifest
-from clipact.data.protocol import Card
-from clipact.data.protocol_lists import distinct, read_lists
+from clipact.data.manifest import Manifest, ManifestSample, scan_manifest
+from clipact.data.protocol import Protocol
+from clipact.data.protocol_lists import distinct_samples, read_lists
 from clipact.errors import DataError, VideoError
 from clipact.video.load import load_clips
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
+class HeldOutFile:
     """A file that a card judges by; `name` is its place below the card's root."""
 
     card: str
@@ -33,21 +33,21 @@ class HeldOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Copy:
+class NearDuplicate:
     """A file, by its row, that is `of` or nearly so: `apart` of the 64 bits of their difference hashes differ."""
 
     row: int
-    of: HeldOut
+    of: HeldOutFile
     apart: int
     same_bytes: bool
 
 
-def read_held_out(card: Card, data: Path, *, watch: Watch = lambda taken, _: taken) -> list[HeldOut]:
+def read_held_out(card: Protocol, data: Path, *, watch: Watch = lambda taken, _: taken) -> list[HeldOutFile]:
     """All that the card judges by, below the folder `data`; DataError when it is not all there."""
     lists = read_lists(card, data)
-    names = list(dict.fromkeys(sample.path for sample in distinct(lists)))
+    names = list(dict.fromkeys(sample.path for sample in distinct_samples(lists)))
     prints = take_fingerprints([data / card.data.root / name for name in names], watch=watch)
-    held = [HeldOut(card=card.name, name=name, fingerprint=one) for name, one in zip(names, prints, strict=True)]
+    held = [HeldOutFile(card=card.name, name=name, fingerprint=one) for name, one in zip(names, prints, strict=True)]
     wrong = [cause for one in lists for cause in one.wrong]
     if missing := [one.name for one in held if not one.fingerprint.sha256]:
         wrong.append(f"{len(missing):,} of {len(held):,} files cannot be read, {missing[0]} among them")
@@ -56,22 +56,22 @@ def read_held_out(card: Card, data: Path, *, watch: Watch = lambda taken, _: tak
     return held
 
 
-def find_copies(prints: Sequence[Fingerprint], held: Sequence[HeldOut]) -> list[Copy]:
+def find_near_duplicates(prints: Sequence[Fingerprint], held: Sequence[HeldOutFile]) -> list[NearDuplicate]:
     """Of each row and card the nearest file, where the two are the same or near each other; by row."""
-    by_bytes: dict[str, list[HeldOut]] = {}
+    by_bytes: dict[str, list[HeldOutFile]] = {}
     for one in held:
         by_bytes.setdefault(one.fingerprint.sha256, []).append(one)
     copies = [
-        Copy(row=row, of=one, apart=0, same_bytes=True)
+        NearDuplicate(row=row, of=one, apart=0, same_bytes=True)
         for row, taken in enumerate(prints)
         for one in by_bytes.get(taken.sha256, ())
     ]
     (rows, ours), (others, theirs) = _pictures(prints), _pictures(one.fingerprint for one in held)
     copies += [
-        Copy(row=rows[row], of=held[others[other]], apart=apart, same_bytes=False)
+        NearDuplicate(row=rows[row], of=held[others[other]], apart=apart, same_bytes=False)
         for row, other, apart in near_pairs(ours, theirs)
     ]
-    nearest: dict[tuple[int, str], Copy] = {}
+    nearest: dict[tuple[int, str], NearDuplicate] = {}
     for copy in sorted(copies, key=lambda copy: (copy.row, not copy.same_bytes, copy.apart)):
         nearest.setdefault((copy.row, copy.of.card), copy)
     return list(nearest.values())
@@ -85,7 +85,7 @@ def _pictures(prints: Iterable[Fingerprint]) -> tuple[list[int], np.ndarray]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class DataIssue:
     """Something that is wrong, in which line of the manifest, with which file ("" when the line names none)."""
 
     kind: Literal["error", "warning"]
@@ -95,11 +95,11 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class DataReport:
     """What a manifest holds and all that is wrong with it, in the order of its lines."""
 
     manifest: Manifest
-    findings: tuple[Finding, ...]
+    findings: tuple[DataIssue, ...]
 
     @property
     def errors(self) -> int:
@@ -125,9 +125,9 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    sample: Sample
+    sample: ManifestSample
     fingerprint: Fingerprint
-    findings: tuple[Finding, ...]
+    findings: tuple[DataIssue, ...]
 
 
 def check_manifest(
@@ -136,9 +136,9 @@ def check_manifest(
     *,
     split: str = "all",
     frames: int = 8,
-    against: Sequence[HeldOut] = (),
+    against: Sequence[HeldOutFile] = (),
     watch: Callable[[Iterable[_Seen], int], Iterable[_Seen]] = lambda seen, _: seen,
-) -> Report:
+) -> DataReport:
     """The report on a manifest whose paths start from `root`, by default its own folder, and its samples of `split`.
 
     Of every sample `frames` frames are decoded, spread from its first to its last, and its file is compared with those
@@ -154,35 +154,37 @@ def check_manifest(
             lambda sample: _look_at(manifest.root / sample.path, sample, spec, looks=bool(against)), manifest.samples
         )
         seen = list(watch(results, len(manifest.samples)))
-    findings = [Finding(kind="error", line=error.line or 0, path="", cause=error.cause) for error in wrong]
+    findings = [DataIssue(kind="error", line=error.line or 0, path="", cause=error.cause) for error in wrong]
     findings += [
-        Finding(kind="warning", line=line, path="", cause="it says again what a line before it says; it counts once")
+        DataIssue(kind="warning", line=line, path="", cause="it says again what a line before it says; it counts once")
         for line in manifest.repeats
     ]
     findings += [finding for one in seen for finding in one.findings]
     findings += _same_bytes(seen)
     findings += _held_out(seen, against)
-    return Report(manifest=manifest, findings=tuple(sorted(findings, key=lambda finding: (finding.line, finding.path))))
+    return DataReport(
+        manifest=manifest, findings=tuple(sorted(findings, key=lambda finding: (finding.line, finding.path)))
+    )
 
 
-def _look_at(path: Path, sample: Sample, spec: ClipSpec, *, looks: bool) -> _Seen:
+def _look_at(path: Path, sample: ManifestSample, spec: ClipSpec, *, looks: bool) -> _Seen:
     """What is in a file; its difference hash, for which a picture is decoded again, where `looks` are compared."""
     start, end = sample.start_seconds, sample.end_seconds
     try:
         (clip,) = load_clips(path, spec, start_seconds=start, end_seconds=end)
     except VideoError as error:
-        broken = Finding(kind="error", line=sample.line, path=sample.path, cause=error.cause)
+        broken = DataIssue(kind="error", line=sample.line, path=sample.path, cause=error.cause)
         return _Seen(sample=sample, fingerprint=Fingerprint(sha256="", difference_hash=""), findings=(broken,))
     # That a picture's only frame repeats is as it should be.
     notes = () if len(set(clip.stamps)) == 1 else clip.notes
-    findings = (Finding(kind="warning", line=sample.line, path=sample.path, cause=note) for note in notes)
+    findings = (DataIssue(kind="warning", line=sample.line, path=sample.path, cause=note) for note in notes)
     taken = take_fingerprint(path) if looks else Fingerprint(sha256=file_digest(path), difference_hash="")
     return _Seen(sample=sample, fingerprint=taken, findings=tuple(findings))
 
 
-def _same_bytes(seen: Iterable[_Seen]) -> Iterator[Finding]:
+def _same_bytes(seen: Iterable[_Seen]) -> Iterator[DataIssue]:
     """A warning for every file that has, under another name, another split or another label."""
-    first: dict[tuple[str, float | None, float | None], Sample] = {}
+    first: dict[tuple[str, float | None, float | None], ManifestSample] = {}
     for one in seen:
         if not one.fingerprint.sha256:
             continue
@@ -194,12 +196,12 @@ def _same_bytes(seen: Iterable[_Seen]) -> Iterator[Finding]:
                 cause = (
                     f"its {name} is {ours!r}, but {before.path} in line {before.line}, the same file, has {theirs!r}"
                 )
-                yield Finding(kind="warning", line=now.line, path=now.path, cause=cause)
+                yield DataIssue(kind="warning", line=now.line, path=now.path, cause=cause)
 
 
-def _held_out(seen: Sequence[_Seen], against: Sequence[HeldOut]) -> Iterator[Finding]:
+def _held_out(seen: Sequence[_Seen], against: Sequence[HeldOutFile]) -> Iterator[DataIssue]:
     """A warning for every file that is one of `against`, or nearly."""
-    for copy in find_copies([one.fingerprint for one in seen], against):
+    for copy in find_near_duplicates([one.fingerprint for one in seen], against):
         which, sample = f"{copy.of.name}, which card {copy.of.card} judges by", seen[copy.row].sample
         cause = f"it is {which}" if copy.same_bytes else f"it is nearly {which}: {copy.apart} of 64 bits differ"
-        yield Finding(kind="warning", line=sample.line, path=sample.path, cause=cause)
+        yield DataIssue(kind="warning", line=sample.line, path=sample.path, cause=cause)

@@ -14,20 +14,20 @@ from jaxtyping import UInt8
 
 from clipact.clip_spec import ClipSpec
 from clipact.data.fingerprint import seed_from
-from clipact.data.sources import Entry
+from clipact.data.sources import TrainingExample
 from clipact.errors import VideoError
 from clipact.video.augment import Augment
 from clipact.video.load import load_clips
 
 
-class Place(NamedTuple):
+class SamplePosition(NamedTuple):
     """One sample's turn: which epoch it is, and which entry of the data."""
 
     epoch: int
     entry: int
 
 
-class Stream:
+class EpochSampler:
     """The endless order of `count` samples: each epoch is a new permutation, or always 0..count-1 unshuffled."""
 
     def __init__(self, count: int, *, seed: int, shuffled: bool = True) -> None:
@@ -35,11 +35,11 @@ class Stream:
         self.count, self.seed, self.shuffled = count, seed, shuffled
         self._order = lru_cache(maxsize=2)(self._permute)
 
-    def stretch(self, start: int, stop: int) -> Iterator[Place]:
+    def stretch(self, start: int, stop: int) -> Iterator[SamplePosition]:
         """Whose turn it is from place `start` on, up to and without `stop`."""
         for place in range(start, stop):
             epoch, within = divmod(place, self.count)
-            yield Place(epoch, int(self._order(epoch)[within]))
+            yield SamplePosition(epoch, int(self._order(epoch)[within]))
 
     def _permute(self, epoch: int) -> np.ndarray:
         if not self.shuffled:
@@ -47,7 +47,7 @@ class Stream:
         return np.random.default_rng(seed_from(self.seed, "order", epoch)).permutation(self.count)
 
 
-Said = tuple[str, tuple[int, int, int]]
+TextWithIds = tuple[str, tuple[int, int, int]]
 """A sentence, and three ids: see `pair_ids`."""
 
 
@@ -56,18 +56,18 @@ class Example:
     """The clips of one entry, and what is said of each of them: sentences, and their ids as `pair_ids` says."""
 
     clips: UInt8[np.ndarray, "k t h w c"]
-    said: tuple[Said, ...]
+    said: tuple[TextWithIds, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Broken:
+class UnreadableFile:
     """A file that gave no clips, and the cause."""
 
     path: str
     cause: str
 
 
-def draw_said(entry: Entry, *, seed: int, epoch: int) -> tuple[tuple[Said, ...], int]:
+def draw_texts(entry: TrainingExample, *, seed: int, epoch: int) -> tuple[tuple[TextWithIds, ...], int]:
     """What is said at an entry's turn, no sentence twice, and a seed for whatever else is drawn at it.
 
     The first sentence and the seed are the same however many sentences are drawn. Each is varied by a draw of its own.
@@ -85,7 +85,7 @@ def draw_said(entry: Entry, *, seed: int, epoch: int) -> tuple[tuple[Said, ...],
     return tuple((sentence, pair_ids(entry, sentence)) for sentence in sentences), rest
 
 
-def pair_ids(entry: Entry, sentence: str) -> tuple[int, int, int]:
+def pair_ids(entry: TrainingExample, sentence: str) -> tuple[int, int, int]:
     """Ids of the clip, the sentence and the label: two rows of a batch belong together when any of the three agrees.
 
     What has no label has its sentence's id in that place, too, which makes nothing new agree.
@@ -94,14 +94,16 @@ def pair_ids(entry: Entry, sentence: str) -> tuple[int, int, int]:
     return entry.visual_id, text_id, text_id if entry.label_id is None else entry.label_id
 
 
-class Samples:
-    """Entries, decoded by place: `samples[Place(epoch, entry)]`.
+class ClipTextDataset:
+    """Entries, decoded by place: `samples[SamplePosition(epoch, entry)]`.
 
     With an `augment` frames are drawn within their segments and changed as it says, anew at each turn; without one
     every turn gives the frames that the spec chooses.
     """
 
-    def __init__(self, entries: Sequence[Entry], spec: ClipSpec, *, seed: int, augment: Augment | None = None) -> None:
+    def __init__(
+        self, entries: Sequence[TrainingExample], spec: ClipSpec, *, seed: int, augment: Augment | None = None
+    ) -> None:
         self.entries = tuple(entries)
         self.spec = spec
         self.seed = seed
@@ -110,9 +112,9 @@ class Samples:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, place: Place) -> Example | Broken:
+    def __getitem__(self, place: SamplePosition) -> Example | UnreadableFile:
         entry = self.entries[place.entry]
-        said, seed = draw_said(entry, seed=self.seed, epoch=place.epoch)
+        said, seed = draw_texts(entry, seed=self.seed, epoch=place.epoch)
         try:
             clips = load_clips(
                 entry.path,
@@ -124,6 +126,6 @@ class Samples:
                 augment=self.augment,
             )
         except VideoError as error:
-            return Broken(path=entry.path, cause=error.cause)
+            return UnreadableFile(path=entry.path, cause=error.cause)
         frames = clips[0].frames[None] if len(clips) == 1 else np.stack([clip.frames for clip in clips])
         return Example(clips=frames, said=said)

@@ -22,13 +22,13 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from clipact.data.dataset import Broken, Example, Place, Samples, Stream
+from clipact.data.dataset import ClipTextDataset, EpochSampler, Example, SamplePosition, UnreadableFile
 from clipact.errors import ConfigError, DataError
 from clipact.video.augment import Augment
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class ReadConfig:
     """How a run reads its files.
 
     augment       how clips are changed at random; left out, they stay as they are
@@ -83,7 +83,7 @@ class Loader:
 
     def __init__(
         self,
-        samples: Samples,
+        samples: ClipTextDataset,
         *,
         batch: int,
         chunk: int,
@@ -93,7 +93,7 @@ class Loader:
         broken_limit: int = 0,
     ) -> None:
         self.samples, self.batch, self.chunk, self.workers = samples, batch, chunk, workers
-        self.stream = Stream(len(samples), seed=samples.seed, shuffled=shuffled)
+        self.stream = EpochSampler(len(samples), seed=samples.seed, shuffled=shuffled)
         self.broken = {} if broken is None else broken
         self.broken_limit = broken_limit
 
@@ -110,7 +110,7 @@ class Loader:
         """A batch for each stretch of the stream."""
         sizes: deque[int] = deque()
 
-        def plan() -> Iterator[list[Place]]:
+        def plan() -> Iterator[list[SamplePosition]]:
             for stretch in stretches:
                 pieces = self._pieces(stretch)
                 sizes.append(len(pieces))
@@ -129,9 +129,9 @@ class Loader:
                 raise
             raise DataError(f"{error}. If memory ran out, take fewer workers or a smaller chunk") from error
 
-    def _pieces(self, stretch: range) -> list[list[Place]]:
+    def _pieces(self, stretch: range) -> list[list[SamplePosition]]:
         """The places of a batch, put together by shape and cut into pieces; the order within a shape is kept."""
-        alike: dict[tuple[int, int], list[Place]] = {}
+        alike: dict[tuple[int, int], list[SamplePosition]] = {}
         for place in self.stream.stretch(stretch.start, stretch.stop):
             entry = self.samples.entries[place.entry]
             alike.setdefault((entry.frames, entry.clips), []).append(place)
@@ -141,7 +141,7 @@ class Loader:
             pieces += [places[i : i + size] for i in range(0, len(places), size)]
         return pieces
 
-    def _decoders(self, plan: Iterator[list[Place]]) -> "DataLoader[Any]":
+    def _decoders(self, plan: Iterator[list[SamplePosition]]) -> "DataLoader[Any]":
         parallel: dict[str, Any] = {}
         if self.workers:
             # A fork of a process with threads (progress bar, OpenMP) may hang; spawned workers each import torch anew.
@@ -173,7 +173,7 @@ class Loader:
             label_ids=label_ids,
         )
 
-    def _count_broken(self, broken: Iterable[Broken]) -> None:
+    def _count_broken(self, broken: Iterable[UnreadableFile]) -> None:
         self.broken.update((one.path, one.cause) for one in broken)
         if len(self.broken) > self.broken_limit:
             raise DataError(
@@ -194,7 +194,7 @@ class _Piece:
     repeats: tuple[int, ...]
     sentences: tuple[str, ...]
     ids: Int64[Tensor, "b 3"]
-    broken: tuple[Broken, ...]
+    broken: tuple[UnreadableFile, ...]
 
 
 def _prepare_worker(_: int) -> None:
@@ -227,7 +227,7 @@ def _end_workers() -> None:
             thread.join(max(0.0, ending - time.monotonic()))
 
 
-def _collate(items: Sequence[Example | Broken]) -> _Piece:
+def _collate(items: Sequence[Example | UnreadableFile]) -> _Piece:
     examples = [item for item in items if isinstance(item, Example)]
     rows = [said for one in examples for _ in one.clips for said in one.said]
     video = None
@@ -238,7 +238,7 @@ def _collate(items: Sequence[Example | Broken]) -> _Piece:
         repeats=tuple(len(one.said) for one in examples for _ in one.clips),
         sentences=tuple(sentence for sentence, _ in rows),
         ids=torch.tensor([ids for _, ids in rows], dtype=torch.int64).reshape(-1, 3),
-        broken=tuple(item for item in items if isinstance(item, Broken)),
+        broken=tuple(item for item in items if isinstance(item, UnreadableFile)),
     )
 
 

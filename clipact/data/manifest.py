@@ -24,11 +24,11 @@ SPLITS = ("train", "dev", "val", "test", "unassigned")
 _TEXTS = ("caption", "label")
 _OPTIONAL = ("split", "start_seconds", "end_seconds", "also")
 
-Row = dict[str | Any, str | Any]  # what csv.DictReader gives: None holds what is too much or too little
+CsvRow = dict[str | Any, str | Any]  # what csv.DictReader gives: None holds what is too much or too little
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class ManifestSample:
     """One file, or a part of it, and what is said of it.
 
     path      below the manifest's root
@@ -76,11 +76,11 @@ class Manifest:
 
     source: Path
     root: Path
-    samples: tuple[Sample, ...]
+    samples: tuple[ManifestSample, ...]
     repeats: tuple[int, ...] = ()
     ignored: tuple[str, ...] = ()
 
-    def of_split(self, split: str) -> tuple[Sample, ...]:
+    def of_split(self, split: str) -> tuple[ManifestSample, ...]:
         """The samples of one split, or every one for "all"; ManifestError when there are none."""
         chosen = tuple(sample for sample in self.samples if split in ("all", sample.split))
         if not chosen:
@@ -114,7 +114,7 @@ def scan_manifest(
     source = Path(source)
     rows, columns = _read_rows(source)
     text_column, ignored = _check_columns(columns, source, group_column=group_column, unlabelled=unlabelled)
-    firsts: dict[tuple[str, float | None, float | None], Sample] = {}
+    firsts: dict[tuple[str, float | None, float | None], ManifestSample] = {}
     captions: dict[tuple[str, float | None, float | None], list[str]] = {}
     repeats: list[int] = []
     wrong: list[ManifestError] = []
@@ -143,7 +143,7 @@ def scan_manifest(
     return manifest, wrong
 
 
-def _read_rows(source: Path) -> tuple[list[tuple[int, Row]], Sequence[str]]:
+def _read_rows(source: Path) -> tuple[list[tuple[int, CsvRow]], Sequence[str]]:
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, strict=True)
@@ -178,7 +178,7 @@ def _check_columns(
     return None if unlabelled else texts[0], ignored
 
 
-def _sample(row: Row, text_column: str | None, *, line: int, group_column: str) -> Sample:
+def _sample(row: CsvRow, text_column: str | None, *, line: int, group_column: str) -> ManifestSample:
     """The sample of one line; ValueError says what is wrong with it."""
     if None in row or None in row.values():
         raise ValueError("it has more or fewer values than the head has columns")
@@ -193,7 +193,7 @@ def _sample(row: Row, text_column: str | None, *, line: int, group_column: str) 
     start, end = _seconds(row, "start_seconds"), _seconds(row, "end_seconds")
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"end_seconds, {end:g}, is not after the start, {start or 0:g}")
-    return Sample(
+    return ManifestSample(
         path=_inside(row["path"]),
         captions=(text,) if text_column == "caption" else (),
         label=text if text_column == "label" else None,
@@ -206,7 +206,7 @@ def _sample(row: Row, text_column: str | None, *, line: int, group_column: str) 
     )
 
 
-def _others(row: Row, text_column: str | None, label: str) -> tuple[str, ...]:
+def _others(row: CsvRow, text_column: str | None, label: str) -> tuple[str, ...]:
     said = [one for one in (row.get("also") or "").split("|") if one.strip()]
     if said and text_column == "caption":
         raise ValueError("also is for labels; a sample of several captions has a line for each")
@@ -219,7 +219,7 @@ def _others(row: Row, text_column: str | None, label: str) -> tuple[str, ...]:
     return others
 
 
-def _check_agreement(first: Sample, again: Sample) -> None:
+def _check_agreement(first: ManifestSample, again: ManifestSample) -> None:
     for name in ("split", "label", "also"):
         before, now = getattr(first, name), getattr(again, name)
         if before != now:
@@ -236,7 +236,7 @@ def _inside(path: str) -> str:
     return shortest
 
 
-def _seconds(row: Row, column: str) -> float | None:
+def _seconds(row: CsvRow, column: str) -> float | None:
     text = (row.get(column) or "").strip()
     if not text:
         return None

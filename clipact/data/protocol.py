@@ -19,7 +19,7 @@ Metric = Literal["top_1", "mean_per_class", "mean_ap", "retrieval"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ProtocolPart:
     """One list of files: a manifest beside the card (`list`) or below the data folder (`manifest`).
 
     name    what the part is called in results; needed when there are several
@@ -39,7 +39,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class ProtocolData:
     """The samples.
 
     set            the data set's name: a model that lists it in `trained_on` is not zero-shot on it; "" for none
@@ -55,7 +55,7 @@ class Data:
 
     set: str
     also: tuple[str, ...] = ()
-    parts: tuple[Part, ...]
+    parts: tuple[ProtocolPart, ...]
     root: str = "."
     split: str = "all"
     group: str = ""
@@ -76,7 +76,7 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
+class ProtocolLabels:
     """Labels and the sentences made of them.
 
     set        a shipped label set or a file of one; its phrases are used
@@ -126,7 +126,7 @@ class Views:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class Protocol:
     """A protocol. `metric` is its one figure; `source` says who made it and where it stands; `notes` how ours differs.
 
     folder  where the lists beside it lie
@@ -136,14 +136,14 @@ class Card:
     title: str
     metric: Metric
     source: str
-    data: Data
-    words: Words = field(default_factory=Words)
+    data: ProtocolData
+    words: ProtocolLabels = field(default_factory=ProtocolLabels)
     views: Views = field(default_factory=Views)
     notes: str = ""
     folder: Path = Path()
 
     def __post_init__(self) -> None:
-        if self.retrieval and (self.words != Words() or self.views.averaging != "embeddings"):
+        if self.retrieval and (self.words != ProtocolLabels() or self.views.averaging != "embeddings"):
             raise ConfigError(
                 "a card of retrieval takes no [words] and no views.averaging: captions are sentences already, "
                 "and compared with the mean of the views' embeddings"
@@ -155,20 +155,20 @@ class Card:
         return self.metric == "retrieval"
 
 
-def card_names() -> list[str]:
+def protocol_names() -> list[str]:
     """The cards that come with clipact, sorted."""
     return [name.removesuffix(".toml") for name in asset_names("eval/protocols") if name.endswith(".toml")]
 
 
-def load_card(name_or_path: str | Path) -> Card:
+def load_protocol(name_or_path: str | Path) -> Protocol:
     """A shipped card by its name, or a TOML file by its path; UsageError when it is neither."""
-    names = card_names()
+    names = protocol_names()
     path = (
         asset_path(f"eval/protocols/{name_or_path}.toml") if name_or_path in names else Path(name_or_path).expanduser()
     )
     if not path.is_file():
         raise UsageError(f"there is no card {str(name_or_path)!r}; {choices(str(name_or_path), names)}; or give a file")
     try:
-        return replace(parse(Card, load_toml(path)), folder=path.parent)
+        return replace(parse(Protocol, load_toml(path)), folder=path.parent)
     except ConfigError as error:
         raise error if str(error).startswith(str(path)) else ConfigError(f"{path}: {error}") from error

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clipact.data.fingerprint import file_digest
-from clipact.data.manifest import Manifest, Sample, read_manifest
-from clipact.data.protocol import Card, Part
+from clipact.data.manifest import Manifest, ManifestSample, read_manifest
+from clipact.data.protocol import Protocol, ProtocolPart
 from clipact.errors import ManifestError, choices
 from clipact.prompts import LabelSet
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardList:
+class ProtocolList:
     """One part of a card.
 
     manifest  the whole list, whose paths start from the card's root
@@ -24,23 +24,23 @@ class CardList:
     wrong     how it is not the card's
     """
 
-    part: Part
+    part: ProtocolPart
     manifest: Manifest
-    samples: tuple[Sample, ...]
+    samples: tuple[ManifestSample, ...]
     sha256: str
     wrong: tuple[str, ...]
 
 
-def list_places(card: Card, data: Path) -> Iterator[tuple[Part, Path, Path]]:
+def list_paths(card: Protocol, data: Path) -> Iterator[tuple[ProtocolPart, Path, Path]]:
     """Each part, its list and the folder that its paths start from."""
     for part in card.data.parts:
         yield part, card.folder / part.list if part.list else data / part.manifest, data / card.data.root
 
 
-def read_lists(card: Card, data: Path, *, split: str | None = None) -> list[CardList]:
+def read_lists(card: Protocol, data: Path, *, split: str | None = None) -> list[ProtocolList]:
     """The card's lists, in order, with their samples of `split`, by default the card's own."""
     found = []
-    for part, path, root in list_places(card, data):
+    for part, path, root in list_paths(card, data):
         manifest = read_manifest(path, root, group_column=card.data.group)
         samples = manifest.of_split(split or card.data.split)
         digest, wrong = file_digest(path), []
@@ -48,20 +48,20 @@ def read_lists(card: Card, data: Path, *, split: str | None = None) -> list[Card
             wrong.append(f"{path.name} has the sha256 {digest[:12]}…, the card says {part.sha256[:12]}…")
         if split in (None, card.data.split) and part.count is not None and part.count != len(samples):
             wrong.append(f"{path.name} has {len(samples):,} samples, the card says {part.count:,}")
-        found.append(CardList(part=part, manifest=manifest, samples=samples, sha256=digest, wrong=tuple(wrong)))
+        found.append(ProtocolList(part=part, manifest=manifest, samples=samples, sha256=digest, wrong=tuple(wrong)))
     return found
 
 
-def distinct(lists: Iterable[CardList]) -> tuple[Sample, ...]:
+def distinct_samples(lists: Iterable[ProtocolList]) -> tuple[ManifestSample, ...]:
     """The samples of all lists, each once, in the order in which they first stand there."""
-    found: dict[str, Sample] = {}
+    found: dict[str, ManifestSample] = {}
     for one in lists:
         for sample in one.samples:
             found.setdefault(sample.name, sample)
     return tuple(found.values())
 
 
-def card_labels(card: Card, lists: Sequence[CardList]) -> LabelSet:
+def protocol_labels(card: Protocol, lists: Sequence[ProtocolList]) -> LabelSet:
     """What is chosen from under the card, and how it is written; ManifestError for a label that is not among it."""
     there = {label for one in lists for sample in one.samples for label in sample.labels}
     words = card.words
@@ -73,7 +73,7 @@ def card_labels(card: Card, lists: Sequence[CardList]) -> LabelSet:
     return labels
 
 
-def refuse_unknown(manifest: Manifest, samples: Iterable[Sample], labels: LabelSet, *, of: str) -> None:
+def refuse_unknown(manifest: Manifest, samples: Iterable[ManifestSample], labels: LabelSet, *, of: str) -> None:
     """Nothing; ManifestError for a sample whose label is none of the set's."""
     known = set(labels.labels)
     for sample in samples:

@@ -7,18 +7,18 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from clipact.data.caption_augmentation import Rewording
+from clipact.data.caption_augmentation import CaptionAugmentation
 from clipact.data.fingerprint import seed_from, take_fingerprints
-from clipact.data.manifest import Sample, read_manifest
-from clipact.data.protocol import Card, Words, load_card
-from clipact.data.protocol_lists import card_labels, distinct, list_places, read_lists, refuse_unknown
+from clipact.data.manifest import ManifestSample, read_manifest
+from clipact.data.protocol import Protocol, ProtocolLabels, load_protocol
+from clipact.data.protocol_lists import distinct_samples, list_paths, protocol_labels, read_lists, refuse_unknown
 from clipact.errors import ConfigError, DataError, ManifestError
 from clipact.models.model_config import FileSeen
 from clipact.prompts import LabelSet, PromptSet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class SourceConfig:
     """One manifest or protocol card in a recipe.
 
     manifest  the CSV file, below the data folder
@@ -47,7 +47,7 @@ class Source:
     captions: Literal["one", "all"] = "one"
     sentences: int = 1
     prompts: str | None = None
-    vary: Rewording | None = None
+    vary: CaptionAugmentation | None = None
 
     def __post_init__(self) -> None:
         if (self.manifest is None) == (self.card is None):
@@ -65,7 +65,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class OpenedSource:
     """What is in a source.
 
     name    of the manifest below the data folder, or of the card
@@ -75,7 +75,7 @@ class Opened:
 
     name: str
     root: Path
-    samples: tuple[Sample, ...]
+    samples: tuple[ManifestSample, ...]
     labels: LabelSet | None
     prompts: PromptSet
 
@@ -92,14 +92,14 @@ class Opened:
         return tuple(self.prompts.sentences(one)[0])
 
 
-def open_source(source: Source, data: Path) -> Opened:
+def open_training_source(source: SourceConfig, data: Path) -> OpenedSource:
     """The samples of a source, whose manifest and root are looked for below the folder `data`.
 
     DataError when a card's list is not the card's.
     """
     if source.card is not None:
-        return _open_card(load_card(source.card), source, data)
-    ((path, root),) = places(source, data)
+        return _open_card(load_protocol(source.card), source, data)
+    ((path, root),) = table_paths(source, data)
     manifest, labels = read_manifest(path, root), None
     samples = manifest.of_split(source.split)
     if source.labels is not None:
@@ -107,43 +107,43 @@ def open_source(source: Source, data: Path) -> Opened:
         refuse_unknown(manifest, samples, labels, of=source.labels)
         if samples[0].label is None:
             raise ConfigError(f"labels is {source.labels!r}, but {path} has captions: leave labels out")
-    return Opened(
+    return OpenedSource(
         name=str(source.manifest),
         root=manifest.root,
         samples=samples,
         labels=labels,
-        prompts=PromptSet.load(source.prompts or Words().templates),
+        prompts=PromptSet.load(source.prompts or ProtocolLabels().templates),
     )
 
 
-def _open_card(card: Card, source: Source, data: Path) -> Opened:
+def _open_card(card: Protocol, source: SourceConfig, data: Path) -> OpenedSource:
     lists = read_lists(card, data, split=source.split)
     if wrong := [cause for one in lists for cause in one.wrong]:
         raise DataError(f"the lists in {data} are not those of card {card.name}: {'; '.join(wrong)}")
-    return Opened(
+    return OpenedSource(
         name=card.name,
         root=data / card.data.root,
-        samples=distinct(lists),
-        labels=None if card.retrieval else card_labels(card, lists),
+        samples=distinct_samples(lists),
+        labels=None if card.retrieval else protocol_labels(card, lists),
         prompts=PromptSet.load(source.prompts or card.words.templates),
     )
 
 
-def places(source: Source, data: Path) -> list[tuple[Path, Path | None]]:
+def table_paths(source: SourceConfig, data: Path) -> list[tuple[Path, Path | None]]:
     """The tables of a source, and the folder that the paths in each start from, None for the table's own."""
     if source.card is not None:
-        return [(path, root) for _, path, root in list_places(load_card(source.card), data)]
+        return [(path, root) for _, path, root in list_paths(load_protocol(source.card), data)]
     assert source.manifest is not None
     return [(data / source.manifest, None if source.root is None else data / source.root)]
 
 
-def sets_learnt(sources: Iterable[Source]) -> tuple[str, ...]:
+def trained_sets(sources: Iterable[SourceConfig]) -> tuple[str, ...]:
     """The data sets of the cards among the sources and their splits, as a model's `trained_on` names them."""
-    return tuple(f"{load_card(one.card).data.set} {one.split}" for one in sources if one.card is not None)
+    return tuple(f"{load_protocol(one.card).data.set} {one.split}" for one in sources if one.card is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class TrainingExample:
     """What is learnt from at a time: a file, or a part of it, and the sentences of which `drawn` are said at its turn.
 
     source     the manifest below the data folder, or the card, that names it
@@ -166,7 +166,7 @@ class Entry:
     label_id: int | None
     label: str | None = None
     drawn: int = 1
-    vary: Rewording | None = None
+    vary: CaptionAugmentation | None = None
 
     @property
     def name(self) -> str:
@@ -181,7 +181,9 @@ class Entry:
         return tuple(said for sentence in self.sentences for said in self.vary.sayings(sentence))
 
 
-def read_sources(sources: Sequence[Source], data: Path, *, as_labels: bool = False) -> tuple[Entry, ...]:
+def read_sources(
+    sources: Sequence[SourceConfig], data: Path, *, as_labels: bool = False
+) -> tuple[TrainingExample, ...]:
     """The entries of all sources, in their order; manifests and roots are looked for below the folder `data`.
 
     With `as_labels` each entry says its label and nothing else; ManifestError for a sample that has captions instead.
@@ -189,8 +191,8 @@ def read_sources(sources: Sequence[Source], data: Path, *, as_labels: bool = Fal
     return tuple(entry for source in sources for entry in _entries(source, data, as_labels=as_labels))
 
 
-def _entries(source: Source, data: Path, *, as_labels: bool) -> Iterator[Entry]:
-    opened = open_source(source, data)
+def _entries(source: SourceConfig, data: Path, *, as_labels: bool) -> Iterator[TrainingExample]:
+    opened = open_training_source(source, data)
     labels = {sample.label for sample in opened.samples if sample.label is not None}
     if labels and source.vary is not None:
         raise ConfigError(f"vary is of captions, and {opened.name} has labels; its prompts say them in other ways")
@@ -211,9 +213,11 @@ def _entries(source: Source, data: Path, *, as_labels: bool) -> Iterator[Entry]:
         )
 
 
-def _entry(sample: Sample, sentences: tuple[str, ...], source: Source, opened: Opened) -> Entry:
+def _entry(
+    sample: ManifestSample, sentences: tuple[str, ...], source: SourceConfig, opened: OpenedSource
+) -> TrainingExample:
     path = str(opened.root / sample.path)
-    return Entry(
+    return TrainingExample(
         source=opened.name,
         file=sample.path,
         path=path,
@@ -230,7 +234,7 @@ def _entry(sample: Sample, sentences: tuple[str, ...], source: Source, opened: O
     )
 
 
-def files_seen(entries: Iterable[Entry], *, before: Mapping[str, FileSeen] | None = None) -> str:
+def files_seen_csv(entries: Iterable[TrainingExample], *, before: Mapping[str, FileSeen] | None = None) -> str:
     """A CSV table of the files of the entries, as `clipact.models.model_config.read_files_seen` reads it.
 
     `before` are those that the weights had seen when the run began, by their sha256; no content is listed twice.

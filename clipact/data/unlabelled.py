@@ -8,14 +8,14 @@ from pathlib import Path
 
 from clipact.data.fingerprint import seed_from
 from clipact.data.manifest import read_manifest
-from clipact.data.sources import Entry
+from clipact.data.sources import TrainingExample
 from clipact.errors import ConfigError
 from clipact.video.open_source import VIDEO_SUFFIXES, files_below
 from clipact.video.pictures import SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clips:
+class UnlabelledConfig:
     """Files, or the lines of a manifest; one of the two.
 
     files     a folder below the data folder, or a pattern such as "clips/*.mp4": its videos, and pictures where a clip
@@ -40,7 +40,7 @@ class Clips:
             raise ConfigError(f"clips is {self.clips}; it is at least 1")
 
 
-def read_clips(sources: Sequence[Clips], data: Path, *, frames: int) -> tuple[Entry, ...]:
+def read_clips(sources: Sequence[UnlabelledConfig], data: Path, *, frames: int) -> tuple[TrainingExample, ...]:
     """The entries of all sources, in their order, `frames` frames a clip; paths are looked for below the folder `data`.
 
     ConfigError when a folder or a pattern has no video.
@@ -48,7 +48,7 @@ def read_clips(sources: Sequence[Clips], data: Path, *, frames: int) -> tuple[En
     return tuple(entry for source in sources for entry in _entries(source, data, frames))
 
 
-def _entries(source: Clips, data: Path, frames: int) -> Iterator[Entry]:
+def _entries(source: UnlabelledConfig, data: Path, frames: int) -> Iterator[TrainingExample]:
     if source.manifest is None:
         for path in _files(source.files or "", data, VIDEO_SUFFIXES | (SUFFIXES if frames == 1 else frozenset())):
             yield _entry(source, os.path.relpath(path, data), path, (None, None), frames)
@@ -71,8 +71,10 @@ def _files(pattern: str, data: Path, suffixes: frozenset[str]) -> list[Path]:
     return found
 
 
-def _entry(source: Clips, file: str, path: Path, part: tuple[float | None, float | None], frames: int) -> Entry:
-    return Entry(
+def _entry(
+    source: UnlabelledConfig, file: str, path: Path, part: tuple[float | None, float | None], frames: int
+) -> TrainingExample:
+    return TrainingExample(
         source=str(source.manifest or source.files),
         file=file,
         path=str(path),

@@ -3,17 +3,17 @@
 This room decodes, encodes, keeps a journal of what it has found, and takes up where it was stopped. It prints nothing.
 """
 
-from clipact.evaluate.options import How
+from clipact.evaluate.options import EvalOptions
 from clipact.evaluate.run import evaluate, evaluate_retrieval, evaluate_wordings
-from clipact.evaluate.samples import Item, Samples, manifest_card, read_samples
+from clipact.evaluate.samples import EvalSample, EvalSamples, manifest_protocol, read_samples
 
 __all__ = [
-    "How",
-    "Item",
-    "Samples",
+    "EvalOptions",
+    "EvalSample",
+    "EvalSamples",
     "evaluate",
     "evaluate_retrieval",
     "evaluate_wordings",
-    "manifest_card",
+    "manifest_protocol",
     "read_samples",
 ]

@@ -22,13 +22,13 @@ import PIL
 import torch
 from jaxtyping import Float32, UInt8
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.data.fingerprint import file_digest
 from clipact.embed.prefetch import work_ahead
-from clipact.errors import StoreError, VideoError
-from clipact.evaluate.encoder_adapter import Judged, store_key
-from clipact.evaluate.journal import Finding, Journal
-from clipact.evaluate.samples import Item
+from clipact.errors import CacheError, VideoError
+from clipact.evaluate.encoder_adapter import ClipEncoder, store_key
+from clipact.evaluate.journal import Journal, SampleEmbedding
+from clipact.evaluate.samples import EvalSample
 from clipact.video.load import load_clips
 
 DECODERS = f"pyav {av.__version__}, pillow {PIL.__version__}"
@@ -51,17 +51,17 @@ class _Taken:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def find_all(
-    items: Sequence[Item],
-    judged: Judged,
+def encode_all(
+    items: Sequence[EvalSample],
+    judged: ClipEncoder,
     *,
-    store: Store | None,
+    store: Cache | None,
     journal: Journal | None,
-    done: Sequence[Sequence[Finding]] = (),
+    done: Sequence[Sequence[SampleEmbedding]] = (),
     workers: int,
     frames_at_once: int,
     seconds: dict[str, float],
-) -> Iterator[Finding]:
+) -> Iterator[SampleEmbedding]:
     """What is found of each item, in order; `done` are the units that a journal had. `seconds` is added to,
     by what the time was spent on."""
     unit = unit_size(judged, frames_at_once)
@@ -92,7 +92,7 @@ def find_all(
         if store is not None:
             try:
                 _keep(fresh, store, judged.kind, mine)
-            except StoreError as error:  # a store that cannot be written costs time later, not the answer
+            except CacheError as error:  # a store that cannot be written costs time later, not the answer
                 if not warned:
                     warnings.warn(str(error), stacklevel=2)
                 warned = True
@@ -101,7 +101,13 @@ def find_all(
 
 
 def _on_cores(
-    items: Sequence[Item], take: Callable[[Item], _Taken], judged: Judged, *, unit: int, at_once: int, workers: int
+    items: Sequence[EvalSample],
+    take: Callable[[EvalSample], _Taken],
+    judged: ClipEncoder,
+    *,
+    unit: int,
+    at_once: int,
+    workers: int,
 ) -> Iterator[list[_Taken]]:
     """Units, each decoded and encoded by one of the workers, which have the cores between them."""
 
@@ -119,7 +125,13 @@ def _on_cores(
 
 
 def _on_gpu(
-    items: Sequence[Item], take: Callable[[Item], _Taken], judged: Judged, *, unit: int, at_once: int, workers: int
+    items: Sequence[EvalSample],
+    take: Callable[[EvalSample], _Taken],
+    judged: ClipEncoder,
+    *,
+    unit: int,
+    at_once: int,
+    workers: int,
 ) -> Iterator[list[_Taken]]:
     """Units whose files the workers have decoded ahead, encoded here."""
     held = max(2 * unit, min(64, _FRAMES_HELD // (judged.views_a_sample * judged.spec.frames)))
@@ -134,12 +146,12 @@ def spend(seconds: dict[str, float], what: str, begun: float) -> None:
     seconds[what] = seconds.get(what, 0.0) + time.perf_counter() - begun
 
 
-def unit_size(judged: Judged, frames_at_once: int) -> int:
+def unit_size(judged: ClipEncoder, frames_at_once: int) -> int:
     """How many files are encoded together, at least one."""
     return max(1, frames_at_once // (judged.views_a_sample * judged.spec.frames))
 
 
-def _take(item: Item, *, judged: Judged, store: Store | None, key: str, mine: set[str]) -> _Taken:
+def _take(item: EvalSample, *, judged: ClipEncoder, store: Cache | None, key: str, mine: set[str]) -> _Taken:
     """Runs in a thread: the store is asked first, then the file is decoded."""
     begun = time.perf_counter()
     taken = _Taken(digest=file_digest(item.path))
@@ -171,7 +183,7 @@ def _take(item: Item, *, judged: Judged, store: Store | None, key: str, mine: se
     return taken
 
 
-def _recall(taken: _Taken, store: Store, judged: Judged, mine: set[str]) -> None:
+def _recall(taken: _Taken, store: Cache, judged: ClipEncoder, mine: set[str]) -> None:
     """Features from the store, but for what this run has put there."""
     entry = store.read(judged.kind, taken.key)
     # `mine` is asked after reading: whoever writes an entry names it there before.
@@ -181,7 +193,7 @@ def _recall(taken: _Taken, store: Store, judged: Judged, mine: set[str]) -> None
     taken.decoder, taken.notes, taken.features = facts["decoder"], tuple(facts["notes"]), entry["values"]
 
 
-def _encode(taken: Sequence[_Taken], judged: Judged, *, at_once: int) -> None:
+def _encode(taken: Sequence[_Taken], judged: ClipEncoder, *, at_once: int) -> None:
     """Give features to each that lacks them, and rows to all; views of several files share a batch."""
     begun = time.perf_counter()
     fresh = [one for one in taken if one.views]
@@ -198,8 +210,8 @@ def _encode(taken: Sequence[_Taken], judged: Judged, *, at_once: int) -> None:
         spend(taken[0].seconds, "encode", begun)
 
 
-def _finding(taken: _Taken, judged: Judged, *, kept: bool) -> Finding:
-    return Finding(
+def _finding(taken: _Taken, judged: ClipEncoder, *, kept: bool) -> SampleEmbedding:
+    return SampleEmbedding(
         vector=None if taken.rows is None else judged.gather(taken.rows),
         digest="" if taken.cause else taken.digest,
         cause=taken.cause,
@@ -209,7 +221,7 @@ def _finding(taken: _Taken, judged: Judged, *, kept: bool) -> Finding:
     )
 
 
-def _keep(fresh: Sequence[_Taken], store: Store, kind: str, mine: set[str]) -> None:
+def _keep(fresh: Sequence[_Taken], store: Cache, kind: str, mine: set[str]) -> None:
     for one in fresh:
         if one.features is not None and one.key:
             mine.add(one.key)

@@ -8,29 +8,29 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from clipact.classify.text_classifier import words_key
+from clipact.classify.text_classifier import wording_key
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.protocol import Averaging
 from clipact.errors import DataError
 from clipact.evaluate.encode import DECODERS
-from clipact.evaluate.encoder_adapter import Judged
-from clipact.evaluate.journal import Finding
-from clipact.evaluate.results import Scores
-from clipact.evaluate.samples import Samples, files_digest
-from clipact.prompts import About
+from clipact.evaluate.encoder_adapter import ClipEncoder
+from clipact.evaluate.journal import SampleEmbedding
+from clipact.evaluate.results import ClassificationResult
+from clipact.evaluate.samples import EvalSamples, files_digest
+from clipact.prompts import LabelDetails
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
+class EncodedSamples:
     """What was found of the samples. `rows` are the numbers of those that could be read, `vectors` theirs."""
 
-    samples: Samples
-    findings: Sequence[Finding]
+    samples: EvalSamples
+    findings: Sequence[SampleEmbedding]
     rows: Int64[np.ndarray, " n"]
     vectors: Float32[np.ndarray, "n m"]
 
     @classmethod
-    def of(cls, samples: Samples, findings: Sequence[Finding]) -> "Outcome":
+    def of(cls, samples: EvalSamples, findings: Sequence[SampleEmbedding]) -> "EncodedSamples":
         """The outcome of findings, one a sample; DataError when not one file could be read."""
         items = samples.items
         rows = np.array([i for i, one in enumerate(findings) if one.vector is not None], dtype=np.int64)
@@ -79,9 +79,9 @@ class Outcome:
         *,
         run: Mapping[str, Any],
         seconds: Mapping[str, float],
-    ) -> Scores:
+    ) -> ClassificationResult:
         """The result for labels; `truth` is of all samples, `scores` of the rows, `run` from `describe`."""
-        return Scores(
+        return ClassificationResult(
             samples=self.names,
             labels=labels,
             truth=truth[self.rows],
@@ -122,7 +122,7 @@ class Outcome:
 def describe_words(classifier: ZeroShotClassifier) -> dict[str, Any]:
     """What a result says of the words that it was found with."""
     prompts, labels = classifier.prompts, classifier.label_set
-    about = [labels.about.get(label, About()) for label in labels.labels]
+    about = [labels.about.get(label, LabelDetails()) for label in labels.labels]
     return {
         "name": prompts.name,
         "templates": [template.text for template in prompts.templates],
@@ -131,10 +131,10 @@ def describe_words(classifier: ZeroShotClassifier) -> dict[str, Any]:
         "phrases": list(labels.written(prompts.wording.names)),
         "synonyms": [list(one.synonyms) for one in about] if "synonyms" in prompts.wording.words else [],
         "descriptions": [list(one.descriptions) for one in about] if "descriptions" in prompts.wording.words else [],
-        "sha256": words_key(labels, prompts),
+        "sha256": wording_key(labels, prompts),
     }
 
 
-def describe_views(judged: Judged, averaging: Averaging) -> dict[str, Any]:
+def describe_views(judged: ClipEncoder, averaging: Averaging) -> dict[str, Any]:
     """What a result says of how the files were looked at."""
     return asdict(judged.spec) | {"views": judged.views, "crops": judged.crops, "averaging": averaging}

@@ -23,15 +23,15 @@ from clipact.data.protocol import Averaging
 from clipact.embed.clip_embedding import prepare_views
 from clipact.errors import UsageError
 from clipact.models.dual_encoder import DualEncoder, unit
-from clipact.models.towers.backbone_head import hash_body, split
-from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.towers.backbone_head import hash_backbone, split_backbone_head
+from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.zoo import Model
 
 _CLIPS_AT_ONCE = 256  # x 48 templates x 700 labels: 34 MB of logits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class ClipEncoder:
     """A model as an evaluation sees it.
 
     spec, views, crops, decoder  what is decoded of a file, and by what
@@ -64,7 +64,7 @@ class Judged:
         return self.views * self.crops
 
 
-def judge(
+def make_clip_encoder(
     model: Model,
     spec: ClipSpec,
     *,
@@ -72,7 +72,7 @@ def judge(
     crops: int = 1,
     averaging: Averaging = "embeddings",
     decoder: str = "pyav",
-) -> Judged:
+) -> ClipEncoder:
     """A model that gives one unit embedding a file, the mean of its views' made unit again; or, for another
     averaging, the embeddings of all views one after the other: what is averaged then are logits or probabilities."""
 
@@ -88,19 +88,19 @@ def judge(
         raise encoder.text_needs_video()
     place = f"{device}" if encoder.precision == "fp32" else f"{device} {encoder.precision}"
     tower = encoder.visual
-    by_frame = tower if isinstance(tower, FramesTower) else None
-    return Judged(
+    by_frame = tower if isinstance(tower, FrameAggregator) else None
+    return ClipEncoder(
         spec=spec,
         views=views,
         crops=crops,
         decoder=decoder,
         frames_at_once=_usual_frames(encoder),
         kind="frames" if by_frame else "clips",
-        key=lambda: content_key(hash_body(tower) if by_frame else model.key, place),
+        key=lambda: content_key(hash_backbone(tower) if by_frame else model.key, place),
         identity=content_key("rows", model.key, repr(asdict(spec)), f"{views} x {crops}", place, averaging, decoder),
         on_cpu=device.type == "cpu",
-        see=_see(encoder, split(tower).body if by_frame else encoder.encode_video, spec),
-        finish=_finish(encoder, split(tower).head) if by_frame else lambda rows: rows,
+        see=_see(encoder, split_backbone_head(tower).body if by_frame else encoder.encode_video, spec),
+        finish=_finish(encoder, split_backbone_head(tower).head) if by_frame else lambda rows: rows,
         gather=gather,
     )
 
@@ -135,7 +135,9 @@ def label_logits(
     return torch.cat(found).cpu().numpy()
 
 
-def store_key(judged: Judged, key: str, digest: str, span: tuple[float | None, float | None], decoders: str) -> str:
+def store_key(
+    judged: ClipEncoder, key: str, digest: str, span: tuple[float | None, float | None], decoders: str
+) -> str:
     """The store's key for a file: its bytes, the part of it, the frames, the weights (`judged.key()`), what decodes."""
     seen = (digest, repr(span), repr(asdict(judged.spec)), f"{judged.views} x {judged.crops}", judged.decoder, decoders)
     return content_key(f"{judged.kind} 1", key, *seen)

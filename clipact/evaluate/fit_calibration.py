@@ -2,24 +2,37 @@
 
 from collections.abc import Sequence
 
-from clipact.cache import Store
-from clipact.calibration import DEFAULT, Answers, Calibration, LabelledClips, beside, fit_judgement
-from clipact.classify.calibrated import Background, choose_background, weigh
-from clipact.classify.text_classifier import words_key
+from clipact.cache import Cache
+from clipact.calibration import (
+    DEFAULT_OOD_SCORE,
+    Calibration,
+    CalibrationTarget,
+    LabelledClips,
+    append_background,
+    fit_params,
+)
+from clipact.classify.calibrated import Background, choose_background, embed_with_background
+from clipact.classify.text_classifier import wording_key
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.protocol import Views
 from clipact.errors import CalibrationError, UsageError
-from clipact.evaluate.options import How
-from clipact.evaluate.results import Scores
+from clipact.evaluate.options import EvalOptions
+from clipact.evaluate.results import ClassificationResult
 from clipact.evaluate.run import evaluate
-from clipact.evaluate.samples import Samples
+from clipact.evaluate.samples import EvalSamples
 from clipact.models.zoo import Model
 from clipact.prompts import LabelSet, PromptSet
 
 
 def labelled_clips(
-    model: Model, samples: Samples, labels: LabelSet, prompts: PromptSet, *, views: Views, how: How | None = None
-) -> tuple[LabelledClips, Background, Scores]:
+    model: Model,
+    samples: EvalSamples,
+    labels: LabelSet,
+    prompts: PromptSet,
+    *,
+    views: Views,
+    how: EvalOptions | None = None,
+) -> tuple[LabelledClips, Background, ClassificationResult]:
     """What a calibration is fitted on, the background, and the scores with what could not be read."""
     if views.averaging != "embeddings" or views.crops != 1:
         raise CalibrationError(
@@ -28,15 +41,15 @@ def labelled_clips(
         )
     if prompts.awaits_weights:
         raise UsageError(f"the templates of {prompts.name!r} await their weights; write weights = [...] into the file")
-    store = (None if how is None else how.store) or Store()
+    store = (None if how is None else how.store) or Cache()
     background = choose_background(model, labels, prompts, store=store)
     classifier = ZeroShotClassifier(
         model,
-        beside(labels, background.words),
+        append_background(labels, background.words),
         prompts=prompts,
         spec=views.apply(model.encoder.spec),
         clips=views.views,
-        words=weigh(model, labels, background.words, prompts, store=store),
+        words=embed_with_background(model, labels, background.words, prompts, store=store),
     )
     scores, count = evaluate(classifier, samples, how=how), len(labels)
     clips = LabelledClips(
@@ -50,16 +63,16 @@ def labelled_clips(
     return clips, background, scores
 
 
-def _files(samples: Samples, names: Sequence[str]) -> tuple[str, ...] | None:
+def _files(samples: EvalSamples, names: Sequence[str]) -> tuple[str, ...] | None:
     """The file of each sample of those names, where several are stretches of one: they belong together."""
     file_of = {item.name: str(item.path) for item in samples.items}
     files = tuple(file_of[name] for name in names)
     return files if len(set(files)) < len(files) else None
 
 
-def calibrate(
+def fit_calibration(
     model: Model,
-    samples: Samples,
+    samples: EvalSamples,
     *,
     prompts: PromptSet,
     views: Views,
@@ -67,26 +80,26 @@ def calibrate(
     source: str = "",
     coverage: float = 0.9,
     false_rejections: float = 0.05,
-    score: str = DEFAULT,
-    how: How | None = None,
-) -> tuple[Calibration, Scores]:
+    score: str = DEFAULT_OOD_SCORE,
+    how: EvalOptions | None = None,
+) -> tuple[Calibration, ClassificationResult]:
     """A calibration of the model's answers among the samples' labels, and the scores that it was fitted on.
 
-    `labels` stand instead of the samples' own, of which they hold all; the rest as for `fit_judgement`.
+    `labels` stand instead of the samples' own, of which they hold all; the rest as for `fit_params`.
     CalibrationError when there are too few samples, UsageError for captions.
     """
     own = labels or samples.labels
     if own is None:
         raise UsageError("these samples have captions; a calibration is fitted on clips with labels")
     clips, background, scores = labelled_clips(model, samples, own, prompts, views=views, how=how)
-    judgement, figures = fit_judgement(clips, coverage=coverage, false_rejections=false_rejections, score=score)
-    answers = Answers(
+    judgement, figures = fit_params(clips, coverage=coverage, false_rejections=false_rejections, score=score)
+    answers = CalibrationTarget(
         model=model.name,
         model_key=model.key,
         labels=own,
         background=background.far,
         prompts=prompts,
-        sentences=words_key(beside(own, background.far), prompts),
+        sentences=wording_key(append_background(own, background.far), prompts),
         views=views,
     )
     found = Calibration(

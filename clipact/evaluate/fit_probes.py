@@ -6,18 +6,18 @@ from typing import Literal
 
 import numpy as np
 
-from clipact.classify.probe import NearestProbe, Probe, ProbeClassifier, draw_shots, fit_linear
+from clipact.classify.probe import KNNProbe, Probe, ProbeClassifier, draw_shots, fit_linear
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError
-from clipact.evaluate.encoded_samples import Outcome
-from clipact.evaluate.encoder_adapter import judge
-from clipact.evaluate.options import How, as_samples, find
-from clipact.evaluate.samples import Item, Samples
+from clipact.evaluate.encoded_samples import EncodedSamples
+from clipact.evaluate.encoder_adapter import make_clip_encoder
+from clipact.evaluate.options import EvalOptions, as_samples, encode_samples
+from clipact.evaluate.samples import EvalSample, EvalSamples
 from clipact.models.zoo import Model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probing:
+class ProbeConfig:
     """How a probe is fitted.
 
     kind      "linear": logistic regression; "nearest": the votes of the k nearest examples
@@ -37,25 +37,25 @@ class Probing:
 
 def fit_probes(
     model: Model,
-    samples: Samples | Sequence[Item],
-    probing: Probing = Probing(),
+    samples: EvalSamples | Sequence[EvalSample],
+    probing: ProbeConfig = ProbeConfig(),
     *,
     spec: ClipSpec | None = None,
     clips: int = 1,
-    how: How | None = None,
+    how: EvalOptions | None = None,
 ) -> Iterator[ProbeClassifier]:
     """A classifier of the samples' labels for each draw, from one encoding of the samples.
 
     `spec` and `clips` are as for `ZeroShotClassifier`, `how` as for `evaluate`: with a store nothing is encoded twice.
     UsageError when a sample has no label, or a label too few samples; DataError when not one file can be read.
     """
-    samples, how = as_samples(samples), how or How()
+    samples, how = as_samples(samples), how or EvalOptions()
     for item in samples.items:
         if item.label is None:
             raise UsageError(f"{item.name} has no label; a probe learns labels")
     labels = tuple(sorted({str(item.label) for item in samples.items}))
-    judged = judge(model, spec or model.encoder.spec, views=clips)
-    outcome = Outcome.of(samples, find(samples, judged, how, {}))
+    judged = make_clip_encoder(model, spec or model.encoder.spec, views=clips)
+    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, how, {}))
     truth = np.array([labels.index(str(samples.items[i].label)) for i in outcome.rows], dtype=np.int64)
     rows = iter([np.arange(len(truth))])
     if probing.shots is not None:
@@ -73,7 +73,7 @@ def fit_probes(
         )
 
 
-def _fit(vectors: np.ndarray, truth: np.ndarray, *, labels: int, probing: Probing) -> Probe:
+def _fit(vectors: np.ndarray, truth: np.ndarray, *, labels: int, probing: ProbeConfig) -> Probe:
     if probing.kind == "linear":
         return fit_linear(vectors, truth, labels=labels, strength=probing.strength)
-    return NearestProbe(vectors, truth, labels=labels, k=probing.k)
+    return KNNProbe(vectors, truth, labels=labels, k=probing.k)

@@ -22,7 +22,7 @@ _MAGIC = b"clipact evaluation journal 2\n"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class SampleEmbedding:
     """What was found of one sample.
 
     vector   unit embeddings, one after the other; None when the sample could not be read
@@ -49,7 +49,7 @@ class Journal:
         self.identity = identity
         self._next = 0  # the number of the first sample of the record to come
 
-    def resume(self) -> list[list[Finding]]:
+    def resume(self) -> list[list[SampleEmbedding]]:
         """The stretches that are whole and follow each other; none when there is no file.
 
         ResultError when it is of another run. What comes after is cut off.
@@ -89,7 +89,7 @@ class Journal:
         except OSError as error:
             raise self._refused(error) from error
 
-    def append(self, findings: list[Finding]) -> None:
+    def append(self, findings: list[SampleEmbedding]) -> None:
         """Add one stretch."""
         vectors = [one.vector for one in findings if one.vector is not None]
         width = len(vectors[0]) if vectors else 0
@@ -111,7 +111,7 @@ class Journal:
         return ResultError(f"{self.path} cannot be used: {error.strerror or error}; name another place with --out")
 
 
-def _records(raw: bytes, start: int) -> Iterator[tuple[list[Finding], int]]:
+def _records(raw: bytes, start: int) -> Iterator[tuple[list[SampleEmbedding], int]]:
     """The whole records from `start` on, each with where it ends; the first that is not whole, or does not follow the
     one before, ends them."""
     following = 0
@@ -130,6 +130,6 @@ def _records(raw: bytes, start: int) -> Iterator[tuple[list[Finding], int]]:
         yield [_finding(fact, vectors) for fact in facts], start
 
 
-def _finding(fact: dict[str, Any], vectors: Iterator[np.ndarray]) -> Finding:
+def _finding(fact: dict[str, Any], vectors: Iterator[np.ndarray]) -> SampleEmbedding:
     vector = next(vectors).astype(np.float32) if fact["vector"] else None
-    return Finding(**(fact | {"vector": vector, "notes": tuple(fact["notes"])}))
+    return SampleEmbedding(**(fact | {"vector": vector, "notes": tuple(fact["notes"])}))

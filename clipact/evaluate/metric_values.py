@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from clipact.evaluate.results import RetrievalScores, Scores
+from clipact.evaluate.results import ClassificationResult, RetrievalResult
 from clipact.metrics import (
     Interval,
     auroc,
@@ -28,7 +28,7 @@ Rows = Int[np.ndarray, " m"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class MetricValue:
     """One figure: a share, 0..1, or a rank from 1 on.
 
     name       "top-1", "mean per class", "text to visual recall@5", "split 1 top-1"
@@ -52,24 +52,26 @@ class Figure:
         return "rank" in self.name
 
 
-def figures(result: Scores | RetrievalScores, *, draws: int = 1000, seed: int = 0) -> tuple[Figure, ...]:
+def metric_values(
+    result: ClassificationResult | RetrievalResult, *, draws: int = 1000, seed: int = 0
+) -> tuple[MetricValue, ...]:
     """The figures of a result, the protocol's own first; none when nothing could be read."""
     if not result.samples:
         return ()
-    found = _retrieval(result, draws, seed) if isinstance(result, RetrievalScores) else _labels(result, draws, seed)
+    found = _retrieval(result, draws, seed) if isinstance(result, RetrievalResult) else _labels(result, draws, seed)
     return tuple(sorted(found, key=lambda one: not one.headline))
 
 
-def _labels(result: Scores, draws: int, seed: int) -> Iterator[Figure]:
+def _labels(result: ClassificationResult, draws: int, seed: int) -> Iterator[MetricValue]:
     metric = result.run.get("metric", "top_1")
     right = hits(result.scores, result.true)
     groups = result.groups
 
-    def figure(name: str, values: np.ndarray, *, headline: bool) -> Figure:
+    def figure(name: str, values: np.ndarray, *, headline: bool) -> MetricValue:
         """The mean of what each sample contributes; over parts, the mean of their means."""
         means = [float(values[rows].mean()) for rows in result.parts.values() if len(rows)] or [float(values.mean())]
         interval = bootstrap(mean_over_parts(values, result), len(values), groups=groups, draws=draws, seed=seed)
-        return Figure(
+        return MetricValue(
             name=name,
             value=float(np.mean(means)),
             low=interval.low,
@@ -120,7 +122,7 @@ def _labels(result: Scores, draws: int, seed: int) -> Iterator[Figure]:
         yield _figure(f"{name} top-1", interval, len(rows))
 
 
-def _retrieval(result: RetrievalScores, draws: int, seed: int) -> Iterator[Figure]:
+def _retrieval(result: RetrievalResult, draws: int, seed: int) -> Iterator[MetricValue]:
     similarity, visuals = result.similarity, np.arange(len(result.samples))
     # A picture's captions are drawn together with it: they are not independent.
     clusters = np.asarray(result.groups if result.groups is not None else result.samples)
@@ -149,11 +151,13 @@ def _retrieval(result: RetrievalScores, draws: int, seed: int) -> Iterator[Figur
         yield _figure(f"{way} median rank", interval, len(ranks))
 
 
-def _figure(name: str, interval: Interval, count: int, *, headline: bool = False) -> Figure:
-    return Figure(name=name, value=interval.value, low=interval.low, high=interval.high, count=count, headline=headline)
+def _figure(name: str, interval: Interval, count: int, *, headline: bool = False) -> MetricValue:
+    return MetricValue(
+        name=name, value=interval.value, low=interval.low, high=interval.high, count=count, headline=headline
+    )
 
 
-def mean_over_parts(values: Shaped[np.ndarray, " n"], result: Scores) -> Callable[[Rows], float]:
+def mean_over_parts(values: Shaped[np.ndarray, " n"], result: ClassificationResult) -> Callable[[Rows], float]:
     """What samples with these row numbers contribute, as a mean over the result's parts, or over all without parts."""
     weight = np.zeros(len(values))
     for rows in [rows for rows in result.parts.values() if len(rows)] or [np.arange(len(values))]:

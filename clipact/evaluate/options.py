@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipact.cache import Store, content_key
-from clipact.evaluate.encode import find_all, unit_size
-from clipact.evaluate.encoder_adapter import Judged
-from clipact.evaluate.journal import Finding, Journal
-from clipact.evaluate.samples import Item, Samples
+from clipact.cache import Cache, content_key
+from clipact.evaluate.encode import encode_all, unit_size
+from clipact.evaluate.encoder_adapter import ClipEncoder
+from clipact.evaluate.journal import Journal, SampleEmbedding
+from clipact.evaluate.samples import EvalSample, EvalSamples
 from clipact.models.model_config import read_files_seen
 from clipact.models.zoo import Model
 
-Watch = Callable[[Iterable[Finding], int], Iterable[Finding]]
+Watch = Callable[[Iterable[SampleEmbedding], int], Iterable[SampleEmbedding]]
 
 
-def _watch(findings: Iterable[Finding], _: int) -> Iterable[Finding]:
+def _watch(findings: Iterable[SampleEmbedding], _: int) -> Iterable[SampleEmbedding]:
     return findings
 
 
 @dataclass(frozen=True, kw_only=True)
-class How:
+class EvalOptions:
     """How an evaluation is carried out: nothing here changes what it finds by more than rounding.
 
     workers         threads that decode ahead, and on a CPU encode; by default one a core, two at least
@@ -36,7 +36,7 @@ class How:
 
     workers: int | None = None
     frames_at_once: int | None = None
-    store: Store | None = None
+    store: Cache | None = None
     journal: Path | None = None
     resume: bool = False
     watch: Watch = _watch
@@ -53,16 +53,18 @@ def files_seen(model: Model) -> frozenset[str]:
     return frozenset() if model.folder is None else frozenset(read_files_seen(model.folder))
 
 
-def as_samples(samples: Samples | Sequence[Item]) -> Samples:
+def as_samples(samples: EvalSamples | Sequence[EvalSample]) -> EvalSamples:
     """A list of items as samples of no card."""
-    return samples if isinstance(samples, Samples) else Samples(items=tuple(samples), labels=None)
+    return samples if isinstance(samples, EvalSamples) else EvalSamples(items=tuple(samples), labels=None)
 
 
-def find(samples: Samples, judged: Judged, how: How, clock: dict[str, float]) -> list[Finding]:
+def encode_samples(
+    samples: EvalSamples, judged: ClipEncoder, how: EvalOptions, clock: dict[str, float]
+) -> list[SampleEmbedding]:
     """What was found of each sample, in order; what a resumed journal holds is not looked for again."""
     at_once = how.frames_at_once or judged.frames_at_once
     journal = None
-    done: list[list[Finding]] = []
+    done: list[list[SampleEmbedding]] = []
     if how.journal is not None:
         names = [f"{item.name} {item.start_seconds} {item.end_seconds}" for item in samples.items]
         journal = Journal(how.journal, content_key("run 1", judged.identity, str(unit_size(judged, at_once)), *names))
@@ -70,7 +72,7 @@ def find(samples: Samples, judged: Judged, how: How, clock: dict[str, float]) ->
             done = journal.resume()
         else:
             journal.start()
-    found = find_all(
+    found = encode_all(
         samples.items,
         judged,
         store=how.store,

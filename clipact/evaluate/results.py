@@ -1,6 +1,6 @@
 """What an evaluation found, sample by sample, and everything that would repeat it: facts, no figures.
 
-`Scores` is of labels, `RetrievalScores` of texts and visuals. On disk either is a folder with `result.json` (names and
+`ClassificationResult` is of labels, `RetrievalResult` of texts and visuals. On disk either is a folder with `result.json` (names and
 the run) and `scores.npz` (arrays), written beside and renamed, so that a reader never meets half of one. Nothing here
 needs torch, and nothing is unpickled.
 
@@ -13,7 +13,7 @@ needs torch, and nothing is unpickled.
     prompts                   name, templates, wording, weights, phrases (one a label)
     views                     frames, sampling, size, resize, ..., views, crops, averaging, decoder
     versions, machine         of the libraries that a figure depends on; processor, cores, threads, device
-    zero_shot, zero_shot_why  True, False, or None when model or data do not say enough: see `verdict`
+    zero_shot, zero_shot_why  True, False, or None when model or data do not say enough: see `zero_shot_status`
     partial, partial_why      whether this is less, or other, than the protocol asks; a list of reasons
 
 `seconds` says where the time went: lookup (hashing files and asking the store), decode and, on a CPU, encode, all
@@ -39,12 +39,12 @@ from jaxtyping import Bool, Float32, Int64
 from clipact.errors import ResultError
 
 FORMAT = 1
-_KINDS = {"labels": "Scores", "retrieval": "RetrievalScores"}
+_KINDS = {"labels": "ClassificationResult", "retrieval": "RetrievalResult"}
 _JSON, _ARRAYS = "result.json", "scores.npz"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scores:
+class ClassificationResult:
     """The logits of n samples for every label.
 
     samples      names below the data folder, of what could be read; "name@2.5-4" for a part of a file
@@ -82,13 +82,13 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RetrievalScores:
+class RetrievalResult:
     """The unit vectors of n visuals and of m texts, each of which belongs to one visual.
 
-    samples     names of the visuals that could be read; `unreadable` as in `Scores`
+    samples     names of the visuals that could be read; `unreadable` as in `ClassificationResult`
     texts       those of readable visuals
     text_of     the row in `visual` that each text belongs to
-    groups      of the visuals, as in `Scores`
+    groups      of the visuals, as in `ClassificationResult`
     """
 
     samples: tuple[str, ...]
@@ -111,7 +111,7 @@ class RetrievalScores:
         return self.text @ self.visual.T
 
 
-def verdict(run: Mapping[str, Any]) -> str:
+def zero_shot_status(run: Mapping[str, Any]) -> str:
     """What a reader must know before a figure is called zero-shot; every output says it."""
     if run.get("zero_shot"):
         return "zero-shot"
@@ -119,7 +119,7 @@ def verdict(run: Mapping[str, Any]) -> str:
     return f"{said}: {run.get('zero_shot_why') or 'nobody says'}"
 
 
-def identical(one: Scores | RetrievalScores, other: Scores | RetrievalScores) -> bool:
+def identical(one: ClassificationResult | RetrievalResult, other: ClassificationResult | RetrievalResult) -> bool:
     """Whether the two found the same, bit for bit; when, where and how fast they ran does not matter."""
     if type(one) is not type(other):
         return False
@@ -129,7 +129,7 @@ def identical(one: Scores | RetrievalScores, other: Scores | RetrievalScores) ->
     return our_table == their_table and _bits(ours) == _bits(theirs)
 
 
-def save(scores: Scores | RetrievalScores, folder: str | Path) -> Path:
+def save_result(scores: ClassificationResult | RetrievalResult, folder: str | Path) -> Path:
     """Write the result folder in one step, over an older one of that name; ResultError when it cannot be written."""
     folder = Path(folder)
     table, arrays = _split(scores)
@@ -177,7 +177,7 @@ def read_run(folder: Path) -> Mapping[str, Any] | None:
     return run if isinstance(run, dict) else {}
 
 
-def load(folder: str | Path) -> Scores | RetrievalScores:
+def load_result(folder: str | Path) -> ClassificationResult | RetrievalResult:
     """The result in a folder; ResultError says why there is none that can be used."""
     folder = Path(folder)
     try:
@@ -197,7 +197,7 @@ def load(folder: str | Path) -> Scores | RetrievalScores:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what a kill amid `save` left beside the folder."""
+    """Remove what a kill amid `save_result` left beside the folder."""
     for left in folder.parent.glob(".*"):
         if re.fullmatch(re.escape(f".{folder.name}.") + r"[a-z0-9_]{8}", left.name):
             shutil.rmtree(left, ignore_errors=True)
@@ -207,9 +207,12 @@ def _bits(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, tuple[int, .
     return {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
 
 
-def _split(scores: Scores | RetrievalScores) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _split(scores: ClassificationResult | RetrievalResult) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What goes into the JSON file, and the arrays."""
-    table: dict[str, Any] = {"format": FORMAT, "kind": "labels" if isinstance(scores, Scores) else "retrieval"}
+    table: dict[str, Any] = {
+        "format": FORMAT,
+        "kind": "labels" if isinstance(scores, ClassificationResult) else "retrieval",
+    }
     arrays: dict[str, np.ndarray] = {}
     for one in fields(scores):
         value = getattr(scores, one.name)
@@ -223,8 +226,8 @@ def _split(scores: Scores | RetrievalScores) -> tuple[dict[str, Any], dict[str, 
     return table, arrays
 
 
-def _join(table: dict[str, Any], arrays: dict[str, np.ndarray]) -> Scores | RetrievalScores:
-    kind = Scores if table["kind"] == "labels" else RetrievalScores
+def _join(table: dict[str, Any], arrays: dict[str, np.ndarray]) -> ClassificationResult | RetrievalResult:
+    kind = ClassificationResult if table["kind"] == "labels" else RetrievalResult
     values: dict[str, Any] = dict(arrays)
     for one in fields(kind):
         if one.name == "parts":

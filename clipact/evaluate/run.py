@@ -20,13 +20,13 @@ from clipact.data.fingerprint import file_digest
 from clipact.data.protocol import Averaging
 from clipact.errors import UsageError, VideoError, choices
 from clipact.evaluate.encode import spend
-from clipact.evaluate.encoded_samples import Outcome, describe_views, describe_words
-from clipact.evaluate.encoder_adapter import clip_vectors, judge, label_logits
-from clipact.evaluate.journal import Finding
-from clipact.evaluate.options import How, as_samples, files_seen, find
+from clipact.evaluate.encoded_samples import EncodedSamples, describe_views, describe_words
+from clipact.evaluate.encoder_adapter import clip_vectors, label_logits, make_clip_encoder
+from clipact.evaluate.journal import SampleEmbedding
+from clipact.evaluate.options import EvalOptions, as_samples, encode_samples, files_seen
 from clipact.evaluate.provenance import describe_run
-from clipact.evaluate.results import RetrievalScores, Scores
-from clipact.evaluate.samples import Item, Samples
+from clipact.evaluate.results import ClassificationResult, RetrievalResult
+from clipact.evaluate.samples import EvalSample, EvalSamples
 from clipact.models.dual_encoder import unit
 from clipact.models.zoo import Model
 
@@ -35,17 +35,17 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 def evaluate(
     recognizer: Recognizer,
-    samples: Samples | Sequence[Item],
+    samples: EvalSamples | Sequence[EvalSample],
     *,
     averaging: Averaging = "embeddings",
     crops: int = 1,
-    how: How | None = None,
-) -> Scores:
+    how: EvalOptions | None = None,
+) -> ClassificationResult:
     """The logits of every sample for every label of the recogniser, and all that would repeat them.
 
     `averaging` is over the views of a file, as `label_logits` says; `crops` are 1 or 3 a view.
     A probe averages embeddings and nothing else. A recogniser that is neither it nor a ZeroShotClassifier or a
-    SupervisedClassifier is asked file by file, in its own way: UsageError when averaging, crops or what `How` says of
+    SupervisedClassifier is asked file by file, in its own way: UsageError when averaging, crops or what `EvalOptions` says of
     store, journal and batches is not left as it is. The logarithms of its scores are the logits; what it does not rank
     has the least. A model whose texts depend on the video, as X-CLIP's do, is refused (ModelError): it has no
     embeddings that labels can be compared with afterwards.
@@ -59,9 +59,9 @@ def evaluate(
     if isinstance(recognizer, ProbeClassifier):
         if averaging != "embeddings":
             raise UsageError(f"averaging is {averaging!r}; a probe was fitted to embeddings and averages these")
-        return _evaluate_probe(recognizer, as_samples(samples), crops=crops, how=how or How())
-    samples, how, clock = as_samples(samples), how or How(), dict[str, float]()
-    if (averaging, crops, replace(how, watch=How().watch, run={})) != ("embeddings", 1, How()):
+        return _evaluate_probe(recognizer, as_samples(samples), crops=crops, how=how or EvalOptions())
+    samples, how, clock = as_samples(samples), how or EvalOptions(), dict[str, float]()
+    if (averaging, crops, replace(how, watch=EvalOptions().watch, run={})) != ("embeddings", 1, EvalOptions()):
         raise UsageError(
             f"{type(recognizer).__name__} looks at files in its own way: averaging, crops, store, journal, resume, "
             "workers and frames_at_once are for ZeroShotClassifier"
@@ -69,7 +69,7 @@ def evaluate(
     model = recognizer.model if isinstance(recognizer, IndexClassifier) else None
     truth = _truth(samples.items, recognizer.labels)
     begun = time.perf_counter()
-    outcome = Outcome.of(samples, list(how.watch(_ask(recognizer, samples.items), len(samples))))
+    outcome = EncodedSamples.of(samples, list(how.watch(_ask(recognizer, samples.items), len(samples))))
     spend(clock, "total", begun)
     seen = frozenset[str]() if model is None else files_seen(model)
     facts = describe_run(model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {"views": {}}
@@ -78,11 +78,13 @@ def evaluate(
     return outcome.label_scores(recognizer.labels, truth, outcome.vectors, run=run, seconds=clock)
 
 
-def _evaluate_probe(probe: ProbeClassifier, samples: Samples, *, crops: int, how: How) -> Scores:
+def _evaluate_probe(
+    probe: ProbeClassifier, samples: EvalSamples, *, crops: int, how: EvalOptions
+) -> ClassificationResult:
     clock, begun = dict[str, float](), time.perf_counter()
     truth = _truth(samples.items, probe.labels)
-    judged = judge(probe.model, probe.spec, views=probe.clips, crops=crops)
-    outcome = Outcome.of(samples, find(samples, judged, how, clock))
+    judged = make_clip_encoder(probe.model, probe.spec, views=probe.clips, crops=crops)
+    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, how, clock))
     seen = files_seen(probe.model) | probe.files_seen
     facts = describe_run(
         probe.model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen, taught=probe.taught
@@ -94,17 +96,17 @@ def _evaluate_probe(probe: ProbeClassifier, samples: Samples, *, crops: int, how
 
 def evaluate_wordings(
     classifiers: Sequence[ZeroShotClassifier],
-    samples: Samples | Sequence[Item],
+    samples: EvalSamples | Sequence[EvalSample],
     *,
     averaging: Averaging = "embeddings",
     crops: int = 1,
-    how: How | None = None,
-) -> Iterator[Scores]:
+    how: EvalOptions | None = None,
+) -> Iterator[ClassificationResult]:
     """What `evaluate` gives for each classifier, in order, from one encoding of the samples.
 
     The classifiers differ in their words alone: UsageError when model, frames, clips or labels differ.
     """
-    first, samples, how, clock = classifiers[0], as_samples(samples), how or How(), dict[str, float]()
+    first, samples, how, clock = classifiers[0], as_samples(samples), how or EvalOptions(), dict[str, float]()
     for other in classifiers:
         if (other.model.key, other.spec, other.clips, other.decoder, other.labels) != (
             first.model.key, first.spec, first.clips, first.decoder, first.labels
@@ -113,8 +115,10 @@ def evaluate_wordings(
     truth = _truth(samples.items, first.labels)
     seen = files_seen(first.model)
     begun = time.perf_counter()
-    judged = judge(first.model, first.spec, views=first.clips, crops=crops, averaging=averaging, decoder=first.decoder)
-    outcome = Outcome.of(samples, find(samples, judged, how, clock))
+    judged = make_clip_encoder(
+        first.model, first.spec, views=first.clips, crops=crops, averaging=averaging, decoder=first.decoder
+    )
+    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, how, clock))
     facts = describe_run(first.model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {
         "views": describe_views(judged, averaging)
     }
@@ -135,21 +139,21 @@ def evaluate_wordings(
 
 def evaluate_retrieval(
     model: Model,
-    samples: Samples,
+    samples: EvalSamples,
     *,
     spec: ClipSpec | None = None,
     views: int = 1,
     crops: int = 1,
-    how: How | None = None,
-) -> RetrievalScores:
+    how: EvalOptions | None = None,
+) -> RetrievalResult:
     """The unit vectors of every file and of every caption of a readable one; options as for `evaluate`.
 
     Captions are sentences already: no template is used.
     """
-    how, clock, seen = how or How(), dict[str, float](), files_seen(model)
+    how, clock, seen = how or EvalOptions(), dict[str, float](), files_seen(model)
     begun = time.perf_counter()
-    judged = judge(model, spec or model.encoder.spec, views=views, crops=crops)
-    outcome = Outcome.of(samples, find(samples, judged, how, clock))
+    judged = make_clip_encoder(model, spec or model.encoder.spec, views=views, crops=crops)
+    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, how, clock))
     said = [(text, row) for row, i in enumerate(outcome.rows) for text in samples.items[i].texts]
     if not said:
         raise UsageError("these samples have no captions: nothing can be retrieved")
@@ -161,7 +165,7 @@ def evaluate_retrieval(
     facts = describe_run(model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {
         "views": describe_views(judged, "embeddings")
     }
-    return RetrievalScores(
+    return RetrievalResult(
         samples=outcome.names,
         texts=tuple(sentence for sentence, _ in said),
         text_of=np.array([row for _, row in said], dtype=np.int64),
@@ -174,7 +178,7 @@ def evaluate_retrieval(
     )
 
 
-def _ask(recognizer: Recognizer, items: Sequence[Item]) -> Iterable[Finding]:
+def _ask(recognizer: Recognizer, items: Sequence[EvalSample]) -> Iterable[SampleEmbedding]:
     for item in items:
         if item.start_seconds is not None or item.end_seconds is not None:
             raise UsageError(f"{item.name} is a part of a file; {type(recognizer).__name__} takes whole files")
@@ -182,12 +186,12 @@ def _ask(recognizer: Recognizer, items: Sequence[Item]) -> Iterable[Finding]:
     answers = recognizer.classify_many([item.path for item in items])
     for item, answer in zip(items, answers, strict=True):
         if isinstance(answer, VideoError):
-            yield Finding(vector=None, cause=answer.cause)
+            yield SampleEmbedding(vector=None, cause=answer.cause)
             continue
         vector = np.full(len(place), math.log(_TINY))
         for entry in answer.ranked:
             vector[place[entry.label]] = math.log(max(entry.score, _TINY))
-        yield Finding(
+        yield SampleEmbedding(
             vector=vector.astype(np.float32),
             digest=file_digest(item.path),
             notes=answer.notes,
@@ -195,7 +199,7 @@ def _ask(recognizer: Recognizer, items: Sequence[Item]) -> Iterable[Finding]:
         )
 
 
-def _truth(items: Sequence[Item], labels: Sequence[str]) -> np.ndarray:
+def _truth(items: Sequence[EvalSample], labels: Sequence[str]) -> np.ndarray:
     place = {label: i for i, label in enumerate(labels)}
     for item in items:
         if item.label not in place:

@@ -7,21 +7,21 @@ from pathlib import Path
 
 from clipact.cache import content_key
 from clipact.classify.supervised import SupervisedClassifier
-from clipact.classify.text_classifier import words_key
+from clipact.classify.text_classifier import wording_key
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.config import to_table
-from clipact.data.protocol import Averaging, Card
+from clipact.data.protocol import Averaging, Protocol
 from clipact.errors import ResultError, UsageError
-from clipact.evaluate.options import How
-from clipact.evaluate.results import RetrievalScores, Scores, load, read_run, save
+from clipact.evaluate.options import EvalOptions
+from clipact.evaluate.results import ClassificationResult, RetrievalResult, load_result, read_run, save_result
 from clipact.evaluate.run import evaluate, evaluate_retrieval
-from clipact.evaluate.samples import Samples
+from clipact.evaluate.samples import EvalSamples
 from clipact.models import zoo
 from clipact.prompts import PromptSet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changes:
+class ProtocolOverrides:
     """What a person asks for instead of the card's own way; None leaves it."""
 
     prompts: str | None = None
@@ -29,7 +29,7 @@ class Changes:
     views: int | None = None
     averaging: Averaging | None = None
 
-    def apply(self, card: Card) -> tuple[Card, tuple[str, ...]]:
+    def apply(self, card: Protocol) -> tuple[Protocol, tuple[str, ...]]:
         """The changed card under a name that says so, and each change in words."""
         words, views = card.words, card.views
         said, tags = [], []
@@ -52,15 +52,15 @@ class Changes:
         return replace(card, name="--".join([card.name, *tags]), words=words, views=views), tuple(said)
 
 
-def carry_out(
-    card: Card,
-    samples: Samples,
+def run_protocol(
+    card: Protocol,
+    samples: EvalSamples,
     model: zoo.Model,
     out: Path,
     *,
     changed: tuple[str, ...] = (),
-    how: How | None = None,
-) -> tuple[Scores | RetrievalScores, Path]:
+    how: EvalOptions | None = None,
+) -> tuple[ClassificationResult | RetrievalResult, Path]:
     """The result of a model under a card, and the folder that holds it.
 
     With `how.resume` a result that is there already is taken as it is when the same was asked for (model, card, list of
@@ -71,10 +71,10 @@ def carry_out(
     folder = result_folder(card, model.name, out, precision=precision)
     journal = folder.with_name(f"{folder.name}.journal")
     prompts = None if samples.labels is None else PromptSet.load(card.words.templates)
-    sentences = "" if samples.labels is None or prompts is None else words_key(samples.labels, prompts)
+    sentences = "" if samples.labels is None or prompts is None else wording_key(samples.labels, prompts)
     table = json.dumps(to_table(card), sort_keys=True, default=str)
     asked = content_key("asked 3", model.key, precision, table, sentences)
-    how = how or How()
+    how = how or EvalOptions()
     if how.resume and not journal.exists() and (kept := _finished(folder, asked, samples)) is not None:
         return kept, folder
     run = {
@@ -88,7 +88,7 @@ def carry_out(
     }
     how = replace(how, journal=journal, run=run)
     spec = card.views.apply(model.encoder.spec)
-    result: Scores | RetrievalScores
+    result: ClassificationResult | RetrievalResult
     if samples.labels is None or prompts is None:
         result = evaluate_retrieval(
             model, samples, spec=spec, views=card.views.views, crops=card.views.crops, how=how
@@ -102,12 +102,12 @@ def carry_out(
                 model, samples.labels, prompts=prompts, clips=card.views.views, spec=spec, store=how.store
             )
         result = evaluate(classifier, samples, averaging=card.views.averaging, crops=card.views.crops, how=how)
-    save(result, folder)
+    save_result(result, folder)
     journal.unlink(missing_ok=True)
     return result, folder
 
 
-def result_folder(card: Card, model: str, out: Path, *, precision: str = "fp32") -> Path:
+def result_folder(card: Protocol, model: str, out: Path, *, precision: str = "fp32") -> Path:
     """OUT/CARD--MODEL, with the precision where it is not fp32; when a result of another model, table or prompt file of
     that name lies there, with letters more.
 
@@ -129,16 +129,16 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", Path(name).name if Path(name).is_dir() else name).strip("-.") or "model"
 
 
-def _letters(card: Card, model: str) -> str:
+def _letters(card: Protocol, model: str) -> str:
     """What tells apart results that would have one name."""
     return content_key(model, card.source, str(card.folder), card.name, card.words.set, card.words.templates)[:8]
 
 
-def _finished(folder: Path, asked: str, samples: Samples) -> Scores | RetrievalScores | None:
+def _finished(folder: Path, asked: str, samples: EvalSamples) -> ClassificationResult | RetrievalResult | None:
     if not folder.is_dir():
         return None
     try:
-        kept = load(folder)
+        kept = load_result(folder)
     except ResultError:
         return None
     same = kept.run.get("asked") == asked and kept.run["data"]["list_sha256"] == samples.data["list_sha256"]

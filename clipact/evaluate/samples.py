@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from clipact.data.fingerprint import file_digest
-from clipact.data.manifest import Sample, read_manifest
-from clipact.data.protocol import Card, Data, Part
-from clipact.data.protocol_lists import card_labels, distinct, read_lists
+from clipact.data.manifest import ManifestSample, read_manifest
+from clipact.data.protocol import Protocol, ProtocolData, ProtocolPart
+from clipact.data.protocol_lists import distinct_samples, protocol_labels, read_lists
 from clipact.errors import DataError, UsageError
 from clipact.prompts import LabelSet
 
@@ -23,7 +23,7 @@ _NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class EvalSample:
     """One sample: `name` below the data folder, where the file is, what is true of it.
 
     texts  captions that belong to it; empty when it has a label
@@ -42,7 +42,7 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
+class EvalSamples:
     """All samples of an evaluation.
 
     labels       what is chosen from; None for retrieval
@@ -51,7 +51,7 @@ class Samples:
     partial_why  how they are fewer or others than the protocol's
     """
 
-    items: tuple[Item, ...]
+    items: tuple[EvalSample, ...]
     labels: LabelSet | None
     parts: Mapping[str, np.ndarray] = field(default_factory=dict)
     data: Mapping[str, object] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Samples:
         return len(self.items)
 
 
-def manifest_card(manifest: str | Path, *, split: str = "all") -> Card:
+def manifest_protocol(manifest: str | Path, *, split: str = "all") -> Protocol:
     """A card for a table of one's own: its labels, or its captions, with the usual prompts.
 
     The table may lie anywhere: the data folder is where its paths start. It is of no data set that has a name. What has
@@ -70,14 +70,14 @@ def manifest_card(manifest: str | Path, *, split: str = "all") -> Card:
     path = Path(manifest).expanduser()
     table = read_manifest(path)
     captions = any(sample.captions for sample in table.samples)
-    return Card(
+    return Protocol(
         name=path.stem if split == "all" else f"{path.stem}--{split}",
         title=f"the table {path.name}" if split == "all" else f"the table {path.name}, {split} split",
         metric="retrieval" if captions else "top_1",
         source=str(path),
-        data=Data(
+        data=ProtocolData(
             set="",
-            parts=(Part(list=path.name),),
+            parts=(ProtocolPart(list=path.name),),
             split=split,
             group="group" if "group" in table.ignored else "",
         ),
@@ -85,7 +85,7 @@ def manifest_card(manifest: str | Path, *, split: str = "all") -> Card:
     )
 
 
-def read_samples(card: Card, data: str | Path, *, partial: bool = False) -> Samples:
+def read_samples(card: Protocol, data: str | Path, *, partial: bool = False) -> EvalSamples:
     """The samples that the card names, below the folder `data`.
 
     DataError when a list, a count or a file is not as the card says; with `partial` that is written down instead.
@@ -97,10 +97,10 @@ def read_samples(card: Card, data: str | Path, *, partial: bool = False) -> Samp
         )
     lists = read_lists(card, folder)
     wrong = [cause for one in lists for cause in one.wrong]
-    items = [_item(card, sample, folder) for sample in distinct(lists)]
+    items = [_item(card, sample, folder) for sample in distinct_samples(lists)]
     rows = {item.name: row for row, item in enumerate(items)}
     members = [np.array([rows[sample.name] for sample in one.samples], dtype=np.int64) for one in lists]
-    labels = None if card.retrieval else card_labels(card, lists)
+    labels = None if card.retrieval else protocol_labels(card, lists)
     if card.data.count is not None and card.data.count != len(items):
         wrong.append(f"{len(items):,} samples, where the card says {card.data.count:,}")
     _check_files(card, items, wrong)
@@ -109,7 +109,7 @@ def read_samples(card: Card, data: str | Path, *, partial: bool = False) -> Samp
             f"the data in {folder} are not those of card {card.name}: {'; '.join(wrong)}. "
             "--partial goes on, and marks the result"
         )
-    return Samples(
+    return EvalSamples(
         items=tuple(items),
         labels=labels,
         parts={part.name: own for part, own in zip(card.data.parts, members, strict=True)} if len(lists) > 1 else {},
@@ -133,7 +133,7 @@ def files_digest(names: Sequence[str], digests: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _item(card: Card, sample: Sample, folder: Path) -> Item:
+def _item(card: Protocol, sample: ManifestSample, folder: Path) -> EvalSample:
     group = sample.group
     if card.data.group_pattern:
         found = re.search(card.data.group_pattern, sample.path)
@@ -142,7 +142,7 @@ def _item(card: Card, sample: Sample, folder: Path) -> Item:
                 f"card {card.name}: data.group_pattern {card.data.group_pattern!r} matches no part of {sample.name}"
             )
         group = found["group" if "group" in found.re.groupindex else 1]
-    return Item(
+    return EvalSample(
         name=sample.name,
         path=folder / card.data.root / sample.path,
         label=sample.label,
@@ -154,7 +154,7 @@ def _item(card: Card, sample: Sample, folder: Path) -> Item:
     )
 
 
-def _check_files(card: Card, items: Sequence[Item], wrong: list[str]) -> None:
+def _check_files(card: Protocol, items: Sequence[EvalSample], wrong: list[str]) -> None:
     """Add to what is wrong: files that are missing or, where the card says what they are, others."""
     missing = [item.name for item in items if not item.path.is_file()]
     if missing:

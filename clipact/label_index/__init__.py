@@ -6,16 +6,16 @@ whoever builds it, who also says which model made them.
 
 from clipact.label_index.build import Change, add, build, remove
 from clipact.label_index.index import LabelIndex, Shares
-from clipact.label_index.metadata import About, Entry, Neighbours, Plan, Quality
+from clipact.label_index.metadata import IndexEntry, IndexMetadata, IndexPlan, Neighbours, Quality
 from clipact.label_index.quality import measure_quality
 
 __all__ = [
-    "About",
     "Change",
-    "Entry",
+    "IndexEntry",
+    "IndexMetadata",
+    "IndexPlan",
     "LabelIndex",
     "Neighbours",
-    "Plan",
     "Quality",
     "Shares",
     "add",

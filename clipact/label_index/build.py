@@ -17,37 +17,52 @@ from jaxtyping import Float32
 
 from clipact.config import to_table
 from clipact.errors import LabelIndexError, UsageError
-from clipact.label_index.faiss_build import Watch, grow, unwatched
+from clipact.label_index.faiss_build import Watch, build_faiss, unwatched
 from clipact.label_index.index import LabelIndex
-from clipact.label_index.metadata import About, Entry, Plan, Progress, Table, id_key, read_table
-from clipact.label_index.rows import Rows, Seen, map_keys, write_segment
-from clipact.label_index.storage import BUILDING, TABLE, FileRecord, Folder
+from clipact.label_index.metadata import (
+    BuildProgress,
+    IndexEntry,
+    IndexManifest,
+    IndexMetadata,
+    IndexPlan,
+    id_key,
+    read_index_manifest,
+)
+from clipact.label_index.rows import IdLookup, IndexRows, map_keys, write_segment
+from clipact.label_index.storage import BUILDING, TABLE, FileRecord, IndexFolder
 
-Encode = Callable[[Sequence[Entry]], Float32[np.ndarray, "n d"]]
+EncodeEntries = Callable[[Sequence[IndexEntry]], Float32[np.ndarray, "n d"]]
 """Gives the unit vectors of entries, all at once."""
 
 ENCODED_AT_ONCE = 1024
 _SEGMENT_BYTES = 64 << 20
 
 
-class Appender:
+class SegmentWriter:
     """Takes entries one by one; `table` says what is on disk so far, which `flush` and full segments move on."""
 
-    def __init__(self, folder: Folder, table: Table, encode: Encode, *, committed: Callable[[Table], None]) -> None:
+    def __init__(
+        self,
+        folder: IndexFolder,
+        table: IndexManifest,
+        encode: EncodeEntries,
+        *,
+        committed: Callable[[IndexManifest], None],
+    ) -> None:
         self.folder, self.table, self._encode, self._committed = folder, table, encode, committed
-        self._rows: Rows | None = None
-        self._entries: list[Entry] = []
+        self._rows: IndexRows | None = None
+        self._entries: list[IndexEntry] = []
         self._vectors: list[Float32[np.ndarray, "n d"]] = []
         self._segment = max(1, _SEGMENT_BYTES // table.about.row_bytes)
         self._progress = table.progress
-        self._seen = Seen()
+        self._seen = IdLookup()
         first = 0
         for segment in table.segments:
             keys, order = map_keys(folder, segment)
             self._seen.extend(np.array(keys), order.astype(np.int64) + first)
             first += segment.rows
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: IndexEntry) -> None:
         """Add an entry; one that says again what an earlier one says is counted.
 
         LabelIndexError when its id has another text already.
@@ -71,7 +86,7 @@ class Appender:
         if len(self._entries) >= self._segment:
             self.flush()
 
-    def flush(self) -> Table:
+    def flush(self) -> IndexManifest:
         """Write what is waiting, and the table that names it."""
         if self._entries:
             self._encode_rest()
@@ -96,38 +111,38 @@ class Appender:
             raise LabelIndexError("an index takes unit vectors; some of these are longer, shorter, or no numbers")
         self._vectors.append(vectors)
 
-    def _entry(self, row: int) -> Entry | None:
+    def _entry(self, row: int) -> IndexEntry | None:
         """What a row stands for, None when it was removed."""
         written = self.table.rows
         if row >= written:
             return self._entries[row - written]
-        self._rows = self._rows or Rows(self.folder, self.table)
+        self._rows = self._rows or IndexRows(self.folder, self.table)
         return None if self._rows.is_removed(row) else self._rows.entry(row)
 
 
-def chained(digest: str, entry: Entry) -> str:
+def chained(digest: str, entry: IndexEntry) -> str:
     """The hash over a stream, one entry further."""
     fields = [digest, entry.id, entry.text, dict(entry.metadata)]
     return blake2b(json.dumps(fields, ensure_ascii=False, default=str).encode(), digest_size=16).hexdigest()
 
 
-def joined(folder: Folder, table: Table) -> Table:
+def joined(folder: IndexFolder, table: IndexManifest) -> IndexManifest:
     """The table with short segments at its end made one, so that a thousand small additions are no thousand files."""
     segments = list(table.segments)
     most = max(1, _SEGMENT_BYTES // (table.about.dim * 4))
     while len(segments) > 1 and segments[-2].rows <= 2 * segments[-1].rows:
         if segments[-2].rows + segments[-1].rows > most:
             break
-        last = Rows(folder, replace(table, segments=tuple(segments[-2:]), removed=None))
+        last = IndexRows(folder, replace(table, segments=tuple(segments[-2:]), removed=None))
         entries = [last.entry(row) for row in range(len(last))]
         vectors = last.vectors(np.arange(len(last)))
         segments[-2:] = [write_segment(folder, entries, vectors, about=table.about)]
     return replace(table, segments=tuple(segments))
 
 
-def fresh_progress(table: Table) -> Table:
+def fresh_progress(table: IndexManifest) -> IndexManifest:
     """The table as a stream that begins now finds it."""
-    return replace(table, progress=Progress())
+    return replace(table, progress=BuildProgress())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +156,11 @@ class Change:
 
 def build(
     path: str | Path,
-    entries: Iterable[Entry],
-    encode: Encode,
+    entries: Iterable[IndexEntry],
+    encode: EncodeEntries,
     *,
-    about: About,
-    plan: Plan | None = None,
+    about: IndexMetadata,
+    plan: IndexPlan | None = None,
     resume: bool = False,
     watch: Watch = unwatched,
 ) -> LabelIndex:
@@ -155,23 +170,23 @@ def build(
     that was stopped is gone on with: the stream must begin as it did, and what was encoded is not encoded again.
     LabelIndexError when the folder holds something else, the stream is another, or an id stands for two texts.
     """
-    folder = Folder(path)
+    folder = IndexFolder(path)
     if not folder.is_free():
         raise LabelIndexError(f"{path} is there and holds no index; name another place with --out")
     with folder.lock():
-        table = _begun(folder, about, plan or Plan(), resume=resume)
+        table = _begun(folder, about, plan or IndexPlan(), resume=resume)
         folder.collect([*_live_files(folder), *table.files])
 
-        def keep(table: Table) -> None:
+        def keep(table: IndexManifest) -> None:
             folder.commit(to_table(table), BUILDING)
 
-        appender = Appender(folder, table, encode, committed=keep)
+        appender = SegmentWriter(folder, table, encode, committed=keep)
         for entry in watch(_rest(entries, table, path), None, "encoding"):
             appender.take(entry)
         table = appender.flush()
         if not table.rows:
             raise UsageError("there is nothing to index: the source is empty")
-        done = grow(LabelIndex(folder, table), whole=True, watch=watch, keep=keep)
+        done = build_faiss(LabelIndex(folder, table), whole=True, watch=watch, keep=keep)
         folder.commit(to_table(done), TABLE)
         with suppress(OSError):
             os.unlink(folder.path / BUILDING)
@@ -180,35 +195,35 @@ def build(
 
 
 def add(
-    path: str | Path, entries: Iterable[Entry], encode: Encode, *, model_key: str, watch: Watch = unwatched
+    path: str | Path, entries: Iterable[IndexEntry], encode: EncodeEntries, *, model_key: str, watch: Watch = unwatched
 ) -> Change:
     """Add entries to an index, whole or not at all; those whose id and text are there already are counted.
 
     Few are compared one by one from then on; when they are many, FAISS's part is added to, never built anew.
     """
-    folder = Folder(path)
+    folder = IndexFolder(path)
     LabelIndex.open(path, model_key=model_key)
     with folder.lock():
         before = _live(folder)
         folder.collect(_unfinished_files(folder, before))
-        appender = Appender(folder, fresh_progress(before), encode, committed=lambda _: None)
+        appender = SegmentWriter(folder, fresh_progress(before), encode, committed=lambda _: None)
         for entry in watch(entries, None, "encoding"):
             appender.take(entry)
         table = appender.flush()
         repeats, added = table.progress.repeats, table.rows - before.rows
         table = replace(joined(folder, table), progress=before.progress)
         if added:
-            _finish(folder, grow(LabelIndex(folder, table), whole=False, watch=watch))
+            _finish(folder, build_faiss(LabelIndex(folder, table), whole=False, watch=watch))
         return Change(added=added, repeats=repeats)
 
 
 def remove(path: str | Path, ids: Sequence[str]) -> Change:
     """Take entries out of every answer; LabelIndexError names the ids that are not there, and nothing is done then."""
-    folder = Folder(path)
+    folder = IndexFolder(path)
     LabelIndex.open(path)
     with folder.lock():
         table = _live(folder)
-        rows = Rows(folder, table)
+        rows = IndexRows(folder, table)
         found = {id: rows.find(id) for id in ids}
         absent = [id for id, row in found.items() if row is None]
         if absent:
@@ -220,11 +235,11 @@ def remove(path: str | Path, ids: Sequence[str]) -> Change:
         return Change(removed=len(gone))
 
 
-def _begun(folder: Folder, about: About, plan: Plan, *, resume: bool) -> Table:
+def _begun(folder: IndexFolder, about: IndexMetadata, plan: IndexPlan, *, resume: bool) -> IndexManifest:
     """What a stopped build has, or the table that a new one begins with."""
-    kept = read_table(folder, BUILDING) if resume else None
+    kept = read_index_manifest(folder, BUILDING) if resume else None
     if kept is None:
-        return Table(about=about, plan=plan)
+        return IndexManifest(about=about, plan=plan)
     if replace(kept.about, model=about.model) != about:
         raise LabelIndexError(
             f"the build that was stopped in {folder.path} is of other vectors (model {kept.about.model}, "
@@ -234,7 +249,7 @@ def _begun(folder: Folder, about: About, plan: Plan, *, resume: bool) -> Table:
     return replace(kept, plan=plan)
 
 
-def _rest(entries: Iterable[Entry], table: Table, path: str | Path) -> Iterator[Entry]:
+def _rest(entries: Iterable[IndexEntry], table: IndexManifest, path: str | Path) -> Iterator[IndexEntry]:
     """The entries that a build has not taken; those that it has are compared with what it took."""
     done, digest = table.progress, ""
     number = 0
@@ -255,29 +270,29 @@ _OTHER_STREAM = (
 )
 
 
-def _finish(folder: Folder, table: Table) -> None:
+def _finish(folder: IndexFolder, table: IndexManifest) -> None:
     folder.commit(to_table(table), TABLE)
     folder.collect(_unfinished_files(folder, table))
 
 
-def _live(folder: Folder) -> Table:
-    table = read_table(folder)
+def _live(folder: IndexFolder) -> IndexManifest:
+    table = read_index_manifest(folder)
     assert table is not None  # it was opened just before, and tables are never taken away
     return table
 
 
-def _live_files(folder: Folder) -> list[FileRecord]:
+def _live_files(folder: IndexFolder) -> list[FileRecord]:
     try:
-        table = read_table(folder)
+        table = read_index_manifest(folder)
     except LabelIndexError:  # it is about to be replaced
         return []
     return [] if table is None else list(table.files)
 
 
-def _unfinished_files(folder: Folder, table: Table) -> list[FileRecord]:
+def _unfinished_files(folder: IndexFolder, table: IndexManifest) -> list[FileRecord]:
     """The table's files, and those of a build that could be gone on with."""
     try:
-        building = read_table(folder, BUILDING)
+        building = read_index_manifest(folder, BUILDING)
     except LabelIndexError:
         building = None
     return [*table.files, *([] if building is None else building.files)]

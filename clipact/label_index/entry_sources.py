@@ -20,7 +20,7 @@ from jaxtyping import Float32
 
 from clipact.cache import content_key
 from clipact.errors import LabelError, ManifestError
-from clipact.label_index import Entry
+from clipact.label_index import IndexEntry
 from clipact.models import zoo
 from clipact.prompts import LabelSet, PromptSet, clean
 from clipact.prompts.english import phrase, split_words
@@ -31,7 +31,7 @@ AS_THEY_ARE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vocabulary:
+class EntrySource:
     """Entries as they come.
 
     captions   whether they are sentences, to be taken as they are
@@ -39,13 +39,13 @@ class Vocabulary:
     says_more  whether the label set has synonyms or descriptions, too
     """
 
-    entries: Iterator[Entry]
+    entries: Iterator[IndexEntry]
     captions: bool = False
     phrases: Mapping[str, str] = field(default_factory=dict)
     says_more: bool = False
 
 
-def read_vocabulary(source: str) -> Vocabulary:
+def read_entries(source: str) -> EntrySource:
     """The entries of one source (see above).
 
     A table has a column `label`, `caption` or `text`, and may have `id`; its other columns are kept as metadata.
@@ -54,26 +54,26 @@ def read_vocabulary(source: str) -> Vocabulary:
     if source.partition(":")[0] in set_names("labels"):
         return _of_set(LabelSet.load(source))
     if source == "-":
-        return Vocabulary(entries=_lines(sys.stdin, "standard input"))
+        return EntrySource(entries=_lines(sys.stdin, "standard input"))
     path = Path(source.removeprefix("@")).expanduser()
     if path.suffix == ".toml" or not path.is_file():  # a part of a set's file, or an error that says which sets are
         return _of_set(LabelSet.load(source.removeprefix("@")))
-    readers: dict[str, Callable[[IO[str], str], Iterator[Entry]]] = {
+    readers: dict[str, Callable[[IO[str], str], Iterator[IndexEntry]]] = {
         ".csv": _table, ".jsonl": _json_lines, ".ndjson": _json_lines
     }  # fmt: skip
     reader = readers.get(path.suffix.lower(), _lines)
     entries = _opened(path, reader)
     if reader is _lines:
-        return Vocabulary(entries=entries)
+        return EntrySource(entries=entries)
     first = next(entries, None)
     if first is None:
         raise ManifestError(path, None, "it has no entries")
-    return Vocabulary(entries=chain([first], entries), captions=_column(path, reader) == "caption")
+    return EntrySource(entries=chain([first], entries), captions=_column(path, reader) == "caption")
 
 
 def sentence_encoder(
-    model: zoo.Model, vocabulary: Vocabulary, prompts: PromptSet | None
-) -> Callable[[Sequence[Entry]], Float32[np.ndarray, "n d"]]:
+    model: zoo.Model, vocabulary: EntrySource, prompts: PromptSet | None
+) -> Callable[[Sequence[IndexEntry]], Float32[np.ndarray, "n d"]]:
     """What gives entries their unit vectors: the mean over the templates, or with no prompts the text itself.
 
     Of prompts that say more of a label than its phrase, the phrase alone is said. LabelError when they give it more
@@ -90,7 +90,7 @@ def sentence_encoder(
         return text if names == "verbatim" else " ".join(split_words(text))
 
     @torch.inference_mode()
-    def encode(entries: Sequence[Entry]) -> Float32[np.ndarray, "n d"]:
+    def encode(entries: Sequence[IndexEntry]) -> Float32[np.ndarray, "n d"]:
         if prompts is None:
             found = model.encoder.encode_text([entry.text for entry in entries])
         else:
@@ -120,15 +120,15 @@ def _phrase_alone(prompts: PromptSet) -> PromptSet:
     return replace(prompts, wording=replace(prompts.wording, words=("phrase",), over_words="mean"))
 
 
-def _of_set(labels: LabelSet) -> Vocabulary:
-    return Vocabulary(
-        entries=(Entry(id=label, text=label) for label in labels.labels),
+def _of_set(labels: LabelSet) -> EntrySource:
+    return EntrySource(
+        entries=(IndexEntry(id=label, text=label) for label in labels.labels),
         phrases=dict(zip(labels.labels, labels.phrases, strict=True)),
         says_more=any(about.synonyms or about.descriptions for about in labels.about.values()),
     )
 
 
-def _opened(path: Path, reader: Callable[[IO[str], str], Iterator[Entry]]) -> Iterator[Entry]:
+def _opened(path: Path, reader: Callable[[IO[str], str], Iterator[IndexEntry]]) -> Iterator[IndexEntry]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from reader(file, str(path))
@@ -140,7 +140,7 @@ def _opened(path: Path, reader: Callable[[IO[str], str], Iterator[Entry]]) -> It
         ) from error
 
 
-def _column(path: Path, reader: Callable[[IO[str], str], Iterator[Entry]]) -> str:
+def _column(path: Path, reader: Callable[[IO[str], str], Iterator[IndexEntry]]) -> str:
     """The name under which a table has its texts."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         if reader is _table:
@@ -155,14 +155,14 @@ def _text_column(names: Sequence[str], where: str) -> str:
     return there[0]
 
 
-def _lines(file: IO[str], where: str) -> Iterator[Entry]:
+def _lines(file: IO[str], where: str) -> Iterator[IndexEntry]:
     for number, line in enumerate(file, 1):
         if line.strip() and not line.startswith("#"):
             text = _clean(line, where, number)
-            yield Entry(id=text, text=text)
+            yield IndexEntry(id=text, text=text)
 
 
-def _table(file: IO[str], where: str) -> Iterator[Entry]:
+def _table(file: IO[str], where: str) -> Iterator[IndexEntry]:
     rows = csv.DictReader(file, strict=True)
     try:
         column = _text_column(rows.fieldnames or (), where)
@@ -174,7 +174,7 @@ def _table(file: IO[str], where: str) -> Iterator[Entry]:
         raise ManifestError(where, rows.line_num, f"not CSV: {error}") from error
 
 
-def _json_lines(file: IO[str], where: str) -> Iterator[Entry]:
+def _json_lines(file: IO[str], where: str) -> Iterator[IndexEntry]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
@@ -187,12 +187,12 @@ def _json_lines(file: IO[str], where: str) -> Iterator[Entry]:
         yield _entry(row, _text_column(list(row), where), where, number)
 
 
-def _entry(row: Mapping[str, Any], column: str, where: str, line: int) -> Entry:
+def _entry(row: Mapping[str, Any], column: str, where: str, line: int) -> IndexEntry:
     if not isinstance(row[column], str) or not isinstance(row.get("id", ""), (str, int)):
         raise ManifestError(where, line, f"{column} and id are text")
     text = _clean(row[column], where, line)
     metadata = {name: value for name, value in row.items() if name not in ("id", column)}
-    return Entry(id=str(row.get("id", "")) or text, text=text, metadata=metadata)
+    return IndexEntry(id=str(row.get("id", "")) or text, text=text, metadata=metadata)
 
 
 def _clean(text: str, where: str, line: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
 from clipact.errors import LabelIndexError
-from clipact.label_index.metadata import Nearest
+from clipact.label_index.metadata import FaissSettings
 
 
 def train(recipe: str, sample: Float32[np.ndarray, "n d"], *, seed: int = 0) -> Any:
@@ -65,7 +65,7 @@ def write(index: Any, path: Path) -> None:
         raise LabelIndexError(f"{path} cannot be written: {_last_line(error)}") from error
 
 
-def read(path: Path, nearest: Nearest, *, dim: int, writable: bool = False) -> Any:
+def read(path: Path, nearest: FaissSettings, *, dim: int, writable: bool = False) -> Any:
     """The index in a file, mapped into memory unless it is to be added to; LabelIndexError when it is another."""
     faiss = _faiss()
     # Inverted lists are mapped by one flag, graphs and flat codes by a newer one; with neither it is read whole.

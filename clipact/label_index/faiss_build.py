@@ -11,7 +11,7 @@ import numpy as np
 from clipact.errors import LabelIndexError
 from clipact.label_index import faiss as approximate
 from clipact.label_index.index import LabelIndex
-from clipact.label_index.metadata import Kind, Nearest, Plan, Table
+from clipact.label_index.metadata import FaissSettings, IndexKind, IndexManifest, IndexPlan
 from clipact.label_index.quality import with_quality
 
 EXACT_NUMBERS = 200_000_000  # 40 ms a query on two cores (eval/benchmarks/label_index_scale.py), what a clip takes
@@ -22,16 +22,16 @@ _SUBVECTOR = 8  # numbers that share a byte
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class IndexType:
     """A kind, the recipe from which FAISS's factory makes it, how much memory it takes, and why it is this one."""
 
-    kind: Kind
+    kind: IndexKind
     recipe: str
     bytes: int
     why: str
 
 
-def choose_kind(count: int, dim: int, plan: Plan) -> Choice:
+def choose_index_type(count: int, dim: int, plan: IndexPlan) -> IndexType:
     """What suits so many vectors of that width; without `plan.memory_bytes`, half of this machine's memory is had."""
     memory = plan.memory_bytes if plan.memory_bytes is not None else _half_of_memory()
     hnsw_bytes = count * (2 * dim + 8 * _LINKS + 24)
@@ -44,12 +44,12 @@ def choose_kind(count: int, dim: int, plan: Plan) -> Choice:
     else:
         kind, why = "ivf-pq", f"HNSW's {hnsw_bytes / 1e9:.1f} GB do not fit into {memory / 1e9:.1f} GB"
     if kind == "exact":
-        return Choice(kind=kind, recipe="", bytes=0, why=why)
+        return IndexType(kind=kind, recipe="", bytes=0, why=why)
     if kind == "hnsw":
-        return Choice(kind=kind, recipe=f"HNSW{_LINKS}_SQfp16", bytes=hnsw_bytes, why=why)
+        return IndexType(kind=kind, recipe=f"HNSW{_LINKS}_SQfp16", bytes=hnsw_bytes, why=why)
     lists, codes = _lists(count), _codes(dim)
     recipe = f"IVF{lists},PQ{codes}"
-    return Choice(kind=kind, recipe=recipe, bytes=count * (codes + 8) + lists * 4 * dim, why=why)
+    return IndexType(kind=kind, recipe=recipe, bytes=count * (codes + 8) + lists * 4 * dim, why=why)
 
 
 def training_rows(recipe: str, count: int) -> int:
@@ -86,16 +86,16 @@ def unwatched(items: Iterable[Any], total: int | None, what: str) -> Iterable[An
     return items
 
 
-def grow(
-    index: LabelIndex, *, whole: bool, watch: Watch = unwatched, keep: Callable[[Table], None] | None = None
-) -> Table:
+def build_faiss(
+    index: LabelIndex, *, whole: bool, watch: Watch = unwatched, keep: Callable[[IndexManifest], None] | None = None
+) -> IndexManifest:
     """The index's table with a file of FAISS's as its plan says.
 
     Few rows beyond those that FAISS knows are left to be compared one by one, unless `whole`. `keep` is handed a table
     that can be gone on from, every five minutes.
     """
     table, rows = index.table, index.rows
-    choice = choose_kind(len(index), table.about.dim, table.plan)
+    choice = choose_index_type(len(index), table.about.dim, table.plan)
     if choice.kind == "exact" or not len(index):
         return replace(table, nearest=None, quality=None)
     nearest = table.nearest if table.nearest is not None and table.nearest.kind == choice.kind else None
@@ -110,12 +110,12 @@ def grow(
         recipe, start = choice.recipe, 0
         found = _trained(index, recipe)
 
-    def written(end: int) -> Table:
+    def written(end: int) -> IndexManifest:
         path = index.folder.fresh("faiss")
         approximate.write(found, path)
         file = index.folder.adopt(path)
         return replace(
-            table, nearest=Nearest(kind=choice.kind, recipe=recipe, rows=end, width=1, file=file), quality=None
+            table, nearest=FaissSettings(kind=choice.kind, recipe=recipe, rows=end, width=1, file=file), quality=None
         )
 
     end, saved = start, time.monotonic()

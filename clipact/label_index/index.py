@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.errors import LabelIndexError, UsageError
 from clipact.label_index import faiss as approximate
 from clipact.label_index.exact import Found, merge, none_found, search_exactly
-from clipact.label_index.metadata import Entry, Kind, Neighbours, Table, read_table
-from clipact.label_index.rows import Rows
-from clipact.label_index.storage import TABLE, Folder
+from clipact.label_index.metadata import IndexEntry, IndexKind, IndexManifest, Neighbours, read_index_manifest
+from clipact.label_index.rows import IndexRows
+from clipact.label_index.storage import TABLE, IndexFolder
 
 CANDIDATES = 8  # IVF-PQ: so many for each list that is looked into have their cosines taken again
 
@@ -43,20 +43,20 @@ class LabelIndex:
     print([index.entry(row).text for row in found.rows[0]])
     """
 
-    def __init__(self, folder: Folder, table: Table) -> None:
+    def __init__(self, folder: IndexFolder, table: IndexManifest) -> None:
         self.folder, self.table = folder, table
-        self.rows = Rows(folder, table)
+        self.rows = IndexRows(folder, table)
         self._alive = self.rows.alive_mask()
 
     @classmethod
-    def open(cls, path: str | Path, *, model_key: str | None = None, store: Store | None = None) -> "LabelIndex":
+    def open(cls, path: str | Path, *, model_key: str | None = None, store: Cache | None = None) -> "LabelIndex":
         """The index in a folder.
 
         Every file is compared with its hash; with a `store` only once, as long as no file is touched.
         LabelIndexError when there is none, when a file is damaged, or when `model_key` is not its model's.
         """
-        folder = Folder(path)
-        table = read_table(folder)
+        folder = IndexFolder(path)
+        table = read_index_manifest(folder)
         if table is None:
             raise LabelIndexError(f"{path} holds no label index: `clipact index build SOURCE --out {path}` makes one")
         if model_key is not None and model_key != table.about.model_key:
@@ -67,7 +67,7 @@ class LabelIndex:
         try:
             folder.check(list(table.files), store)
         except LabelIndexError:
-            if (now := read_table(folder)) is None or now == table:
+            if (now := read_index_manifest(folder)) is None or now == table:
                 raise
             return cls.open(path, model_key=model_key, store=store)  # it was written to while it was opened
         return cls(folder, table)
@@ -76,15 +76,15 @@ class LabelIndex:
         return self.rows.alive
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> IndexKind:
         """How neighbours are found."""
         return "exact" if self.table.nearest is None else self.table.nearest.kind
 
-    def entry(self, row: int) -> Entry:
+    def entry(self, row: int) -> IndexEntry:
         """What a row stands for."""
         return self.rows.entry(row)
 
-    def entries(self, rows: Sequence[int] | Int64[np.ndarray, " m"]) -> list[Entry]:
+    def entries(self, rows: Sequence[int] | Int64[np.ndarray, " m"]) -> list[IndexEntry]:
         """What rows stand for; those below 0 are passed over."""
         return [self.rows.entry(int(row)) for row in rows if row >= 0]
 

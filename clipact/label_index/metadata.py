@@ -10,11 +10,11 @@ from jaxtyping import Float32, Int64
 
 from clipact.config import parse
 from clipact.errors import ConfigError, LabelIndexError
-from clipact.label_index.storage import TABLE, FileRecord, Folder
+from clipact.label_index.storage import TABLE, FileRecord, IndexFolder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class IndexEntry:
     """One label or caption: `id` is its own, `text` what is answered, `metadata` whatever else JSON can hold."""
 
     id: str
@@ -36,12 +36,12 @@ def id_key(id: str) -> int:
 
 
 FORMAT = 1
-Precision = Literal["float32", "float16"]
-Kind = Literal["exact", "hnsw", "ivf-pq"]
+VectorPrecision = Literal["float32", "float16"]
+IndexKind = Literal["exact", "hnsw", "ivf-pq"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
+class IndexMetadata:
     """What the vectors are of.
 
     model, model_key  the name of the model that made them, and the hash of its weights
@@ -54,7 +54,7 @@ class About:
     model_key: str
     wording: str
     dim: int
-    precision: Precision = "float32"
+    precision: VectorPrecision = "float32"
 
     def __post_init__(self) -> None:
         if self.dim < 1:
@@ -77,10 +77,10 @@ class About:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class IndexPlan:
     """How neighbours are to be found: the kind (None: by `choose_kind`), for so much memory and so high a recall@10."""
 
-    kind: Kind | None = None
+    kind: IndexKind | None = None
     memory_bytes: int | None = None
     recall: float = 0.95
 
@@ -106,11 +106,11 @@ class Segment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nearest:
+class FaissSettings:
     """FAISS's file over the first `rows` rows; `recipe` is the string from which FAISS makes it, `width` how far a
     search looks (efSearch of HNSW, nprobe of IVF)."""
 
-    kind: Kind
+    kind: IndexKind
     recipe: str
     rows: int
     width: int
@@ -135,7 +135,7 @@ class Quality:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class BuildProgress:
     """How far a build has come in its stream: `taken` entries, the hash over them, and how many said nothing new."""
 
     taken: int = 0
@@ -144,17 +144,17 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class IndexManifest:
     """An index: `removed` is a file of the sorted rows that count no longer."""
 
     format: int = FORMAT
-    about: About
-    plan: Plan = field(default_factory=Plan)
+    about: IndexMetadata
+    plan: IndexPlan = field(default_factory=IndexPlan)
     segments: tuple[Segment, ...] = ()
     removed: FileRecord | None = None
-    nearest: Nearest | None = None
+    nearest: FaissSettings | None = None
     quality: Quality | None = None
-    progress: Progress = field(default_factory=Progress)
+    progress: BuildProgress = field(default_factory=BuildProgress)
 
     @property
     def rows(self) -> int:
@@ -177,7 +177,7 @@ class Table:
             yield self.nearest.file
 
 
-def read_table(folder: Folder, name: str = TABLE) -> Table | None:
+def read_index_manifest(folder: IndexFolder, name: str = TABLE) -> IndexManifest | None:
     """The table in a folder, None when there is none; LabelIndexError when it is damaged or of another format."""
     raw = folder.table(name)
     if raw is None:
@@ -187,14 +187,14 @@ def read_table(folder: Folder, name: str = TABLE) -> Table | None:
             f"{folder.path / name}: format is {raw.get('format')!r}; this version of clipact reads {FORMAT}"
         )
     try:
-        table = parse(Table, raw)
+        table = parse(IndexManifest, raw)
     except ConfigError as error:
         raise LabelIndexError(f"{folder.path / name}: {error}") from error
     _check_sizes(folder, table)
     return table
 
 
-def _check_sizes(folder: Folder, table: Table) -> None:
+def _check_sizes(folder: IndexFolder, table: IndexManifest) -> None:
     """What a table says must agree with itself: nothing is read beyond a file's end."""
     for segment in table.segments:
         rows = segment.rows

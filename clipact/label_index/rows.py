@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, Int64, UInt64
 
 from clipact.errors import LabelIndexError
-from clipact.label_index.metadata import About, Entry, Segment, Table, id_key
-from clipact.label_index.storage import Folder
+from clipact.label_index.metadata import IndexEntry, IndexManifest, IndexMetadata, Segment, id_key
+from clipact.label_index.storage import IndexFolder
 
 
-class Seen:
+class IdLookup:
     """Keys of ids (`id_key`) and the rows that had them. A key can be had by several rows: the ids decide."""
 
     def __init__(self) -> None:
@@ -55,10 +55,10 @@ class Seen:
 BLOCK_BYTES = 8 << 20  # of 32-bit vectors compared at once: more than this adds memory and no speed
 
 
-class Rows:
+class IndexRows:
     """What the data files of a table hold. Row numbers run over all segments, removed rows included."""
 
-    def __init__(self, folder: Folder, table: Table) -> None:
+    def __init__(self, folder: IndexFolder, table: IndexManifest) -> None:
         self.folder, self.table, self.dim = folder, table, table.about.dim
         self.starts = np.cumsum([0, *(segment.rows for segment in table.segments)])
         segments = table.segments
@@ -114,14 +114,14 @@ class Rows:
             found[own] = self._vectors[number][rows[own] - self.starts[number]]
         return found
 
-    def entry(self, row: int) -> Entry:
+    def entry(self, row: int) -> IndexEntry:
         """The entry of a row; LabelIndexError when it cannot be read."""
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
         at = row - int(self.starts[number])
         low, high = self._offsets[number][at : at + 2].tolist()
         try:
             id, text, metadata = json.loads(bytes(self._entries[number][low:high]).decode())
-            return Entry(id=id, text=text, metadata=metadata)
+            return IndexEntry(id=id, text=text, metadata=metadata)
         except (ValueError, TypeError) as error:
             raise LabelIndexError(f"{self.folder.path}: the entry of row {row} is damaged: {error}") from error
 
@@ -144,14 +144,14 @@ class Rows:
         return at < len(self.removed) and int(self.removed[at]) == row
 
 
-def map_keys(folder: Folder, segment: Segment) -> tuple[UInt64[np.ndarray, " n"], Int32[np.ndarray, " n"]]:
+def map_keys(folder: IndexFolder, segment: Segment) -> tuple[UInt64[np.ndarray, " n"], Int32[np.ndarray, " n"]]:
     """The sorted keys of a segment's ids, and the row within it that has each."""
     raw = folder.map(segment.keys, "u1")
     return raw[: 8 * segment.rows].view("<u8"), raw[8 * segment.rows :].view("<i4")
 
 
 def write_segment(
-    folder: Folder, entries: Sequence[Entry], vectors: Float32[np.ndarray, "n d"], *, about: About
+    folder: IndexFolder, entries: Sequence[IndexEntry], vectors: Float32[np.ndarray, "n d"], *, about: IndexMetadata
 ) -> Segment:
     """The files of a segment of these entries, written."""
     lines = [_line(entry) for entry in entries]
@@ -168,7 +168,7 @@ def write_segment(
     )
 
 
-def _line(entry: Entry) -> bytes:
+def _line(entry: IndexEntry) -> bytes:
     fields: list[Any] = [entry.id, entry.text, dict(entry.metadata)]
     try:
         return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from clipact.atomic_write import replacing
-from clipact.cache import Store, content_key
-from clipact.errors import LabelIndexError, StoreError
+from clipact.atomic_write import atomic_write
+from clipact.cache import Cache, content_key
+from clipact.errors import CacheError, LabelIndexError
 
 TABLE, BUILDING = "index.json", "building.json"
 _LOCK = ".lock"
@@ -36,7 +36,7 @@ class FileRecord:
     sha256: str
 
 
-class Folder:
+class IndexFolder:
     """An index's folder, as files: data files that never change, and tables that are replaced whole."""
 
     def __init__(self, path: str | Path) -> None:
@@ -72,7 +72,7 @@ class Folder:
         text = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest()})[:-1] + f',\n"table": {body}}}\n'
         with self._refusing():
             self.path.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path / name) as file:
+            with atomic_write(self.path / name) as file:
                 file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())
@@ -102,7 +102,7 @@ class Folder:
         except (OSError, ValueError) as error:
             raise LabelIndexError(f"{self.path / record.name} cannot be read: {error}") from error
 
-    def check(self, records: Sequence[FileRecord], store: Store | None = None) -> None:
+    def check(self, records: Sequence[FileRecord], store: Cache | None = None) -> None:
         """LabelIndexError unless each file is there with the length and the hash of its record.
 
         With a `store`, files that were found right before, and have not been touched since, are not read again.
@@ -118,7 +118,7 @@ class Folder:
                         f"{self.path / record.name} is damaged: its sha256 is not the one in {TABLE}; build it again"
                     )
         if store is not None:
-            with suppress(StoreError):  # then it is read again the next time
+            with suppress(CacheError):  # then it is read again the next time
                 store.write("checked", key, {"right": np.ones(1, np.uint8)})
 
     def collect(self, kept: Iterable[FileRecord]) -> None:

@@ -9,7 +9,7 @@ belongs together. `reconstruction` is for masked autoencoders, which have patche
 `answers` for a fixed list of them. `distillation` follows teachers in place of ids.
 """
 
-from clipact.losses.classification import Targets, cross_entropy, distil
+from clipact.losses.classification import Targets, cross_entropy, distillation_loss
 from clipact.losses.info_nce import LOSSES, bound_log_scale, find_positives, info_nce, sigmoid
 from clipact.losses.reconstruction import masked_mse, normalise_patches, patch_moments, pick_patches
 
@@ -18,7 +18,7 @@ __all__ = [
     "Targets",
     "bound_log_scale",
     "cross_entropy",
-    "distil",
+    "distillation_loss",
     "find_positives",
     "info_nce",
     "masked_mse",

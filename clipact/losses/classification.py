@@ -29,7 +29,7 @@ Targets = tuple[Float[Tensor, "b b"], Float[Tensor, "b b"]]
 """Probabilities, each row's over the batch: of texts for a clip, and of clips for a text."""
 
 
-def distil(
+def distillation_loss(
     visual: Float[Tensor, "b d"], text: Float[Tensor, "b d"], *, scale: Float[Tensor, ""], targets: Targets
 ) -> Float[Tensor, ""]:
     """The mean over both directions of the cross-entropy from the teachers' softmax over the batch to the pupil's.

@@ -12,7 +12,7 @@ from math import comb
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-Figure = Callable[[Int[np.ndarray, " m"]], float]
+Statistic = Callable[[Int[np.ndarray, " m"]], float]
 """A figure of the samples with these row numbers, which may repeat."""
 
 
@@ -34,7 +34,7 @@ class Difference(Interval):
 
 
 def bootstrap(
-    figure: Figure,
+    figure: Statistic,
     count: int,
     *,
     groups: Sequence[str] | None = None,
@@ -51,8 +51,8 @@ def bootstrap(
 
 
 def paired_bootstrap(
-    one: Figure,
-    other: Figure,
+    one: Statistic,
+    other: Statistic,
     count: int,
     *,
     groups: Sequence[str] | None = None,

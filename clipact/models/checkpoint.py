@@ -25,12 +25,12 @@ from clipact.errors import ConfigError, ModelError
 from clipact.models import towers
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.model_config import FORMAT, WEIGHTS, ModelConfig, Precision, read_config
-from clipact.models.towers.tower import NoRandomWeights, TextTower, VisualTower
+from clipact.models.towers.tower import SkipInit, TextTower, VisualTower
 
 Made = TypeVar("Made", bound=torch.nn.Module)
 
 
-def save(
+def save_model(
     encoder: DualEncoder,
     folder: str | Path,
     *,
@@ -77,7 +77,7 @@ def save_visual(
     notes: Mapping[str, Any] | None = None,
     files: Mapping[str, str] | None = None,
 ) -> Path:
-    """As `save`, of a visual tower alone, which learnt without words: training begins from it."""
+    """As `save_model`, of a visual tower alone, which learnt without words: training begins from it."""
     return _write(
         Path(folder),
         tower,
@@ -180,14 +180,14 @@ def _put_in_place(new: Path, folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what a `save` of this folder that was killed left beside it; an older folder is put back from there."""
+    """Remove what a `save_model` of this folder that was killed left beside it; an older folder is put back from there."""
     for left in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
         if not folder.exists() and (left / folder.name).is_dir():
             os.replace(left / folder.name, folder)
         shutil.rmtree(left, ignore_errors=True)
 
 
-def load(folder: str | Path, *, defer_text: bool = False) -> DualEncoder:
+def load_checkpoint(folder: str | Path, *, defer_text: bool = False) -> DualEncoder:
     """The model in a checkpoint folder: fp32, on the CPU, in evaluation mode.
 
     With `defer_text` the text tower's weights stay on disk until a sentence is encoded.
@@ -270,10 +270,10 @@ def _made(make: Callable[[], Made], folder: Path, prefix: str) -> Made:
     in memory.
     """
     try:
-        with torch.device("meta"), NoRandomWeights():
+        with torch.device("meta"), SkipInit():
             tower = make()
         if any(buffer.is_meta for buffer in _unsaved(tower)):
-            with NoRandomWeights():
+            with SkipInit():
                 tower = make()
     except ConfigError as error:
         raise ModelError(f"{folder / 'config.json'}: {error}") from error

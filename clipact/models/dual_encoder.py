@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ModelError
-from clipact.models.towers.tower import PromptsText, TextTower, VisualTower
+from clipact.models.towers.tower import ConditionsText, TextTower, VisualTower
 
 
 def normalise_frames(
@@ -110,7 +110,7 @@ class DualEncoder(nn.Module):
     @property
     def text_depends_on_video(self) -> bool:
         """Whether sentences have embeddings only beside a clip (X-CLIP): see `embed_prompted`."""
-        return isinstance(self.visual, PromptsText)
+        return isinstance(self.visual, ConditionsText)
 
     def text_needs_video(self) -> ModelError:
         """What is raised where a sentence is asked for by itself."""
@@ -176,7 +176,7 @@ class DualEncoder(nn.Module):
 
         `features` are what `text_features` gives.
         """
-        assert isinstance(self.visual, PromptsText)
+        assert isinstance(self.visual, ConditionsText)
         with self.looking():
             clips, sentences = self.visual.prompted(video, features)
         if self.precision != "fp32":

@@ -16,15 +16,15 @@ from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError, UsageError, choices
 from clipact.models import towers
 from clipact.models.hub import open_clip_source, transformers_source, transformers_video
-from clipact.models.hub.transformers import FAMILIES, preprocess_of
-from clipact.models.hub.transformers_source import clip_spec
+from clipact.models.hub.transformers import DUAL_ENCODERS, preprocess_of
+from clipact.models.hub.transformers_source import transformers_clip_spec
 from clipact.models.model_config import OPEN_CLIP_CONFIG, WEIGHTS, read_config, tokenizer_files
 
 _DEPTH = 4  # folders below the one that is searched: runs/NAME/last
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class LocalModel:
     """A model that is here.
 
     name        what --model takes
@@ -43,7 +43,7 @@ class Kept:
     path: Path
 
 
-def find_models(folders: Sequence[str | Path] = (".",)) -> tuple[list[Kept], list[str]]:
+def find_models(folders: Sequence[str | Path] = (".",)) -> tuple[list[LocalModel], list[str]]:
     """The models under these folders, mini before and the cache's after them; and what was left out, with why.
 
     UsageError for a folder that does not exist.
@@ -74,10 +74,10 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield Path(place)
 
 
-def _in_folder(path: Path) -> list[Kept]:
+def _in_folder(path: Path) -> list[LocalModel]:
     if (path / OPEN_CLIP_CONFIG).is_file():
         name = f"local-dir:{path}"
-        return [_open_clip(f"open_clip:{name}", open_clip_source.find_source(name), path)]
+        return [_open_clip(f"open_clip:{name}", open_clip_source.find_open_clip_source(name), path)]
     if transformers_source.is_transformers_folder(path):
         return _transformers(f"transformers:{path}", path)
     if (path / "config.json").is_file() and (path / WEIGHTS).is_file() and "format" in _table(path / "config.json"):
@@ -85,7 +85,7 @@ def _in_folder(path: Path) -> list[Kept]:
     return []
 
 
-def _folder(name: str, path: Path) -> Kept:
+def _folder(name: str, path: Path) -> LocalModel:
     config = read_config(path)
     try:
         towers.check_tables(config.visual, config.text)
@@ -93,7 +93,7 @@ def _folder(name: str, path: Path) -> Kept:
         raise ModelError(f"{path / 'config.json'}: {error}") from error
     if not config.labels and not tokenizer_files(path):
         raise ModelError(f"{path} is no whole clipact model: it has no tokenizer")
-    return Kept(
+    return LocalModel(
         name=name,
         megabytes=_megabytes([path / WEIGHTS]),
         license=config.license,
@@ -118,23 +118,25 @@ def _cached() -> Iterator[tuple[Path, str]]:
             yield newest.snapshot_path, repository.repo_id
 
 
-def _in_cache(repository: str, path: Path) -> Iterator[Kept]:
+def _in_cache(repository: str, path: Path) -> Iterator[LocalModel]:
     names = {file.name for file in path.iterdir()}
-    if OPEN_CLIP_CONFIG in names and names & set(open_clip_source.WEIGHTS):
-        source = open_clip_source.find_source(f"local-dir:{path}")
+    if OPEN_CLIP_CONFIG in names and names & set(open_clip_source.OPEN_CLIP_WEIGHTS):
+        source = open_clip_source.find_open_clip_source(f"local-dir:{path}")
         yield _open_clip(f"open_clip:hf-hub:{repository}", source, path)
-    elif any(Path(name).suffix in open_clip_source.READABLE for name in names - set(transformers_source.WEIGHTS)):
+    elif any(
+        Path(name).suffix in open_clip_source.READABLE for name in names - set(transformers_source.TRANSFORMERS_WEIGHTS)
+    ):
         for source in open_clip_source.listed_sources(repository, path):
             yield _open_clip(f"open_clip:{source.name}", source, path)
-    if names & set(transformers_source.WEIGHTS) and transformers_source.is_transformers_folder(path):
-        trained_on = transformers_source.trained_on(repository)
+    if names & set(transformers_source.TRANSFORMERS_WEIGHTS) and transformers_source.is_transformers_folder(path):
+        trained_on = transformers_source.transformers_trained_on(repository)
         yield from _transformers(f"transformers:{repository}", path, trained_on=trained_on)
 
 
-def _open_clip(name: str, source: open_clip_source.Source, path: Path) -> Kept:
+def _open_clip(name: str, source: open_clip_source.OpenClipSource, path: Path) -> LocalModel:
     size = source.config["vision_cfg"].get("image_size", 224)  # open_clip's default
     height, width = (size, size) if isinstance(size, int) else size
-    return Kept(
+    return LocalModel(
         name=name,
         megabytes=_megabytes([source.weights]),
         license=source.license,
@@ -144,26 +146,26 @@ def _open_clip(name: str, source: open_clip_source.Source, path: Path) -> Kept:
     )
 
 
-def _transformers(name: str, path: Path, *, trained_on: tuple[str, ...] = ()) -> list[Kept]:
+def _transformers(name: str, path: Path, *, trained_on: tuple[str, ...] = ()) -> list[LocalModel]:
     table = _table(path / transformers_source.CONFIG)
-    if (family := table["model_type"]) in transformers_video.FAMILIES:
+    if (family := table["model_type"]) in transformers_video.VIDEO_NETWORKS:
         raise ModelError(
             f"{name} is a visual tower alone, a {family!r}: `clipact train` begins from it with start.parts.visual"
         )
-    if family not in FAMILIES:
+    if family not in DUAL_ENCODERS:
         if "vision_config" not in table:  # a model of language, say: nothing for video
             return []
-        raise ModelError(f"{name} is a {family!r}, which clipact has no use for; {choices(str(family), FAMILIES)}")
-    source = transformers_source.find_source(str(path))
+        raise ModelError(f"{name} is a {family!r}, which clipact has no use for; {choices(str(family), DUAL_ENCODERS)}")
+    source = transformers_source.find_transformers_source(str(path))
     frames = ClipSpec().frames
     if family == "xclip":
         frames = (table.get("vision_config") or {}).get("num_frames", frames)  # transformers' default is 8, too
     return [
-        Kept(
+        LocalModel(
             name=name,
             megabytes=_megabytes(source.files),
             license=source.license,
-            input=_size(clip_spec(family, preprocess_of(source), frames=frames)),
+            input=_size(transformers_clip_spec(family, preprocess_of(source), frames=frames)),
             trained_on=trained_on,
             path=path,
         )

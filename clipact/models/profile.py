@@ -11,7 +11,7 @@ from clipact.models.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class ModelProfile:
     """What encoding one clip takes.
 
     gflops        10^9 floating-point operations, a multiplication and an addition being two, as torch's counter
@@ -31,7 +31,7 @@ def parameters(encoder: DualEncoder) -> dict[str, int]:
     }
 
 
-def measure(encoder: DualEncoder, *, spec: ClipSpec | None = None, repeats: int = 5) -> Cost:
+def measure(encoder: DualEncoder, *, spec: ClipSpec | None = None, repeats: int = 5) -> ModelProfile:
     """The cost of one clip as `spec` says (by default as the model sees clips), alone in its batch.
 
     ModelError, with what is allowed, for a number of frames that the tower cannot take.
@@ -42,7 +42,7 @@ def measure(encoder: DualEncoder, *, spec: ClipSpec | None = None, repeats: int 
     with torch.inference_mode():
         encoder.encode_video(video)  # what is made at the first call does not count
         best = min(_seconds(encoder, video) for _ in range(repeats))
-    return Cost(gflops=_flops(encoder, video) / 1e9, milliseconds=best * 1e3)
+    return ModelProfile(gflops=_flops(encoder, video) / 1e9, milliseconds=best * 1e3)
 
 
 def _seconds(encoder: DualEncoder, video: Tensor) -> float:

@@ -27,10 +27,10 @@ from clipact.models.hub import open_clip as from_open_clip
 from clipact.models.hub import open_clip_source, transformers_source, xclip
 from clipact.models.hub import transformers as from_transformers
 from clipact.models.model_config import checkpoint_folder, read_config, weights_hash
-from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.tower import VisualTower
 
-KINDS = (
+MODEL_NAMES = (
     "mini",
     "FOLDER",
     "open_clip:ViT-B-32/openai",
@@ -66,7 +66,7 @@ class Model:
     labels: tuple[str, ...] = ()
 
 
-def load(name: str, *, device: str = "auto", precision: str = "fp32", defer_text: bool = False) -> Model:
+def load_model(name: str, *, device: str = "auto", precision: str = "fp32", defer_text: bool = False) -> Model:
     """The model of that name (see above) on a device (see `pick_device`).
 
     precision  "fp32", or "bf16": clips are seen in 16 bits (autocast), sentences as ever. Embeddings are then near to
@@ -99,11 +99,11 @@ def find_folder(name: str) -> Path | None:
         return None
     if name and (folder := checkpoint_folder(name)) is not None:
         return folder
-    raise UsageError(f"no model is called {name!r} and no such folder exists; {choices(name, KINDS)}")
+    raise UsageError(f"no model is called {name!r} and no such folder exists; {choices(name, MODEL_NAMES)}")
 
 
 def trained_on(name: str) -> tuple[str, ...]:
-    """What the model of that name says that it was trained on, without loading it; a hub's is fetched as for `load`."""
+    """What the model of that name says that it was trained on, without loading it; a hub's is fetched as for `load_model`."""
     if (folder := find_folder(name)) is not None:
         return read_config(folder).trained_on
     family, _, rest = name.partition(":")
@@ -150,7 +150,7 @@ def _load_folder(name: str, folder: Path, *, defer_text: bool) -> Model:
     config = read_config(folder)
     return Model(
         name=name,
-        encoder=checkpoint.load(folder, defer_text=defer_text),
+        encoder=checkpoint.load_checkpoint(folder, defer_text=defer_text),
         key=weights_hash(folder),
         trained_on=config.trained_on,
         license=config.license,
@@ -160,25 +160,25 @@ def _load_folder(name: str, folder: Path, *, defer_text: bool) -> Model:
 
 
 def _load_open_clip(name: str, rest: str, *, defer_text: bool) -> Model:
-    source = open_clip_source.find_source(rest)
-    parts = from_open_clip.load_parts(source)
-    return _joined(name, source, FramesTower(parts.image), parts, defer_text=defer_text)
+    source = open_clip_source.find_open_clip_source(rest)
+    parts = from_open_clip.load_open_clip(source)
+    return _joined(name, source, FrameAggregator(parts.image), parts, defer_text=defer_text)
 
 
 def _load_transformers(name: str, rest: str, *, defer_text: bool) -> Model:
-    source = transformers_source.find_source(rest)
+    source = transformers_source.find_transformers_source(rest)
     if source.family == "xclip":
-        whole = xclip.load_parts(source)
+        whole = xclip.load_xclip(source)
         return _joined(name, source, whole.visual, whole, defer_text=defer_text)
-    parts = from_transformers.load_parts(source)
-    return _joined(name, source, FramesTower(parts.image), parts, defer_text=defer_text)
+    parts = from_transformers.load_transformers(source)
+    return _joined(name, source, FrameAggregator(parts.image), parts, defer_text=defer_text)
 
 
 def _joined(
     name: str,
-    source: open_clip_source.Source | transformers_source.Source,
+    source: open_clip_source.OpenClipSource | transformers_source.TransformersSource,
     visual: VisualTower,
-    parts: from_open_clip.Parts | from_transformers.Parts | xclip.Parts,
+    parts: from_open_clip.OpenClipParts | from_transformers.TransformersParts | xclip.XClipParts,
     *,
     defer_text: bool,
 ) -> Model:
@@ -195,7 +195,7 @@ def _joined(
 
 
 _LIBRARIES = {"open_clip": _load_open_clip, "transformers": _load_transformers}
-_SOURCES: dict[str, Callable[[str], open_clip_source.Source | transformers_source.Source]] = {
-    "open_clip": open_clip_source.find_source,
-    "transformers": transformers_source.find_source,
+_SOURCES: dict[str, Callable[[str], open_clip_source.OpenClipSource | transformers_source.TransformersSource]] = {
+    "open_clip": open_clip_source.find_open_clip_source,
+    "transformers": transformers_source.find_transformers_source,
 }

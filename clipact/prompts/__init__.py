@@ -5,12 +5,12 @@ This room yields sentences and the label of each, never vectors, and every text 
 """
 
 from clipact.prompts.english import phrase
-from clipact.prompts.label_set import About, LabelSet, Wording, parse_labels
+from clipact.prompts.label_set import LabelDetails, LabelSet, Wording, parse_labels
 from clipact.prompts.prompt_set import Prompt, PromptSet, Template
 from clipact.prompts.text_input import clean, holds_templates, set_names
 
 __all__ = [
-    "About",
+    "LabelDetails",
     "LabelSet",
     "Prompt",
     "PromptSet",

@@ -19,7 +19,7 @@ from clipact.prompts.text_input import (
 )
 
 Names = Literal["phrases", "split", "verbatim"]
-Words = Literal["phrase", "synonyms", "descriptions"]
+WordingParts = Literal["phrase", "synonyms", "descriptions"]
 OverTemplates = Literal["embeddings", "probabilities", "weighted"]
 OverWords = Literal["mean", "max"]
 
@@ -37,7 +37,7 @@ class Wording:
     """
 
     names: Names = "phrases"
-    words: tuple[Words, ...] = ("phrase",)
+    words: tuple[WordingParts, ...] = ("phrase",)
     over_templates: OverTemplates = "embeddings"
     over_words: OverWords = "mean"
 
@@ -46,12 +46,12 @@ class Wording:
             value, allowed = getattr(self, name), get_args(kind)
             if value not in allowed:
                 raise ConfigError(f"wording.{name} is {value!r}; {choices(str(value), allowed)}")
-        if not self.words or len(set(self.words)) < len(self.words) or set(self.words) - set(get_args(Words)):
-            raise ConfigError(f"wording.words is {list(self.words)}; one or more of {', '.join(get_args(Words))}")
+        if not self.words or len(set(self.words)) < len(self.words) or set(self.words) - set(get_args(WordingParts)):
+            raise ConfigError(f"wording.words is {list(self.words)}; one or more of {', '.join(get_args(WordingParts))}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
+class LabelDetails:
     """What a label file adds to one label; `phrase` stands instead of the one that the rules make."""
 
     phrase: str | None = None
@@ -75,7 +75,7 @@ class LabelSet:
     name: str
     labels: tuple[str, ...]
     phrases: tuple[str, ...]
-    about: Mapping[str, About] = field(default_factory=dict)
+    about: Mapping[str, LabelDetails] = field(default_factory=dict)
     title: str = ""
     source: str = ""
     licence: str = ""
@@ -188,7 +188,7 @@ def parse_labels(values: Sequence[str]) -> LabelSet:
     )
 
 
-def _cleaned(more: About) -> About:
+def _cleaned(more: LabelDetails) -> LabelDetails:
     return replace(
         more,
         phrase=None if more.phrase is None else clean(more.phrase),
@@ -222,7 +222,7 @@ class _File:
 
     name: str
     labels: tuple[str, ...]
-    about: dict[str, About] = field(default_factory=dict)
+    about: dict[str, LabelDetails] = field(default_factory=dict)
     title: str = ""
     source: str = ""
     licence: str = ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clipact.errors import LabelError
 from clipact.prompts.english import phrase
-from clipact.prompts.label_set import About, LabelSet, Wording
+from clipact.prompts.label_set import LabelDetails, LabelSet, Wording
 from clipact.prompts.text_input import clean, find_set, read_set
 
 
@@ -108,7 +108,7 @@ class PromptSet:
         written = label_set.written(self.wording.names)
         prompts: list[Prompt] = []
         for number, name in enumerate(label_set.labels):
-            about = label_set.about.get(name, About())
+            about = label_set.about.get(name, LabelDetails())
             words = [written[number]] if "phrase" in self.wording.words else []
             if "synonyms" in self.wording.words:
                 words += map(phrase, about.synonyms)

@@ -95,11 +95,11 @@ def _bare(name: str) -> str:
 
 
 T = TypeVar("T")
-Kind = Literal["labels", "templates"]
+SetKind = Literal["labels", "templates"]
 _CALLED = {"labels": "label set", "templates": "prompt set"}
 
 
-def set_names(kind: Kind) -> list[str]:
+def set_names(kind: SetKind) -> list[str]:
     """The names of the sets that come with clipact, sorted."""
     return [name.removesuffix(".toml") for name in asset_names(f"prompts/{kind}") if name.endswith(".toml")]
 
@@ -112,7 +112,7 @@ def holds_templates(name_or_path: str | Path) -> bool:
     return str(name_or_path) in set_names("templates")
 
 
-def find_set(name_or_path: str | Path, kind: Kind) -> Path:
+def find_set(name_or_path: str | Path, kind: SetKind) -> Path:
     """The file of a set: a shipped one by its name, another by its path; LabelError when it is neither."""
     names = set_names(kind)
     if name_or_path in names:

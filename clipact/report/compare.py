@@ -8,12 +8,12 @@ import numpy as np
 
 from clipact import metrics
 from clipact.evaluate.metric_values import mean_over_parts
-from clipact.evaluate.results import RetrievalScores, Scores
+from clipact.evaluate.results import ClassificationResult, RetrievalResult
 from clipact.metrics.intervals import Difference
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ResultComparison:
     """How much better the result `one` is than `other`, by their places in a list, and the p of McNemar's test."""
 
     one: int
@@ -23,12 +23,12 @@ class Comparison:
     clustered: bool
 
 
-def compare(results: Sequence[Scores | RetrievalScores]) -> list[Comparison]:
+def compare(results: Sequence[ClassificationResult | RetrievalResult]) -> list[ResultComparison]:
     """Every two results of the same labels, samples and parts, by the top-1 that their figures show."""
     found = []
     for one, other in combinations(range(len(results)), 2):
         first, second = results[one], results[other]
-        if not isinstance(first, Scores) or not isinstance(second, Scores):
+        if not isinstance(first, ClassificationResult) or not isinstance(second, ClassificationResult):
             continue
         if (first.samples, first.labels) != (second.samples, second.labels) or not first.samples:
             continue
@@ -40,5 +40,5 @@ def compare(results: Sequence[Scores | RetrievalScores]) -> list[Comparison]:
         difference = metrics.paired_bootstrap(
             mean_over_parts(ours, first), mean_over_parts(theirs, second), len(ours), groups=first.groups
         )
-        found.append(Comparison(one, other, difference, metrics.mcnemar(ours, theirs), first.groups is not None))
+        found.append(ResultComparison(one, other, difference, metrics.mcnemar(ours, theirs), first.groups is not None))
     return found

@@ -11,10 +11,10 @@ from typing import Any
 from PIL import Image
 
 from clipact import __version__
-from clipact.atomic_write import replacing
+from clipact.atomic_write import atomic_write
 from clipact.errors import ResultError, VideoError
-from clipact.evaluate.metric_values import Figure, figures
-from clipact.evaluate.results import verdict
+from clipact.evaluate.metric_values import MetricValue, metric_values
+from clipact.evaluate.results import zero_shot_status
 from clipact.report.compare import compare
 from clipact.report.sections import Result, section
 from clipact.video.load import load_clip
@@ -49,7 +49,7 @@ def csv_text(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
 def write_text(path: Path, text: str) -> Path:
     """The text as a file, written beside and renamed; ResultError when it cannot be written."""
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(text.encode())
     except OSError as error:
         raise ResultError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -101,18 +101,18 @@ def render_page(results: Sequence[Result], *, data: Path | None = None) -> str:
     """The page about these results; pictures of samples are taken from below `data`, if it is given."""
     sections = [section(result) for result in results]
     title, names = titles(results)
-    found = [figures(result) for result in results]
+    found = [metric_values(result) for result in results]
     return render(
         _TEMPLATE,
         sections=sections,
-        figures=found,
+        metric_values=found,
         tables=_tables(found),
         title=title,
         names=names,
         comparisons=compare(results),
         pictures=[thumbnails(one.pictured, data, root=one.root) for one in sections],
         data_given=data is not None,
-        verdict=verdict,
+        zero_shot_status=zero_shot_status,
         version=__version__,
     )
 
@@ -138,7 +138,7 @@ def titles(results: Sequence[Result]) -> tuple[str, list[str]]:
     return title[:1].upper() + title[1:], names
 
 
-def _tables(found: Sequence[Sequence[Figure]]) -> list[tuple[tuple[str, ...], list[int]]]:
+def _tables(found: Sequence[Sequence[MetricValue]]) -> list[tuple[tuple[str, ...], list[int]]]:
     """The tables of the summary: the figures' names, and the numbers of all results that have exactly these."""
     tables: dict[tuple[str, ...], list[int]] = {}
     for number, own in enumerate(found):

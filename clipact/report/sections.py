@@ -8,11 +8,11 @@ import numpy as np
 
 from clipact import metrics
 from clipact.evaluate.metric_values import share_of
-from clipact.evaluate.results import RetrievalScores, Scores
+from clipact.evaluate.results import ClassificationResult, RetrievalResult
 from clipact.metrics.reliability import Bin
 
 _MOST_LABELS_WRITTEN = 24  # a table of counts can be read up to here; above, the matrix is drawn
-Result = Scores | RetrievalScores
+Result = ClassificationResult | RetrievalResult
 _PAIRS, _PAIR_SAMPLES, _QUERIES, _MISTAKES = 8, 3, 8, 8
 
 
@@ -101,7 +101,7 @@ def section(result: Result) -> Section:
     """What is to be said of a result."""
     if not result.samples:
         return Section(result=result)
-    if isinstance(result, RetrievalScores):
+    if isinstance(result, RetrievalResult):
         return Section(result=result, queries=_worst_queries(result))
     if result.multi_truth is not None:
         return Section(result=result)
@@ -121,7 +121,7 @@ def section(result: Result) -> Section:
     )
 
 
-def _pairs(result: Scores, matrix: np.ndarray, answers: np.ndarray) -> tuple[ConfusedPair, ...]:
+def _pairs(result: ClassificationResult, matrix: np.ndarray, answers: np.ndarray) -> tuple[ConfusedPair, ...]:
     made = []
     for truth, answer, count in metrics.most_confused(matrix, count=_PAIRS):
         rows = np.flatnonzero((result.truth == truth) & (answers == answer))
@@ -131,7 +131,7 @@ def _pairs(result: Scores, matrix: np.ndarray, answers: np.ndarray) -> tuple[Con
     return tuple(made)
 
 
-def _classes(result: Scores, right: np.ndarray) -> tuple[ClassBar, ...]:
+def _classes(result: ClassificationResult, right: np.ndarray) -> tuple[ClassBar, ...]:
     """Worst first; labels without samples last."""
     bars = []
     for number, label in enumerate(result.labels):
@@ -147,7 +147,7 @@ def _classes(result: Scores, right: np.ndarray) -> tuple[ClassBar, ...]:
     return tuple(sorted(bars, key=lambda bar: (bar.count == 0, bar.value, bar.label)))
 
 
-def _mistakes(result: Scores, answers: np.ndarray, confidence: np.ndarray) -> tuple[Mistake, ...]:
+def _mistakes(result: ClassificationResult, answers: np.ndarray, confidence: np.ndarray) -> tuple[Mistake, ...]:
     wrong = np.flatnonzero(answers != result.truth)
     surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
     return tuple(
@@ -158,7 +158,7 @@ def _mistakes(result: Scores, answers: np.ndarray, confidence: np.ndarray) -> tu
     )
 
 
-def _worst_queries(result: RetrievalScores) -> tuple[Query, ...]:
+def _worst_queries(result: RetrievalResult) -> tuple[Query, ...]:
     similarity = result.similarity
     ranks = metrics.best_ranks(similarity, result.text_of, np.arange(len(result.samples)))
     worst = np.argsort(-ranks, kind="stable")[:_QUERIES]

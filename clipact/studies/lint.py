@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from clipact.assets import asset_path
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.classify.zero_shot import embed_labels
 from clipact.config import load_toml, parse
 from clipact.errors import UsageError
@@ -114,13 +114,13 @@ def _known_words() -> frozenset[str]:
     return frozenset(said | known_verbs() | set(map(gerund, known_verbs())))
 
 
-Kind = Literal["near duplicates", "cut", "unsplit", "several senses", "order"]
+WarningKind = Literal["near duplicates", "cut", "unsplit", "several senses", "order"]
 _NEAR = 0.2  # of the mean distance between labels: among NTU's 120, thumb up and thumb down are nearer for mini
 _MORE = " and so on and on"
 _MARKS = 4  # tokens that a tokenizer may set around a sentence
 
 
-ADVICE: dict[Kind, str] = {
+ADVICE: dict[WarningKind, str] = {
     "near duplicates": "the model hardly tells them apart; word them apart",
     "cut": "the rest is not read by the model; shorten it",
     "unsplit": "one word to the model; write it in several",
@@ -130,7 +130,7 @@ ADVICE: dict[Kind, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doubt:
+class LabelWarning:
     """One thing to look at before a run; what its kind means, and what to do, stands in ADVICE.
 
     labels      those concerned
@@ -138,33 +138,33 @@ class Doubt:
     similarity  the cosine of near duplicates, else None
     """
 
-    kind: Kind
+    kind: WarningKind
     labels: tuple[str, ...]
     said: str
     similarity: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linted:
+class LintReport:
     """All doubts, and the closest pairs of labels with their cosine, whether that is doubtful or not."""
 
-    doubts: tuple[Doubt, ...]
+    doubts: tuple[LabelWarning, ...]
     closest: tuple[tuple[str, str, float], ...]
 
 
 @torch.inference_mode()
-def lint(labels: LabelSet, prompts: PromptSet, model: Model, *, store: Store | None = None) -> Linted:
+def lint(labels: LabelSet, prompts: PromptSet, model: Model, *, store: Cache | None = None) -> LintReport:
     """What is doubtful about the labels in these sentences, for this model; near duplicates by the model's own eyes.
 
     Two labels are near duplicates when their vectors are less than a fifth as far apart as labels of the set are on
     average: an absolute threshold would fit one model and no other.
     """
     written = labels.written(prompts.wording.names)
-    similarity = _similarity(labels, prompts, model, store or Store())
+    similarity = _similarity(labels, prompts, model, store or Cache())
     count = len(labels)
     order = similarity.triu(1).add(torch.tril(torch.full((count, count), -2.0))).flatten().argsort(descending=True)
     pairs = [divmod(int(place), count) for place in order[: min(count * (count - 1) // 2, 200)]]
-    doubts: list[Doubt] = []
+    doubts: list[LabelWarning] = []
     if pairs:
         mean = float((similarity.sum() - similarity.trace()) / (count * (count - 1)))
         for i, j in pairs:
@@ -182,10 +182,10 @@ def lint(labels: LabelSet, prompts: PromptSet, model: Model, *, store: Store | N
         for i, j, why in told_apart_by_order(written):
             doubts.append(_doubt("order", labels, (i, j), why))
     closest = tuple((labels.labels[i], labels.labels[j], float(similarity[i, j])) for i, j in pairs[:5])
-    return Linted(doubts=tuple(doubts), closest=closest)
+    return LintReport(doubts=tuple(doubts), closest=closest)
 
 
-def _similarity(labels: LabelSet, prompts: PromptSet, model: Model, store: Store) -> torch.Tensor:
+def _similarity(labels: LabelSet, prompts: PromptSet, model: Model, store: Cache) -> torch.Tensor:
     if prompts.awaits_weights or prompts.wording.over_words == "max":
         raise UsageError(
             f"with the prompts {prompts.name!r} a label has several vectors; lint its templates with a plain wording"
@@ -195,7 +195,7 @@ def _similarity(labels: LabelSet, prompts: PromptSet, model: Model, store: Store
     return (vectors @ vectors.T).cpu()
 
 
-def _cut(labels: LabelSet, prompts: PromptSet, model: Model) -> list[Doubt]:
+def _cut(labels: LabelSet, prompts: PromptSet, model: Model) -> list[LabelWarning]:
     """Labels with a sentence that reads the same to the tokenizer when more words follow; the first such is quoted."""
     tokenize = model.encoder.text.tokenize
     limit = tokenize([_MORE * 1000]).shape[1]
@@ -215,5 +215,7 @@ def _cut(labels: LabelSet, prompts: PromptSet, model: Model) -> list[Doubt]:
     ]
 
 
-def _doubt(kind: Kind, labels: LabelSet, numbers: tuple[int, ...], said: str, similarity: float | None = None) -> Doubt:
-    return Doubt(kind=kind, labels=tuple(labels.labels[i] for i in numbers), said=said, similarity=similarity)
+def _doubt(
+    kind: WarningKind, labels: LabelSet, numbers: tuple[int, ...], said: str, similarity: float | None = None
+) -> LabelWarning:
+    return LabelWarning(kind=kind, labels=tuple(labels.labels[i] for i in numbers), said=said, similarity=similarity)

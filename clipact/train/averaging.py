@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipact.data.sources import files_seen
+from clipact.data.sources import files_seen_csv
 from clipact.errors import ModelError, UsageError
 from clipact.models import checkpoint, towers
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.model_config import FILES_SEEN, read_config, read_files_seen
 
 
-class WeightAverage:
+class EMA:
     """An exponential moving mean of weights and running statistics (arXiv 1503.01445, section 7).
 
     Early on the decay is lower, (1 + step) / (10 + step), so that random beginnings are soon forgotten.
@@ -65,7 +65,7 @@ def moving_tensors(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     return {name: parameters[name] for name in names} | buffers
 
 
-class Beginning:
+class InitialWeights:
     """A straight line between weights that are tuned and those that they were tuned from (WiSE-FT, arXiv 2109.01903).
 
     share  how far to go back along it: 0 is where training stands, 1 where it began
@@ -97,7 +97,9 @@ class Beginning:
                     self._live[name].copy_(own)
 
 
-def blend(first: str | Path, second: str | Path, out: str | Path, *, alpha: float, name: str | None = None) -> Path:
+def interpolate_models(
+    first: str | Path, second: str | Path, out: str | Path, *, alpha: float, name: str | None = None
+) -> Path:
     """The folder of the model with weights (1 - alpha) x first + alpha x second.
 
     It was trained on what either was trained on. Counters are taken from the first. UsageError when `alpha` is not in
@@ -108,7 +110,7 @@ def blend(first: str | Path, second: str | Path, out: str | Path, *, alpha: floa
     if Path(out).exists():
         raise UsageError(f"{out} is there already; name a new folder")
     ours, theirs = read_config(first), read_config(second)
-    encoder, other = checkpoint.load(first), checkpoint.load(second)
+    encoder, other = checkpoint.load_checkpoint(first), checkpoint.load_checkpoint(second)
     builds = zip(_build(encoder).items(), _build(other).values(), strict=True)
     if differing := [part for (part, here), there in builds if here != there]:
         raise ModelError(
@@ -122,14 +124,14 @@ def blend(first: str | Path, second: str | Path, out: str | Path, *, alpha: floa
         )
     seen = read_files_seen(first) | read_files_seen(second)
     encoder.load_state_dict({key: _between(weights[key], others[key], alpha) for key in weights})
-    return checkpoint.save(
+    return checkpoint.save_model(
         encoder,
         out,
         name=name or f"{ours.name}+{alpha:g}*{theirs.name}",
         precision=ours.precision if ours.precision == theirs.precision else "fp32",
         trained_on=tuple(dict.fromkeys([*ours.trained_on, *theirs.trained_on])),
         license=ours.license if ours.license == theirs.license else f"{ours.license}; {theirs.license}",
-        files={FILES_SEEN: files_seen((), before=seen)} if seen else None,
+        files={FILES_SEEN: files_seen_csv((), before=seen)} if seen else None,
         notes={"blend": {"first": ours.name, "second": theirs.name, "alpha": alpha}},
     )
 

@@ -63,12 +63,12 @@ class Chunk:
         return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
 
 
-class Pieces(tuple[Any, ...]):
+class RaggedRows(tuple[Any, ...]):
     """Rows that are no one tensor, because they differ in shape: several inputs, one after the other."""
 
 
 @dataclass(frozen=True)
-class Repeated:
+class RepeatedRows:
     """Rows of which each stands in the batch so many `times`, one after the other."""
 
     rows: Any
@@ -82,18 +82,18 @@ class Repeated:
         return [row for row, times in enumerate(self.times) for _ in range(times)]
 
 
-def cut(
+def split_chunks(
     encoder: Encoder, inputs: Any, *, chunk_size: int, seed: int, place: int = 0, autocast: torch.dtype | None = None
 ) -> tuple[list[Chunk], list[int] | None]:
     """The inputs in chunks of `chunk_size` rows, the last one as short as it falls; `place` numbers the encoder.
 
     A tensor, list or tuple holds one item a row. Dicts and dataclasses are cut field by field; a field that has no rows
-    (a number, a string, None) goes with every chunk. `Pieces` are cut piece by piece. Each row that is `Repeated`, and
+    (a number, a string, None) goes with every chunk. `RaggedRows` are cut piece by piece. Each row that is `RepeatedRows`, and
     each distinct sentence, stands in the chunks once, and the second value says which of their rows belongs to each row
     of the batch; it is None where they are the batch's rows themselves.
     """
     index = None
-    if isinstance(inputs, Repeated):
+    if isinstance(inputs, RepeatedRows):
         inputs, index = inputs.rows, inputs.index
     elif isinstance(inputs, (list, tuple)) and all(isinstance(row, str) for row in inputs):
         # Short ones first: the sentences of a chunk are of like length, and little is spent on padding.
@@ -103,7 +103,7 @@ def cut(
     if chunk_size < 1:
         raise UsageError(f"chunk_size is {chunk_size}; a chunk has at least one row")
     chunks: list[Chunk] = []
-    for piece in inputs if isinstance(inputs, Pieces) else (inputs,):
+    for piece in inputs if isinstance(inputs, RaggedRows) else (inputs,):
         for start in range(0, _length(encoder, piece), chunk_size):
             rows = _take(piece, slice(start, start + chunk_size))
             chunks.append(Chunk(encoder, rows, seed_from(seed, "chunk", place, len(chunks)), autocast))
@@ -127,7 +127,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed(encoders: Sequence[Encoder]) -> Iterator[None]:
+def preserve_state(encoders: Sequence[Encoder]) -> Iterator[None]:
     """Afterwards every buffer holds what it held, and every module is in the mode it was in."""
     modules = [module for encoder in encoders for module in encoder.module.modules()]
     modes = [module.training for module in modules]
@@ -143,7 +143,7 @@ def undisturbed(encoders: Sequence[Encoder]) -> Iterator[None]:
 
 
 def tensors_in(inputs: Any) -> Iterator[Tensor]:
-    """Every tensor in inputs of the kinds that `cut` takes."""
+    """Every tensor in inputs of the kinds that `split_chunks` takes."""
     if isinstance(inputs, Tensor):
         yield inputs
     items = inputs if isinstance(inputs, (list, tuple)) else [field for _, field in _fields(inputs)]

@@ -10,27 +10,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.data.fingerprint import seed_from
 from clipact.data.loader import Batch
-from clipact.data.sources import Entry, files_seen, read_sources, sets_learnt
+from clipact.data.sources import TrainingExample, files_seen_csv, read_sources, trained_sets
 from clipact.errors import ConfigError
-from clipact.losses import LOSSES, bound_log_scale, cross_entropy, distil
+from clipact.losses import LOSSES, bound_log_scale, cross_entropy, distillation_loss
 from clipact.models import checkpoint, towers, zoo
 from clipact.models.dual_encoder import PRECISIONS, DualEncoder
 from clipact.models.model_config import FILES_SEEN
-from clipact.models.towers.label_embeddings import LabelTable
-from clipact.train.chunks import Encoder, Pieces, Repeated
+from clipact.models.towers.label_embeddings import LabelEmbeddings
+from clipact.train.chunks import Encoder, RaggedRows, RepeatedRows
 from clipact.train.distillation import Teachers
-from clipact.train.encoded_batches import Feed
+from clipact.train.encoded_batches import EncodedBatches
 from clipact.train.feature_cache import Watch
-from clipact.train.freezing import Learning
+from clipact.train.freezing import Freezing
 from clipact.train.gradcache import cached_step
-from clipact.train.graph_budget import plan_retention
-from clipact.train.initialization import learnt_before, make_encoder
+from clipact.train.graph_budget import plan_graph_budget
+from clipact.train.initialization import make_encoder, prior_training
 from clipact.train.recipe import Recipe, TrainConfig
-from clipact.train.trainer import STATE, Course, Outcome, descend
-from clipact.train.validation import figure_names, judge
+from clipact.train.trainer import STATE_FILE, StepResult, Trainer, optimizer_step
+from clipact.train.validation import metric_names, validate
 
 
 def take_step(
@@ -46,7 +46,7 @@ def take_step(
     clip_norm: float | None = None,
     answers: tuple[str, ...] = (),
     teachers: Teachers | None = None,
-) -> Outcome:
+) -> StepResult:
     """Take the gradient of the mean of the batches' losses, and one step of the optimiser along it.
 
     All random numbers follow from `seed`: a new one each step. `answers` are all that could be said of a clip, for
@@ -66,15 +66,15 @@ def take_step(
             scaler=scaler,
         )
         loss += value.item()
-    norm = descend(optimizer, loss=loss, scaler=scaler, clip_norm=clip_norm)
+    norm = optimizer_step(optimizer, loss=loss, scaler=scaler, clip_norm=clip_norm)
     bound_log_scale(encoder.log_scale)
     clips = sum(len(batch.repeats) for batch in batches)
-    return Outcome(loss=loss, gradient_norm=norm, clips=clips, scale=encoder.scale.item())
+    return StepResult(loss=loss, gradient_norm=norm, clips=clips, scale=encoder.scale.item())
 
 
-def inputs_of(batch: Batch, *, answers: tuple[str, ...] = ()) -> tuple[Repeated, tuple[str, ...]]:
+def inputs_of(batch: Batch, *, answers: tuple[str, ...] = ()) -> tuple[RepeatedRows, tuple[str, ...]]:
     """What the two encoders are given: the batch, or its clips and every answer."""
-    return Repeated(Pieces(batch.visual), batch.repeats), answers or batch.sentences
+    return RepeatedRows(RaggedRows(batch.visual), batch.repeats), answers or batch.sentences
 
 
 def loss_of(
@@ -109,17 +109,19 @@ def loss_of(
         )
         if targets is None:
             return share * own
-        return share * ((1 - taught) * own + taught * distil(visual, text, scale=encoder.scale, targets=targets))
+        return share * (
+            (1 - taught) * own + taught * distillation_loss(visual, text, scale=encoder.scale, targets=targets)
+        )
 
     return loss
 
 
-class Run(Course):
+class ContrastiveTrainer(Trainer):
     """A recipe, with its model and data at hand."""
 
-    def __init__(self, recipe: Recipe, *, data: Path, device: torch.device, store: Store, watch: Watch) -> None:
+    def __init__(self, recipe: Recipe, *, data: Path, device: torch.device, store: Cache, watch: Watch) -> None:
         self.recipe, self.store, self.watch = recipe, store, watch
-        self.learnt_before = learnt_before(recipe.start, *recipe.teach.models)
+        self.learnt_before = prior_training(recipe.start, *recipe.teach.models)
         own, held = recipe.start.labels_only, recipe.judge.sets
         entries = read_sources(recipe.data.sources, data, as_labels=own)
         self.judged = {one.name: read_sources([one.source], data, as_labels=own) for one in held}
@@ -135,12 +137,14 @@ class Run(Course):
             raise ConfigError("train.loss is 'sigmoid', but the model has no bias; set start.bias, such as -10")
         for tower in (self.encoder.visual, self.encoder.text):
             towers.describe(tower)  # what cannot be saved is said before it is trained
-        if isinstance(self.encoder.text, LabelTable):  # a label without a vector is named now, not when it is judged
+        if isinstance(
+            self.encoder.text, LabelEmbeddings
+        ):  # a label without a vector is named now, not when it is judged
             known = [one.label for some in (entries, *self.judged.values()) for one in some if one.label is not None]
             self.encoder.text.tokenize(sorted(set(known)))
-        recipe.judge.check_best([f"{name}.{x}" for name, held in self.judged.items() for x in figure_names(held)])
-        self.learning = Learning(visual=recipe.visual, text=recipe.text)
-        self._judged_feeds: dict[str, Feed] = {}
+        recipe.judge.check_best([f"{name}.{x}" for name, held in self.judged.items() for x in metric_names(held)])
+        self.learning = Freezing(visual=recipe.visual, text=recipe.text)
+        self._judged_feeds: dict[str, EncodedBatches] = {}
         super().__init__(
             recipe,
             self.encoder,
@@ -156,7 +160,7 @@ class Run(Course):
         """First and last step of each stretch in which the same things learn."""
         return list(pairwise([*(border for border in self.learning.borders if border < self.steps), self.steps]))
 
-    def feed(self, step: int) -> Feed:
+    def feed(self, step: int) -> EncodedBatches:
         """What the model is fed from this step on, as long as the same things learn; sets what learns.
 
         Teachers have seen it all by then.
@@ -170,7 +174,7 @@ class Run(Course):
         """Set what takes a gradient and which modules are in training mode, as the recipe says for this step."""
         self.learning.apply(self.encoder, step=step)
 
-    def take_steps(self, out: Path, first: int, last: int) -> Iterator[tuple[Outcome, float]]:
+    def take_steps(self, out: Path, first: int, last: int) -> Iterator[tuple[StepResult, float]]:
         """What each step of a phase came to, as it is taken, and the seconds that it waited for data.
 
         What frozen towers make of the data is encoded before the first one.
@@ -184,7 +188,7 @@ class Run(Course):
         return {
             f"{name}.{figure}": value
             for name, feed in self._judged_feeds.items()
-            for figure, value in judge(feed).items()
+            for figure, value in validate(feed).items()
         }
 
     def pick(self, figures: dict[str, float]) -> float | None:
@@ -194,13 +198,13 @@ class Run(Course):
     def save_model(self, folder: Path, figures: dict[str, float]) -> None:
         """Write the dual encoder as a folder."""
         recipe = self.recipe
-        checkpoint.save(
+        checkpoint.save_model(
             self.encoder,
             folder,
             name=recipe.name,
             precision=recipe.train.precision,
             trained_on=tuple(
-                dict.fromkeys([*self.learnt_before.trained_on, *recipe.trained_on, *sets_learnt(recipe.data.sources)])
+                dict.fromkeys([*self.learnt_before.trained_on, *recipe.trained_on, *trained_sets(recipe.data.sources)])
             ),
             license=recipe.license,
             dtype=torch.float16 if recipe.train.save_as == "fp16" else None,
@@ -208,7 +212,9 @@ class Run(Course):
             files={FILES_SEEN: self._files_seen},
         )
 
-    def _steps(self, feed: Feed, first: int, last: int, *, retain: tuple[int, ...]) -> Iterator[tuple[Outcome, float]]:
+    def _steps(
+        self, feed: EncodedBatches, first: int, last: int, *, retain: tuple[int, ...]
+    ) -> Iterator[tuple[StepResult, float]]:
         train = self.recipe.train
         batches = feed.batches(first * train.accumulate, last * train.accumulate, batch=train.batch)
         for step in range(first, last):
@@ -231,14 +237,14 @@ class Run(Course):
             del rows  # before the next batch is read: there is memory for one
             yield outcome, waited
 
-    def _kept_chunks(self, out: Path, feed: Feed, first: int) -> tuple[int, ...]:
+    def _kept_chunks(self, out: Path, feed: EncodedBatches, first: int) -> tuple[int, ...]:
         """How many chunks' graphs are kept in this phase; what was measured holds for the run when it is resumed."""
         train, phase = self.recipe.train, str(self.learning.border_before(first))
         if phase not in self.progress.kept_chunks:
             kept: tuple[int, ...] = (0, 0)
             if train.memory_gb:
                 (batch,) = feed.batches(first * train.accumulate, first * train.accumulate + 1, batch=train.batch)
-                kept = plan_retention(
+                kept = plan_graph_budget(
                     feed.encoders,
                     inputs_of(batch, answers=self.answers),
                     chunk_size=train.chunk,
@@ -246,15 +252,15 @@ class Run(Course):
                     autocast=PRECISIONS[train.precision],
                 ).keep
             self.progress = replace(self.progress, kept_chunks=self.progress.kept_chunks | {phase: kept})
-            self.state.save(out / STATE, self.progress)
+            self.state.save(out / STATE_FILE, self.progress)
         return self.progress.kept_chunks[phase]
 
     @cached_property
     def _files_seen(self) -> str:
         # It reads every file: once a run.
-        return files_seen(self.entries, before=self.learnt_before.files)
+        return files_seen_csv(self.entries, before=self.learnt_before.files)
 
-    def _feed(self, entries: Sequence[Entry], step: int, *, judging: bool = False) -> Feed:
+    def _feed(self, entries: Sequence[TrainingExample], step: int, *, judging: bool = False) -> EncodedBatches:
         sides = {"visual": self.recipe.visual, "text": self.recipe.text}
         frozen = tuple(side for side, config in sides.items() if config.at(step) != "all")
         return self._feed_of(self.encoder, entries, keeps=frozen if self.recipe.data.cache else (), judging=judging)
@@ -262,16 +268,16 @@ class Run(Course):
     def _teachers(self) -> Teachers:
         feeds = []
         for name in self.recipe.teach.models:
-            encoder = zoo.load(name, device=str(self.device)).encoder.requires_grad_(False)
+            encoder = zoo.load_model(name, device=str(self.device)).encoder.requires_grad_(False)
             if encoder.text_depends_on_video:
                 raise ConfigError(f"teach.models has {name}, whose sentences depend on the video; take another")
             feeds.append(self._feed_of(encoder, self.entries, keeps=("visual", "text"), judging=True))
         return Teachers(feeds, share=self.recipe.teach.share)
 
     def _feed_of(
-        self, encoder: DualEncoder, entries: Sequence[Entry], *, keeps: tuple[str, ...], judging: bool
-    ) -> Feed:
-        return Feed(
+        self, encoder: DualEncoder, entries: Sequence[TrainingExample], *, keeps: tuple[str, ...], judging: bool
+    ) -> EncodedBatches:
+        return EncodedBatches(
             encoder,
             entries,
             self.recipe.data,
@@ -286,7 +292,7 @@ class Run(Course):
         )
 
 
-def _answers(entries: Sequence[Entry]) -> tuple[str, ...]:
+def _answers(entries: Sequence[TrainingExample]) -> tuple[str, ...]:
     """What could be said of a clip: the one sentence of each label."""
     said: dict[str, str] = {}
     for entry in entries:

@@ -15,11 +15,11 @@ from torch import Tensor
 from clipact.data.loader import Batch
 from clipact.errors import ConfigError
 from clipact.losses import Targets
-from clipact.train.encoded_batches import Feed
+from clipact.train.encoded_batches import EncodedBatches
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeachConfig:
+class DistillationConfig:
     """Whom a run learns from.
 
     models  names that `clipact.models.zoo.load` knows: an ensemble, whose probabilities are averaged
@@ -37,7 +37,7 @@ class TeachConfig:
 class Teachers:
     """What teachers make of a batch; `feeds` are each one's, over the entries that are learnt from, as they are."""
 
-    def __init__(self, feeds: Sequence[Feed], *, share: float) -> None:
+    def __init__(self, feeds: Sequence[EncodedBatches], *, share: float) -> None:
         self.share, self._teachers = share, [_Teacher(feed) for feed in feeds]
 
     def look(self) -> None:
@@ -56,7 +56,7 @@ class Teachers:
 
 
 class _Teacher:
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: EncodedBatches) -> None:
         self.feed = feed
 
     @cached_property

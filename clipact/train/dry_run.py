@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from clipact.data.fingerprint import seed_from
 from clipact.data.loader import Batch
 from clipact.models.dual_encoder import PRECISIONS
-from clipact.train.contrastive import Run, inputs_of, loss_of, take_step
-from clipact.train.graph_budget import Retention, plan_retention
+from clipact.train.contrastive import ContrastiveTrainer, inputs_of, loss_of, take_step
+from clipact.train.graph_budget import GraphBudget, plan_graph_budget
 from clipact.train.log import memory_bytes, peak_memory_bytes
 from clipact.train.optim import set_rate
 from clipact.train.verify_gradient import GradientCheck, verify_gradient
@@ -61,7 +61,7 @@ class PhasePlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class DryRun:
     """What a run would do.
 
     expected_memory_bytes  of the whole process at its peak (on CUDA: of the device), before a step was measured
@@ -82,7 +82,7 @@ class Plan:
         return sum((phase.last - phase.first) * min(phase.step_seconds) for phase in self.phases)
 
 
-def plan_run(run: Run) -> Plan:
+def dry_run(run: ContrastiveTrainer) -> DryRun:
     """The plan of a run after three measured steps of each of its phases.
 
     They are real steps, so the model at hand is changed, but no file is.
@@ -92,7 +92,7 @@ def plan_run(run: Run) -> Plan:
         phase, bytes_ = _plan_phase(run, first, last)
         phases.append(phase)
         expected = max(expected, bytes_)
-    return Plan(
+    return DryRun(
         steps=run.steps,
         entries=len(run.entries),
         batch=run.recipe.train.batch,
@@ -103,14 +103,14 @@ def plan_run(run: Run) -> Plan:
     )
 
 
-def _plan_phase(run: Run, first: int, last: int) -> tuple[PhasePlan, int]:
+def _plan_phase(run: ContrastiveTrainer, first: int, last: int) -> tuple[PhasePlan, int]:
     """A phase, and the peak of memory that was expected for it."""
     train, feed, last_measured = run.recipe.train, run.feed(first), min(first + _MEASURED_STEPS, last)
     batches = feed.batches(first * train.accumulate, last_measured * train.accumulate, batch=train.batch)
     begun = monotonic()
     rows = list(islice(batches, train.accumulate))
     reading = monotonic() - begun
-    retention = plan_retention(
+    retention = plan_graph_budget(
         feed.encoders,
         inputs_of(rows[0], answers=run.answers),
         chunk_size=train.chunk,
@@ -160,7 +160,7 @@ def _plan_phase(run: Run, first: int, last: int) -> tuple[PhasePlan, int]:
     return phase, expected
 
 
-def verify_run(run: Run) -> dict[int, GradientCheck]:
+def verify_run(run: ContrastiveTrainer) -> dict[int, GradientCheck]:
     """How far the cached gradient lies from plain autograd's, on the run's model and data; TrainingError past a bound.
 
     By each step from which on something else learns than before. Plain autograd keeps every graph, so as many entries
@@ -193,7 +193,7 @@ def verify_run(run: Run) -> dict[int, GradientCheck]:
     return checks
 
 
-def _added_bytes(run: Run, batch: Batch, retention: Retention) -> int:
+def _added_bytes(run: ContrastiveTrainer, batch: Batch, retention: GraphBudget) -> int:
     """What a step takes on top of the model and the batch that were there before it."""
     learning = [p for p in run.encoder.parameters() if p.requires_grad]
     # A gradient each, and AdamW's two means of it where no earlier phase has made them.
@@ -204,7 +204,7 @@ def _added_bytes(run: Run, batch: Batch, retention: Retention) -> int:
     return weights + retention.peak_bytes + embeddings + logits
 
 
-def _count(run: Run, side: str, *, learning: bool) -> int:
+def _count(run: ContrastiveTrainer, side: str, *, learning: bool) -> int:
     parameters = getattr(run.encoder, side).parameters()
     return sum(p.numel() for p in parameters if p.requires_grad or not learning)
 

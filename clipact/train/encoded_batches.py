@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipact.cache import Store
-from clipact.data.dataset import Samples
-from clipact.data.loader import Batch, Loader, Reading
-from clipact.data.sources import Entry, Source
+from clipact.cache import Cache
+from clipact.data.dataset import ClipTextDataset
+from clipact.data.loader import Batch, Loader, ReadConfig
+from clipact.data.sources import SourceConfig, TrainingExample
 from clipact.errors import ConfigError, DataError
 from clipact.models.dual_encoder import DualEncoder, unit
-from clipact.models.towers.backbone_head import split
+from clipact.models.towers.backbone_head import split_backbone_head
 from clipact.train.chunks import Encoder
 from clipact.train.feature_cache import (
     FeatureLoader,
@@ -27,7 +27,7 @@ from clipact.train.feature_cache import (
     Watch,
     encode_sentences,
     encode_visuals,
-    prepare,
+    prepare_frames,
 )
 from clipact.video.augment import Augment
 
@@ -36,7 +36,7 @@ _FRAMES_AT_ONCE = 16  # encoded as one piece there: more is no faster on a CPU, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(Reading):
+class DataConfig(ReadConfig):
     """What is learnt from, and how it is read.
 
     sources  manifests and cards, mixed in one stream
@@ -44,7 +44,7 @@ class DataConfig(Reading):
     views    with a frozen visual tower: in how many ways each clip is kept, as it is and then augmented
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[SourceConfig, ...]
     cache: bool = True
     views: int = 1
 
@@ -58,7 +58,7 @@ class DataConfig(Reading):
             raise ConfigError(f"data.views is {self.views}, but without data.augment and data.cache there is one only")
 
 
-class Feed:
+class EncodedBatches:
     """Entries, and both sides' encoders, for the steps in which the same things learn.
 
     keeps    which sides' features are kept: "visual", "text"
@@ -70,14 +70,14 @@ class Feed:
     def __init__(
         self,
         encoder: DualEncoder,
-        entries: Sequence[Entry],
+        entries: Sequence[TrainingExample],
         data: DataConfig,
         *,
         chunk: int,
         seed: int,
         keeps: Sequence[str],
         broken: dict[str, str],
-        store: Store,
+        store: Cache,
         watch: Watch,
         judging: bool = False,
         precision: str = "fp32",
@@ -100,19 +100,21 @@ class Feed:
             _ = self.sentence_features  # now, not in the first step: there, precision may be halved
         if "visual" in self.keeps:
             return FeatureLoader(self.entries, self.clip_features, seed=self.seed, batch=batch).batches(first, last)
-        samples = Samples(self.entries, self.encoder.spec, seed=self.seed, augment=self.data.augment)
+        samples = ClipTextDataset(self.entries, self.encoder.spec, seed=self.seed, augment=self.data.augment)
         return self._loader(samples, batch=batch, chunk=self.chunk, shuffled=True).batches(first, last)
 
     def embed_visual(self, rows: Tensor) -> Float[Tensor, "b d"]:
         """Unit vectors of clips, or of the features that were kept of them."""
         if "visual" in self.keeps:
-            return unit(split(self.encoder.visual).head(rows.to(self.device)))
-        return self.encoder.encode_video(prepare(rows, self.encoder.spec, device=self.device))
+            return unit(split_backbone_head(self.encoder.visual).head(rows.to(self.device)))
+        return self.encoder.encode_video(prepare_frames(rows, self.encoder.spec, device=self.device))
 
     def embed_sentences(self, sentences: Sequence[str]) -> Float[Tensor, "b d"]:
         """Unit vectors of sentences, by way of the features that were kept of them, if any."""
         if "text" in self.keeps:
-            return unit(split(self.encoder.text).head(self.sentence_features.of(sentences).to(self.device)))
+            return unit(
+                split_backbone_head(self.encoder.text).head(self.sentence_features.of(sentences).to(self.device))
+            )
         return self.encoder.encode_text(sentences, batch_size=len(sentences))
 
     def embed_all(self, sentences: Sequence[str]) -> Float[Tensor, "n d"]:
@@ -147,7 +149,7 @@ class Feed:
     def clip_features(self) -> VisualFeatures:
         """What the frozen visual body makes of the entries' clips."""
 
-        def loader(entries: Sequence[Entry], augmented: bool) -> Loader:
+        def loader(entries: Sequence[TrainingExample], augmented: bool) -> Loader:
             return self._in_order(entries, augment=self.data.augment if augmented else None)
 
         views = 1 if self.judging else self.data.views
@@ -169,11 +171,11 @@ class Feed:
             self.encoder.text, sentences, precision=self.precision, store=self.store, watch=self.watch
         )
 
-    def _in_order(self, entries: Sequence[Entry], *, augment: Augment | None = None) -> Loader:
-        samples = Samples(entries, self.encoder.spec, seed=0, augment=augment)
+    def _in_order(self, entries: Sequence[TrainingExample], *, augment: Augment | None = None) -> Loader:
+        samples = ClipTextDataset(entries, self.encoder.spec, seed=0, augment=augment)
         return self._loader(samples, batch=_ENTRIES_AT_ONCE, chunk=_FRAMES_AT_ONCE, shuffled=False)
 
-    def _loader(self, samples: Samples, *, batch: int, chunk: int, shuffled: bool) -> Loader:
+    def _loader(self, samples: ClipTextDataset, *, batch: int, chunk: int, shuffled: bool) -> Loader:
         return Loader(
             samples,
             batch=batch,

@@ -14,15 +14,15 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from clipact.cache import Store, content_key
+from clipact.cache import Cache, content_key
 from clipact.clip_spec import ClipSpec
-from clipact.data.dataset import Said, Stream, draw_said
+from clipact.data.dataset import EpochSampler, TextWithIds, draw_texts
 from clipact.data.fingerprint import file_digest
 from clipact.data.loader import Batch, Loader
-from clipact.data.sources import Entry
+from clipact.data.sources import TrainingExample
 from clipact.errors import DataError
 from clipact.models.dual_encoder import computing, normalise_frames
-from clipact.models.towers.backbone_head import hash_body, split
+from clipact.models.towers.backbone_head import hash_backbone, split_backbone_head
 from clipact.models.towers.tower import TextTower, VisualTower
 
 
@@ -62,9 +62,9 @@ class SentenceFeatures:
 class FeatureLoader:
     """Batches like `clipact.data.loader.Loader`'s, of features in place of frames."""
 
-    def __init__(self, entries: Sequence[Entry], features: VisualFeatures, *, seed: int, batch: int) -> None:
+    def __init__(self, entries: Sequence[TrainingExample], features: VisualFeatures, *, seed: int, batch: int) -> None:
         self.entries, self.features, self.seed, self.batch = entries, features, seed, batch
-        self.stream = Stream(len(entries), seed=seed)
+        self.stream = EpochSampler(len(entries), seed=seed)
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """The batches of the steps from `first_step` up to and without `last_step`."""
@@ -73,12 +73,12 @@ class FeatureLoader:
 
     def _batch(self, stretch: range) -> Batch:
         groups: list[list[tuple[int, int]]] = [[] for _ in self.features.groups]  # view, row
-        rows: list[list[tuple[Said, ...]]] = [[] for _ in self.features.groups]  # what is said of each clip
+        rows: list[list[tuple[TextWithIds, ...]]] = [[] for _ in self.features.groups]  # what is said of each clip
         for place in self.stream.stretch(stretch.start, stretch.stop):
             entry = self.entries[place.entry]
             if (found := self.features.places.get(entry.visual_id)) is None:
                 continue  # a file that could not be read, counted and named when it was met
-            said, drawn = draw_said(entry, seed=self.seed, epoch=place.epoch)
+            said, drawn = draw_texts(entry, seed=self.seed, epoch=place.epoch)
             group, row = found
             groups[group].append((drawn % self.features.views, row))
             rows[group] += [said] * entry.clips
@@ -111,12 +111,12 @@ _SHARD = 256  # entries or sentences in a file of the store
 @torch.no_grad()
 def encode_visuals(
     tower: VisualTower,
-    entries: Iterable[Entry],
+    entries: Iterable[TrainingExample],
     *,
     views: int,
-    loader: Callable[[Sequence[Entry], bool], Loader],
+    loader: Callable[[Sequence[TrainingExample], bool], Loader],
     precision: str,
-    store: Store,
+    store: Cache,
     watch: Watch,
 ) -> VisualFeatures:
     """The features of every clip of the entries in each view, from the store or from the files.
@@ -124,7 +124,7 @@ def encode_visuals(
     `loader(entries, augmented)` reads files, unshuffled, a batch of 256 entries; it counts and names those that cannot
     be read, and they have no features.
     """
-    body, made = hash_body(tower), VisualFeatures(views=views)
+    body, made = hash_backbone(tower), VisualFeatures(views=views)
     visuals = {entry.visual_id: replace(entry, sentences=("",), drawn=1) for entry in entries}.values()
     for shape in sorted({(entry.frames, entry.clips) for entry in visuals}):
         alike = [entry for entry in visuals if (entry.frames, entry.clips) == shape]
@@ -143,13 +143,13 @@ def encode_visuals(
 
 def _shards(
     tower: VisualTower,
-    entries: Sequence[Entry],
+    entries: Sequence[TrainingExample],
     hashes: Sequence[str],
     views: range,
     reader: Loader,
     precision: str,
     key: tuple[str, ...],
-    store: Store,
+    store: Cache,
     watch: Watch,
 ) -> Iterator[tuple[int, list[int], Float[Tensor, "n k ..."]]]:
     """View, visual ids and features of each shard; those that the store lacks are encoded and put there."""
@@ -164,11 +164,11 @@ def _shards(
                 missing.append((view, part, name))
     if not missing:
         return
-    body, clips = split(tower).body, entries[0].clips
+    body, clips = split_backbone_head(tower).body, entries[0].clips
     # The reader's epoch is the view: what it draws for an entry hangs on that.
     stretches = (range(view * len(entries) + part.start, view * len(entries) + part.stop) for view, part, _ in missing)
     for (view, part, name), batch in watch(zip(missing, reader.load(stretches), strict=True), len(missing), "encoding"):
-        prepared = (prepare(piece, tower.spec, device=device_of(tower)) for piece in batch.visual)
+        prepared = (prepare_frames(piece, tower.spec, device=device_of(tower)) for piece in batch.visual)
         with computing(precision, device_of(tower)):
             pieces = [body(frames).float().cpu() for frames in prepared]
         features = rearrange(torch.cat(pieces), "(n k) ... -> n k ...", k=clips)
@@ -179,13 +179,13 @@ def _shards(
 
 @torch.no_grad()
 def encode_sentences(
-    tower: TextTower, sentences: Iterable[str], *, precision: str, store: Store, watch: Watch
+    tower: TextTower, sentences: Iterable[str], *, precision: str, store: Cache, watch: Watch
 ) -> SentenceFeatures:
     """The features of each distinct sentence, from the store or from the body."""
     # Sentences of like length share a shard, so that little is spent on padding.
     ordered = sorted(set(sentences), key=lambda sentence: (len(sentence), sentence))
     shards = [ordered[i : i + _SHARD] for i in range(0, len(ordered), _SHARD)]
-    body, weights, rows = split(tower).body, hash_body(tower), []
+    body, weights, rows = split_backbone_head(tower).body, hash_backbone(tower), []
     for shard in watch(shards, len(shards), "encoding sentences"):
         ids = tower.tokenize(shard)
         name = content_key("sentence features 2", weights, precision, str(tuple(ids.shape)), ids.numpy().tobytes())
@@ -197,7 +197,9 @@ def encode_sentences(
     return SentenceFeatures(ordered, torch.cat(rows))
 
 
-def prepare(frames: UInt8[Tensor, "b t h w c"], spec: ClipSpec, *, device: torch.device) -> Float[Tensor, "b t c h w"]:
+def prepare_frames(
+    frames: UInt8[Tensor, "b t h w c"], spec: ClipSpec, *, device: torch.device
+) -> Float[Tensor, "b t c h w"]:
     """The frames as a visual tower takes them, on its device."""
     pictures = rearrange(frames, "b t h w c -> (b t) h w c").numpy()
     return rearrange(normalise_frames(pictures, spec, device=device), "(b t) c h w -> b t c h w", b=len(frames))

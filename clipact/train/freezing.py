@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from clipact.errors import ConfigError
 from clipact.models.dual_encoder import DualEncoder
-from clipact.models.towers.backbone_head import split
+from clipact.models.towers.backbone_head import split_backbone_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Layers:
 
 def find_layers(tower: nn.Module) -> Layers:
     """The longest stack of numbered layers, with the stacks that stand beside it; a head's own blocks are no layers."""
-    heads = {module for head in split(tower).modules for module in head.modules()}
+    heads = {module for head in split_backbone_head(tower).modules for module in head.modules()}
     modules = [(name, module) for name, module in tower.named_modules() if module not in heads]
     stacks = [(n, m) for n, m in modules if isinstance(m, (nn.ModuleList, nn.Sequential))]
     # A stage's blocks lie inside a stack of stages: the outer one counts, and is numbered.
@@ -55,7 +55,7 @@ def find_layers(tower: nn.Module) -> Layers:
     return Layers(count=len(layers), depths=depths)
 
 
-Learns = Literal["all", "head", "nothing"]
+Trainable = Literal["all", "head", "nothing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class TowerConfig:
                    clips at the speed of an answer, and nothing of them is kept for a gradient
     """
 
-    learns: Learns = "all"
+    learns: Trainable = "all"
     unfreeze_step: int | None = None
     batch_norm: Literal["update", "frozen"] = "update"
     frozen_layers: int = 0
@@ -86,13 +86,13 @@ class TowerConfig:
         if self.unfreeze_step is not None and self.unfreeze_step < 0:
             raise ConfigError(f"unfreeze_step is {self.unfreeze_step}; steps are counted from 0")
 
-    def at(self, step: int) -> Learns:
+    def at(self, step: int) -> Trainable:
         """What learns in this step."""
         return "all" if self.unfreeze_step is not None and step >= self.unfreeze_step else self.learns
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learning:
+class Freezing:
     """What of a model learns: `visual` and `text` say how far the towers do; the scale and the bias always do."""
 
     visual: TowerConfig
@@ -124,7 +124,7 @@ class Learning:
         for tower, config in ((encoder.visual, self.visual), (encoder.text, self.text)):
             learns = config.at(step)
             tower.train(learns == "all")
-            for module in split(tower).modules if learns == "head" else ():
+            for module in split_backbone_head(tower).modules if learns == "head" else ():
                 module.train()
             for module in tower.modules():
                 own = list(module.parameters())
@@ -132,10 +132,10 @@ class Learning:
                 if still or (config.batch_norm == "frozen" and isinstance(module, _NormBase)):
                     module.eval()
 
-    def _names(self, encoder: DualEncoder, learns: dict[str, Learns]) -> Iterator[str]:
+    def _names(self, encoder: DualEncoder, learns: dict[str, Trainable]) -> Iterator[str]:
         sides = (("visual", encoder.visual, self.visual), ("text", encoder.text, self.text))
         for side, tower, config in sides:
-            parts, frozen = split(tower), _below(side, tower, config.frozen_layers)
+            parts, frozen = split_backbone_head(tower), _below(side, tower, config.frozen_layers)
             chosen = [
                 f"{side}.{name}"
                 for name, parameter in tower.named_parameters()

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from clipact.errors import ModelError, UsageError
-from clipact.train.chunks import Chunk, Encoder, cut
+from clipact.train.chunks import Chunk, Encoder, split_chunks
 
 NoSync = Callable[[], AbstractContextManager[Any]]
 
@@ -37,7 +37,7 @@ def cached_step(
     """The loss, detached; its gradient is added to every parameter's `.grad`, as `loss.backward()` would.
 
     encoders  one a side; the same module may stand on several sides (tied towers)
-    inputs    one an encoder: a tensor, a list, a dict or a dataclass, see `cut`. Each distinct one of a list of
+    inputs    one an encoder: a tensor, a list, a dict or a dataclass, see `split_chunks`. Each distinct one of a list of
               sentences, and what is `Repeated`, is encoded once: rows that share it share its dropout too, and their
               gradients add up
     loss_fn   called once with one matrix of embeddings an encoder, outside autocast, in 32 bits or more. Parameters
@@ -58,7 +58,7 @@ def cached_step(
         raise UsageError(f"{len(encoders)} encoders, {len(inputs)} inputs, {len(kept)} counts of kept chunks")
     sides = []
     for place, (encoder, rows, keep) in enumerate(zip(encoders, inputs, kept, strict=True)):
-        chunks, index = cut(encoder, rows, chunk_size=chunk_size, seed=seed, place=place, autocast=autocast)
+        chunks, index = split_chunks(encoder, rows, chunk_size=chunk_size, seed=seed, place=place, autocast=autocast)
         sides.append(_Side(chunks, index, keep=keep, no_sync=no_sync))
 
     with torch.autocast(encoders[0].device_type, enabled=False):

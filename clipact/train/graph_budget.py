@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from clipact.errors import ConfigError
-from clipact.train.chunks import Chunk, Encoder, cut, tensors_in, undisturbed
+from clipact.train.chunks import Chunk, Encoder, preserve_state, split_chunks, tensors_in
 
 GB = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retention:
+class GraphBudget:
     """What a budget buys, encoder by encoder.
 
     chunks       into which the batch was cut
@@ -50,7 +50,7 @@ class Retention:
         return 1 + again / plain
 
 
-def plan_retention(
+def plan_graph_budget(
     encoders: Sequence[Encoder],
     inputs: Sequence[Any],
     *,
@@ -58,17 +58,17 @@ def plan_retention(
     memory_gb: float,
     seed: int = 0,
     autocast: torch.dtype | None = None,
-) -> Retention:
+) -> GraphBudget:
     """The chunks to keep so that graphs stay within `memory_gb` (10^9 bytes); ConfigError when not one fits.
 
     The encoder that saves most seconds a byte comes first: often that is the text tower, whose graphs are small.
     Parameters, their gradients and the optimiser's state are not in the budget; nor are inputs and embeddings.
     """
     batches = [
-        cut(encoder, rows, chunk_size=chunk_size, seed=seed, place=place, autocast=autocast)[0]
+        split_chunks(encoder, rows, chunk_size=chunk_size, seed=seed, place=place, autocast=autocast)[0]
         for place, (encoder, rows) in enumerate(zip(encoders, inputs, strict=True))
     ]
-    with undisturbed(encoders):
+    with preserve_state(encoders):
         graphs, seconds = zip(*map(_measure, batches), strict=True)
     left = int(memory_gb * GB)
     if max(graphs) > left:
@@ -81,7 +81,7 @@ def plan_retention(
         if graphs[side]:
             keep[side] = min(keep[side], left // graphs[side])
             left -= keep[side] * graphs[side]
-    return Retention(chunks=tuple(map(len, batches)), keep=tuple(keep), graph_bytes=graphs, seconds=seconds)
+    return GraphBudget(chunks=tuple(map(len, batches)), keep=tuple(keep), graph_bytes=graphs, seconds=seconds)
 
 
 def _measure(chunks: Sequence[Chunk]) -> tuple[int, float]:

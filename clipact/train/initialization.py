@@ -15,27 +15,27 @@ from clipact.errors import ConfigError
 from clipact.models import checkpoint, towers, zoo
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.hub.timm import TimmImage
-from clipact.models.hub.transformers_source import find_source
+from clipact.models.hub.transformers_source import find_transformers_source
 from clipact.models.hub.transformers_video import TransformersVideo, load_tower
 from clipact.models.model_config import FileSeen, read_config, read_files_seen
-from clipact.models.towers.attention_pool import AttentiveTower
+from clipact.models.towers.attention_pool import AttentionPoolTower
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
-from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.i3d import I3D, MINUS_ONE_TO_ONE
 from clipact.models.towers.inflate import inflate
-from clipact.models.towers.label_embeddings import LabelTable
+from clipact.models.towers.label_embeddings import LabelEmbeddings
 from clipact.models.towers.swin3d import KINETICS, Swin3D
 from clipact.models.towers.text import TOKENIZER, BertText
 from clipact.models.towers.tower import VisualTower
 from clipact.prompts import LabelSet
 from clipact.train.chunks import seeded
-from clipact.train.pretrained_weights import find_part, read_weights, rename_bert, rename_efficientnet_lite
+from clipact.train.pretrained_weights import find_weights, read_weights, rename_bert, rename_efficientnet_lite
 
 _PREPARED = {"swin3d": KINETICS, "i3d": MINUS_ONE_TO_ONE}  # how clips are, for weights that are published as one file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class PretrainedWeights:
     """Pretrained parts, as a file's path, PACKAGE:PATH or hf-hub:ORG/NAME/FILE (see `clipact.train.pretrained_weights`).
 
     visual, image, text  weights of the towers but for their heads; a tower without begins at random. `visual` may also
@@ -51,7 +51,7 @@ class Parts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class InitConfig:
     """A model, or a model with another visual tower, or two towers.
 
     model         "mini", a folder, or another name that `clipact.models.zoo.load` knows
@@ -71,7 +71,7 @@ class Start:
     model: str | None = None
     visual: dict[str, Any] = field(default_factory=dict)
     text: dict[str, Any] = field(default_factory=dict)
-    parts: Parts | None = None
+    parts: PretrainedWeights | None = None
     clip: ClipSpec | None = None
     scale: float | None = None
     bias: float | None = None
@@ -94,7 +94,7 @@ class Start:
         return self.text.get("tower") == "labels"
 
     def _refuse_what_has_no_effect(self) -> None:
-        parts = self.parts or Parts()
+        parts = self.parts or PretrainedWeights()
         given = {f"parts.{part.name}" for part in fields(parts) if getattr(parts, part.name) is not None}
         given |= {"clip"} if self.clip is not None else set()
         whole = str(parts.visual).startswith("transformers:")
@@ -111,14 +111,14 @@ class Start:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearntBefore:
+class PriorTraining:
     """What the weights had learnt from when a run begins: names of data sets, and files by their sha256."""
 
     trained_on: tuple[str, ...] = ()
     files: dict[str, FileSeen] = field(default_factory=dict)
 
 
-def learnt_before(start: Start, *teachers: str) -> LearntBefore:
+def prior_training(start: InitConfig, *teachers: str) -> PriorTraining:
     """What the model that a run begins from says of itself, and the models that teach it.
 
     What is tuned from them, or taught by them, is not zero-shot on that either.
@@ -132,10 +132,10 @@ def learnt_before(start: Start, *teachers: str) -> LearntBefore:
     if (tower := _tower_folder(start.parts)) is not None:
         names += read_config(tower).trained_on
         files |= read_files_seen(tower)
-    return LearntBefore(trained_on=tuple(dict.fromkeys(names)), files=files)
+    return PriorTraining(trained_on=tuple(dict.fromkeys(names)), files=files)
 
 
-def make_encoder(start: Start, *, seed: int, labels: tuple[str, ...] = ()) -> DualEncoder:
+def make_encoder(start: InitConfig, *, seed: int, labels: tuple[str, ...] = ()) -> DualEncoder:
     """The model that a run begins from, on the CPU; random weights hang on the seed alone.
 
     `labels` are those of the data: what a table of labels holds, unless `start` names them.
@@ -144,7 +144,7 @@ def make_encoder(start: Start, *, seed: int, labels: tuple[str, ...] = ()) -> Du
         if start.model is None:
             encoder = _assemble(start, labels)
         else:
-            encoder = zoo.load(start.model, device="cpu").encoder
+            encoder = zoo.load_model(start.model, device="cpu").encoder
             if start.visual:
                 encoder = _with_visual(encoder, start)
             if start.labels_only:
@@ -157,11 +157,11 @@ def make_encoder(start: Start, *, seed: int, labels: tuple[str, ...] = ()) -> Du
     return encoder
 
 
-def _with_visual(encoder: DualEncoder, start: Start) -> DualEncoder:
+def _with_visual(encoder: DualEncoder, start: InitConfig) -> DualEncoder:
     """The model with another visual tower, its text tower, scale and bias kept."""
     spec, table = start.clip or encoder.spec, dict(start.visual)
     how = table.pop("inflate", None)
-    frames = encoder.visual if isinstance(encoder.visual, FramesTower) else None
+    frames = encoder.visual if isinstance(encoder.visual, FrameAggregator) else None
     visual: VisualTower
     if how is not None:
         if table.pop("tower", None) != "vivit" or frames is None:
@@ -176,12 +176,14 @@ def _with_visual(encoder: DualEncoder, start: Start) -> DualEncoder:
         if frames.config.shift:
             raise ConfigError(f"an attentive tower has no shift, and start.model's is {frames.config.shift:g}")
         del table["tower"]
-        visual = AttentiveTower(frames.image, parse(AttentiveTower.Config, table, where="start.visual."), spec=spec)
+        visual = AttentionPoolTower(
+            frames.image, parse(AttentionPoolTower.Config, table, where="start.visual."), spec=spec
+        )
         _fill_visual(visual, start.parts)
     elif table.get("tower") == "frames" and "image" not in table and frames is not None:
         del table["tower"]
-        config = parse(FramesTower.Config, {"shift": frames.config.shift, **table}, where="start.visual.")
-        visual = FramesTower(frames.image, config, spec=spec)
+        config = parse(FrameAggregator.Config, {"shift": frames.config.shift, **table}, where="start.visual.")
+        visual = FrameAggregator(frames.image, config, spec=spec)
         _fill_visual(visual, start.parts)
     else:
         visual = _visual(start, spec)
@@ -189,7 +191,7 @@ def _with_visual(encoder: DualEncoder, start: Start) -> DualEncoder:
     return DualEncoder(visual, encoder.text, log_scale=encoder.log_scale.item(), bias=bias)
 
 
-def _assemble(start: Start, labels: tuple[str, ...]) -> DualEncoder:
+def _assemble(start: InitConfig, labels: tuple[str, ...]) -> DualEncoder:
     spec = start.clip
     if spec is None and "image" in start.visual:
         spec = replace(towers.image_from(start.visual["image"]).spec, frames=ClipSpec().frames)
@@ -198,7 +200,7 @@ def _assemble(start: Start, labels: tuple[str, ...]) -> DualEncoder:
         return DualEncoder(visual, _label_table(start, labels, visual.dim))
     assert start.parts is not None
     assert start.parts.tokenizer is not None
-    tokenizer = find_part(start.parts.tokenizer)
+    tokenizer = find_weights(start.parts.tokenizer)
     if tokenizer.name != TOKENIZER:
         raise ConfigError(f"start.parts.tokenizer is {start.parts.tokenizer!r}; it takes a file named {TOKENIZER}")
     text = towers.text_from(start.text, tokenizer.parent)
@@ -207,14 +209,14 @@ def _assemble(start: Start, labels: tuple[str, ...]) -> DualEncoder:
     return DualEncoder(visual, text)
 
 
-def _label_table(start: Start, labels: tuple[str, ...], dim: int) -> LabelTable:
+def _label_table(start: InitConfig, labels: tuple[str, ...], dim: int) -> LabelEmbeddings:
     settings = {"labels": labels, "dim": dim} | {key: value for key, value in start.text.items() if key != "tower"}
-    config = parse(LabelTable.Config, settings, where="start.text.")
+    config = parse(LabelEmbeddings.Config, settings, where="start.text.")
     LabelSet.of(config.labels, phrases=config.labels)  # which refuses two that read the same
-    return LabelTable(config)
+    return LabelEmbeddings(config)
 
 
-def _visual(start: Start, spec: ClipSpec) -> VisualTower:
+def _visual(start: InitConfig, spec: ClipSpec) -> VisualTower:
     """The visual tower that `start` describes, with its pretrained parts."""
     if (folder := _tower_folder(start.parts)) is not None:
         return _from_folder(folder, start)
@@ -231,16 +233,16 @@ def _visual(start: Start, spec: ClipSpec) -> VisualTower:
         raise ConfigError(f"start.parts.visual is {place!r}: start.visual.tower is 'transformers' then, without model")
     # Parsed as a whole, so that an unknown key is named; the table of the network comes from its folder.
     settings = parse(TransformersVideo.Config, table | {"model": {}}, where="start.visual.")
-    return load_tower(find_source(name), head=settings.head, spec=start.clip)
+    return load_tower(find_transformers_source(name), head=settings.head, spec=start.clip)
 
 
-def _tower_folder(parts: Parts | None) -> Path | None:
+def _tower_folder(parts: PretrainedWeights | None) -> Path | None:
     """The folder that clipact wrote and that `parts.visual` names, if it does."""
     folder = Path(parts.visual).expanduser() if parts is not None and parts.visual is not None else None
     return folder if folder is not None and folder.is_dir() else None
 
 
-def _from_folder(folder: Path, start: Start) -> VisualTower:
+def _from_folder(folder: Path, start: InitConfig) -> VisualTower:
     """The visual tower of a folder with a new head, and clips as the folder says, unless `start` does."""
     config = read_config(folder)
     for key, value in start.visual.items():
@@ -254,7 +256,7 @@ def _from_folder(folder: Path, start: Start) -> VisualTower:
     return tower
 
 
-def _fill_visual(visual: VisualTower, parts: Parts | None) -> None:
+def _fill_visual(visual: VisualTower, parts: PretrainedWeights | None) -> None:
     if parts is not None and parts.visual is not None:
         _fill(visual, parts.visual)
     if parts is not None and parts.image is not None:
@@ -265,7 +267,7 @@ def _fill_visual(visual: VisualTower, parts: Parts | None) -> None:
 
 def _fill(tower: nn.Module, place: str) -> None:
     """Load a tower's weights, all but its head's; ConfigError when they are of another network."""
-    weights = read_weights(find_part(place))
+    weights = read_weights(find_weights(place))
     try:
         renamed = _renamed(tower, weights)
     except KeyError as error:

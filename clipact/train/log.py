@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from clipact.atomic_write import replacing
+from clipact.atomic_write import atomic_write
 from clipact.errors import TrainingError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class StepMetrics:
     """What a step came to.
 
     step            steps done, this one counted
@@ -73,7 +73,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def forget_peak_memory(device: torch.device) -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """Let `peak_memory_bytes` begin anew, from what is in use now; where a system does not do that, nothing."""
     gc.collect()
     if device.type == "cuda":
@@ -138,7 +138,7 @@ def _cut_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in read_log(path.parent) if line["step"] <= step]
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
 
 

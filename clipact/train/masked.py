@@ -15,11 +15,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from clipact.clip_spec import ClipSpec
-from clipact.data.dataset import Samples
+from clipact.data.dataset import ClipTextDataset
 from clipact.data.fingerprint import seed_from
-from clipact.data.loader import Batch, Loader, Reading
-from clipact.data.sources import Entry, files_seen
-from clipact.data.unlabelled import Clips, read_clips
+from clipact.data.loader import Batch, Loader, ReadConfig
+from clipact.data.sources import TrainingExample, files_seen_csv
+from clipact.data.unlabelled import UnlabelledConfig, read_clips
 from clipact.errors import ConfigError
 from clipact.losses import masked_mse, pick_patches
 from clipact.models import checkpoint
@@ -28,36 +28,36 @@ from clipact.models.model_config import FILES_SEEN
 from clipact.models.nn.masking import Mask, MaskConfig, draw_mask
 from clipact.models.towers.vivit import ViViT
 from clipact.train.chunks import seeded
-from clipact.train.feature_cache import prepare
+from clipact.train.feature_cache import prepare_frames
 from clipact.train.masked_autoencoder import DecoderConfig, MaskedAutoencoder, draw_reconstruction, write_picture
-from clipact.train.recipe import Outline
-from clipact.train.trainer import Course, Outcome, descend
+from clipact.train.recipe import BaseRecipe
+from clipact.train.trainer import StepResult, Trainer, optimizer_step
 
 _SHOWN = 2  # clips in a picture
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut(Clips):
+class PretrainValidationSet(UnlabelledConfig):
     """Clips that are not learnt from; its figures are called by its name."""
 
     name: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainData(Reading):
+class PretrainData(ReadConfig):
     """What is learnt from, and how it is read; `sources` are mixed in one stream."""
 
-    sources: tuple[Clips, ...]
+    sources: tuple[UnlabelledConfig, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainJudge:
+class PretrainValidation:
     """What reconstruction is measured on, and how often: every so many steps, 0 for after the last one alone.
 
     The error on the first set marks the best step.
     """
 
-    sets: tuple[HeldOut, ...]
+    sets: tuple[PretrainValidationSet, ...]
     every: int = 0
 
     def __post_init__(self) -> None:
@@ -72,18 +72,18 @@ class PretrainJudge:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainRecipe(Outline):
+class PretrainRecipe(BaseRecipe):
     """A whole run: the encoder is a ViViT with attention "joint" and class_token "none"."""
 
     encoder: ViViT.Config
     clip: ClipSpec
     data: PretrainData
-    judge: PretrainJudge
+    judge: PretrainValidation
     mask: MaskConfig = field(default_factory=MaskConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
 
 
-class Pretraining(Course):
+class MaskedTrainer(Trainer):
     """A recipe, with its masked autoencoder and data at hand; ConfigError where held-out clips are learnt from."""
 
     def __init__(self, recipe: PretrainRecipe, *, data: Path, device: torch.device) -> None:
@@ -108,11 +108,11 @@ class Pretraining(Course):
         """Set training mode: all but the encoder's head learns, which is for what comes after."""
         self.model.train()
 
-    def take_steps(self, out: Path, first: int, last: int) -> Iterator[tuple[Outcome, float]]:
+    def take_steps(self, out: Path, first: int, last: int) -> Iterator[tuple[StepResult, float]]:
         """What each step came to, as it is taken, and the seconds that it waited for data."""
         self.set_learning(step=first)
         recipe, train = self.recipe, self.recipe.train
-        samples = Samples(self.entries, recipe.clip, seed=recipe.seed, augment=recipe.data.augment)
+        samples = ClipTextDataset(self.entries, recipe.clip, seed=recipe.seed, augment=recipe.data.augment)
         loader = self._loader(samples, shuffled=True)
         batches = loader.batches(first * train.accumulate, last * train.accumulate)
         for step in range(first, last):
@@ -169,7 +169,7 @@ class Pretraining(Course):
             files={FILES_SEEN: self._files_seen},
         )
 
-    def _take_step(self, batches: Sequence[Batch], step: int) -> Outcome:
+    def _take_step(self, batches: Sequence[Batch], step: int) -> StepResult:
         self.optimizer.zero_grad(set_to_none=True)
         rows, loss, autocast = sum(map(len, batches)), 0.0, PRECISIONS[self.recipe.train.precision]
         for number, batch in enumerate(batches):
@@ -183,12 +183,12 @@ class Pretraining(Course):
                 part = masked_mse(predicted, self.model.target(video), masked=mask.masked) * (len(piece) / rows)
                 torch.autograd.backward(part if self.scaler is None else self.scaler.scale(part))
                 loss += part.item()
-        norm = descend(self.optimizer, loss=loss, scaler=self.scaler, clip_norm=self.recipe.optim.clip_norm)
-        return Outcome(loss=loss, gradient_norm=norm, clips=rows)
+        norm = optimizer_step(self.optimizer, loss=loss, scaler=self.scaler, clip_norm=self.recipe.optim.clip_norm)
+        return StepResult(loss=loss, gradient_norm=norm, clips=rows)
 
-    def _look(self, name: str, entries: Sequence[Entry]) -> Iterator[tuple[Float[Tensor, "b t c h w"], Mask]]:
+    def _look(self, name: str, entries: Sequence[TrainingExample]) -> Iterator[tuple[Float[Tensor, "b t c h w"], Mask]]:
         """Every clip of a set once, a piece at a time, always under the same mask."""
-        samples = Samples(entries, self.recipe.clip, seed=0)
+        samples = ClipTextDataset(entries, self.recipe.clip, seed=0)
         for number, batch in enumerate(self._loader(samples, shuffled=False).once()):
             start, drawn = 0, self._draw_mask(len(batch), "held out", name, number)
             for piece in batch.visual:
@@ -210,9 +210,9 @@ class Pretraining(Course):
         return Mask(visible=mask.visible.to(device), masked=mask.masked.to(device))
 
     def _prepare(self, piece: UInt8[Tensor, "b t h w c"] | Float[Tensor, "b ..."]) -> Float[Tensor, "b t c h w"]:
-        return prepare(piece, self.recipe.clip, device=self.device)
+        return prepare_frames(piece, self.recipe.clip, device=self.device)
 
-    def _loader(self, samples: Samples, *, shuffled: bool) -> Loader:
+    def _loader(self, samples: ClipTextDataset, *, shuffled: bool) -> Loader:
         data, train = self.recipe.data, self.recipe.train
         return Loader(
             samples,
@@ -227,14 +227,14 @@ class Pretraining(Course):
     @cached_property
     def _files_seen(self) -> str:
         # It reads every file: once a run.
-        return files_seen(self.entries)
+        return files_seen_csv(self.entries)
 
 
 def _rows_of(mask: Mask, rows: slice) -> Mask:
     return Mask(visible=mask.visible[rows], masked=mask.masked[rows])
 
 
-def _refuse_shared(entries: Sequence[Entry], held_out: dict[str, tuple[Entry, ...]]) -> None:
+def _refuse_shared(entries: Sequence[TrainingExample], held_out: dict[str, tuple[TrainingExample, ...]]) -> None:
     learnt = {Path(entry.path).resolve() for entry in entries}
     for name, held in held_out.items():
         shared = [entry.file for entry in held if Path(entry.path).resolve() in learnt]

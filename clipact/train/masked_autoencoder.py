@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from clipact.atomic_write import replacing
+from clipact.atomic_write import atomic_write
 from clipact.errors import ConfigError, TrainingError
 from clipact.losses import normalise_patches, patch_moments, pick_patches
 from clipact.models.nn.attention import Block, sines
@@ -114,7 +114,7 @@ def write_picture(picture: Image.Image, path: Path) -> None:
     """Write a PNG beside `path`, then rename it; TrainingError when the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             picture.save(file, format="PNG")
     except OSError as error:
         raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -17,7 +17,7 @@ from clipact.errors import ConfigError, ModelError
 from clipact.models.download import hub_file
 
 
-def find_part(place: str) -> Path:
+def find_weights(place: str) -> Path:
     """The file at PACKAGE:PATH, or of that path; ConfigError, with what to install, when it is not there.
 
     A file on a hub is fetched the first time; DownloadError when it cannot be.

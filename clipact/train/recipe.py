@@ -11,16 +11,16 @@ from typing import Literal, TypeVar
 from clipact.config import load_toml, override, parse
 from clipact.errors import ConfigError
 from clipact.models.model_config import Precision
-from clipact.train.distillation import TeachConfig
+from clipact.train.distillation import DistillationConfig
 from clipact.train.encoded_batches import DataConfig
 from clipact.train.freezing import TowerConfig
-from clipact.train.initialization import Start
+from clipact.train.initialization import InitConfig
 from clipact.train.optim import OptimConfig
-from clipact.train.validation import JudgeConfig
+from clipact.train.validation import ValidationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Schedule:
     """The steps of a run.
 
     batch            entries a batch; it has a row for each clip of an entry with each sentence that is said of it
@@ -58,7 +58,7 @@ class Pace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outline:
+class BaseRecipe:
     """What every recipe says.
 
     name          of the model that comes out
@@ -69,11 +69,11 @@ class Outline:
     seed: int = 0
     license: str = ""
     trained_on: tuple[str, ...]
-    train: Pace
+    train: Schedule
     optim: OptimConfig = field(default_factory=OptimConfig)
 
 
-AnyRecipe = TypeVar("AnyRecipe", bound=Outline)
+AnyRecipe = TypeVar("AnyRecipe", bound=BaseRecipe)
 
 
 def load_recipe(path: str | Path, kind: type[AnyRecipe], *, changes: Sequence[str] = ()) -> AnyRecipe:
@@ -85,7 +85,7 @@ def load_recipe(path: str | Path, kind: type[AnyRecipe], *, changes: Sequence[st
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Pace):
+class TrainConfig(Schedule):
     """The steps of a run that learns from clips and sentences.
 
     loss             a name in `clipact.losses.LOSSES`: every text of a batch is a negative of every clip; or
@@ -111,16 +111,16 @@ class TrainConfig(Pace):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Outline):
+class Recipe(BaseRecipe):
     """A whole run; `visual` and `text` say how far each tower learns."""
 
-    start: Start
+    start: InitConfig
     data: DataConfig
     train: TrainConfig
     visual: TowerConfig = field(default_factory=TowerConfig)
     text: TowerConfig = field(default_factory=TowerConfig)
-    judge: JudgeConfig = field(default_factory=JudgeConfig)
-    teach: TeachConfig = field(default_factory=TeachConfig)
+    judge: ValidationConfig = field(default_factory=ValidationConfig)
+    teach: DistillationConfig = field(default_factory=DistillationConfig)
 
     def __post_init__(self) -> None:
         if self.teach.models and self.train.loss == "cross_entropy":

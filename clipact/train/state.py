@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from clipact.config import parse, to_table
 from clipact.errors import ConfigError, TrainingError, UsageError
-from clipact.train.averaging import Beginning, WeightAverage, moving_tensors
-from clipact.train.recipe import Outline
+from clipact.train.averaging import EMA, InitialWeights, moving_tensors
+from clipact.train.recipe import BaseRecipe
 
 FORMAT = 1
 _MAY_CHANGE = ("data.workers", "data.broken_limit", "train.save_minutes")
@@ -59,8 +59,8 @@ class RunState:
         optimizer: torch.optim.AdamW,
         names: tuple[str, ...],
         *,
-        average: WeightAverage | None = None,
-        beginning: Beginning | None = None,
+        average: EMA | None = None,
+        beginning: InitialWeights | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         self.model, self.optimizer, self.names = model, optimizer, names
@@ -83,7 +83,7 @@ class RunState:
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
-    def load(self, path: Path, *, recipe: Outline | None = None) -> Progress:
+    def load(self, path: Path, *, recipe: BaseRecipe | None = None) -> Progress:
         """Bring back what `save` wrote.
 
         TrainingError when it is not there, damaged, or of another model; UsageError when it was saved under another
@@ -153,7 +153,7 @@ def refuse_changes(then: dict[str, Any], now: dict[str, Any]) -> None:
         raise UsageError(f"a run goes on with its own recipe, but {said}; take --set to put it back, or another --out")
 
 
-def _read_now(table: dict[str, Any], kind: type[Outline]) -> dict[str, Any]:
+def _read_now(table: dict[str, Any], kind: type[BaseRecipe]) -> dict[str, Any]:
     """A recipe's table with the defaults of keys that came after it was saved; as it is where it cannot be read now."""
     try:
         return to_table(parse(kind, table))

@@ -24,13 +24,13 @@ from torch import nn
 
 from clipact.cache import content_key
 from clipact.config import to_table
-from clipact.data.sources import Entry
+from clipact.data.sources import TrainingExample
 from clipact.errors import ConfigError, TrainingError, UsageError
 from clipact.models import checkpoint
-from clipact.train.averaging import Beginning, WeightAverage
-from clipact.train.log import Log, Report, board_writer, peak_memory_bytes
+from clipact.train.averaging import EMA, InitialWeights
+from clipact.train.log import Log, StepMetrics, board_writer, peak_memory_bytes
 from clipact.train.optim import make_optimizer, set_rate
-from clipact.train.recipe import Outline
+from clipact.train.recipe import BaseRecipe
 from clipact.train.state import Progress, RunState
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -48,11 +48,11 @@ def keep_freed_memory() -> None:
     library.mallopt(_TRIM_THRESHOLD, -1)
 
 
-STATE = "state.safetensors"
+STATE_FILE = "state.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class StepResult:
     """The mean loss over a step's batches, the gradient's norm before it was cut, and how many clips were seen.
 
     `scale` is what multiplies cosines after it, None where none are.
@@ -64,7 +64,7 @@ class Outcome:
     scale: float | None = None
 
 
-class Course(ABC):
+class Trainer(ABC):
     """A recipe with its model and data at hand; `names` are the parameters that ever learn.
 
     entries      what is learnt from
@@ -75,11 +75,11 @@ class Course(ABC):
 
     def __init__(
         self,
-        recipe: Outline,
+        recipe: BaseRecipe,
         model: nn.Module,
         names: tuple[str, ...],
         *,
-        entries: Sequence[Entry],
+        entries: Sequence[TrainingExample],
         judge_every: int,
         device: torch.device,
     ) -> None:
@@ -90,10 +90,10 @@ class Course(ABC):
         self.entries, self.device, self._outline, self._judge_every = tuple(entries), device, recipe, judge_every
         self.optimizer = make_optimizer(model, names, recipe.optim)
         decay = recipe.optim.average_decay
-        self.average = None if decay is None else WeightAverage(model, names, decay=decay)
+        self.average = None if decay is None else EMA(model, names, decay=decay)
         self.scaler = torch.amp.GradScaler(device.type) if recipe.train.precision == "fp16" else None
         share = recipe.optim.start_share
-        self.beginning = Beginning(model, names, share=share) if share else None
+        self.beginning = InitialWeights(model, names, share=share) if share else None
         self.state = RunState(
             model, self.optimizer, names, average=self.average, beginning=self.beginning, scaler=self.scaler
         )
@@ -112,7 +112,7 @@ class Course(ABC):
         """First and last step of each stretch in which the same things learn."""
 
     @abstractmethod
-    def take_steps(self, out: Path, first: int, last: int) -> Iterator[tuple[Outcome, float]]:
+    def take_steps(self, out: Path, first: int, last: int) -> Iterator[tuple[StepResult, float]]:
         """What each step of a phase came to, as it is taken, and the seconds that it waited for data."""
 
     @abstractmethod
@@ -134,7 +134,7 @@ class Course(ABC):
     def save_model(self, folder: Path, figures: dict[str, float]) -> None:
         """Write the model, as it is now, as a folder."""
 
-    def train(self, out: Path, *, resume: bool = False, tensorboard: bool = False) -> Iterator[Report]:
+    def train(self, out: Path, *, resume: bool = False, tensorboard: bool = False) -> Iterator[StepMetrics]:
         """A report a step, as it is done. At the end OUT/last is there, and OUT/best when sets are judged."""
         if tensorboard:
             board_writer()  # what is missing is said before anything is begun
@@ -149,16 +149,16 @@ class Course(ABC):
 
     def _begin(self, out: Path, *, resume: bool) -> None:
         if resume:
-            for name in ("best", "last", STATE):
+            for name in ("best", "last", STATE_FILE):
                 checkpoint.tidy(out / name)
-            self.progress = self.state.load(out / STATE, recipe=self._outline)
+            self.progress = self.state.load(out / STATE_FILE, recipe=self._outline)
             if self.progress.data != self._data_key:
                 raise UsageError(
                     f"the manifests name other files or sentences than when {out} was begun; put them back, or take "
                     "another --out"
                 )
             self.broken.update(self.progress.broken)
-        elif (out / STATE).exists():
+        elif (out / STATE_FILE).exists():
             raise UsageError(f"{out} holds a run already: --resume goes on with it, another --out begins anew")
         else:
             try:
@@ -166,9 +166,9 @@ class Course(ABC):
             except OSError as error:
                 raise UsageError(f"{out} cannot be made: {error.strerror}; take another --out") from error
             self.progress = Progress(recipe=to_table(self._outline), data=self._data_key)
-            self.state.save(out / STATE, self.progress)  # so that --resume is right from here on
+            self.state.save(out / STATE_FILE, self.progress)  # so that --resume is right from here on
 
-    def _phase(self, out: Path, log: Log, first: int, last: int) -> Iterator[Report]:
+    def _phase(self, out: Path, log: Log, first: int, last: int) -> Iterator[StepMetrics]:
         train, at = self._outline.train, max(first, self.progress.step)
         if self.beginning is not None and at == first:
             with self._mean_weights():
@@ -182,7 +182,7 @@ class Course(ABC):
             if self.average is not None:
                 self.average.update(step=step)
             self.progress = replace(self.progress, step=step + 1, broken=dict(self.broken))
-            report = Report(
+            report = StepMetrics(
                 step=step + 1,
                 loss=outcome.loss,
                 scale=outcome.scale,
@@ -198,13 +198,13 @@ class Course(ABC):
             # First the log: lines of steps that are done again are cut off, but a line that was never written is lost.
             log.write(**report.line())
             if self.stopping or step + 1 == last or time.monotonic() - saved >= 60 * train.save_minutes:
-                self.state.save(out / STATE, self.progress)
+                self.state.save(out / STATE_FILE, self.progress)
                 saved, report = time.monotonic(), replace(report, saved=True)
             yield report
             if report.saved and self.stopping:
                 return
 
-    def _judge(self, out: Path, report: Report) -> Report:
+    def _judge(self, out: Path, report: StepMetrics) -> StepMetrics:
         """The report with its figures; the model is put into OUT/best when they are the best so far."""
         with self._judged_weights():
             figures = self.figures(out)
@@ -235,7 +235,7 @@ class Course(ABC):
         return content_key("entries 1", *map(repr, entries))
 
 
-def descend(
+def optimizer_step(
     optimizer: torch.optim.Optimizer, *, loss: float, scaler: torch.amp.GradScaler | None, clip_norm: float | None
 ) -> float:
     """The norm of the gradient that is there, before it was cut to `clip_norm`, after a step of the optimiser along it.

@@ -12,18 +12,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipact.data.sources import Entry, Source
+from clipact.data.sources import SourceConfig, TrainingExample
 from clipact.errors import ConfigError, choices
 from clipact.metrics import recall, top_k
 from clipact.models.dual_encoder import unit
-from clipact.train.encoded_batches import Feed
+from clipact.train.encoded_batches import EncodedBatches
 
 _KS, _TOPS = (1, 5, 10), (1, 5)
 _WAYS = ("text_to_visual", "visual_to_text")
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedSet:
+class ValidationSet:
     """Held-out samples of one source: captions are retrieved both ways, labels are recognised by their prompts.
 
     The keys are those of a source in data.sources.
@@ -43,9 +43,9 @@ class JudgedSet:
         _ = self.source  # which refuses what goes ill together
 
     @property
-    def source(self) -> Source:
+    def source(self) -> SourceConfig:
         """The same as something to read from."""
-        return Source(
+        return SourceConfig(
             manifest=self.manifest,
             root=self.root,
             labels=self.labels,
@@ -58,7 +58,7 @@ class JudgedSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeConfig:
+class ValidationConfig:
     """When a model is judged, and on what.
 
     every  steps between two judgements; 0 judges after the last step alone
@@ -67,7 +67,7 @@ class JudgeConfig:
     """
 
     every: int = 0
-    sets: tuple[JudgedSet, ...] = ()
+    sets: tuple[ValidationSet, ...] = ()
     best: str | None = None
 
     def __post_init__(self) -> None:
@@ -87,15 +87,15 @@ class JudgeConfig:
         return figures[self.best or next(iter(figures))] if figures else None
 
 
-def figure_names(entries: Sequence[Entry]) -> tuple[str, ...]:
-    """What `judge` calls the figures of these entries: of retrieval where none has a label, else of recognition."""
+def metric_names(entries: Sequence[TrainingExample]) -> tuple[str, ...]:
+    """What `validate` calls the figures of these entries: of retrieval where none has a label, else of recognition."""
     if any(entry.label_id is not None for entry in entries):
         return tuple(f"top_{k}" for k in _TOPS)
     return tuple(f"{way}_recall_{k}" for way in _WAYS for k in _KS)
 
 
 @torch.no_grad()
-def judge(feed: Feed) -> dict[str, float]:
+def validate(feed: EncodedBatches) -> dict[str, float]:
     """The figures of one set, 0..1: recall at 1, 5 and 10 both ways, or top-1 and top-5."""
     visual_ids, clips = feed.embed_clips()
     place = {visual_id: row for row, visual_id in enumerate(visual_ids)}
@@ -106,7 +106,9 @@ def judge(feed: Feed) -> dict[str, float]:
     return _recognition(feed, entries, clips[rows])
 
 
-def _retrieval(feed: Feed, entries: Sequence[Entry], clips: Float[Tensor, "n d"]) -> dict[str, float]:
+def _retrieval(
+    feed: EncodedBatches, entries: Sequence[TrainingExample], clips: Float[Tensor, "n d"]
+) -> dict[str, float]:
     said = [(sentence, number) for number, entry in enumerate(entries) for sentence in entry.sentences]
     scores = (feed.embed_all([sentence for sentence, _ in said]) @ clips.T).cpu().numpy()
     texts, numbers = np.array([number for _, number in said]), np.arange(len(entries))
@@ -114,7 +116,9 @@ def _retrieval(feed: Feed, entries: Sequence[Entry], clips: Float[Tensor, "n d"]
     return {f"{way}_recall_{k}": share for way, shares in zip(_WAYS, found, strict=True) for k, share in shares.items()}
 
 
-def _recognition(feed: Feed, entries: Sequence[Entry], clips: Float[Tensor, "n d"]) -> dict[str, float]:
+def _recognition(
+    feed: EncodedBatches, entries: Sequence[TrainingExample], clips: Float[Tensor, "n d"]
+) -> dict[str, float]:
     prompts = {entry.label_id: entry.sentences for entry in entries}
     number = {label_id: i for i, label_id in enumerate(prompts)}
     said = [(sentence, number[label_id]) for label_id, sentences in prompts.items() for sentence in sentences]

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipact.errors import TrainingError
-from clipact.train.chunks import Encoder, cut, undisturbed
+from clipact.train.chunks import Encoder, preserve_state, split_chunks
 from clipact.train.gradcache import cached_step
 
 BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -79,7 +79,7 @@ def verify_gradient(
             step(encoders, inputs, chunk_size=chunk_size, **common, **more)
             return {name: _flat(parameters) for name, parameters in learning.items()}
 
-    with undisturbed(encoders):
+    with preserve_state(encoders):
         plain = gradients(plain_step)
         cached = gradients(cached_step, retain=retain)
         bounds = {name: max(BOUNDS[p.dtype] for p in parameters) for name, parameters in learning.items()}
@@ -116,7 +116,7 @@ def plain_step(
     """
     embeddings = []
     for place, (encoder, rows) in enumerate(zip(encoders, inputs, strict=True)):
-        chunks, index = cut(encoder, rows, chunk_size=chunk_size, seed=seed, place=place, autocast=autocast)
+        chunks, index = split_chunks(encoder, rows, chunk_size=chunk_size, seed=seed, place=place, autocast=autocast)
         embedded = torch.cat([chunk.embed() for chunk in chunks])
         embeddings.append(embedded if index is None else embedded[index])
     with torch.autocast(encoders[0].device_type, enabled=False):

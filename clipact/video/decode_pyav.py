@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipact.video.clip import Video
-from clipact.video.gop_spans import Stretches, group_by_key
+from clipact.video.gop_spans import GopSpans, group_by_key
 from clipact.video.media import Media
 from clipact.video.rgb import RgbConverter
 from clipact.video.timeline import FramesDifferError, KeyFrame, Timeline, read_timeline
@@ -27,7 +27,7 @@ class PyavVideo(Video):
     def __init__(self, media: Media) -> None:
         self.name = media.name
         self._media = media
-        self._stretches = Stretches(media)
+        self._stretches = GopSpans(media)
         self._rgb = RgbConverter(media.name)
         self._damaged: list[int] = []
 

@@ -21,7 +21,7 @@ from clipact.video.timeline import Timeline, damage, shortfall
 _RATE_WHEN_UNKNOWN = 25
 
 
-class CountedVideo(Video):
+class SequentialVideo(Video):
     """A file of which only the order of its frames is certain."""
 
     decoder = "pyav"

@@ -16,15 +16,15 @@ from typing import Any
 from clipact.errors import ClipactError, UsageError, VideoError
 from clipact.video.clip import Clip
 from clipact.video.load import Wanted, load_wanted
-from clipact.video.open_source import Source, source_name
+from clipact.video.open_source import VideoSource, source_name
 
 _INHERITED = "<the descriptor of standard input>"
 
 MEMORY_LIMIT_BYTES = 4 * 2**30  # of address space, which threads and libraries claim far more of than they use
 
 
-def load_isolated(
-    source: Source, wanted: Wanted, *, time_limit_seconds: float, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+def load_in_subprocess(
+    source: VideoSource, wanted: Wanted, *, time_limit_seconds: float, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
 ) -> tuple[Clip, ...]:
     """What `load_wanted` gives, from a process that has `time_limit_seconds` to decode and then is ended.
 

@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 from clipact.errors import UsageError
 from clipact.video.clip import Video
 from clipact.video.decode_pyav import feed
-from clipact.video.gop_spans import Stretches, group_by_key, leaves_out, nal_length_bytes, resets
+from clipact.video.gop_spans import GopSpans, group_by_key, leaves_out, nal_length_bytes, resets
 from clipact.video.media import Media
 from clipact.video.rgb import display_matrix
 from clipact.video.timeline import FramesDifferError, KeyFrame, Timeline, read_timeline
@@ -40,12 +40,12 @@ _STRETCH_BYTES = 32 << 20
 _REFUSED = (av.error.FFmpegError, ValueError)  # what PyAV raises when MP4 has no place for something
 
 
-class CannotExcerptError(Exception):
+class CannotRemuxError(Exception):
     """These packets cannot be copied, or are too many: the file itself must be opened."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExcerptFrame:
+class RemuxFrame:
     """A wanted frame: its number in the whole video, its number in the excerpt, and when it is shown there."""
 
     index: int
@@ -54,32 +54,32 @@ class ExcerptFrame:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Excerpt:
+class Remux:
     """A file in memory, and which of its frames are wanted."""
 
     file: bytes
-    frames: tuple[ExcerptFrame, ...]
+    frames: tuple[RemuxFrame, ...]
 
 
-def can_excerpt(media: Media) -> bool:
+def can_remux(media: Media) -> bool:
     """Whether packets can be copied, and some left out: of H.264 and HEVC whose decoder's configuration is known."""
     return leaves_out(media) and bool(media.context.extradata)
 
 
-def excerpts(media: Media, timeline: Timeline, indices: Sequence[int]) -> Iterator[Excerpt]:
+def remux_spans(media: Media, timeline: Timeline, indices: Sequence[int]) -> Iterator[Remux]:
     """Files that together hold the frames `indices` and all that decoding them needs; mostly it is one.
 
     CannotExcerptError for packets that cannot be copied; FramesDifferError when a frame's packet does not come.
     """
     number = {int(timeline.ticks[index]): index for index in sorted(set(indices))}
-    stretches = Stretches(media)
+    stretches = GopSpans(media)
     codec, length_bytes = media.context.name, nal_length_bytes(media.context.name, media.context.extradata)
     writer: _Writer | None = None
     for key, wanted in group_by_key(list(number), timeline.keys):
         packets = _collect(stretches, key, wanted)
         anew = resets(packets[0], codec, length_bytes)
         if not anew and codec == "h264":  # FFmpeg begins at such a key frame, but holds some frames after it back
-            raise CannotExcerptError
+            raise CannotRemuxError
         # HEVC's decoder begins there, but does not go on over it: it takes its number for one that it has had.
         if writer and (writer.held_bytes > _EXCERPT_BYTES or not anew):
             yield writer.finish()
@@ -90,7 +90,7 @@ def excerpts(media: Media, timeline: Timeline, indices: Sequence[int]) -> Iterat
         yield writer.finish()
 
 
-def _collect(stretches: Stretches, key: KeyFrame | None, wanted: Sequence[int]) -> list[Any]:
+def _collect(stretches: GopSpans, key: KeyFrame | None, wanted: Sequence[int]) -> list[Any]:
     """The packets of one stretch."""
     packets, held_bytes = [], 0
     for packet, _ in stretches.packets(key, wanted):
@@ -98,11 +98,11 @@ def _collect(stretches: Stretches, key: KeyFrame | None, wanted: Sequence[int]) 
         held_bytes += packet.size
         # MP4 is not made to say that what decodes a packet changes.
         if held_bytes > _STRETCH_BYTES or packet.pts is None or packet.has_sidedata("new_extradata"):
-            raise CannotExcerptError
+            raise CannotRemuxError
     if not {packet.pts for packet in packets if not packet.is_discard}.issuperset(wanted):
         raise FramesDifferError("its packets are others than at first: is it being written?")
     if not packets[0].is_keyframe:
-        raise CannotExcerptError
+        raise CannotRemuxError
     return packets
 
 
@@ -117,8 +117,8 @@ class _Writer:
             self._container = av.open(self._buffer, "w", format="mp4", options=options)
             self._stream = self._container.add_stream_from_template(media.stream, opaque=True)
         except _REFUSED as error:
-            raise CannotExcerptError from error
-        self._frames: list[ExcerptFrame] = []
+            raise CannotRemuxError from error
+        self._frames: list[RemuxFrame] = []
         self._packets = 0
         self._steps = 0  # of time that are taken
 
@@ -132,7 +132,7 @@ class _Writer:
             shown = (self._steps + delay + rank[at]) * _STEP_SECONDS
             if packet.pts in number and not packet.is_discard:
                 self._frames.append(
-                    ExcerptFrame(index=number[packet.pts], place=self._packets + rank[at], seconds=float(shown))
+                    RemuxFrame(index=number[packet.pts], place=self._packets + rank[at], seconds=float(shown))
                 )
             copy = av.Packet(bytes(packet))  # a new one, because no packet forgets that an edit list hides its frame
             copy.stream, copy.time_base, copy.is_keyframe = self._stream, Fraction(1), packet.is_keyframe
@@ -140,19 +140,19 @@ class _Writer:
             try:
                 self._container.mux(copy)
             except _REFUSED as error:
-                raise CannotExcerptError from error
+                raise CannotRemuxError from error
             self.held_bytes += packet.size
         self._packets += len(packets)
         self._steps += len(packets) + delay
 
-    def finish(self) -> Excerpt:
+    def finish(self) -> Remux:
         """The excerpt; nothing can be added any more."""
         try:
             self._container.close()
         except _REFUSED as error:
-            raise CannotExcerptError from error
+            raise CannotRemuxError from error
         frames = tuple(sorted(self._frames, key=lambda frame: frame.place))
-        return Excerpt(file=self._buffer.getvalue(), frames=frames)
+        return Remux(file=self._buffer.getvalue(), frames=frames)
 
 
 # Frames that are decoded at once: a call costs 0.2 ms, but fresh memory, which large batches are, costs more.
@@ -188,12 +188,12 @@ class TorchcodecVideo(Video):
         """Each wanted frame, a few at a time."""
         missing = set(indices)
         try:
-            for excerpt in excerpts(self._media, timeline, indices) if can_excerpt(self._media) else ():
+            for excerpt in remux_spans(self._media, timeline, indices) if can_remux(self._media) else ():
                 numbers, places, seconds = zip(*((f.index, f.place, f.seconds) for f in excerpt.frames), strict=True)
                 missing.difference_update(numbers)
                 decoder = self._decoder(excerpt.file, 0)
                 yield from self._frames(decoder, numbers, places, np.array(seconds), tolerance=0.5)
-        except CannotExcerptError:
+        except CannotRemuxError:
             pass  # what is missing is read from the file itself
         if missing:
             wanted = sorted(missing)

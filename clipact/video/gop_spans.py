@@ -80,7 +80,7 @@ _LEAVES_OUT = {"h264", "hevc"}
 _PACKETS_A_JUMP = 4
 
 
-class Stretches:
+class GopSpans:
     """Reads the packets of stretches from an open file, and remembers where in it the last one ended."""
 
     def __init__(self, media: Media) -> None:

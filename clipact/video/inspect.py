@@ -9,9 +9,9 @@ import numpy as np
 
 from clipact.video.clip import Video
 from clipact.video.decode_pyav import PyavVideo, feed
-from clipact.video.decode_sequential import CountedVideo
+from clipact.video.decode_sequential import SequentialVideo
 from clipact.video.media import Media
-from clipact.video.open_source import Source, open_source
+from clipact.video.open_source import VideoSource, open_source
 from clipact.video.rgb import display_matrix
 from clipact.video.timeline import FramesDifferError, Timeline
 
@@ -20,7 +20,7 @@ _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273, table 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
+class VideoInfo:
     """The facts of one source.
 
     width, height     as shown, after rotation
@@ -48,16 +48,16 @@ class Probe:
         return dataclasses.asdict(self)
 
 
-def probe(source: Source, *, end_seconds: float | None = None) -> Probe:
+def inspect(source: VideoSource, *, end_seconds: float | None = None) -> VideoInfo:
     """The facts of a source; VideoError as for `load_clip`. `end_seconds` is where a live source stops."""
     with closing(open_source(source, end_seconds=end_seconds)) as opened:
         return _probe_media(opened) if isinstance(opened, Media) else _probe_pictures(opened)
 
 
-def _probe_pictures(video: Video) -> Probe:
+def _probe_pictures(video: Video) -> VideoInfo:
     timeline = video.timeline()
     ((_, first),) = video.decode(timeline, [0])
-    return Probe(
+    return VideoInfo(
         source=video.name,
         container="pictures",
         codec=video.decoder,
@@ -73,19 +73,19 @@ def _probe_pictures(video: Video) -> Probe:
     )
 
 
-def _probe_media(media: Media) -> Probe:
+def _probe_media(media: Media) -> VideoInfo:
     lies: tuple[str, ...] = ()
     try:
         timeline = PyavVideo(media).timeline()
     except FramesDifferError:
-        timeline = CountedVideo(media).timeline()
+        timeline = SequentialVideo(media).timeline()
         lies = ("its time stamps do not hold: all frames are decoded and counted",)
     first = _first_frame(media)
     a, b, c, d = (int(np.sign(number)) for number in display_matrix(first))
     mirrored = a * d - b * c < 0
     degrees = _MATRIX_DEGREES.get((-a, -b) if mirrored else (a, b), 0)  # mirrored left to right, then turned
     turned = degrees % 180 == 90
-    return Probe(
+    return VideoInfo(
         source=media.name,
         container=media.format,
         codec=media.context.codec.name if media.context.codec else media.context.name,

@@ -13,10 +13,10 @@ from clipact.errors import UsageError, VideoError, choices
 from clipact.video.augment import Augment, DrawnAugment
 from clipact.video.clip import Clip, Video
 from clipact.video.decode_pyav import PyavVideo
-from clipact.video.decode_sequential import CountedVideo
+from clipact.video.decode_sequential import SequentialVideo
 from clipact.video.decode_torchcodec import TorchcodecVideo
 from clipact.video.media import Media
-from clipact.video.open_source import Source, open_source, source_name
+from clipact.video.open_source import VideoSource, open_source, source_name
 from clipact.video.sampling import sample
 from clipact.video.timeline import FramesDifferError, Timeline
 from clipact.video.transforms import fit_frame
@@ -55,7 +55,7 @@ class Wanted:
 
 
 def load_clip(
-    source: Source,
+    source: VideoSource,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     *,
@@ -93,7 +93,7 @@ def load_clip(
 
 
 def load_clips(
-    source: Source,
+    source: VideoSource,
     spec: ClipSpec,
     *,
     clips: int = 1,
@@ -131,13 +131,13 @@ def load_clips(
     return load_wanted(source, wanted, time_limit_seconds=time_limit_seconds)
 
 
-def load_wanted(source: Source, wanted: Wanted, *, time_limit_seconds: float | None = None) -> tuple[Clip, ...]:
+def load_wanted(source: VideoSource, wanted: Wanted, *, time_limit_seconds: float | None = None) -> tuple[Clip, ...]:
     """The clips that are wanted of the source; as `load_clip` says."""
     check_decoder(wanted.decoder)
     if time_limit_seconds is not None:
-        from clipact.video.decode_subprocess import load_isolated
+        from clipact.video.decode_subprocess import load_in_subprocess
 
-        return load_isolated(source, wanted, time_limit_seconds=time_limit_seconds)
+        return load_in_subprocess(source, wanted, time_limit_seconds=time_limit_seconds)
     try:
         with closing(open_source(source, end_seconds=wanted.end_seconds)) as opened:
             return _read(opened, wanted) if isinstance(opened, Video) else _read_media(opened, wanted)
@@ -162,7 +162,7 @@ def _read_media(media: Media, wanted: Wanted) -> tuple[Clip, ...]:
                 notes = (f"{decoder} was not used: {cause}",)
         else:
             return tuple(replace(clip, notes=clip.notes + notes) for clip in clips)
-    clips = _read(CountedVideo(media), wanted)
+    clips = _read(SequentialVideo(media), wanted)
     return tuple(replace(clip, notes=clip.notes + notes) for clip in clips)
 
 

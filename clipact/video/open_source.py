@@ -90,7 +90,7 @@ def _copy_packets(media: Media, buffer: io.BytesIO, seconds: float, *, deadline:
     return recorded, "" if recorded >= seconds else media.broken or cause
 
 
-Source = str | Path | bytes | io.IOBase | np.ndarray
+VideoSource = str | Path | bytes | io.IOBase | np.ndarray
 
 # How picture files begin. What a file is called does not matter, but for raw streams of JPEGs, which begin alike.
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
@@ -100,7 +100,7 @@ _JPEG_STREAMS = {".mjpeg", ".mjpg"}
 _SPOOL_BYTES = 64 * 2**20
 
 
-def open_source(source: Source, *, end_seconds: float | None = None) -> Video | Media:
+def open_source(source: VideoSource, *, end_seconds: float | None = None) -> Video | Media:
     """The source, open: Media where a decoder is still to be chosen, a Video where there is nothing to choose.
 
     VideoError when it cannot be opened; UsageError for what cannot be a source. `end_seconds` is where live sources
@@ -121,7 +121,7 @@ def _open_path(source: str | Path, end_seconds: float | None) -> Video | Media:
     return Media(f"file:{path}", name=str(path))
 
 
-def source_name(source: Source) -> str:
+def source_name(source: VideoSource) -> str:
     """What messages and the ledger call a source."""
     if isinstance(source, str | Path):
         return "standard input" if source == "-" else str(source)

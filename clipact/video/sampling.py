@@ -1,7 +1,7 @@
 """Which frames of a video make a clip: arithmetic on frame numbers, and nothing else.
 
 Each way of sampling returns one list of numbers a clip: as many as asked, sorted, each in 0..available-1.
-When a video has fewer frames than asked, frames repeat: `uniform` and `middles` spread them evenly, so that motion is
+When a video has fewer frames than asked, frames repeat: `uniform` and `segment_centers` spread them evenly, so that motion is
 slowed down and never frozen at the end, `random_in_segments` draws some twice, windows that reach past the end
 (`strided`, `at_fps`) hold the last one. `load` says so in the ledger, or refuses, as its caller chose.
 """
@@ -24,7 +24,7 @@ def uniform(available: int, frames: int) -> list[int]:
     return _whole(np.linspace(0, available - 1, frames))
 
 
-def middles(available: int, frames: int) -> list[int]:
+def segment_centers(available: int, frames: int) -> list[int]:
     """The middle of each of `frames` equal segments (TSN, arXiv 1608.00859, as InternVideo2 rounds it).
 
     Borders are cut to whole frames; of two middle frames the earlier is taken. Where there are fewer frames than
@@ -107,7 +107,7 @@ def sample(
         case "uniform":
             return _each_span(available, clips, lambda n: uniform(n, spec.frames))
         case "middles":
-            return _each_span(available, clips, lambda n: middles(n, spec.frames))
+            return _each_span(available, clips, lambda n: segment_centers(n, spec.frames))
         case "strided":
             return [strided(available, spec.frames, spec.stride, clip=i, clips=clips) for i in range(clips)]
         case "fps":

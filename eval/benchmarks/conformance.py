@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT))
 
 from clipact.errors import ClipactError  # noqa: E402
 from clipact.video.load import (
-    DECODERS,  # noqa: E402
-    load_clip,  # noqa: E402
+    DECODERS,
+    load_clip,
 )
 from tests.video.corpus import CORPUS, ROTATIONS, decode_with_ffmpeg, draw, draw_edited, draw_rotated  # noqa: E402
 

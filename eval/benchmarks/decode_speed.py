@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from clipact.video.sampling import middles
+from clipact.video.sampling import segment_centers
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 VIDEOS = {
@@ -127,7 +127,7 @@ SLOW_SECONDS = 20.0  # a way that took so long once is not measured again
 
 def measure(path: Path, frames: int, count: int, ways: list[str], *, repeats: int) -> dict[str, dict[str, Any]]:
     """For each way its best wall and processor seconds, and whether its frames are those of the first way."""
-    indices = middles(count, frames)
+    indices = segment_centers(count, frames)
     found: dict[str, dict[str, Any]] = {}
     reference: np.ndarray | None = None
     for _ in range(repeats):
@@ -178,7 +178,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.alone:
         way, path, frames, count = arguments.alone
-        WAYS[way](path, middles(int(count), int(frames)))
+        WAYS[way](path, segment_centers(int(count), int(frames)))
         # Not ru_maxrss: a process inherits that of the one that started it.
         status = Path("/proc/self/status").read_text()
         print(int(status.split("VmHWM:")[1].split()[0]) // 1024)

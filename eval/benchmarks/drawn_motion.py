@@ -12,7 +12,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from clipact.evaluate import Item
+from clipact.evaluate import EvalSample
 
 FRAMES, SIDE, RADIUS = 8, 32, 5
 STILLS, CLIPS, PAIRS = (
@@ -132,7 +132,7 @@ def draw_data(folder, *, seed):
             for shown, way in ((motion, frames), (motion.opposite, frames[::-1])):
                 path = folder / f"clips/test {shown.sentence} {number}.avi"
                 write_clip(path, way)
-                tests.append(Item(name=path.name, path=path, label=shown.sentence))
+                tests.append(EvalSample(name=path.name, path=path, label=shown.sentence))
     for name, rows in (("stills", stills), ("clips", clips)):
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, ["path", "caption"])

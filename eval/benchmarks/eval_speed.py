@@ -19,9 +19,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.classify.zero_shot import ZeroShotClassifier
-from clipact.evaluate import How, evaluate, manifest_card, read_samples
+from clipact.evaluate import EvalOptions, evaluate, manifest_protocol, read_samples
 from clipact.models.dual_encoder import normalise_frames
 from clipact.video.load import load_clips
 
@@ -77,16 +77,16 @@ def main():
     parser.add_argument("--workers", type=int)
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()
-    samples = read_samples(manifest_card(words.data / "clips/ut_interaction.csv"), words.data / "clips")
+    samples = read_samples(manifest_protocol(words.data / "clips/ut_interaction.csv"), words.data / "clips")
     samples = replace(samples, items=samples.items[: words.clips])
     best, spent = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(folder)
+        store = Cache(folder)
         classifier = ZeroShotClassifier.load(words.model, labels=samples.labels, device="cpu", store=store)
         how = {"workers": words.workers}
         ways = {
             "plain loop": lambda: plain(classifier, samples),
-            "runner": lambda: evaluate(classifier, samples, how=How(**how)).scores,
+            "runner": lambda: evaluate(classifier, samples, how=EvalOptions(**how)).scores,
         }
         found = {}
         for _ in range(words.rounds):
@@ -94,10 +94,10 @@ def main():
                 seconds, cores, found[name] = busy(work)
                 best[name] = min(best.get(name, seconds), seconds)
                 spent[f"{name}, all cores"] = min(spent.get(f"{name}, all cores", cores), cores)
-        evaluate(classifier, samples, how=How(store=store, **how))
+        evaluate(classifier, samples, how=EvalOptions(store=store, **how))
         for _ in range(words.rounds):
             seconds, found["from the store"] = timed(
-                lambda: evaluate(classifier, samples, how=How(store=store, **how)).scores
+                lambda: evaluate(classifier, samples, how=EvalOptions(store=store, **how)).scores
             )
             best["from the store"] = min(best.get("from the store", seconds), seconds)
         apart = float(np.abs(found["plain loop"] - found["runner"]).max())

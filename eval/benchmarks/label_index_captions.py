@@ -23,9 +23,9 @@ import torch
 from clipact.classify.base import frames_of
 from clipact.embed.clip_embedding import embed_views, mean_view
 from clipact.embed.prefetch import decode_ahead
-from clipact.label_index import About, Entry, Plan, build, measure_quality
+from clipact.label_index import IndexEntry, IndexMetadata, IndexPlan, build, measure_quality
 from clipact.label_index.quality import OWN_ROWS, sample_queries
-from clipact.models.zoo import load
+from clipact.models.zoo import load_model
 from clipact.prompts import clean
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.mp4"))
@@ -38,7 +38,7 @@ def read_captions(data):
     with (data / "flickr8k" / "captions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     entries = [
-        Entry(id=str(number), text=clean(row["caption"]), metadata={"path": row["path"]})
+        IndexEntry(id=str(number), text=clean(row["caption"]), metadata={"path": row["path"]})
         for number, row in enumerate(rows)
     ]
     tests = dict.fromkeys(row["path"] for row in rows if row["split"] == "test")
@@ -75,13 +75,13 @@ def main():
     parser.add_argument("--model", default="mini")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    model = load(given.model, device="cpu")
+    model = load_model(given.model, device="cpu")
     entries, pictures = read_captions(given.data)
     begun = time.perf_counter()
     vectors = encode_captions(model, entries)
     result = {"captions": len(entries), "dim": model.encoder.dim, "encoding_seconds": time.perf_counter() - begun}
     asked = {"test pictures": encode_media(model, pictures)}
-    about = About(model=model.name, model_key=model.key, wording="none", dim=model.encoder.dim)
+    about = IndexMetadata(model=model.name, model_key=model.key, wording="none", dim=model.encoder.dim)
     failed = []
     with tempfile.TemporaryDirectory() as place:
         for kind in KINDS:
@@ -91,7 +91,7 @@ def main():
                 entries,
                 lambda some: vectors[[int(entry.id) for entry in some]],
                 about=about,
-                plan=Plan(kind=kind, recall=RECALL),
+                plan=IndexPlan(kind=kind, recall=RECALL),
             )
             row = result[kind] = {"build_seconds": time.perf_counter() - begun}
             if kind == "exact":

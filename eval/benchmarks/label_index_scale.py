@@ -65,9 +65,9 @@ def encode(data, model_name, place):
     import torch
     from label_index_captions import encode_captions, read_captions
 
-    from clipact.models.zoo import load
+    from clipact.models.zoo import load_model
 
-    model = load(model_name, device="cpu")
+    model = load_model(model_name, device="cpu")
     entries, tests = read_captions(data)
     tested = {f"{path.parent.name}/{path.name}" for path in tests}
     vectors = encode_captions(model, entries)
@@ -102,7 +102,7 @@ def draw(place, count):
 
 def build_index(place, count, kind):
     """Builds an index of that kind from the file of vectors, streamed."""
-    from clipact.label_index import About, Entry, Plan, build
+    from clipact.label_index import IndexEntry, IndexMetadata, IndexPlan, build
 
     vectors = np.memmap(place / f"vectors-{count}.f16", "<f2", "r").reshape(-1, DIM)
 
@@ -112,10 +112,10 @@ def build_index(place, count, kind):
 
     index = build(
         place / f"{kind}-{count}",
-        (Entry(id=str(row), text=f"row {row}") for row in range(count)),
+        (IndexEntry(id=str(row), text=f"row {row}") for row in range(count)),
         taken,
-        about=About(model="drawn", model_key="0" * 64, wording="none", dim=DIM, precision="float16"),
-        plan=Plan(kind=kind, recall=RECALL),
+        about=IndexMetadata(model="drawn", model_key="0" * 64, wording="none", dim=DIM, precision="float16"),
+        plan=IndexPlan(kind=kind, recall=RECALL),
     )
     nearest = index.table.nearest
     return {} if nearest is None else {"recipe": nearest.recipe, "width": nearest.width}

@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from clipact.clip_spec import ClipSpec
-from clipact.data.dataset import Samples
+from clipact.data.dataset import ClipTextDataset
 from clipact.data.loader import Loader
-from clipact.data.sources import Entry, Source, read_sources
+from clipact.data.sources import SourceConfig, TrainingExample, read_sources
 from clipact.video.augment import Augment
 from clipact.video.load import load_clips
 
@@ -36,7 +36,7 @@ CHUNK = 32
 class SameDecoder(Dataset[Any]):
     """clipact's decoder and transforms, called as they are."""
 
-    def __init__(self, entries: list[Entry]) -> None:
+    def __init__(self, entries: list[TrainingExample]) -> None:
         self.entries = entries
 
     def __len__(self) -> int:
@@ -74,16 +74,19 @@ class Usual(SameDecoder):
         return self.transform(frames), entry.sentences[0]
 
 
-def ours(entries: list[Entry], *, batch: int, workers: int) -> Iterable[int]:
+def ours(entries: list[TrainingExample], *, batch: int, workers: int) -> Iterable[int]:
     """Rows in each batch of clipact's loader."""
     loader = Loader(
-        Samples(entries, SPEC, seed=0, augment=AUGMENT), batch=batch, chunk=CHUNK * entries[0].frames, workers=workers
+        ClipTextDataset(entries, SPEC, seed=0, augment=AUGMENT),
+        batch=batch,
+        chunk=CHUNK * entries[0].frames,
+        workers=workers,
     )
     return (read(one.visual, len(one)) for one in loader.batches(0, len(entries) // batch))
 
 
 def plain(
-    kind: Callable[[list[Entry]], SameDecoder], entries: list[Entry], *, batch: int, workers: int
+    kind: Callable[[list[TrainingExample]], SameDecoder], entries: list[TrainingExample], *, batch: int, workers: int
 ) -> Iterable[int]:
     """Rows in each batch of a plain DataLoader."""
     loader = DataLoader(kind(entries), batch_size=batch, shuffle=True, num_workers=workers, drop_last=True)
@@ -113,10 +116,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     words = parser.parse_args()
     torch.set_num_threads(1)
-    pictures = read_sources([Source(manifest=Path("flickr8k/captions.csv"))], words.data)[:4000]
+    pictures = read_sources([SourceConfig(manifest=Path("flickr8k/captions.csv"))], words.data)[:4000]
     clips = read_sources(
         [
-            Source(manifest=Path(f"clips/{name}.csv"), frames=8, prompts="single")
+            SourceConfig(manifest=Path(f"clips/{name}.csv"), frames=8, prompts="single")
             for name in ("weizmann", "ut_interaction")
         ],
         words.data,

@@ -36,7 +36,7 @@ def loaded(name):
     begun = time.perf_counter()
     from clipact.models import zoo
 
-    model = zoo.load(name, device="cpu")
+    model = zoo.load_model(name, device="cpu")
     took = time.perf_counter() - begun
     resident = memory_kilobytes("VmRSS") / 1024
     clip = ready(model)
@@ -69,7 +69,7 @@ def timed(names, rounds):
 
     ways, found = {}, {name: {"seen": {}, "file": {}} for name in names}
     for name in names:
-        models = {way: zoo.load(name, device="cpu", precision=way) for way in WAYS}
+        models = {way: zoo.load_model(name, device="cpu", precision=way) for way in WAYS}
         clip = ready(models["fp32"])
         seen = [models[way].encoder.encode_video(clip).float() for way in WAYS]
         found[name]["cosine"] = torch.cosine_similarity(*seen).item()

@@ -6,11 +6,11 @@ from typing import get_args
 import torch
 from drawn_motion import COLUMNS, FRAMES, MOTIONS, ROWS, SIDE
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.config import parse
 from clipact.models.towers.aggregators import AGGREGATORS
-from clipact.models.towers.vivit import Look
-from clipact.train.contrastive import Run
+from clipact.models.towers.vivit import ClassToken
+from clipact.train.contrastive import ContrastiveTrainer
 from clipact.train.recipe import Recipe
 
 WIDTH, LAYERS, HEADS = 64, 2, 4
@@ -40,7 +40,7 @@ def transformers_tower(model_type, table):
 TOWERS = {
     **{f"frames {name}": {"tower": "frames", "aggregator": name} for name in AGGREGATORS},
     "frames shift": {"tower": "frames", "aggregator": "mean", "shift": 0.125},
-    **{f"vivit {look}": {"tower": "vivit", "inflate": "central", "attention": look} for look in get_args(Look)},
+    **{f"vivit {look}": {"tower": "vivit", "inflate": "central", "attention": look} for look in get_args(ClassToken)},
     "swin3d small": {
         "tower": "swin3d",
         "width": 32,
@@ -111,11 +111,11 @@ def train(start, source, data, out, *, budget, seed):
             "clip_norm": 1.0,
         },
     }
-    run = Run(
+    run = ContrastiveTrainer(
         parse(Recipe, table),
         data=data,
         device=torch.device("cpu"),
-        store=Store(data / "store"),
+        store=Cache(data / "store"),
         watch=lambda items, total, what: items,
     )
     for _ in run.train(out):

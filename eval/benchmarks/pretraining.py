@@ -21,11 +21,11 @@ from pathlib import Path
 import av
 import torch
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.config import parse, to_table
-from clipact.train.contrastive import Run
+from clipact.train.contrastive import ContrastiveTrainer
 from clipact.train.log import read_log
-from clipact.train.masked import Pretraining, PretrainRecipe
+from clipact.train.masked import MaskedTrainer, PretrainRecipe
 from clipact.train.recipe import Recipe, load_recipe
 
 RECIPE = Path(__file__).parent.parent / "recipes/videomae-small.toml"
@@ -100,7 +100,7 @@ def pretrain(data, out, *, epochs):
     changes = [f"train.epochs={epochs}", 'data.sources=[{ manifest = "clips.csv" }]']
     changes.append('judge.sets=[{ name = "held", manifest = "clips.csv", split = "test" }]')
     recipe = load_recipe(RECIPE, PretrainRecipe, changes=changes)
-    for _ in Pretraining(recipe, data=data, device=torch.device("cpu")).train(out):
+    for _ in MaskedTrainer(recipe, data=data, device=torch.device("cpu")).train(out):
         pass
     return read_log(out)
 
@@ -127,11 +127,11 @@ def tune(data, out, start, *, seed, epochs):
         "optim": {"lr": 1e-3, "warmup_steps": 10, "weight_decay": 0.05},
         "judge": {"sets": [{"name": "held", "manifest": "clips.csv", "split": "test", "frames": recipe.clip.frames}]},
     }
-    run = Run(
+    run = ContrastiveTrainer(
         parse(Recipe, table),
         data=data,
         device=torch.device("cpu"),
-        store=Store(out.parent / "store"),
+        store=Cache(out.parent / "store"),
         watch=lambda items, total, what: items,
     )
     for _ in run.train(out):

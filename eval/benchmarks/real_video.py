@@ -31,16 +31,16 @@ import torch
 from drawn_motion import write_clip
 
 from clipact import metrics
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.clip_spec import ClipSpec
 from clipact.config import parse
-from clipact.data.sources import Source, read_sources
+from clipact.data.sources import SourceConfig, read_sources
 from clipact.evaluate.metric_values import share_of
 from clipact.models.towers.aggregators import AGGREGATORS
-from clipact.models.towers.vivit import Look
+from clipact.models.towers.vivit import ClassToken
 from clipact.prompts import LabelSet, PromptSet
-from clipact.train.contrastive import Run
-from clipact.train.encoded_batches import Feed
+from clipact.train.contrastive import ContrastiveTrainer
+from clipact.train.encoded_batches import EncodedBatches
 from clipact.train.recipe import Recipe
 from clipact.video.load import load_clips
 
@@ -58,7 +58,7 @@ SWIN = {"tower": "swin3d", "width": 32, "depths": [2, 2, 2], "heads": [2, 4, 8],
 TOWERS = {
     **{f"mini's frames, {name}": {"tower": "frames", "aggregator": name} for name in AGGREGATORS},
     "mini's frames, shift": {"tower": "frames", "aggregator": "mean", "shift": 0.125},
-    **{f"vivit, {look}": {**VIVIT, "attention": look} for look in get_args(Look)},
+    **{f"vivit, {look}": {**VIVIT, "attention": look} for look in get_args(ClassToken)},
     "swin3d": SWIN,
 }
 BASE = "mini's frames, mean"
@@ -121,8 +121,10 @@ def recipe_of(tower, manifest, root, seed):
 def judge(run, labels):
     """Whether each test clip of the fold is named rightly, by its path."""
     (source,) = run.recipe.data.sources
-    entries = read_sources([Source(manifest=source.manifest, root=source.root, split="test", frames=FRAMES)], Path())
-    feed = Feed(
+    entries = read_sources(
+        [SourceConfig(manifest=source.manifest, root=source.root, split="test", frames=FRAMES)], Path()
+    )
+    feed = EncodedBatches(
         run.encoder.eval(),
         entries,
         run.recipe.data,
@@ -147,7 +149,7 @@ def answer_all(tower, rows, places, labels, store):
     for seed in range(SEEDS):
         for fold in range(FOLDS):
             root = places["clips" if tower["tower"] == "frames" else "small"]
-            run = Run(
+            run = ContrastiveTrainer(
                 recipe_of(tower, places["tables"] / f"fold{fold}.csv", root, seed),
                 data=Path(),
                 device=torch.device("cpu"),
@@ -217,7 +219,7 @@ def try_set(name, data, chosen, place, told):
     found = {"split": SETS[name], "groups": len(set(groups)), "clips": len(rows), "towers": {}}
     base = None
     for tower_name, tower in chosen.items():
-        answers, seconds = answer_all(tower, rows, places, labels, Store(place / "store"))
+        answers, seconds = answer_all(tower, rows, places, labels, Cache(place / "store"))
         hits = answers == truth
         base = hits if base is None else base
         row = found["towers"][tower_name] = {**compare(hits, base, groups), "seconds": seconds}

@@ -15,13 +15,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.manifest import read_manifest
-from clipact.data.protocol import Card, Data, Part, Words
-from clipact.evaluate import How, Item, Samples, evaluate
-from clipact.models.zoo import load
-from clipact.prompts import About, LabelSet
+from clipact.data.protocol import Protocol, ProtocolData, ProtocolLabels, ProtocolPart
+from clipact.evaluate import EvalOptions, EvalSample, EvalSamples, evaluate
+from clipact.models.zoo import load_model
+from clipact.prompts import LabelDetails, LabelSet
 from clipact.studies import Grid, sweep, variants
 
 _CLIPS, _LABELS = 200, 22
@@ -34,17 +34,19 @@ def real_clips(folder):
     items = []
     for table in _TABLES:
         for sample in read_manifest(folder / f"{table}.csv", folder).samples:
-            items.append(Item(name=sample.path, path=folder / sample.path, label=sample.label))
+            items.append(EvalSample(name=sample.path, path=folder / sample.path, label=sample.label))
     items = items[:_CLIPS]
     own = list(dict.fromkeys(item.label for item in items))
     more = LabelSet.load("kinetics400").labels
     labels = LabelSet.of([*own, *(label for label in more if "_" not in label)][:_LABELS])
     camel = tuple(_camel(label) for label in labels.labels)
-    about = {name: About(descriptions=(f"Here somebody is {said}.",)) for name, said in zip(camel, own, strict=False)}
-    about |= {name: About(descriptions=(f"This is how {name} looks.",)) for name in camel[len(own) :]}
+    about = {
+        name: LabelDetails(descriptions=(f"Here somebody is {said}.",)) for name, said in zip(camel, own, strict=False)
+    }
+    about |= {name: LabelDetails(descriptions=(f"This is how {name} looks.",)) for name in camel[len(own) :]}
     named = replace(labels, labels=camel, about=about, name="twenty-two")
     names = dict(zip(labels.labels, named.labels, strict=True))
-    return Samples(items=tuple(replace(item, label=names[item.label]) for item in items), labels=named)
+    return EvalSamples(items=tuple(replace(item, label=names[item.label]) for item in items), labels=named)
 
 
 def _camel(label):
@@ -55,7 +57,7 @@ def _camel(label):
 def plain(model, samples, store):
     """One evaluation as `clipact eval` does it."""
     classifier = ZeroShotClassifier(model, samples.labels, store=store)
-    return evaluate(classifier, samples, how=How(store=store))
+    return evaluate(classifier, samples, how=EvalOptions(store=store))
 
 
 def main():
@@ -66,27 +68,27 @@ def main():
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()
     samples = real_clips(words.data / "clips")
-    card = Card(
-        name="speed", title="real clips", metric="top_1", source="", words=Words(),
-        data=Data(set="", parts=(Part(manifest="none"),)),
+    card = Protocol(
+        name="speed", title="real clips", metric="top_1", source="", words=ProtocolLabels(),
+        data=ProtocolData(set="", parts=(ProtocolPart(manifest="none"),)),
     )  # fmt: skip
     tried = variants(_GRID, samples.labels, baseline="action")
     said = {(prompt.label, prompt.text) for one in tried for prompt in one.prompts.fill(samples.labels)}
     each = [sum(label == number for label, _ in said) for number in range(len(samples.labels))]
     assert (len(samples), len(samples.labels)) == (_CLIPS, _LABELS)
     assert len(tried) >= 100 <= min(each), (len(tried), min(each))
-    model = load(words.model, device="cpu", defer_text=True)
+    model = load_model(words.model, device="cpu", defer_text=True)
     model.encoder.encode_text(["a sentence"])  # weights are in memory before the clock starts
     best = {}
     for _ in range(words.rounds):
         for name in ("plain", "sweep"):
             with tempfile.TemporaryDirectory() as folder:
-                store = Store(folder)
+                store = Cache(folder)
                 begun = time.perf_counter()
                 if name == "plain":
                     plain(model, samples, store)
                 else:
-                    sweep(card, samples, model, _GRID, how=How(store=store))
+                    sweep(card, samples, model, _GRID, how=EvalOptions(store=store))
                 seconds = time.perf_counter() - begun
             best[name] = min(best.get(name, seconds), seconds)
     table = {

@@ -22,7 +22,7 @@ from clipact.models.hub.transformers_video import TransformersVideo
 from clipact.models.hub.xclip import XClip
 from clipact.models.nn.head import Head
 from clipact.models.towers.aggregators import AGGREGATORS
-from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.swin3d import Swin3D
 from clipact.models.towers.tower import VisualTower
 from clipact.models.towers.vivit import ViViT
@@ -56,10 +56,10 @@ def by_frame(see, video, aggregate=lambda frames: frames.mean(1)):
 
 def mini(frames, *, aggregator="mean", shift=0.0):
     """An aggregator over mini's image tower, away from the mean at which it begins; a shift has no plain loop."""
-    image = zoo.load("mini", device="cpu").encoder.visual.image
+    image = zoo.load_model("mini", device="cpu").encoder.visual.image
     spec = ClipSpec(frames=frames, size=image.spec.size)
-    config = parse(FramesTower.Config, {"aggregator": aggregator, "shift": shift})
-    ours = FramesTower(image, config, spec=spec).eval()
+    config = parse(FrameAggregator.Config, {"aggregator": aggregator, "shift": shift})
+    ours = FrameAggregator(image, config, spec=spec).eval()
     for parameter in ours.aggregator.parameters():
         parameter.add_(0.02 * torch.randn(parameter.shape))
     return ours, None if shift else partial(by_frame, image, aggregate=ours.aggregator)
@@ -71,12 +71,12 @@ def open_clip(frames, *, name):
 
     theirs, table = open_clip.create_model(name).eval(), open_clip.get_model_config(name)
     image = OpenClipImage(OpenClipImage.Config(model=table), network=theirs.visual)
-    return FramesTower(image).eval(), partial(by_frame, theirs.encode_image)
+    return FrameAggregator(image).eval(), partial(by_frame, theirs.encode_image)
 
 
 def timm(frames, *, name):
     """timm's network without its classifier; the head is ours."""
-    ours = FramesTower(TimmImage(TimmImage.Config(name=name, head=HEAD))).eval()
+    ours = FrameAggregator(TimmImage(TimmImage.Config(name=name, head=HEAD))).eval()
     image = ours.image
     return ours, partial(by_frame, lambda picture: image.head(image.network(picture)))
 
@@ -85,7 +85,7 @@ def dual(frames, *, name):
     """transformers' get_image_features, of CLIP or SigLIP."""
     theirs = of_transformers(name)
     image = TransformersImage(TransformersImage.Config(model=table_of(theirs)), network=theirs)
-    return FramesTower(image).eval(), partial(
+    return FrameAggregator(image).eval(), partial(
         by_frame, lambda picture: theirs.get_image_features(picture).pooler_output
     )
 

@@ -31,17 +31,17 @@ from pathlib import Path
 
 import numpy as np
 
-from clipact.cache import Store
-from clipact.calibration import DEFAULT, SCORES, UNCALIBRATED, Independent, fit_judgement
+from clipact.cache import Cache
+from clipact.calibration import DEFAULT_OOD_SCORE, OOD_SCORES, UNCALIBRATED, IndependentProbabilities, fit_params
 from clipact.calibration.conformal import label_sets
 from clipact.calibration.fit import hidden_halves, hidden_scores
 from clipact.calibration.temperature import fit_temperature
-from clipact.data.protocol import load_card
-from clipact.evaluate import How, read_samples
+from clipact.data.protocol import load_protocol
+from clipact.evaluate import EvalOptions, read_samples
 from clipact.evaluate.fit_calibration import labelled_clips
 from clipact.evaluate.provenance import zero_shot
 from clipact.metrics import calibration_error, probabilities
-from clipact.models.zoo import load
+from clipact.models.zoo import load_model
 from clipact.prompts import PromptSet
 
 PICTURES, CLIPS = ("sports22-dev", "sports22"), ("ut_interaction", "weizmann", "surv_fight")
@@ -55,7 +55,7 @@ def read_clips(model, card, data):
     """The logits of a card's clips for its labels and the background words."""
     samples, prompts = read_samples(card, data), PromptSet.load(card.words.templates)
     clips, _, scores = labelled_clips(
-        model, samples, samples.labels, prompts, views=card.views, how=How(store=Store())
+        model, samples, samples.labels, prompts, views=card.views, how=EvalOptions(store=Cache())
     )  # fmt: skip
     assert not scores.unreadable
     return clips
@@ -80,7 +80,7 @@ def judge_rejection(clips, *, seed):
     rng, count = np.random.default_rng(seed), names.max() + 1
 
     def mean(weight, draws):
-        found = [[weighted_auroc(tables[i][0][name], tables[i][1], weight) for name in SCORES] for i in draws]
+        found = [[weighted_auroc(tables[i][0][name], tables[i][1], weight) for name in OOD_SCORES] for i in draws]
         return np.nanmean(found, axis=0)
 
     whole = mean(np.ones(len(clips)), range(DRAWS))
@@ -88,9 +88,9 @@ def judge_rejection(clips, *, seed):
     for _ in range(RESAMPLES):
         weight = np.bincount(rng.integers(0, count, count), minlength=count)[names]
         again.append(mean(weight.astype(float), rng.integers(0, DRAWS, DRAWS)))
-    again, default = np.array(again), list(SCORES).index(DEFAULT)
+    again, default = np.array(again), list(OOD_SCORES).index(DEFAULT_OOD_SCORE)
     rows = {}
-    for i, name in enumerate(SCORES):
+    for i, name in enumerate(OOD_SCORES):
         low, high = np.quantile(again[:, i], [0.025, 0.975])
         less, more = np.quantile(again[:, default] - again[:, i], [0.025, 0.975])
         rows[name] = {"auroc": whole[i], "low": low, "high": high}
@@ -103,16 +103,14 @@ def judge_splits(clips, *, splits, share, seed):
     found, everything = [], np.arange(clips.logits.shape[1])
     for number in range(splits):
         given, new = clips.split(share=share, seed=seed + number)
-        judgement, figures = fit_judgement(
-            given, coverage=COVERAGE, false_rejections=FALSE_REJECTIONS, seed=seed + number
-        )
+        judgement, figures = fit_params(given, coverage=COVERAGE, false_rejections=FALSE_REJECTIONS, seed=seed + number)
         logits, background = new.among(everything)
         before, after = probabilities(logits), probabilities(logits / judgement.temperature)
         right, rows = before.argmax(1) == new.truth, np.arange(len(new))
         sets = label_sets(after, quantile=judgement.quantile)
         places = (after > after[rows, new.truth][:, None]).sum(1)  # 0 where the truth is the best
-        fits = SCORES[judgement.score](logits, background, judgement.temperature)
-        alone = Independent().probabilities(logits, background)
+        fits = OOD_SCORES[judgement.score](logits, background, judgement.temperature)
+        alone = IndependentProbabilities().probabilities(logits, background)
         fitted = judgement.independent.probabilities(logits, background)
         found.append(
             {
@@ -148,8 +146,8 @@ def failures(result):
         if found["learnt"]:
             continue
         row, scores = found["splits"], {name: one["auroc"] for name, one in found["rejection"]["scores"].items()}
-        if card == PICTURES[0] and (best := max(scores, key=scores.get)) != DEFAULT:
-            yield f"{card}: {best} rejects best, and the default is {DEFAULT}"
+        if card == PICTURES[0] and (best := max(scores, key=scores.get)) != DEFAULT_OOD_SCORE:
+            yield f"{card}: {best} rejects best, and the default is {DEFAULT_OOD_SCORE}"
         if abs(row["coverage"] - COVERAGE) > POINTS:
             yield f"{card}: label sets cover {100 * row['coverage']:.1f} %, {100 * COVERAGE:.0f} % is asked for"
         if row["ece_after"] >= row["ece_before"]:
@@ -163,7 +161,7 @@ def show(result):
     for card, found in result.items():
         for name, row in found["rejection"]["scores"].items():
             ahead = f"{row['default_ahead']:+.3f} | {row['ahead_low']:+.3f} – {row['ahead_high']:+.3f}"
-            ahead = "| " if name == DEFAULT else ahead
+            ahead = "| " if name == DEFAULT_OOD_SCORE else ahead
             print(f"| {card} | {name} | {row['auroc']:.3f} | {row['low']:.3f} – {row['high']:.3f} | {ahead} |")
     print(f"\nasked for: coverage {COVERAGE:.0%}, false rejections {FALSE_REJECTIONS:.0%}\n")
     print("| set | clips | top-1 | coverage | expected | labels a set | top-k | all | rejected falsely |")
@@ -192,9 +190,9 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    model, result = load(given.model, device="cpu", defer_text=True), {}
+    model, result = load_model(given.model, device="cpu", defer_text=True), {}
     for name in (*PICTURES, *CLIPS):
-        card = load_card(name)
+        card = load_protocol(name)
         clips = read_clips(model, card, given.data)
         result[name] = {
             "learnt": zero_shot(model.trained_on, {"set": card.data.set})[0] is False,

@@ -21,7 +21,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from clipact.evaluate.results import identical, load
+from clipact.evaluate.results import identical, load_result
 from clipact.prompts import LabelSet
 
 
@@ -96,7 +96,7 @@ def run(words, folder):
         time.sleep(0.5)
     assert whole.returncode == 0, whole.returncode
     seconds = time.perf_counter() - begun
-    first = load(folder / "whole" / "table--frames-2--tiny")
+    first = load_result(folder / "whole" / "table--frames-2--tiny")
     begun = time.perf_counter()
     killed = start(root, folder / "killed", folder / "cache2")
     journal = folder / "killed" / "table--frames-2--tiny.journal"
@@ -118,7 +118,7 @@ def run(words, folder):
         "seconds, whole": seconds,
         "seconds, until killed": before_kill,
         "seconds, resumed": after_kill,
-        "identical after resume": identical(first, load(row["result"])),
+        "identical after resume": identical(first, load_result(row["result"])),
         "resident MiB, mean of each quarter": [float(np.mean(q)) / 2**20 for q in np.array_split(steady, 4)],
         "resident MiB, most": max(memory) / 2**20,
     }

@@ -3,7 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from clipact.calibration import Answers, Calibration, background_words, fit_judgement, near, unlike
+from clipact.calibration import (
+    Calibration,
+    CalibrationTarget,
+    background_words,
+    exclude_labels,
+    fit_params,
+    near_labels,
+)
 from clipact.data.protocol import Views
 from clipact.errors import CalibrationError
 from clipact.prompts import LabelSet, PromptSet, clean
@@ -12,8 +19,8 @@ from tests.calibration.test_fit import drawn
 
 @pytest.fixture(scope="module")
 def calibration():
-    judgement, figures = fit_judgement(drawn(60, labels=10))
-    answers = Answers(
+    judgement, figures = fit_params(drawn(60, labels=10))
+    answers = CalibrationTarget(
         model="mini",
         model_key="ab",
         labels=LabelSet.load("daily-living:ten"),
@@ -103,12 +110,12 @@ def test_the_background_is_clean_and_no_phrase_is_there_twice():
 
 def test_a_word_that_is_a_label_or_means_one_is_no_background():
     labels = LabelSet.of(["read a book", "Hugging"])
-    left = unlike(background_words(), labels)
+    left = exclude_labels(background_words(), labels)
     assert set(background_words()) - set(left) == {"reading a book", "hugging"}
     rng = np.random.default_rng(0)
     background = rng.normal(size=(60, 8))
     background /= np.linalg.norm(background, axis=1, keepdims=True)
-    found = near(background, background[[4, 9]])
+    found = near_labels(background, background[[4, 9]])
     assert found[4].tolist() == [True, False]
     assert found[9].tolist() == [False, True]
     assert found.sum() <= 4

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 
-from clipact.calibration import SCORES, Independent, LabelledClips, fit_judgement
+from clipact.calibration import OOD_SCORES, IndependentProbabilities, LabelledClips, fit_params
 from clipact.calibration.conformal import fewest, label_sets, upper_quantile
 from clipact.calibration.multi_label import fit_independent, fit_thresholds, log_odds
 from clipact.calibration.temperature import fit_temperature, log_sum_exp, negative_log_likelihood
@@ -38,7 +38,7 @@ def test_the_temperature_is_the_one_that_scipy_finds():
 
 
 def test_calibration_error_falls_on_clips_that_nothing_was_fitted_on():
-    judgement, figures = fit_judgement(drawn(1000, sharper=4.0))
+    judgement, figures = fit_params(drawn(1000, sharper=4.0))
     assert figures.clips == 500
     assert figures.calibration_error_after < 0.1 < 0.2 < figures.calibration_error_before
     new = drawn(2000, sharper=4.0, seed=1)
@@ -50,10 +50,10 @@ def test_label_sets_hold_the_truth_as_often_as_was_asked_for():
     new = drawn(4000, seed=99)
     covered, kept = [], []
     for seed in range(20):
-        judgement, _ = fit_judgement(drawn(200, seed=seed), coverage=0.8, false_rejections=0.1)
+        judgement, _ = fit_params(drawn(200, seed=seed), coverage=0.8, false_rejections=0.1)
         sets = label_sets(probabilities(new.logits / judgement.temperature), quantile=judgement.quantile)
         covered.append(sets[np.arange(len(sets)), new.truth].mean())
-        fits = SCORES[judgement.score](new.logits, new.background, judgement.temperature)
+        fits = OOD_SCORES[judgement.score](new.logits, new.background, judgement.temperature)
         kept.append((fits >= judgement.threshold).mean())
     assert np.mean(covered) == pytest.approx(0.8, abs=0.02)
     assert np.mean(kept) == pytest.approx(0.9, abs=0.02)
@@ -74,13 +74,13 @@ def test_the_best_label_is_in_every_set():
 def test_scores_are_what_their_papers_say():
     logits, background = np.array([[2.0, 1.0], [0.0, 0.0]]), np.array([[0.0], [3.0]])
     shares = np.exp(logits / 2) / np.exp(logits / 2).sum(1, keepdims=True)
-    found = {name: score(logits, background, 2.0) for name, score in SCORES.items()}
+    found = {name: score(logits, background, 2.0) for name, score in OOD_SCORES.items()}
     assert found["max_softmax"] == pytest.approx(shares.max(1))
     assert found["margin"] == pytest.approx([shares[0, 0] - shares[0, 1], 0])
     assert found["energy"] == pytest.approx(np.log(np.exp(logits).sum(1)))
     inside = np.exp(logits).sum(1) / (np.exp(logits).sum(1) + np.exp(background[:, 0]))
     assert 1 / (1 + np.exp(-found["background"])) == pytest.approx(inside)
-    assert SCORES["margin"](logits[:, :1], background, 1.0).tolist() == [1, 1]
+    assert OOD_SCORES["margin"](logits[:, :1], background, 1.0).tolist() == [1, 1]
     assert np.isfinite(log_sum_exp(np.array([[1e4, -1e4]]))).all()
 
 
@@ -111,7 +111,7 @@ def test_labels_by_themselves_become_as_likely_as_they_say():
 
 def test_thresholds_have_the_best_f1_over_all_pairs():
     clips = drawn(25, labels=2, seed=4)
-    scores = Independent().probabilities(clips.logits, clips.background)
+    scores = IndependentProbabilities().probabilities(clips.logits, clips.background)
     cuts = [np.append(column, 2.0) for column in scores.T]
     best = max(_f1(scores >= np.array(pair), clips.true) for pair in product(*cuts))
     assert _f1(scores >= fit_thresholds(scores, clips.true), clips.true) == pytest.approx(best)
@@ -144,6 +144,6 @@ def test_a_group_is_in_one_part():
 )
 def test_too_few_clips_are_said(clips, asked, said):
     with pytest.raises(CalibrationError, match=said):
-        fit_judgement(clips, **asked)
+        fit_params(clips, **asked)
     if len(clips) == 30:
-        fit_judgement(clips, false_rejections=0.1)
+        fit_params(clips, false_rejections=0.1)

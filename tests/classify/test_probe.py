@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clipact.classify.probe import SHOTS, NearestProbe, draw_shots, fit_linear
+from clipact.classify.probe import SHOTS, KNNProbe, draw_shots, fit_linear
 from clipact.errors import UsageError
 
 
@@ -38,7 +38,7 @@ def test_a_label_without_examples_gets_the_least_that_can_be_said(clouds):
 def test_votes_are_counted_in_plain_loops(clouds):
     vectors, truth = clouds
     learnt, asked = vectors[::2], vectors[1::2]
-    found = NearestProbe(learnt, truth[::2], labels=5, k=3, heat=0.1).logits(asked)
+    found = KNNProbe(learnt, truth[::2], labels=5, k=3, heat=0.1).logits(asked)
     for row, query in enumerate(asked):
         order = sorted(range(len(learnt)), key=lambda i: -float(query @ learnt[i]))[:3]
         votes = np.zeros(5)
@@ -46,7 +46,7 @@ def test_votes_are_counted_in_plain_loops(clouds):
             votes[truth[::2][i]] += np.exp(float(query @ learnt[i]) / 0.1)
         shares = votes / votes.sum()
         np.testing.assert_allclose(np.exp(found[row]), shares, atol=1e-5)
-    assert NearestProbe(learnt, truth[::2], labels=4, k=1000).logits(asked).shape == (24, 4)
+    assert KNNProbe(learnt, truth[::2], labels=4, k=1000).logits(asked).shape == (24, 4)
 
 
 def test_shots_are_drawn_without_doubles_and_the_same_again(clouds):
@@ -69,4 +69,4 @@ def test_what_cannot_be_learnt_is_refused(clouds):
     with pytest.raises(UsageError, match="label numbers go to 3; there are 3 labels"):
         fit_linear(vectors, truth, labels=3)
     with pytest.raises(UsageError, match="k is 0"):
-        NearestProbe(vectors, truth, labels=4, k=0)
+        KNNProbe(vectors, truth, labels=4, k=0)

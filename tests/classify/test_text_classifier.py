@@ -5,13 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipact.cache import Store
-from clipact.classify.text_classifier import label_vectors, template_weights
+from clipact.cache import Cache
+from clipact.classify.text_classifier import make_text_classifier, template_weights
 from clipact.classify.zero_shot import ZeroShotClassifier, embed_labels
 from clipact.errors import UsageError
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.zoo import Model
-from clipact.prompts import About, LabelSet, PromptSet
+from clipact.prompts import LabelDetails, LabelSet, PromptSet
 from tests.tiny import TinyText, TinyVisual
 
 LABELS = LabelSet(
@@ -19,8 +19,8 @@ LABELS = LabelSet(
     labels=("drink", "UseLaptop", "fall"),
     phrases=("drinking", "using a laptop", "falling"),
     about={
-        "drink": About(synonyms=("sip", "swallow water"), descriptions=("A cup is lifted.",)),
-        "fall": About(descriptions=("Someone drops.", "A body lies on the floor.")),
+        "drink": LabelDetails(synonyms=("sip", "swallow water"), descriptions=("A cup is lifted.",)),
+        "fall": LabelDetails(descriptions=("Someone drops.", "A body lies on the floor.")),
     },
 )
 TEMPLATES = ["a video of {}.", "{}", "A person is {}, I think."]
@@ -94,7 +94,7 @@ def plain(encoder, clips, words, over_templates, over_words, weights):
 def test_every_wording_equals_a_plain_loop(encoder, clips, words, over_templates, over_words):
     weights = (0.2, 0.5, 0.3)
     prompts = PromptSet.of(TEMPLATES).worded(words=words, over_templates=over_templates, over_words=over_words)
-    vectors = label_vectors(encoder.encode_text, LABELS, prompts)
+    vectors = make_text_classifier(encoder.encode_text, LABELS, prompts)
     if over_templates == "weighted":
         assert vectors.weigh
         vectors = vectors.weighted(torch.tensor(weights))
@@ -110,7 +110,7 @@ def test_labels_beside_some_of_others_are_one_set(encoder, clips, over_templates
         words=("phrase", "synonyms", "descriptions"), over_templates=over_templates, over_words=over_words
     )
     others = LabelSet.of(["read", "juggle", "sing"])
-    own, more = (label_vectors(encoder.encode_text, labels, prompts) for labels in (LABELS, others))
+    own, more = (make_text_classifier(encoder.encode_text, labels, prompts) for labels in (LABELS, others))
     both = own.beside(more.only([2, 0]))
     whole = LabelSet(
         name="five",
@@ -118,7 +118,7 @@ def test_labels_beside_some_of_others_are_one_set(encoder, clips, over_templates
         phrases=(*LABELS.phrases, "singing", "reading"),
         about=LABELS.about,
     )
-    expected = label_vectors(encoder.encode_text, whole, prompts)
+    expected = make_text_classifier(encoder.encode_text, whole, prompts)
     assert both.owner.tolist() == expected.owner.tolist()
     torch.testing.assert_close(both.logits(encoder, clips), expected.logits(encoder, clips), atol=2e-6, rtol=1e-5)
     again = both.only([1, 0, 2, 4])
@@ -130,7 +130,7 @@ def test_labels_beside_some_of_others_are_one_set(encoder, clips, over_templates
 @torch.inference_mode()
 def test_the_default_is_the_mean_that_embed_groups_gives(encoder):
     prompts = PromptSet.of(TEMPLATES)
-    vectors = label_vectors(encoder.encode_text, LABELS, prompts)
+    vectors = make_text_classifier(encoder.encode_text, LABELS, prompts)
     assert vectors.one_each
     torch.testing.assert_close(vectors.rows[0], encoder.embed_groups(*prompts.sentences(LABELS)), atol=1e-6, rtol=0)
 
@@ -141,7 +141,7 @@ def model(encoder):
 
 
 def test_the_store_keeps_each_wording_apart(model, tmp_path, monkeypatch):
-    store, asked, encode = Store(tmp_path), [], model.encoder.encode_text
+    store, asked, encode = Cache(tmp_path), [], model.encoder.encode_text
     monkeypatch.setattr(model.encoder, "encode_text", lambda said, **k: asked.append(list(said)) or encode(said))
     kinds = [
         PromptSet.of(TEMPLATES),
@@ -161,7 +161,7 @@ def test_the_store_keeps_each_wording_apart(model, tmp_path, monkeypatch):
 def test_a_classifier_with_several_vectors_a_label_answers_and_has_no_single_ones(model, tmp_path):
     frames = np.zeros((4, 8, 8, 3), np.uint8)
     prompts = PromptSet.of(TEMPLATES).worded(words=("phrase", "synonyms"), over_words="max")
-    classifier = ZeroShotClassifier(model, LABELS, prompts=prompts, store=Store(tmp_path))
+    classifier = ZeroShotClassifier(model, LABELS, prompts=prompts, store=Cache(tmp_path))
     assert sum(entry.score for entry in classifier.classify_frames(frames).ranked) == pytest.approx(1)
     with pytest.raises(UsageError, match="several vectors"):
         _ = classifier.text_embeddings
@@ -169,7 +169,7 @@ def test_a_classifier_with_several_vectors_a_label_answers_and_has_no_single_one
 
 def test_templates_without_their_weights_are_no_classifier_yet(model, tmp_path):
     prompts = PromptSet.of(TEMPLATES).worded(over_templates="weighted")
-    classifier = ZeroShotClassifier(model, LABELS, prompts=prompts, store=Store(tmp_path))
+    classifier = ZeroShotClassifier(model, LABELS, prompts=prompts, store=Cache(tmp_path))
     with pytest.raises(UsageError, match="await their weights"):
         classifier.classify_frames(np.zeros((4, 8, 8, 3), np.uint8))
     weighted = classifier.with_weights(torch.tensor([0.5, 0.25, 0.25]))
@@ -192,7 +192,7 @@ def zpe(clips, text, reference=None):
 @torch.inference_mode()
 def test_template_weights_are_the_published_ones(encoder, clips, with_reference):
     prompts = PromptSet.of(TEMPLATES).worded(over_templates="weighted")
-    vectors = label_vectors(encoder.encode_text, LABELS, prompts)
+    vectors = make_text_classifier(encoder.encode_text, LABELS, prompts)
     reference = F.normalize(torch.randn(9, 6, generator=torch.Generator().manual_seed(2)), dim=1)
     reference = reference if with_reference else None
     found = template_weights(encoder, vectors, clips, reference=reference, batch_size=4)
@@ -208,7 +208,9 @@ def test_a_template_that_is_large_for_every_clip_gains_nothing(encoder):
     common = torch.eye(6)[0]
     clips = F.normalize(0.5 * torch.randn(40, 6, generator=generator), dim=1)
     clips[:, 0] = 0.7
-    vectors = label_vectors(encoder.encode_text, LABELS, PromptSet.of(TEMPLATES[:2]).worded(over_templates="weighted"))
+    vectors = make_text_classifier(
+        encoder.encode_text, LABELS, PromptSet.of(TEMPLATES[:2]).worded(over_templates="weighted")
+    )
     rows = torch.randn(3, 6, generator=generator)
     rows[:, 0] = 0
     vectors = type(vectors)(rows=torch.stack([rows, rows + 5 * common]), owner=vectors.owner, labels=3, weigh=True)
@@ -217,6 +219,8 @@ def test_a_template_that_is_large_for_every_clip_gains_nothing(encoder):
 
 
 def test_weights_need_clips(encoder, clips):
-    vectors = label_vectors(encoder.encode_text, LABELS, PromptSet.of(TEMPLATES).worded(over_templates="weighted"))
+    vectors = make_text_classifier(
+        encoder.encode_text, LABELS, PromptSet.of(TEMPLATES).worded(over_templates="weighted")
+    )
     with pytest.raises(UsageError, match="there are none"):
         template_weights(encoder, vectors, clips[:0])

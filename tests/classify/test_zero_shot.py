@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from clipact import LabelSet, PromptSet, Recognizer, ZeroShotClassifier, load_clip, load_model
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.classify.base import agreement_of
 from clipact.errors import UsageError, VideoError
 from clipact.models.dual_encoder import normalise_frames
@@ -15,7 +15,7 @@ LABELS = ["drink", "reading a book", "UseLaptop"]
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path / "cache")
+    return Cache(tmp_path / "cache")
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import pytest
 from typer.testing import CliRunner
 
 from clipact import ZeroShotClassifier, load_model
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.calibration import Calibration, background_words
 from clipact.classify.calibrated import CalibratedClassifier
 from clipact.cli.app import app
 from clipact.data.protocol import Views
 from clipact.errors import CalibrationError, UsageError
 from clipact.evaluate.fit_calibration import labelled_clips
-from clipact.evaluate.samples import Samples
+from clipact.evaluate.samples import EvalSamples
 from clipact.prompts import LabelSet, PromptSet
 from tests.calibration.table import LABELS, write_table
 from tests.tiny import tiny_checkpoint
@@ -208,7 +208,7 @@ def test_captions_are_no_labels(clipact, videos, tiny, tmp_path):
 
 def test_what_has_no_words_to_weigh_labels_against_is_refused(tiny, tmp_path):
     model, labels = load_model(str(tiny)), LabelSet.of(["drink", "read"])
-    samples, prompts = Samples(items=(), labels=labels), PromptSet.load("action")
+    samples, prompts = EvalSamples(items=(), labels=labels), PromptSet.load("action")
     with pytest.raises(UsageError, match="knows its own labels alone"):
         CalibratedClassifier(replace(model, labels=("drink", "read")), labels=labels, multi_label=True)
     with pytest.raises(CalibrationError, match="3 crops"):
@@ -217,4 +217,4 @@ def test_what_has_no_words_to_weigh_labels_against_is_refused(tiny, tmp_path):
         labelled_clips(model, samples, labels, prompts.worded(over_templates="weighted"), views=Views())
     words = LabelSet.of(background_words(), phrases=background_words())
     with pytest.raises(CalibrationError, match="leave none of"):
-        CalibratedClassifier(model, labels=words, prompts="bare", multi_label=True, store=Store(tmp_path))
+        CalibratedClassifier(model, labels=words, prompts="bare", multi_label=True, store=Cache(tmp_path))

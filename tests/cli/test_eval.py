@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from clipact.cli.app import app
-from clipact.data.protocol import card_names
+from clipact.data.protocol import protocol_names
 from clipact.errors import ClipactError, DataError, ResultError, UsageError
-from clipact.evaluate.results import identical, load
+from clipact.evaluate.results import identical, load_result
 from tests.evaluate.conftest import tree as tree
 
 CARD = """
@@ -63,7 +63,7 @@ def test_json_gives_a_line_for_each_card_and_model(card, tree, tiny, tmp_path):
     assert rows[0]["zero_shot_why"] == "trained on nothing"
     assert rows[0]["verdict"] == "not zero-shot: trained on nothing"
     assert rows[0]["figures"][0]["name"] == "top-1"
-    kept = load(rows[0]["result"])
+    kept = load_result(rows[0]["result"])
     assert kept.run["zero_shot"] is False
     assert kept.unreadable[0][0] == rows[0]["unreadable"][0][0]
     assert kept.groups is not None
@@ -92,8 +92,8 @@ def test_captions_are_retrieved_both_ways(captions, tree, tiny, tmp_path):
     assert {f"{way} median rank" for way in ("text to visual", "visual to text")} <= set(named)
     assert (named["text to visual recall@5"]["count"], named["visual to text recall@5"]["count"]) == (12, 6)
     assert row["unreadable"][0][0] == "videos/05.mp4"
-    kept = load(row["result"])
-    assert identical(kept, load(json.loads(run(*words, "--json", "--resume").stdout.splitlines()[0])["result"]))
+    kept = load_result(row["result"])
+    assert identical(kept, load_result(json.loads(run(*words, "--json", "--resume").stdout.splitlines()[0])["result"]))
     assert kept.run["views"]["averaging"] == "embeddings"
     assert "text to visual median rank" in run(*words).stdout
 
@@ -110,7 +110,7 @@ def test_a_cards_resize_crops_and_averaging_are_taken(card, tree, tiny, tmp_path
     for views in ({"resize": "squash", "crops": 1}, {"resize": "shortest", "crops": 3}):
         views |= {"frames": 2, "averaging": "logits"}
         card.write_text(CARD + "[views]\n" + "".join(f"{name} = {value!r}\n" for name, value in views.items()))
-        said = load(json.loads(run(card, *words).stdout)["result"]).run["views"]
+        said = load_result(json.loads(run(card, *words).stdout)["result"]).run["views"]
         assert {name: said[name] for name in views} == views
 
 
@@ -118,7 +118,7 @@ def test_a_column_named_group_clusters_a_table_of_ones_own(tree, tiny, tmp_path)
     (tmp_path / "mine.csv").write_text((tree / "table.csv").read_text().replace("person", "group"))
     words = ["--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
     rows = [json.loads(run(path, *words).stdout) for path in (tmp_path / "mine.csv", tree / "table.csv")]
-    own, plain = (load(row["result"]) for row in rows)
+    own, plain = (load_result(row["result"]) for row in rows)
     assert own.groups == tuple(f"p{number // 2}" for number in range(14) if number != 5)
     assert plain.groups is None
     own, plain = (row["figures"][0] for row in rows)
@@ -133,7 +133,7 @@ def test_another_way_than_the_cards_is_another_result_and_says_so(card, tree, ti
     assert row["partial_why"][:3] == [
         "prompts single instead of action", "views 2 instead of 1", "averaging logits instead of embeddings"
     ]  # fmt: skip
-    assert load(row["result"]).run["views"]["views"] == 2
+    assert load_result(row["result"]).run["views"]["views"] == 2
 
 
 def test_in_16_bits_it_is_a_result_of_its_own_and_takes_nothing_from_the_store(card, tree, tiny, tmp_path):
@@ -141,7 +141,7 @@ def test_in_16_bits_it_is_a_result_of_its_own_and_takes_nothing_from_the_store(c
     exact, near = (json.loads(run(*words, "--precision", one).stdout)["result"] for one in ("fp32", "bf16"))
     assert [Path(one).name for one in (exact, near)] == ["own--tiny", "own--tiny-bf16"]
     assert json.loads(run(*words, "--precision", "auto").stdout)["result"] == exact  # it did not learn in 16 bits
-    exact, near = load(exact), load(near)
+    exact, near = load_result(exact), load_result(near)
     assert [one.run["model"]["precision"] for one in (exact, near)] == ["fp32", "bf16"]
     assert not np.array_equal(exact.scores, near.scores)
     np.testing.assert_allclose(near.scores, exact.scores, atol=0.5)
@@ -150,13 +150,13 @@ def test_in_16_bits_it_is_a_result_of_its_own_and_takes_nothing_from_the_store(c
 def test_resume_keeps_what_is_done_and_notices_another_card(card, tree, tiny, tmp_path, monkeypatch):
     words = [card, "--data", tree, "--model", tiny, "--out", tmp_path / "out"]
     run(*words)
-    first = load(tmp_path / "out" / "own--tiny")
+    first = load_result(tmp_path / "out" / "own--tiny")
     run(*words, "--resume")
-    assert load(tmp_path / "out" / "own--tiny").run["date"] == first.run["date"]
-    assert identical(load(tmp_path / "out" / "own--tiny"), first)
+    assert load_result(tmp_path / "out" / "own--tiny").run["date"] == first.run["date"]
+    assert identical(load_result(tmp_path / "out" / "own--tiny"), first)
     card.write_text(CARD.replace('"waving", "jumping"', '"jumping", "waving"'))
     run(*words, "--resume")
-    assert load(tmp_path / "out" / "own--tiny").labels == ("jumping", "waving", "bending")
+    assert load_result(tmp_path / "out" / "own--tiny").labels == ("jumping", "waving", "bending")
 
 
 def test_resume_notices_that_a_file_of_prompts_reads_otherwise(card, tree, tiny, tmp_path):
@@ -165,7 +165,7 @@ def test_resume_notices_that_a_file_of_prompts_reads_otherwise(card, tree, tiny,
     for text in ("{} indoors", "{} outdoors", "{} outdoors"):
         (tmp_path / "p.toml").write_text(f'name = "p"\ntemplates = ["{text}"]\n')
         row = json.loads(run(*words, "--resume", "--json").stdout)
-        result = load(row["result"])
+        result = load_result(row["result"])
         assert result.run["prompts"]["templates"] == [text]
         read.setdefault(text, []).append((result.run["date"], result.run["prompts"]["sha256"]))
     again, kept = read["{} outdoors"]
@@ -176,7 +176,7 @@ def test_resume_notices_that_a_file_of_prompts_reads_otherwise(card, tree, tiny,
 def test_a_card_may_ask_for_labels_as_they_are(card, tree, tiny, tmp_path):
     card.write_text(CARD.replace("[words]", "[words]\nverbatim = true"))
     row = json.loads(run(card, "--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json").stdout)
-    result = load(row["result"])
+    result = load_result(row["result"])
     assert result.run["prompts"]["phrases"] == list(result.labels)
 
 
@@ -199,7 +199,7 @@ def test_two_of_one_name_do_not_overwrite_each_other(tree, tiny, tmp_path):
     words += ["--model", tiny, "--model", tmp_path / "b/tiny"]
     for extra in ([], ["--resume"], []):
         rows = [json.loads(line) for line in run(*words, *extra).stdout.splitlines()]
-        kept = [load(row["result"]).run for row in rows]
+        kept = [load_result(row["result"]).run for row in rows]
         assert [one["model"]["name"] for one in kept] == [row["model"] for row in rows]
         assert len({row["result"] for row in rows}) == len(list((tmp_path / "out").iterdir())) == 4
     assert rows[0]["result"].endswith("table--tiny")
@@ -217,7 +217,7 @@ def test_splits_and_prompt_files_of_one_name_do_not_overwrite_each_other(tree, t
     ways += [["--split", "test", "--prompts", tmp_path / folder / "w.toml"] for folder in ("a", "b")]
     rows = [json.loads(run(*words, *way, code=int("dev" in way)).stdout) for way in ways]
     assert [row["samples"] for row in rows] == [7, 6, 6, 6]
-    kept = [load(row["result"]) for row in rows]
+    kept = [load_result(row["result"]) for row in rows]
     assert [len(one.samples) for one in kept] == [7, 6, 6, 6]
     assert [one.run["prompts"]["templates"] for one in kept[2:]] == [["a {}."], ["b {}."]]
     assert len(list((tmp_path / "out").iterdir())) == 4
@@ -254,4 +254,4 @@ def test_wrong_words_are_usage_errors(words, says):
 
 def test_help_names_every_card():
     text = CliRunner().invoke(app, ["eval", "--help"], terminal_width=80).output
-    assert all(name in text for name in card_names())
+    assert all(name in text for name in protocol_names())

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from clipact.models.checkpoint import load
+from clipact.models.checkpoint import load_checkpoint
 from tests.tiny import tiny_checkpoint
 from tests.tiny_transformers import transformers_folder
 
@@ -12,7 +12,7 @@ def test_blend_writes_a_model_that_loads(clipact, tmp_path):
     first, second = (tiny_checkpoint(tmp_path / name, seed=seed) for seed, name in enumerate("ab"))
     done = clipact("models", "blend", first, second, "--alpha", "0.5", "--out", tmp_path / "out")
     assert (done.code, done.out.strip()) == (0, str(tmp_path / "out"))
-    assert load(tmp_path / "out").log_scale.item() == pytest.approx(3.0)
+    assert load_checkpoint(tmp_path / "out").log_scale.item() == pytest.approx(3.0)
 
 
 def test_what_is_no_folder_is_wrong_usage(clipact, tmp_path):

@@ -1,9 +1,9 @@
-from clipact.evaluate.results import save
+from clipact.evaluate.results import save_result
 from tests.report.conftest import some_scores
 
 
 def test_the_command_writes_a_page(clipact, tmp_path):
-    folders = [save(some_scores(name=name), tmp_path / name) for name in ("one", "two")]
+    folders = [save_result(some_scores(name=name), tmp_path / name) for name in ("one", "two")]
     done = clipact("report", *folders, "--data", tmp_path, "--out", tmp_path / "page.html")
     assert done.code == 0, done.err
     assert "no picture was found below" in done.err

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.classify.base import Recognizer
 from clipact.classify.probe import ProbeClassifier
 from clipact.classify.supervised import SupervisedClassifier
 from clipact.errors import LabelError, UsageError
-from clipact.evaluate import How, evaluate, manifest_card, read_samples
-from clipact.evaluate.fit_probes import Probing, fit_probes
+from clipact.evaluate import EvalOptions, evaluate, manifest_protocol, read_samples
+from clipact.evaluate.fit_probes import ProbeConfig, fit_probes
 from clipact.models import zoo
 from tests.data.drawing import draw_shades
 from tests.train import small_run  # noqa: F401  puts "small" into the table
@@ -75,7 +75,7 @@ def test_what_it_cannot_mean_is_refused(clipact, data, model):
     with pytest.raises(UsageError, match="answers any words"):
         SupervisedClassifier.load("mini", device="cpu")
     with pytest.raises(LabelError, match="none of the 2 labels"):
-        zoo.load(str(model), device="cpu").encoder.encode_text(["a bright day"])
+        zoo.load_model(str(model), device="cpu").encoder.encode_text(["a bright day"])
 
 
 def test_a_result_is_never_zero_shot(clipact, data, model, tmp_path):
@@ -86,7 +86,7 @@ def test_a_result_is_never_zero_shot(clipact, data, model, tmp_path):
     assert row["figures"][0]["value"] == 1.0
     classifier = SupervisedClassifier.load(str(model), device="cpu")
     assert isinstance(classifier, Recognizer)
-    samples = read_samples(manifest_card(str(data / "shades.csv"), split="test"), data)
+    samples = read_samples(manifest_protocol(str(data / "shades.csv"), split="test"), data)
     scores = evaluate(classifier, samples)
     assert scores.labels == classifier.labels == ("Bright_day", "dark")
     one = classifier.classify(data / "pictures/11.png")
@@ -121,15 +121,15 @@ def test_a_run_says_what_it_cannot_learn(clipact, data, tmp_path):
 
 
 def test_probes_of_its_embeddings(data, model, tmp_path):
-    loaded, how = zoo.load(str(model), device="cpu"), How(store=Store(tmp_path))
+    loaded, how = zoo.load_model(str(model), device="cpu"), EvalOptions(store=Cache(tmp_path))
     learnt, judged = (
-        read_samples(manifest_card(str(data / "shades.csv"), split=split), data) for split in ("train", "test")
+        read_samples(manifest_protocol(str(data / "shades.csv"), split=split), data) for split in ("train", "test")
     )
     for probing in (
-        Probing(),
-        Probing(kind="nearest", k=3),
-        Probing(shots=2, draws=3),
-        Probing(shots=1, kind="nearest"),
+        ProbeConfig(),
+        ProbeConfig(kind="nearest", k=3),
+        ProbeConfig(shots=2, draws=3),
+        ProbeConfig(shots=1, kind="nearest"),
     ):
         probes = list(fit_probes(loaded, learnt, probing, how=how))
         assert len(probes) == (probing.draws if probing.shots else 1)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from clipact.cli.train import TrainScreen
-from clipact.models.checkpoint import load
+from clipact.models.checkpoint import load_checkpoint
 from clipact.models.model_config import weights_hash
-from clipact.train.log import Report
+from clipact.train.log import StepMetrics
 from clipact.train.verify_gradient import BOUNDS
 from tests.data.drawing import draw_data
 from tests.train.small_run import small_model
@@ -57,7 +57,7 @@ def test_a_recipe_becomes_a_model(clipact, data, tmp_path):
     assert (done.code, done.out.strip()) == (0, str(tmp_path / "out/best"))
     assert "step 2: dev.text_to_visual_recall_1" in done.err
     assert "step 6 of 6" not in done.err.replace("step 6: dev", "")
-    assert load(tmp_path / "out/last").dim == 16
+    assert load_checkpoint(tmp_path / "out/last").dim == 16
     assert [line["step"] for line in _log(tmp_path / "out")] == [1, 2, 3, 4, 5, 6]
 
 
@@ -129,7 +129,7 @@ def test_ctrl_c_while_a_frozen_tower_encodes_ends_at_once_when_every_step_is_sav
 
     def reports(*, saved):
         if saved is not None:
-            yield Report(
+            yield StepMetrics(
                 saved=saved, step=1, loss=1.0, scale=1.0, rate=1.0, gradient_norm=1.0, clips=1, seconds=1.0, **NO_WAIT
             )
         for number in screen.watch(range(3), 3, "encoding"):
@@ -151,7 +151,7 @@ def test_a_bar_and_its_facts_fit_80_columns(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     run = SimpleNamespace(stopping=False, steps=123_456, broken={})
     numbers = {"loss": 10.125, "scale": 99.96, "rate": 1.0, "gradient_norm": 1.0, "clips": 32_768}
-    report = Report(step=12_345, **numbers, seconds=2.0, waited_seconds=0.5, memory_bytes=21 * 10**9)
+    report = StepMetrics(step=12_345, **numbers, seconds=2.0, waited_seconds=0.5, memory_bytes=21 * 10**9)
     with TrainScreen() as screen:
         screen.follow(run, iter([report]))
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip() for line in capsys.readouterr().err.splitlines()]

@@ -10,8 +10,8 @@ from clipact.errors import ModelError
 from clipact.models import towers
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.towers.aggregators import AGGREGATORS
-from clipact.models.towers.attention_pool import AttentiveTower
-from clipact.models.towers.tower import PromptsText
+from clipact.models.towers.attention_pool import AttentionPoolTower
+from clipact.models.towers.tower import ConditionsText
 from tests.tiny import TinyText, tiny_tokenizer
 from tests.tiny_open_clip import MODELS
 from tests.tiny_transformers import MODELS as THEIRS
@@ -217,12 +217,12 @@ def test_the_order_of_frames_matters_unless_it_is_declared_free(video_tower, vid
 
 
 def test_every_parameter_of_a_video_tower_gets_a_gradient(video_tower, video):
-    if isinstance(video_tower, PromptsText):
+    if isinstance(video_tower, ConditionsText):
         for features in video_tower.prompted(video, torch.randn(2, video_tower.dim)):
             features.square().sum().backward(retain_graph=True)
     else:
         video_tower(video).square().sum().backward()
-    idle = POOLS if isinstance(video_tower, AttentiveTower) else ()
+    idle = POOLS if isinstance(video_tower, AttentionPoolTower) else ()
     assert not [
         name
         for name, p in video_tower.named_parameters()

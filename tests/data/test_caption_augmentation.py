@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 
 from clipact.clip_spec import ClipSpec
-from clipact.data.caption_augmentation import Rewording, drop_colours
-from clipact.data.dataset import Place, Samples, draw_said
-from clipact.data.sources import Source, read_sources
+from clipact.data.caption_augmentation import CaptionAugmentation, drop_colours
+from clipact.data.dataset import ClipTextDataset, SamplePosition, draw_texts
+from clipact.data.sources import SourceConfig, read_sources
 from clipact.errors import ConfigError
 from clipact.video.augment import Augment
 from tests.data.drawing import write_manifest
 
 
 def _said(sentence, **rules):
-    return set(Rewording(**dict.fromkeys(rules, 1.0)).sayings(sentence))
+    return set(CaptionAugmentation(**dict.fromkeys(rules, 1.0)).sayings(sentence))
 
 
 @pytest.mark.parametrize(
@@ -152,14 +152,14 @@ def test_things_lose_their_colours(sentence, plain):
 
 def test_a_rule_is_as_likely_as_it_says_and_draws_what_it_may_say():
     sentence = "A man in a red hat is reading a book ."
-    vary = Rewording(tense=0.5, person=0.25, subject=0.1, colours=0.5)
+    vary = CaptionAugmentation(tense=0.5, person=0.25, subject=0.1, colours=0.5)
     drawn = [vary.draw(sentence, seed=seed) for seed in range(1000)]
     assert drawn[:9] == [vary.draw(sentence, seed=seed) for seed in range(9)]
     assert set(drawn) == set(vary.sayings(sentence))
     assert len(set(drawn)) == 8 + 2 * 4 + 1
     assert 0.06 < drawn.count("reading a book") / 1000 < 0.14
     assert 0.12 < drawn.count(sentence) / 1000 < 0.22, "0.5 x 0.75 x 0.9 x 0.5"
-    assert Rewording().sayings(sentence) == (sentence,) == (Rewording().draw(sentence, seed=1),)
+    assert CaptionAugmentation().sayings(sentence) == (sentence,) == (CaptionAugmentation().draw(sentence, seed=1),)
 
 
 @pytest.fixture
@@ -169,17 +169,21 @@ def captioned(data, tmp_path):
         for i, what in enumerate(("a ball", "two balls"))
     ]
     write_manifest(tmp_path / "c.csv", *rows)
-    return Source(manifest=tmp_path / "c.csv", root=data, vary=Rewording(tense=0.5, person=0.5, colours=0.5))
+    return SourceConfig(
+        manifest=tmp_path / "c.csv", root=data, vary=CaptionAugmentation(tense=0.5, person=0.5, colours=0.5)
+    )
 
 
 def test_captions_are_varied_anew_at_each_turn_and_nothing_else_is(captioned):
     def samples(source):
-        return Samples(read_sources([source], Path()), ClipSpec(size=(16, 16)), seed=3, augment=Augment(brightness=0.3))
+        return ClipTextDataset(
+            read_sources([source], Path()), ClipSpec(size=(16, 16)), seed=3, augment=Augment(brightness=0.3)
+        )
 
     varied, again, plain = samples(captioned), samples(captioned), samples(replace(captioned, vary=None))
     sentences = set()
     for epoch in range(12):
-        one, same, other = (drawn[Place(epoch, 0)] for drawn in (varied, again, plain))
+        one, same, other = (drawn[SamplePosition(epoch, 0)] for drawn in (varied, again, plain))
         assert one.said == same.said
         assert np.array_equal(one.clips, other.clips)
         ((sentence, ids),), ((unvaried, ids_before),) = one.said, other.said
@@ -193,14 +197,17 @@ def test_captions_are_varied_anew_at_each_turn_and_nothing_else_is(captioned):
 def test_of_several_sentences_each_is_varied_and_none_is_said_twice(captioned, data, tmp_path):
     captions = ["A boy in a red hat throws a ball .", "The tall boy throws a ball .", "A ball ."]
     write_manifest(tmp_path / "three.csv", *({"path": "pictures/0.png", "caption": one} for one in captions))
-    source = Source(
-        manifest=tmp_path / "three.csv", root=data, sentences=3, vary=Rewording(tense=0.5, person=0.9, subject=0.2)
+    source = SourceConfig(
+        manifest=tmp_path / "three.csv",
+        root=data,
+        sentences=3,
+        vary=CaptionAugmentation(tense=0.5, person=0.9, subject=0.2),
     )
     (entry,) = read_sources([source], Path())
-    turns = [[sentence for sentence, _ in draw_said(entry, seed=0, epoch=epoch)[0]] for epoch in range(60)]
+    turns = [[sentence for sentence, _ in draw_texts(entry, seed=0, epoch=epoch)[0]] for epoch in range(60)]
     assert {len(turn) for turn in turns} == {2, 3}
     assert all(len(set(turn)) == len(turn) and "A ball ." in turn for turn in turns)
-    alone = [draw_said(replace(entry, drawn=1), seed=0, epoch=epoch)[0][0][0] for epoch in range(60)]
+    alone = [draw_texts(replace(entry, drawn=1), seed=0, epoch=epoch)[0][0][0] for epoch in range(60)]
     assert [turn[0] for turn in turns] == alone
 
 
@@ -208,4 +215,4 @@ def test_labels_are_not_varied_and_probabilities_are_such(captioned, data):
     with pytest.raises(ConfigError, match=r"vary is of captions, and .*clips\.csv has labels"):
         read_sources([replace(captioned, manifest=Path("clips.csv"), root=None)], data)
     with pytest.raises(ConfigError, match=r"vary\.tense is 2\.0; it is a probability"):
-        Rewording(tense=2.0)
+        CaptionAugmentation(tense=2.0)

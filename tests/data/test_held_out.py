@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from clipact.data.check import check_manifest, read_held_out
-from clipact.data.protocol import load_card
+from clipact.data.protocol import load_protocol
 from clipact.errors import DataError
 from tests.data.drawing import blocks, write_manifest
 from tests.video.drawing import draw_video
@@ -45,7 +45,7 @@ def tree(tmp_path):
 
 
 def test_copies_of_what_judges_are_named_by_their_bytes_and_by_their_looks(tree):
-    held = read_held_out(load_card(tree / "judge.toml"), tree)
+    held = read_held_out(load_protocol(tree / "judge.toml"), tree)
     assert [one.name for one in held] == ["a.png", "b.png", "c.mp4"]
     report = check_manifest(tree / "learnt/m.csv", against=held, frames=1)
     assert [(one.kind, one.line, one.path) for one in report.findings] == [
@@ -68,4 +68,4 @@ def test_only_what_would_be_learnt_from_is_read(tree):
 def test_nothing_is_said_to_be_clean_of_what_is_not_there(tree):
     (tree / "held/b.png").unlink()
     with pytest.raises(DataError, match=r"1 of 3 files cannot be read, b\.png among them"):
-        read_held_out(load_card(tree / "judge.toml"), tree)
+        read_held_out(load_protocol(tree / "judge.toml"), tree)

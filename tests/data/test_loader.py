@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from clipact.clip_spec import ClipSpec
-from clipact.data.dataset import Broken, Place, Samples
+from clipact.data.dataset import ClipTextDataset, SamplePosition, UnreadableFile
 from clipact.data.loader import Loader
-from clipact.data.sources import Source, read_sources
+from clipact.data.sources import SourceConfig, read_sources
 from clipact.errors import ConfigError, DataError, LabelError
 from clipact.prompts import PromptSet, phrase
 from clipact.video.augment import Augment
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 SPEC = ClipSpec(size=(16, 16))
 AUGMENT = Augment(brightness=0.3)
-PICTURES = Source(manifest=Path("pictures.csv"))
-CLIPS = Source(manifest=Path("clips.csv"), frames=4, clips=2)
+PICTURES = SourceConfig(manifest=Path("pictures.csv"))
+CLIPS = SourceConfig(manifest=Path("clips.csv"), frames=4, clips=2)
 
 
 def _samples(data, *sources, augment=AUGMENT):
-    return Samples(read_sources(sources, data), SPEC, seed=0, augment=augment)
+    return ClipTextDataset(read_sources(sources, data), SPEC, seed=0, augment=augment)
 
 
 def _same(one, other):
@@ -99,7 +99,7 @@ def test_labels_are_written_as_the_prompts_say(tmp_path):
 
     def sentences(wording):
         (tmp_path / "p.toml").write_text(f'name = "p"\ntemplates = ["so {{}}", "{{}}"]\n{wording}')
-        source = Source(manifest=Path("t.csv"), prompts=str(tmp_path / "p.toml"))
+        source = SourceConfig(manifest=Path("t.csv"), prompts=str(tmp_path / "p.toml"))
         return [entry.sentences for entry in read_sources([source], tmp_path)]
 
     assert sentences("") == [("so using laptop", "using laptop"), ("so drinking", "drinking")]
@@ -125,11 +125,11 @@ def test_sentences_are_those_of_their_files_and_share_an_id_when_they_are_the_sa
 
 def test_captions_are_drawn_anew_each_epoch_or_all_taken(data):
     samples = _samples(data, PICTURES)
-    said = [samples[Place(epoch, 0)].said for epoch in range(12)]
+    said = [samples[SamplePosition(epoch, 0)].said for epoch in range(12)]
     assert all(len(one) == 1 for one in said)
     assert len(set(said)) == 2
-    assert samples[Place(3, 0)].said == said[3]
-    every = read_sources([Source(manifest=Path("pictures.csv"), captions="all")], data)
+    assert samples[SamplePosition(3, 0)].said == said[3]
+    every = read_sources([SourceConfig(manifest=Path("pictures.csv"), captions="all")], data)
     assert len(every) == 20
     assert all(len(entry.sentences) == 1 for entry in every)
     assert len({entry.visual_id for entry in every}) == 10
@@ -156,10 +156,10 @@ def test_of_every_clip_of_a_file_several_sentences_are_said_each_of_which_is_a_r
 
 def test_of_a_file_no_more_sentences_are_said_than_it_has_and_others_each_epoch(data):
     samples = _samples(data, replace(PICTURES, sentences=9))
-    assert {sentence for sentence, _ in samples[Place(0, 0)].said} == set(samples.entries[0].sentences)
-    assert len(samples[Place(0, 0)].said) == 2
+    assert {sentence for sentence, _ in samples[SamplePosition(0, 0)].said} == set(samples.entries[0].sentences)
+    assert len(samples[SamplePosition(0, 0)].said) == 2
     samples = _samples(data, replace(CLIPS, sentences=2))
-    said = [frozenset(sentence for sentence, _ in samples[Place(epoch, 0)].said) for epoch in range(40)]
+    said = [frozenset(sentence for sentence, _ in samples[SamplePosition(epoch, 0)].said) for epoch in range(40)]
     assert frozenset.union(*said) == set(samples.entries[0].sentences)
 
 
@@ -195,7 +195,7 @@ def test_too_many_broken_files_end_the_run_by_name(damaged):
         list(Loader(_samples(damaged, PICTURES), batch=4, chunk=4, broken_limit=99).batches(0, 1))
 
 
-class _Dying(Samples):
+class _Dying(ClipTextDataset):
     def __getitem__(self, place):
         os._exit(3)
 
@@ -208,23 +208,23 @@ def test_a_worker_that_dies_is_said_not_waited_for(data):
 
 
 def test_a_broken_sample_is_an_answer_not_an_exception(damaged):
-    broken = _samples(damaged, PICTURES)[Place(0, 5)]
-    assert isinstance(broken, Broken)
+    broken = _samples(damaged, PICTURES)[SamplePosition(0, 5)]
+    assert isinstance(broken, UnreadableFile)
     assert Path(broken.path).name == "5.png"
 
 
 def test_pixels_are_those_of_the_file(data):
-    example = _samples(data, PICTURES, augment=None)[Place(0, 7)]
+    example = _samples(data, PICTURES, augment=None)[SamplePosition(0, 7)]
     assert example.clips.shape == (1, 1, 16, 16, 3)
     assert np.abs(example.clips.astype(int) - 140).max() <= 2
 
 
 def test_augmented_frames_are_drawn_anew_each_epoch_and_the_same_each_time(data):
     samples, plain = _samples(data, CLIPS), _samples(data, CLIPS, augment=None)
-    first, again, later = (samples[Place(epoch, 0)].clips for epoch in (0, 0, 1))
+    first, again, later = (samples[SamplePosition(epoch, 0)].clips for epoch in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, later)
-    assert np.array_equal(plain[Place(0, 0)].clips, plain[Place(1, 0)].clips)
+    assert np.array_equal(plain[SamplePosition(0, 0)].clips, plain[SamplePosition(1, 0)].clips)
 
 
 def test_parts_of_a_file_are_decoded_from_there_and_are_no_positives_of_each_other(data, tmp_path):
@@ -233,9 +233,9 @@ def test_parts_of_a_file_are_decoded_from_there_and_are_no_positives_of_each_oth
         for a, b in ((0, 0.5), (0.6, 1.1))
     ]
     write_manifest(tmp_path / "parts.csv", *parts)
-    source = Source(manifest=tmp_path / "parts.csv", root=data, frames=2)
+    source = SourceConfig(manifest=tmp_path / "parts.csv", root=data, frames=2)
     samples = _samples(data, source, augment=None)
-    shown = [samples[Place(0, i)].clips[0] for i in range(2)]
+    shown = [samples[SamplePosition(0, i)].clips[0] for i in range(2)]
     for entry, seen in zip(samples.entries, shown, strict=True):
         times = {"start_seconds": entry.start_seconds, "end_seconds": entry.end_seconds}
         assert np.array_equal(seen, load_clip(entry.path, spec=replace(SPEC, frames=2), **times).frames)
@@ -245,11 +245,11 @@ def test_parts_of_a_file_are_decoded_from_there_and_are_no_positives_of_each_oth
 
 def test_impossible_sources_are_refused():
     with pytest.raises(ConfigError, match="frames is 0"):
-        Source(manifest=Path("m.csv"), frames=0)
+        SourceConfig(manifest=Path("m.csv"), frames=0)
     with pytest.raises(ConfigError, match="sentences is 0; it is at least 1"):
-        Source(manifest=Path("m.csv"), sentences=0)
+        SourceConfig(manifest=Path("m.csv"), sentences=0)
     with pytest.raises(ConfigError, match="sentences is 2 beside captions = 'all'"):
-        Source(manifest=Path("m.csv"), captions="all", sentences=2)
+        SourceConfig(manifest=Path("m.csv"), captions="all", sentences=2)
 
 
 def test_several_sentences_are_not_asked_for_where_there_is_one(data):

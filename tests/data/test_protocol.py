@@ -6,7 +6,7 @@ import pytest
 from clipact.clip_spec import ClipSpec
 from clipact.data.fingerprint import file_digest
 from clipact.data.manifest import read_manifest
-from clipact.data.protocol import Views, card_names, load_card
+from clipact.data.protocol import Views, load_protocol, protocol_names
 from clipact.errors import ConfigError, UsageError
 from clipact.prompts import LabelSet, PromptSet
 
@@ -23,9 +23,9 @@ manifest = "m.csv"
 """
 
 
-@pytest.mark.parametrize("name", card_names())
+@pytest.mark.parametrize("name", protocol_names())
 def test_every_card_is_whole_and_its_lists_are_what_it_says(name):
-    card = load_card(name)
+    card = load_protocol(name)
     assert card.name == name
     assert PromptSet.load(card.words.templates).templates
     labels = LabelSet.load(card.words.set).labels if card.words.set else card.words.names
@@ -42,7 +42,7 @@ def test_every_card_is_whole_and_its_lists_are_what_it_says(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_splits_have_their_published_sizes(name):
-    card = load_card(name)
+    card = load_protocol(name)
     assert [part.count for part in card.data.parts] == PUBLISHED[name]
     paths = {s.path for part in card.data.parts for s in read_manifest(card.folder / part.list).samples}
     assert len(paths) == card.data.count
@@ -51,14 +51,14 @@ def test_the_published_splits_have_their_published_sizes(name):
 def test_a_files_own_name_says_its_label():
     """UCF101's and HMDB51's archives name the action in each file; a table of numbers can be, and is, mistaken."""
     for name, written in (("ucf101", r"/v_{}_g"), ("hmdb51", r"_{}_[a-z]_[cn]m_np")):
-        card = load_card(name)
+        card = load_protocol(name)
         for sample in (s for part in card.data.parts for s in read_manifest(card.folder / part.list).samples):
             assert sample.path.split("/")[0] == sample.label
             assert re.search(written.format(sample.label), sample.path, re.IGNORECASE), sample.path
 
 
 def test_clips_of_one_film_share_a_group_whatever_is_done_in_them():
-    card = load_card("hmdb51")
+    card = load_protocol("hmdb51")
     paths = {s.path for part in card.data.parts for s in read_manifest(card.folder / part.list).samples}
     found = {path: re.search(card.data.group_pattern, path)["group"] for path in paths}
     matrix = [path for path, group in found.items() if group == "The_Matrix"]
@@ -68,10 +68,10 @@ def test_clips_of_one_film_share_a_group_whatever_is_done_in_them():
 
 
 def test_every_part_of_sports22_has_every_label_and_what_is_reported_never_moves():
-    path = load_card("sports22").folder / "lists/sports22.csv"
+    path = load_protocol("sports22").folder / "lists/sports22.csv"
     train, dev, test = (read_manifest(path).of_split(split) for split in ("train", "dev", "test"))
     assert len(train) == 1914
-    assert (len(dev), len(test)) == (load_card("sports22-dev").data.count, load_card("sports22").data.count)
+    assert (len(dev), len(test)) == (load_protocol("sports22-dev").data.count, load_protocol("sports22").data.count)
     assert all(len({sample.label for sample in part}) == 22 for part in (train, dev, test))
     names = "\n".join(sample.path for sample in test)
     assert hashlib.sha256(names.encode()).hexdigest().startswith("338cff87467bd002")
@@ -100,12 +100,12 @@ def test_views_overrule_the_models_own_way():
 def test_a_wrong_card_names_what_is_wrong(tmp_path, was, becomes, says):
     path = tmp_path / "mine.toml"
     path.write_text(GOOD)
-    assert load_card(path).data.parts[0].manifest == "m.csv"
+    assert load_protocol(path).data.parts[0].manifest == "m.csv"
     path.write_text(GOOD.replace(was, becomes))
     with pytest.raises(ConfigError, match=says):
-        load_card(path)
+        load_protocol(path)
 
 
 def test_a_card_that_is_not_there_names_those_that_are():
     with pytest.raises(UsageError, match="did you mean 'weizmann'"):
-        load_card("weizman")
+        load_protocol("weizman")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from clipact.data.fingerprint import file_digest
-from clipact.data.sources import Source, places, read_sources, sets_learnt
+from clipact.data.sources import SourceConfig, read_sources, table_paths, trained_sets
 from clipact.errors import ConfigError, DataError, ManifestError
 from clipact.prompts import LabelSet, PromptSet
 from tests.data.drawing import write_manifest
@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 
 def read(folder, **keys):
-    return read_sources([Source(**keys)], folder / "data")
+    return read_sources([SourceConfig(**keys)], folder / "data")
 
 
 def test_a_card_says_its_labels_as_an_evaluation_does(folder):
@@ -66,7 +66,7 @@ def test_a_card_says_its_labels_as_an_evaluation_does(folder):
             assert entry.sentences == tuple(text for text, n in zip(texts, numbers, strict=True) if n == own)
     assert any("shuttlecock" in text for text in read(folder, card=card, prompts="action")[0].sentences)
     assert [one.file for one in read(folder, card=card, split="test")] == ["c.png"]
-    assert [one.sentences for one in read_sources([Source(card=card)], folder / "data", as_labels=True)] == [
+    assert [one.sentences for one in read_sources([SourceConfig(card=card)], folder / "data", as_labels=True)] == [
         ("badminton",),
         ("chess",),
         ("motogp",),
@@ -92,13 +92,17 @@ def test_a_table_may_say_more_of_its_labels_and_a_label_is_one_whatever_is_said(
 
 def test_where_its_tables_are_and_what_a_model_must_say_of_it(folder):
     card, data = str(folder / "cards/games.toml"), folder / "data"
-    assert places(Source(card=card), data) == [
+    assert table_paths(SourceConfig(card=card), data) == [
         (folder / "cards/one.csv", data / "games"),
         (data / "two.csv", data / "games"),
     ]
-    assert places(Source(manifest=Path("two.csv")), data) == [(data / "two.csv", None)]
-    shipped = [Source(card="sports22"), Source(manifest=Path("two.csv")), Source(card="flickr8k", split="unassigned")]
-    assert sets_learnt(shipped) == ("sports22 train", "flickr8k unassigned")
+    assert table_paths(SourceConfig(manifest=Path("two.csv")), data) == [(data / "two.csv", None)]
+    shipped = [
+        SourceConfig(card="sports22"),
+        SourceConfig(manifest=Path("two.csv")),
+        SourceConfig(card="flickr8k", split="unassigned"),
+    ]
+    assert trained_sets(shipped) == ("sports22 train", "flickr8k unassigned")
 
 
 def test_a_list_that_is_not_the_cards_is_refused(folder):
@@ -118,4 +122,4 @@ def test_a_list_that_is_not_the_cards_is_refused(folder):
 )
 def test_what_goes_ill_together_is_refused(keys, says):
     with pytest.raises(ConfigError, match=says):
-        Source(**keys)
+        SourceConfig(**keys)

@@ -24,7 +24,7 @@ from clipact.models.hub.transformers import quiet
 from clipact.models.hub.transformers_video import load_tower
 from clipact.models.nn.head import Head
 from clipact.models.nn.masking import MaskConfig, draw_mask
-from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.swin3d import Swin3D
 from clipact.models.towers.vivit import ViViT
 from clipact.train.initialization import _fill
@@ -80,7 +80,7 @@ def open_clip_pair(folder: Path, name: str, *, small: bool) -> Pair:
     import open_clip
 
     if small:
-        source = open_clip_source.find_source(f"local-dir:{open_clip_folder(folder / name, name)}")
+        source = open_clip_source.find_open_clip_source(f"local-dir:{open_clip_folder(folder / name, name)}")
         theirs = open_clip.create_model_from_pretrained(source.name)[0].eval()
     else:
         torch.manual_seed(0)
@@ -89,9 +89,9 @@ def open_clip_pair(folder: Path, name: str, *, small: bool) -> Pair:
             theirs.encode_image(drawn(8, 3, 224, 224))
         theirs.eval()
         save_file({key: value.contiguous() for key, value in theirs.state_dict().items()}, folder / "w.safetensors")
-        source = open_clip_source.find_source(f"{name}@{folder / 'w.safetensors'}")
-    parts = from_open_clip.load_parts(source)
-    ours = DualEncoder(FramesTower(parts.image), parts.text, log_scale=parts.log_scale, bias=parts.bias).eval()
+        source = open_clip_source.find_open_clip_source(f"{name}@{folder / 'w.safetensors'}")
+    parts = from_open_clip.load_open_clip(source)
+    ours = DualEncoder(FrameAggregator(parts.image), parts.text, log_scale=parts.log_scale, bias=parts.bias).eval()
     pictures, words = drawn(CLIPS, 3, *ours.spec.size), source.config["text_cfg"]
     ids = torch.randint(1, words.get("vocab_size", 49408), (3, words.get("context_length", 77)))
 
@@ -112,10 +112,10 @@ def transformers_pair(folder: Path, family: str, *, table: dict | None = None) -
     import transformers
 
     path = transformers_folder(folder / family, family, table=table)
-    source = transformers_source.find_source(str(path))
+    source = transformers_source.find_transformers_source(str(path))
     with quiet():
         theirs = getattr(transformers, f"{PREFIX[family]}Model").from_pretrained(path).eval()
-    if family in from_transformers.FAMILIES:
+    if family in from_transformers.DUAL_ENCODERS:
         return _words_pair(source, theirs)
     tower = load_tower(source, head=Head.Config(dim=8, blocks=0))
     video = drawn(CLIPS, tower.own_frames, 3, *tower.spec.size)
@@ -127,10 +127,10 @@ def transformers_pair(folder: Path, family: str, *, table: dict | None = None) -
     return Pair(lambda: {"features": tower.features(video)}, theirs_say, parameters(theirs))
 
 
-def _words_pair(source: transformers_source.Source, theirs: nn.Module) -> Pair:
+def _words_pair(source: transformers_source.TransformersSource, theirs: nn.Module) -> Pair:
     prompted = source.family == "xclip"
-    parts = xclip.load_parts(source) if prompted else from_transformers.load_parts(source)
-    visual = parts.visual if prompted else FramesTower(parts.image)
+    parts = xclip.load_xclip(source) if prompted else from_transformers.load_transformers(source)
+    visual = parts.visual if prompted else FrameAggregator(parts.image)
     ours = DualEncoder(visual, parts.text, log_scale=parts.log_scale, bias=parts.bias).eval()
     words = theirs.config.text_config
     ids = torch.randint(3, min(words.vocab_size, 1000), (3, words.max_position_embeddings))

@@ -6,8 +6,8 @@ from einops import repeat
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
-from clipact.models.hub.open_clip import load_parts
-from clipact.models.hub.open_clip_source import find_source
+from clipact.models.hub.open_clip import load_open_clip
+from clipact.models.hub.open_clip_source import find_open_clip_source
 from clipact.models.towers.inflate import inflate
 from tests.tiny_open_clip import open_clip_folder
 
@@ -17,7 +17,7 @@ SPEC = ClipSpec(frames=4, size=(32, 32))
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
     folder = open_clip_folder(tmp_path_factory.mktemp("models") / "vit", "vit")
-    return load_parts(find_source(f"local-dir:{folder}")).image
+    return load_open_clip(find_open_clip_source(f"local-dir:{folder}")).image
 
 
 @pytest.mark.parametrize("attention", ["joint", "factorised_encoder", "factorised_self"])
@@ -42,6 +42,6 @@ def test_what_the_image_decides_cannot_be_set(image):
 
 def test_other_networks_are_refused(tmp_path):
     folder = open_clip_folder(tmp_path / "coca", "coca")
-    pooled = load_parts(find_source(f"local-dir:{folder}")).image
+    pooled = load_open_clip(find_open_clip_source(f"local-dir:{folder}")).image
     with pytest.raises(ConfigError, match="plain vision transformer"):
         inflate(pooled, {}, how="central", spec=SPEC)

@@ -2,7 +2,7 @@ import av
 import numpy as np
 import pytest
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.classify.zero_shot import ZeroShotClassifier
 
 LABELS = ("waving", "jumping", "bending")
@@ -43,7 +43,7 @@ def tree(tmp_path_factory):
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path / "cache")
+    return Cache(tmp_path / "cache")
 
 
 @pytest.fixture

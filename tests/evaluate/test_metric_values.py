@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from clipact.evaluate.metric_values import figures
-from clipact.evaluate.results import RetrievalScores, Scores
+from clipact.evaluate.metric_values import metric_values
+from clipact.evaluate.results import ClassificationResult, RetrievalResult
 from clipact.metrics import mean_ap
 
 
@@ -14,7 +14,7 @@ def labelled(count=60, labels=7, **more):
     truth = rng.integers(0, labels, count)
     scores = rng.normal(size=(count, labels)).astype(np.float32)
     scores[np.arange(count), truth] += 1.0
-    return Scores(
+    return ClassificationResult(
         samples=tuple(map(str, range(count))),
         labels=tuple(f"l{i}" for i in range(labels)),
         truth=truth,
@@ -24,7 +24,7 @@ def labelled(count=60, labels=7, **more):
 
 
 def named(result):
-    return {one.name: one for one in figures(result, draws=200)}
+    return {one.name: one for one in metric_values(result, draws=200)}
 
 
 def test_figures_of_labels_are_those_written_out():
@@ -42,8 +42,8 @@ def test_figures_of_labels_are_those_written_out():
 
 
 def test_the_protocols_own_figure_comes_first():
-    assert figures(labelled(run={"metric": "mean_per_class"}), draws=10)[0].name == "mean per class"
-    assert figures(labelled(run={"metric": "mean_ap"}), draws=10)[0].name == "mAP"
+    assert metric_values(labelled(run={"metric": "mean_per_class"}), draws=10)[0].name == "mean per class"
+    assert metric_values(labelled(run={"metric": "mean_ap"}), draws=10)[0].name == "mAP"
 
 
 def test_map_is_of_the_first_label_or_of_all_that_are_true():
@@ -63,7 +63,7 @@ def test_five_labels_have_no_top_5():
 
 def test_groups_that_are_copies_widen_the_interval():
     alone = labelled(count=40)
-    copied = Scores(
+    copied = ClassificationResult(
         samples=tuple(map(str, range(160))),
         labels=alone.labels,
         truth=np.tile(alone.truth, 4),
@@ -92,7 +92,7 @@ def test_figures_of_retrieval_are_those_written_out():
     visual = rng.normal(size=(30, 8)).astype(np.float32)
     text_of = np.repeat(np.arange(30), 2)
     text = (visual[text_of] + rng.normal(size=(60, 8))).astype(np.float32)
-    result = RetrievalScores(
+    result = RetrievalResult(
         samples=tuple(map(str, range(30))), texts=("a",) * 60, text_of=text_of, visual=visual, text=text
     )
     order = np.argsort(-(text @ visual.T), axis=1)
@@ -117,4 +117,4 @@ def test_two_labels_have_a_curve_and_every_result_a_calibration():
 
 
 def test_nothing_read_is_no_figure():
-    assert figures(labelled(count=0)) == ()
+    assert metric_values(labelled(count=0)) == ()

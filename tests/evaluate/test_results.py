@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from clipact.errors import ResultError
-from clipact.evaluate.results import RetrievalScores, Scores, identical, load, save
+from clipact.evaluate.results import ClassificationResult, RetrievalResult, identical, load_result, save_result
 
 
 def some(**changes):
@@ -21,12 +21,12 @@ def some(**changes):
         "run": {"seed": 0, "model": {"name": "mini"}, "partial": False, "partial_why": []},
         "seconds": {"total": 1.5},
     }
-    return Scores(**(values | changes))
+    return ClassificationResult(**(values | changes))
 
 
 def retrieval():
     rng = np.random.default_rng(0)
-    return RetrievalScores(
+    return RetrievalResult(
         samples=("1.webp", "2.webp"),
         texts=("one", "uno", "two"),
         text_of=np.array([0, 0, 1]),
@@ -37,16 +37,16 @@ def retrieval():
 
 @pytest.mark.parametrize("scores", [some(), some(groups=None, multi_truth=None, parts={}), retrieval()])
 def test_what_is_loaded_is_what_was_saved(scores, tmp_path):
-    loaded = load(save(scores, tmp_path / "card--model"))
+    loaded = load_result(save_result(scores, tmp_path / "card--model"))
     assert identical(scores, loaded)
     assert (loaded.run, loaded.seconds, loaded.groups) == (scores.run, scores.seconds, scores.groups)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["card--model", "result.json", "scores.npz"]
 
 
 def test_a_later_result_takes_the_place_of_an_earlier_one(tmp_path):
-    save(some(), tmp_path / "r")
+    save_result(some(), tmp_path / "r")
     later = some(scores=np.zeros((3, 2), np.float32))
-    assert identical(load(save(later, tmp_path / "r")), later)
+    assert identical(load_result(save_result(later, tmp_path / "r")), later)
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_numbers_that_do_not_fit_are_refused():
 
 def test_a_folder_without_a_result_says_what_would_be_there(tmp_path):
     with pytest.raises(ResultError, match="holds no result"):
-        load(tmp_path)
+        load_result(tmp_path)
 
 
 def test_a_folder_of_something_else_is_not_overwritten(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ResultError, match="another place"):
-        save(some(), tmp_path)
+        save_result(some(), tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
@@ -99,7 +99,7 @@ def test_a_disk_that_refuses_leaves_the_earlier_result(tmp_path, monkeypatch):
     left = tmp_path / ".r.abcdefg1"
     left.mkdir()
     (tmp_path / ".r.s.abcdefg1").mkdir()  # of another result
-    save(before, tmp_path / "r")
+    save_result(before, tmp_path / "r")
     assert not left.exists()
     real, seen = os.replace, []
 
@@ -111,29 +111,29 @@ def test_a_disk_that_refuses_leaves_the_earlier_result(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(ResultError, match="No space left"):
-        save(after, tmp_path / "r")
-    assert identical(load(tmp_path / "r"), before)
+        save_result(after, tmp_path / "r")
+    assert identical(load_result(tmp_path / "r"), before)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".r.s.abcdefg1", "r"]
 
 
 def test_damage_is_told_as_damage(tmp_path):
-    folder = save(some(), tmp_path / "r")
+    folder = save_result(some(), tmp_path / "r")
     whole = (folder / "scores.npz").read_bytes()
     (folder / "scores.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ResultError, match="damaged"):
-        load(folder)
+        load_result(folder)
 
 
 def test_files_of_two_results_do_not_make_one(tmp_path):
-    folder, other = save(some(), tmp_path / "r"), save(retrieval(), tmp_path / "s")
+    folder, other = save_result(some(), tmp_path / "r"), save_result(retrieval(), tmp_path / "s")
     (folder / "scores.npz").write_bytes((other / "scores.npz").read_bytes())
     with pytest.raises(ResultError, match="do not fit"):
-        load(folder)
+        load_result(folder)
 
 
 def test_another_format_is_refused(tmp_path):
-    folder = save(some(), tmp_path / "r")
+    folder = save_result(some(), tmp_path / "r")
     table = json.loads((folder / "result.json").read_text())
     (folder / "result.json").write_text(json.dumps(table | {"format": 99}))
     with pytest.raises(ResultError, match="format is 99"):
-        load(folder)
+        load_result(folder)

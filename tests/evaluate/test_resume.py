@@ -11,18 +11,18 @@ from itertools import pairwise
 
 import pytest
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.errors import ResultError
-from clipact.evaluate import How, evaluate, manifest_card, read_samples
+from clipact.evaluate import EvalOptions, evaluate, manifest_protocol, read_samples
 from clipact.evaluate import encode as room
 from clipact.evaluate.results import identical
-from clipact.evaluate.run_protocol import carry_out
-from clipact.models.zoo import load
+from clipact.evaluate.run_protocol import run_protocol
+from clipact.models.zoo import load_model
 
 
 @pytest.fixture
 def samples(tree):
-    return read_samples(manifest_card(tree / "table.csv"), tree)
+    return read_samples(manifest_protocol(tree / "table.csv"), tree)
 
 
 class Stopped(Exception):  # noqa: N818
@@ -42,17 +42,17 @@ def stop_after(count):
 @pytest.mark.parametrize("after", [0, 1, 7, 13])
 @pytest.mark.parametrize("frames_at_once", [4, 12])
 def test_stopped_anywhere_it_ends_identical(classifier, samples, tmp_path, after, frames_at_once, monkeypatch):
-    whole = evaluate(classifier, samples, how=How(store=Store(tmp_path / "one"), frames_at_once=frames_at_once))
-    how = {"store": Store(tmp_path / "two"), "journal": tmp_path / "journal", "frames_at_once": frames_at_once}
+    whole = evaluate(classifier, samples, how=EvalOptions(store=Cache(tmp_path / "one"), frames_at_once=frames_at_once))
+    how = {"store": Cache(tmp_path / "two"), "journal": tmp_path / "journal", "frames_at_once": frames_at_once}
     others = set(threading.enumerate())
     with pytest.raises(Stopped):
-        evaluate(classifier, samples, how=How(watch=stop_after(after), **how))
+        evaluate(classifier, samples, how=EvalOptions(watch=stop_after(after), **how))
     for thread in set(threading.enumerate()) - others:  # what it had begun to decode is not the next run's
         thread.join()
     decoded = []
     real = room.load_clips
     monkeypatch.setattr(room, "load_clips", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))
-    resumed = evaluate(classifier, samples, how=How(resume=True, **how))
+    resumed = evaluate(classifier, samples, how=EvalOptions(resume=True, **how))
     assert identical(whole, resumed)
     assert resumed.run["data"]["files_sha256"] == whole.run["data"]["files_sha256"]
     assert len(decoded) <= 14 - after
@@ -60,11 +60,11 @@ def test_stopped_anywhere_it_ends_identical(classifier, samples, tmp_path, after
 
 def test_a_torn_record_is_cut_off_and_found_again(classifier, samples, tmp_path):
     journal = tmp_path / "journal"
-    whole = evaluate(classifier, samples, how=How(journal=journal))
+    whole = evaluate(classifier, samples, how=EvalOptions(journal=journal))
     raw = journal.read_bytes()
     for cut in (len(raw) - 1, len(raw) // 2, 120, 40, 3, 0):
         journal.write_bytes(raw[:cut])
-        assert identical(evaluate(classifier, samples, how=How(journal=journal, resume=True)), whole)
+        assert identical(evaluate(classifier, samples, how=EvalOptions(journal=journal, resume=True)), whole)
         assert journal.read_bytes() == raw
 
 
@@ -72,7 +72,7 @@ def test_a_torn_record_is_cut_off_and_found_again(classifier, samples, tmp_path)
 def test_records_that_do_not_follow_each_other_give_no_vector_to_another_sample(classifier, samples, tmp_path, order):
     """Two processes that write one journal: what is out of its place is found again, not taken for its neighbour."""
     journal = tmp_path / "journal"
-    how = How(journal=journal, frames_at_once=12)
+    how = EvalOptions(journal=journal, frames_at_once=12)
     whole = evaluate(classifier, samples, how=how)
     raw = journal.read_bytes()
     cuts = [raw.index(b"\n", raw.index(b"\n") + 1) + 1]
@@ -87,15 +87,15 @@ def test_records_that_do_not_follow_each_other_give_no_vector_to_another_sample(
 def test_without_resume_it_begins_anew(classifier, samples, tmp_path):
     journal = tmp_path / "journal"
     journal.write_bytes(b"anything")
-    evaluate(classifier, samples, how=How(journal=journal))
+    evaluate(classifier, samples, how=EvalOptions(journal=journal))
     assert journal.read_bytes().startswith(b"clipact evaluation journal")
 
 
 def test_the_journal_of_another_run_is_refused(classifier, samples, tmp_path):
     journal = tmp_path / "journal"
-    evaluate(classifier, samples, how=How(journal=journal))
+    evaluate(classifier, samples, how=EvalOptions(journal=journal))
     with pytest.raises(ResultError, match="another evaluation"):
-        evaluate(classifier, samples, averaging="logits", how=How(journal=journal, resume=True))
+        evaluate(classifier, samples, averaging="logits", how=EvalOptions(journal=journal, resume=True))
 
 
 CHILD = """
@@ -128,11 +128,11 @@ def test_killed_with_signal_nine_it_ends_identical(samples, tree, tiny, tmp_path
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert grown >= 1000
-    card, model = manifest_card(tree / "table.csv"), load(str(tiny), device="cpu")
-    how, seen = How(store=Store(tmp_path / "cache"), resume=True), []
-    result, folder = carry_out(card, samples, model, tmp_path / "out", how=how)
+    card, model = manifest_protocol(tree / "table.csv"), load_model(str(tiny), device="cpu")
+    how, seen = EvalOptions(store=Cache(tmp_path / "cache"), resume=True), []
+    result, folder = run_protocol(card, samples, model, tmp_path / "out", how=how)
     assert [path.name for path in folder.parent.iterdir()] == ["table--tiny"]
-    assert identical(result, carry_out(card, samples, model, tmp_path / "whole")[0])
+    assert identical(result, run_protocol(card, samples, model, tmp_path / "whole")[0])
     watched = replace(how, watch=lambda findings, _: seen.append(1) or findings)
-    assert identical(carry_out(card, samples, model, tmp_path / "out", how=watched)[0], result)
+    assert identical(run_protocol(card, samples, model, tmp_path / "out", how=watched)[0], result)
     assert not seen  # what is done is not done again

@@ -15,19 +15,27 @@ from clipact.classify.base import Prediction, Scored
 from clipact.classify.from_index import IndexClassifier
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.fingerprint import file_digest
-from clipact.data.protocol import Words
+from clipact.data.protocol import ProtocolLabels
 from clipact.errors import ClipactError, DataError, ManifestError, ModelError, UsageError, VideoError
-from clipact.evaluate import How, Item, evaluate, evaluate_retrieval, evaluate_wordings, manifest_card, read_samples
+from clipact.evaluate import (
+    EvalOptions,
+    EvalSample,
+    evaluate,
+    evaluate_retrieval,
+    evaluate_wordings,
+    manifest_protocol,
+    read_samples,
+)
 from clipact.evaluate import encode as room
 from clipact.evaluate import run as run_room
-from clipact.evaluate.metric_values import figures
-from clipact.evaluate.results import identical, verdict
+from clipact.evaluate.metric_values import metric_values
+from clipact.evaluate.results import identical, zero_shot_status
 from clipact.evaluate.samples import files_digest
-from clipact.label_index import About, Entry, build
-from clipact.models.checkpoint import save as save_model
+from clipact.label_index import IndexEntry, IndexMetadata, build
+from clipact.models.checkpoint import save_model as save_model
 from clipact.models.dual_encoder import DualEncoder, normalise_frames
-from clipact.models.towers.frame_aggregator import FramesTower
-from clipact.models.zoo import load as load_model
+from clipact.models.towers.frame_aggregator import FrameAggregator
+from clipact.models.zoo import load_model as load_model
 from clipact.prompts import PromptSet
 from clipact.video.load import load_clips
 from tests.evaluate.conftest import LABELS
@@ -35,7 +43,7 @@ from tests.evaluate.conftest import LABELS
 
 @pytest.fixture
 def samples(tree):
-    return read_samples(manifest_card(tree / "table.csv"), tree)
+    return read_samples(manifest_protocol(tree / "table.csv"), tree)
 
 
 def straight_loop(classifier, samples, *, averaging="embeddings", crops=1):
@@ -63,7 +71,7 @@ def test_logits_equal_a_straight_loops(classifier, samples, workers, frames_at_o
     expected = straight_loop(classifier, samples)
     if backwards:
         samples = replace(samples, items=samples.items[::-1])
-    found = evaluate(classifier, samples, how=How(workers=workers, frames_at_once=frames_at_once))
+    found = evaluate(classifier, samples, how=EvalOptions(workers=workers, frames_at_once=frames_at_once))
     assert found.samples == tuple(item.name for item in samples.items if item.name in expected)
     for name, row in zip(found.samples, found.scores, strict=True):
         np.testing.assert_allclose(row, expected[name], atol=1e-5, rtol=0)
@@ -75,22 +83,24 @@ def test_logits_equal_a_straight_loops(classifier, samples, workers, frames_at_o
 def test_frames_seen_in_pieces_are_the_frames_seen_together(classifier, samples, shift, pictures, monkeypatch):
     """A CPU takes a few pictures at once; where frames see their neighbours, a clip."""
     visual = classifier.model.encoder.visual
-    shifted = FramesTower(visual.image, FramesTower.Config(shift=shift), spec=visual.spec).eval() if shift else visual
+    shifted = (
+        FrameAggregator(visual.image, FrameAggregator.Config(shift=shift), spec=visual.spec).eval() if shift else visual
+    )
     encoder = DualEncoder(shifted, classifier.model.encoder.text, log_scale=3.0).eval()
     judging = ZeroShotClassifier(replace(classifier.model, encoder=encoder), LABELS)
     expected = straight_loop(judging, samples)
     monkeypatch.setattr(visual.image, "at_once", pictures)
     for at_once in (4, 20):
-        found = evaluate(judging, samples, how=How(frames_at_once=at_once))
+        found = evaluate(judging, samples, how=EvalOptions(frames_at_once=at_once))
         np.testing.assert_allclose(found.scores, np.stack([expected[n] for n in found.samples]), atol=1e-5, rtol=0)
 
 
 def test_the_number_of_torchs_threads_is_as_it_was(classifier, samples):
     before = torch.get_num_threads()
-    evaluate(classifier, samples, how=How(workers=3))
+    evaluate(classifier, samples, how=EvalOptions(workers=3))
     assert torch.get_num_threads() == before
     with pytest.raises(ZeroDivisionError):
-        evaluate(classifier, samples, how=How(watch=lambda findings, _: [next(findings), 1 / 0]))
+        evaluate(classifier, samples, how=EvalOptions(watch=lambda findings, _: [next(findings), 1 / 0]))
     gc.collect()
     assert torch.get_num_threads() == before
 
@@ -100,7 +110,7 @@ def test_the_number_of_torchs_threads_is_as_it_was(classifier, samples):
 def test_views_are_averaged_as_is_said(tiny, store, samples, averaging, clips, crops):
     classifier = ZeroShotClassifier.load(str(tiny), labels=LABELS, clips=clips, device="cpu", store=store)
     expected = straight_loop(classifier, samples, averaging=averaging, crops=crops)
-    found = evaluate(classifier, samples, averaging=averaging, crops=crops, how=How(frames_at_once=20))
+    found = evaluate(classifier, samples, averaging=averaging, crops=crops, how=EvalOptions(frames_at_once=20))
     np.testing.assert_allclose(found.scores, np.stack([expected[name] for name in found.samples]), atol=1e-5, rtol=0)
     assert (found.run["views"]["averaging"], found.run["views"]["crops"]) == (averaging, crops)
 
@@ -119,27 +129,27 @@ def test_an_unreadable_file_is_named_and_nobody_takes_its_place(classifier, samp
 def test_nothing_readable_is_an_error(classifier, tmp_path):
     (tmp_path / "a.mp4").write_text("no")
     with pytest.raises(DataError, match="not one of 1 files"):
-        evaluate(classifier, [Item(name="a.mp4", path=tmp_path / "a.mp4", label="waving")])
+        evaluate(classifier, [EvalSample(name="a.mp4", path=tmp_path / "a.mp4", label="waving")])
 
 
 def test_a_label_that_the_model_does_not_know_is_refused(classifier, tree):
     with pytest.raises(UsageError, match="'wavin'.*did you mean 'waving'"):
-        evaluate(classifier, [Item(name="a", path=tree / "videos/00.mp4", label="wavin")])
+        evaluate(classifier, [EvalSample(name="a", path=tree / "videos/00.mp4", label="wavin")])
 
 
 def test_from_the_store_nothing_is_decoded_or_encoded_again(classifier, samples, store, tiny, monkeypatch):
-    first = evaluate(classifier, samples, how=How(store=store))
+    first = evaluate(classifier, samples, how=EvalOptions(store=store))
 
     def refuse(path, *_, **__):
         raise VideoError(path, "it was decoded again")
 
     monkeypatch.setattr(room, "load_clips", refuse)
-    again = evaluate(classifier, samples, how=How(store=store, workers=1, frames_at_once=100))
+    again = evaluate(classifier, samples, how=EvalOptions(store=store, workers=1, frames_at_once=100))
     assert again.samples == first.samples
     np.testing.assert_array_equal(again.scores, first.scores)
     assert again.run["views"]["decoded_by"] == first.run["views"]["decoded_by"]
     other = ZeroShotClassifier.load(str(tiny), labels=LABELS[::-1], prompts="bare", device="cpu", store=store)
-    words = evaluate(other, samples, how=How(store=store))
+    words = evaluate(other, samples, how=EvalOptions(store=store))
     assert words.samples == first.samples
     assert [path.name for path in store.root.glob("*") if path.name != "text"] == ["frames"]
     assert len([path for path in store.root.glob("frames/*/*") if path.is_file()]) == 12  # one of thirteen is a copy
@@ -152,7 +162,7 @@ def test_what_would_give_other_embeddings_is_not_taken_from_the_store(
 ):
     from tests.tiny import tiny_checkpoint
 
-    evaluate(classifier, samples, how=How(store=store))
+    evaluate(classifier, samples, how=EvalOptions(store=store))
     decoded = []
     real = room.load_clips
     monkeypatch.setattr(room, "load_clips", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))
@@ -172,7 +182,7 @@ def test_what_would_give_other_embeddings_is_not_taken_from_the_store(
     else:
         folder = tiny_checkpoint(tmp_path / "other", seed=1)
     other = ZeroShotClassifier.load(str(folder), labels=LABELS, device="cpu", store=store, **options)
-    evaluate(other, samples, crops=crops, how=How(store=store))
+    evaluate(other, samples, crops=crops, how=EvalOptions(store=store))
     assert len(decoded) == len(samples)
 
 
@@ -180,7 +190,7 @@ def test_another_head_on_the_same_body_decodes_and_encodes_nothing(
     classifier, samples, store, tiny, tmp_path, monkeypatch
 ):
     """Frames' features are kept by the body's weights: ablations of heads and aggregators share them."""
-    first = evaluate(classifier, samples, how=How(store=store))
+    first = evaluate(classifier, samples, how=EvalOptions(store=store))
     encoder = load_model(str(tiny), device="cpu").encoder
     with torch.no_grad():
         for weights in encoder.visual.image.head.parameters():
@@ -194,7 +204,7 @@ def test_another_head_on_the_same_body_decodes_and_encodes_nothing(
 
     monkeypatch.setattr(other.model.encoder.visual.image, "features", refuse)
     monkeypatch.setattr(room, "load_clips", refuse)
-    found = evaluate(other, samples, how=How(store=store))
+    found = evaluate(other, samples, how=EvalOptions(store=store))
     assert found.samples == expected.samples
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5, rtol=0)
     assert found.run["views"]["decoded_by"] == expected.run["views"]["decoded_by"]
@@ -202,17 +212,17 @@ def test_another_head_on_the_same_body_decodes_and_encodes_nothing(
 
 
 def test_a_store_that_cannot_be_written_costs_a_warning_only(classifier, samples, tmp_path):
-    from clipact.cache import Store
+    from clipact.cache import Cache
 
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="cannot be used") as seen:
-        found = evaluate(classifier, samples, how=How(store=Store(tmp_path / "file")))
+        found = evaluate(classifier, samples, how=EvalOptions(store=Cache(tmp_path / "file")))
     assert len(seen) == 1
     assert identical(found, evaluate(classifier, samples))
 
 
 def test_groups_come_from_the_column_that_the_card_names(classifier, tree):
-    card = manifest_card(tree / "table.csv")
+    card = manifest_protocol(tree / "table.csv")
     assert evaluate(classifier, read_samples(card, tree)).groups is None
     card = replace(card, data=replace(card.data, group="person"))
     groups = evaluate(classifier, read_samples(card, tree)).groups
@@ -220,7 +230,7 @@ def test_groups_come_from_the_column_that_the_card_names(classifier, tree):
 
 
 def test_everything_that_repeats_the_run_is_said(classifier, samples):
-    run = evaluate(classifier, samples, how=How(run={"card": "own", "metric": "top_1"})).run
+    run = evaluate(classifier, samples, how=EvalOptions(run={"card": "own", "metric": "top_1"})).run
     assert run["card"] == "own"
     assert run["model"]["key"] == classifier.model.key
     assert run["prompts"]["templates"][0] == "A person is {}."
@@ -246,7 +256,9 @@ def test_files_that_the_model_learnt_from_are_found_by_their_bytes(classifier, s
     learnt = ZeroShotClassifier.load(str(tmp_path / "model"), labels=LABELS, device="cpu", store=store)
     run = evaluate(learnt, samples).run
     assert run["zero_shot"] is False
-    assert verdict(run) == "not zero-shot: trained on 2 of these 12 files"  # one of fourteen is broken, one a copy
+    assert (
+        zero_shot_status(run) == "not zero-shot: trained on 2 of these 12 files"
+    )  # one of fourteen is broken, one a copy
     assert evaluate(classifier, samples).run["zero_shot"] is None
     (tmp_path / "model/trained_on.csv").write_text("file\nx\n")
     with pytest.raises(ModelError, match="columns path and sha256"):
@@ -286,22 +298,22 @@ def test_any_recognizer_is_judged_by_its_predictions(samples):
 def test_what_a_recognizer_of_another_kind_cannot_do_is_refused(samples, store, tmp_path, wrong):
     words = {"averaging": {"averaging": "logits"}, "crops": {"crops": 3}}
     how = {"store": store, "journal": tmp_path / "j", "resume": True, "workers": 2, "frames_at_once": 8}
-    options = words.get(wrong) or {"how": How(**{wrong: how[wrong]})}
+    options = words.get(wrong) or {"how": EvalOptions(**{wrong: how[wrong]})}
     with pytest.raises(UsageError, match="Guesser looks at files in its own way"):
         evaluate(Guesser(), samples, **options)
 
 
 def test_an_index_is_of_a_model_that_says_what_it_learnt(classifier, samples, tiny, tmp_path):
     model = load_model(str(tiny), device="cpu")
-    about = About(model=model.name, model_key=model.key, wording="bare", dim=model.encoder.dim)
+    about = IndexMetadata(model=model.name, model_key=model.key, wording="bare", dim=model.encoder.dim)
     index = build(
         tmp_path / "index",
-        [Entry(id=label, text=label) for label in LABELS],
+        [IndexEntry(id=label, text=label) for label in LABELS],
         lambda entries: model.encoder.encode_text([one.text for one in entries]).detach().numpy(),
         about=about,
     )
     found = evaluate(IndexClassifier(model, index), replace(samples, data=dict(samples.data) | {"set": "nothing"}))
-    assert verdict(found.run) == "not zero-shot: trained on nothing"
+    assert zero_shot_status(found.run) == "not zero-shot: trained on nothing"
     assert found.run["model"]["key"] == model.key
 
 
@@ -322,11 +334,11 @@ def test_a_gpus_way_finds_the_same(classifier, samples, store, monkeypatch):
         return replace(judged, on_cpu=False, see=lambda views: batches.append(len(views)) or see(views))
 
     monkeypatch.setattr(run_room, "judge", judge)
-    found = evaluate(classifier, samples, how=How(frames_at_once=16, workers=3, store=store))
+    found = evaluate(classifier, samples, how=EvalOptions(frames_at_once=16, workers=3, store=store))
     assert batches == [4, 3, 4, 2]  # sixteen frames are four clips; the second four hold one that is broken
     np.testing.assert_allclose(found.scores, np.stack([expected[n] for n in found.samples]), atol=1e-5, rtol=0)
     assert found.seconds["encode"] > 0 <= found.seconds["wait"]
-    again = evaluate(classifier, samples, how=How(frames_at_once=16, store=store))
+    again = evaluate(classifier, samples, how=EvalOptions(frames_at_once=16, store=store))
     assert identical(again, found)
     assert batches == [4, 3, 4, 2]
 
@@ -335,9 +347,9 @@ def test_parts_of_a_file_are_samples_of_their_own(classifier, tree, tmp_path, st
     (tmp_path / "parts.csv").write_text(
         "path,label,start_seconds,end_seconds\nvideos/00.mp4,waving,,0.4\nvideos/00.mp4,jumping,0.6,1.1\n"
     )
-    samples = read_samples(manifest_card(tmp_path / "parts.csv"), tree)
+    samples = read_samples(manifest_protocol(tmp_path / "parts.csv"), tree)
     for _ in range(2):
-        found = evaluate(classifier, samples, how=How(store=store))
+        found = evaluate(classifier, samples, how=EvalOptions(store=store))
         assert found.samples == ("videos/00.mp4@0-0.4", "videos/00.mp4@0.6-1.1")
         for row, span in zip(found.scores, ((None, 0.4), (0.6, 1.1)), strict=True):
             (clip,) = load_clips(tree / "videos/00.mp4", classifier.spec, start_seconds=span[0], end_seconds=span[1])
@@ -350,16 +362,16 @@ def test_parts_of_a_file_are_samples_of_their_own(classifier, tree, tmp_path, st
 def test_any_of_several_true_labels_is_right(classifier, tree, tmp_path, store):
     rows = [f"videos/{number:02}.mp4,waving,{'jumping|bending' * (number % 2)}" for number in range(6)]
     (tmp_path / "several.csv").write_text("\n".join(["path,label,also", *rows]) + "\n")
-    samples = read_samples(manifest_card(tmp_path / "several.csv"), tree)
-    found = evaluate(classifier, samples, how=How(store=store))
+    samples = read_samples(manifest_protocol(tmp_path / "several.csv"), tree)
+    found = evaluate(classifier, samples, how=EvalOptions(store=store))
     waving = np.array(found.labels) == "waving"
     several = np.array([int(Path(name).stem) % 2 == 1 for name in found.samples])
     assert {True, False} == set(several.tolist())
     np.testing.assert_array_equal(found.multi_truth, waving | several[:, None])
     answered = found.scores.argmax(1) == waving.argmax()
-    assert figures(found)[0].value == pytest.approx((answered | several).mean())
+    assert metric_values(found)[0].value == pytest.approx((answered | several).mean())
     (tmp_path / "wrong.csv").write_text("path,label,also\nvideos/00.mp4,waving,dancing\n")
-    card = replace(manifest_card(tmp_path / "wrong.csv"), words=Words(names=("waving", "jumping")))
+    card = replace(manifest_protocol(tmp_path / "wrong.csv"), words=ProtocolLabels(names=("waving", "jumping")))
     with pytest.raises(ManifestError, match="'dancing' is none of card"):
         read_samples(card, tree)
 
@@ -378,8 +390,8 @@ def test_retrieval_gives_the_embeddings_of_both_sides(tiny, tree, store):
         "path,caption\nvideos/00.mp4,one waves\nvideos/00.mp4,a wave\nvideos/05.mp4,lost\nvideos/01.mp4,a jump\n"
     )
     model = load_model(str(tiny), device="cpu")
-    samples = read_samples(manifest_card(tree / "captions.csv"), tree)
-    found = evaluate_retrieval(model, samples, how=How(store=store))
+    samples = read_samples(manifest_protocol(tree / "captions.csv"), tree)
+    found = evaluate_retrieval(model, samples, how=EvalOptions(store=store))
     assert found.texts == ("one waves", "a wave", "a jump")
     assert found.text_of.tolist() == [0, 0, 1]
     assert found.unreadable[0][0] == "videos/05.mp4"

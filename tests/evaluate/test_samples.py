@@ -4,16 +4,16 @@ from dataclasses import replace
 import pytest
 
 from clipact.data.fingerprint import file_digest
-from clipact.data.protocol import Part, card_names, load_card
+from clipact.data.protocol import ProtocolPart, load_protocol, protocol_names
 from clipact.errors import DataError, ManifestError, UsageError
-from clipact.evaluate import manifest_card, read_samples
+from clipact.evaluate import manifest_protocol, read_samples
 from clipact.evaluate.provenance import zero_shot
 from clipact.evaluate.samples import files_digest
 
 
 @pytest.fixture
 def card(tree):
-    card = manifest_card(tree / "table.csv")
+    card = manifest_protocol(tree / "table.csv")
     names = [f"videos/{number:02}.mp4" for number in range(14)]
     digests = {name: file_digest(tree / name) for name in names}
     part = replace(card.data.parts[0], sha256=file_digest(tree / "table.csv"), count=14)
@@ -53,7 +53,7 @@ def test_what_stands_in_several_parts_is_one_sample(card, tree, tmp_path):
     parts = []
     for name, rows in (("first", [1, 2, 3]), ("second", [3, 4])):
         (tmp_path / f"{name}.csv").write_text("\n".join([lines[0], *(lines[i] for i in rows)]) + "\n")
-        parts.append(Part(name=name, list=f"{name}.csv"))
+        parts.append(ProtocolPart(name=name, list=f"{name}.csv"))
     data = replace(card.data, parts=tuple(parts), count=4, files_sha256="")
     samples = read_samples(replace(card, data=data, folder=tmp_path), tree)
     assert [item.name for item in samples.items] == [f"videos/0{i}.mp4" for i in range(4)]
@@ -88,9 +88,9 @@ def test_a_model_that_learnt_from_the_set_is_not_zero_shot_on_it(trained_on, ans
     assert bool(why) is (answer is not True)
 
 
-@pytest.mark.parametrize("name", card_names())
+@pytest.mark.parametrize("name", protocol_names())
 def test_a_model_that_learnt_from_a_cards_set_or_one_that_holds_it_is_not_zero_shot(name):
-    data = load_card(name).data
+    data = load_protocol(name).data
     said = {"set": data.set, "also": data.also}
     holders = {"flickr8k": ["Flickr30k train"]}.get(name, [])
     for learnt in (data.set, f"{data.set} train", data.set.replace("_", "-").upper(), *holders):
@@ -99,7 +99,7 @@ def test_a_model_that_learnt_from_a_cards_set_or_one_that_holds_it_is_not_zero_s
 
 
 def test_a_table_of_ones_own_is_of_no_named_set(tree):
-    said, why = zero_shot(("flickr8k train",), dict(read_samples(manifest_card(tree / "table.csv"), tree).data))
+    said, why = zero_shot(("flickr8k train",), dict(read_samples(manifest_protocol(tree / "table.csv"), tree).data))
     assert said is None
     assert "flickr8k train" in why
     assert "no card says" in why
@@ -108,7 +108,7 @@ def test_a_table_of_ones_own_is_of_no_named_set(tree):
 def test_a_table_may_lie_elsewhere_than_its_files(tree, tmp_path):
     shutil.copy(tree / "table.csv", tmp_path / "mine.csv")
     here, there = (
-        read_samples(manifest_card(tmp_path / "mine.csv"), tree),
-        read_samples(manifest_card(tree / "table.csv"), tree),
+        read_samples(manifest_protocol(tmp_path / "mine.csv"), tree),
+        read_samples(manifest_protocol(tree / "table.csv"), tree),
     )
     assert here.items == there.items

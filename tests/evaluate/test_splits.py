@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 
 from clipact.data.fingerprint import file_digest
-from clipact.data.protocol import load_card
+from clipact.data.protocol import load_protocol
 from clipact.evaluate import read_samples
-from clipact.evaluate.metric_values import figures
-from clipact.evaluate.results import identical, load
-from clipact.evaluate.run_protocol import carry_out
-from clipact.models.zoo import load as load_model
+from clipact.evaluate.metric_values import metric_values
+from clipact.evaluate.results import identical, load_result
+from clipact.evaluate.run_protocol import run_protocol
+from clipact.models.zoo import load_model as load_model
 from tests.evaluate.conftest import draw
 
 
 @pytest.fixture(params=["ucf101", "hmdb51"])
 def card(request, tmp_path):
     """The shipped card, its lists cut to a few lines of each, and those files drawn below tmp_path/data."""
-    card = load_card(request.param)
+    card = load_protocol(request.param)
     drawn, parts = {}, []
     for number, part in enumerate(card.data.parts):
         with (card.folder / part.list).open(newline="") as file:
@@ -42,8 +42,8 @@ def card(request, tmp_path):
 
 def test_the_figure_is_the_mean_over_three_splits(card, tiny, tmp_path):
     samples = read_samples(card, tmp_path / "data")
-    result, folder = carry_out(card, samples, load_model(str(tiny), device="cpu"), tmp_path / "out")
-    assert identical(load(folder), result)
+    result, folder = run_protocol(card, samples, load_model(str(tiny), device="cpu"), tmp_path / "out")
+    assert identical(load_result(folder), result)
     assert list(result.parts) == ["split 1", "split 2", "split 3"]
     assert sum(map(len, result.parts.values())) == len(result.samples) + 1
     assert len(result.labels) == {"ucf101": 101, "hmdb51": 51}[card.name]
@@ -55,7 +55,7 @@ def test_the_figure_is_the_mean_over_three_splits(card, tiny, tmp_path):
     assert result.run["views"]["views"] == 3
     assert result.run["prompts"]["name"] == "clip-kinetics700"
     right = result.scores.argmax(1) == result.truth
-    (first, *_) = figures(result, draws=20)
+    (first, *_) = metric_values(result, draws=20)
     assert first.name == "top-1"
     assert first.spread is not None
     assert first.value == pytest.approx(np.mean([right[rows].mean() for rows in result.parts.values()]))

@@ -1,9 +1,9 @@
 import numpy as np
 
-from clipact.label_index import About, Entry
+from clipact.label_index import IndexEntry, IndexMetadata
 
 DIM = 32
-ABOUT = About(model="drawn", model_key="k" * 64, wording="none", dim=DIM)
+ABOUT = IndexMetadata(model="drawn", model_key="k" * 64, wording="none", dim=DIM)
 
 
 def clusters(count, *, seed=0, dim=DIM):
@@ -15,7 +15,7 @@ def clusters(count, *, seed=0, dim=DIM):
 
 
 def entries(count, *, start=0):
-    return [Entry(id=f"id {i}", text=f"text {i}", metadata={"row": i}) for i in range(start, start + count)]
+    return [IndexEntry(id=f"id {i}", text=f"text {i}", metadata={"row": i}) for i in range(start, start + count)]
 
 
 def encoder(vectors, *, calls=None):

@@ -2,22 +2,22 @@ import numpy as np
 import pytest
 
 from clipact.errors import LabelIndexError, UsageError
-from clipact.label_index import Entry, LabelIndex, Plan, build
-from clipact.label_index.faiss_build import EXACT_NUMBERS, choose_kind
+from clipact.label_index import IndexEntry, IndexPlan, LabelIndex, build
+from clipact.label_index.faiss_build import EXACT_NUMBERS, choose_index_type
 from tests.label_index.drawing import ABOUT, clusters, encoder, entries
 
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf-pq"])
 def test_the_nearest_are_those_of_a_matrix_product(tmp_path, kind):
     vectors, queries = clusters(3000), clusters(20, seed=1)
-    index = build(tmp_path / "i", entries(3000), encoder(vectors), about=ABOUT, plan=Plan(kind=kind, recall=0.99))
+    index = build(tmp_path / "i", entries(3000), encoder(vectors), about=ABOUT, plan=IndexPlan(kind=kind, recall=0.99))
     assert index.kind == kind
     found = LabelIndex.open(tmp_path / "i").search(queries, 10, width=4096)
     cosines = queries @ vectors.T
     expected = np.argsort(-cosines, axis=1, kind="stable")[:, :10]
     assert (found.rows == expected).mean() > 0.99
     np.testing.assert_allclose(found.cosines, np.take_along_axis(cosines, found.rows, 1), atol=1e-5)
-    assert index.entry(7) == Entry(id="id 7", text="text 7", metadata={"row": 7})
+    assert index.entry(7) == IndexEntry(id="id 7", text="text 7", metadata={"row": 7})
 
 
 def test_equal_vectors_come_in_the_order_of_their_rows_across_blocks_and_segments(tmp_path, monkeypatch):
@@ -50,7 +50,7 @@ def test_a_large_scale_overflows_nothing(tmp_path):
 
 def test_what_lies_outside_is_estimated_within_its_error(tmp_path):
     vectors, queries = clusters(6000), clusters(200, seed=1)
-    index = build(tmp_path / "i", entries(6000), encoder(vectors), about=ABOUT, plan=Plan(kind="hnsw"))
+    index = build(tmp_path / "i", entries(6000), encoder(vectors), about=ABOUT, plan=IndexPlan(kind="hnsw"))
     shares = index.shares(queries, scale=12.0, k=60)
     logits = 12.0 * (queries @ vectors.T).astype(np.float64)
     whole = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -73,10 +73,10 @@ def test_what_cannot_be_asked(tmp_path):
 
 def test_the_rule():
     small = EXACT_NUMBERS // 512
-    assert choose_kind(small, 512, Plan()).kind == "exact"
-    assert choose_kind(small + 1, 512, Plan(memory_bytes=10**10)).kind == "hnsw"
-    big = choose_kind(10_000_000, 512, Plan(memory_bytes=10**10))
+    assert choose_index_type(small, 512, IndexPlan()).kind == "exact"
+    assert choose_index_type(small + 1, 512, IndexPlan(memory_bytes=10**10)).kind == "hnsw"
+    big = choose_index_type(10_000_000, 512, IndexPlan(memory_bytes=10**10))
     assert (big.kind, big.recipe) == ("ivf-pq", "IVF4096,PQ64")
     assert big.bytes < 10**9
-    assert choose_kind(10, 512, Plan(kind="hnsw")).kind == "hnsw"
-    assert choose_kind(10**6, 30, Plan(kind="ivf-pq")).recipe.endswith("PQ3")
+    assert choose_index_type(10, 512, IndexPlan(kind="hnsw")).kind == "hnsw"
+    assert choose_index_type(10**6, 30, IndexPlan(kind="ivf-pq")).recipe.endswith("PQ3")

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.errors import LabelIndexError, UsageError
-from clipact.label_index import Entry, LabelIndex, Plan, add, build, remove
+from clipact.label_index import IndexEntry, IndexPlan, LabelIndex, add, build, remove
 from tests.label_index.drawing import ABOUT, clusters, encoder, entries
 
 ALL = clusters(400)
@@ -34,7 +34,7 @@ def texts(index, query, k=5):
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf-pq"])
 def test_what_is_added_is_found_and_what_is_removed_is_not(tmp_path, kind, monkeypatch):
-    built(tmp_path / "i", plan=Plan(kind=kind, recall=1.0))
+    built(tmp_path / "i", plan=IndexPlan(kind=kind, recall=1.0))
     change = add(tmp_path / "i", entries(101, start=299), encoder(ALL), model_key=ABOUT.model_key)
     assert (change.added, change.repeats) == (100, 1)
     index = LabelIndex.open(tmp_path / "i")
@@ -49,12 +49,17 @@ def test_what_is_added_is_found_and_what_is_removed_is_not(tmp_path, kind, monke
     whole = index.search(ALL[:50], 398).rows
     assert not {3, 350} & set(whole.ravel().tolist())
     # What was removed can come again, with another text.
-    add(tmp_path / "i", [Entry(id="id 3", text="new", metadata={"row": 3})], encoder(ALL), model_key=ABOUT.model_key)
+    add(
+        tmp_path / "i",
+        [IndexEntry(id="id 3", text="new", metadata={"row": 3})],
+        encoder(ALL),
+        model_key=ABOUT.model_key,
+    )
     assert texts(LabelIndex.open(tmp_path / "i"), ALL[3])[0] == "new"
     # Many added at once go into FAISS's file, which is not made anew.
     monkeypatch.setattr("clipact.label_index.faiss_build.TAIL_NUMBERS", 0)
     monkeypatch.setattr("clipact.label_index.faiss.train", None)
-    more = [Entry(id=f"more {i}", text=f"more {i}", metadata={"row": i}) for i in range(20)]
+    more = [IndexEntry(id=f"more {i}", text=f"more {i}", metadata={"row": i}) for i in range(20)]
     add(tmp_path / "i", more, encoder(-ALL), model_key=ABOUT.model_key)
     index = LabelIndex.open(tmp_path / "i")
     assert texts(index, -ALL[4])[0] == "more 4"
@@ -77,7 +82,7 @@ def test_repeats_count_once_and_an_id_has_one_text(tmp_path, small_segments):
     index = build(tmp_path / "i", stream, encoder(ALL), about=ABOUT)
     assert (len(index), index.table.progress.repeats) == (295, 15)
     with pytest.raises(LabelIndexError, match="'text 0' and for 'other'"):
-        build(tmp_path / "j", [*stream, Entry(id="id 0", text="other")], encoder(ALL), about=ABOUT)
+        build(tmp_path / "j", [*stream, IndexEntry(id="id 0", text="other")], encoder(ALL), about=ABOUT)
 
 
 class StoppedError(Exception):
@@ -114,7 +119,7 @@ def test_a_stopped_build_is_gone_on_with_and_encodes_nothing_twice(tmp_path, sma
 
 def test_faiss_is_gone_on_with_from_where_it_was_kept(tmp_path, small_segments, monkeypatch):
     monkeypatch.setattr("clipact.label_index.faiss_build._SAVE_SECONDS", 0)
-    plan = Plan(kind="hnsw")
+    plan = IndexPlan(kind="hnsw")
 
     def stop_in_the_middle(items, total, what):
         for number, item in enumerate(items):
@@ -188,9 +193,9 @@ def test_one_writer_at_a_time(tmp_path):
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw"])
 def test_a_flipped_bit_in_any_file_is_noticed(tmp_path, kind):
-    built(tmp_path / "i", plan=Plan(kind=kind))
+    built(tmp_path / "i", plan=IndexPlan(kind=kind))
     remove(tmp_path / "i", ["id 9"])
-    store = Store(tmp_path / "store")
+    store = Cache(tmp_path / "store")
     LabelIndex.open(tmp_path / "i", store=store)
     files = sorted(path for path in (tmp_path / "i").iterdir() if path.name != ".lock")
     assert len(files) == (6 if kind == "exact" else 7)
@@ -211,7 +216,7 @@ def test_a_flipped_bit_in_any_file_is_noticed(tmp_path, kind):
 
 def test_a_file_that_was_found_right_is_not_read_again_until_it_is_touched(tmp_path, monkeypatch):
     built(tmp_path / "i", 20)
-    store = Store(tmp_path / "store")
+    store = Cache(tmp_path / "store")
     LabelIndex.open(tmp_path / "i", store=store)
     read = []
     import hashlib

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clipact.errors import ModelError
-from clipact.models.checkpoint import load, save, tidy
+from clipact.models.checkpoint import load_checkpoint, save_model, tidy
 from clipact.models.model_config import read_config, weights_hash
 from tests.tiny import tiny_checkpoint
 
@@ -31,8 +31,8 @@ def _embed(encoder):
 
 
 def test_reloaded_equals_saved(folder, tmp_path):
-    first = load(folder)
-    again = load(save(first, tmp_path / "again", name="again"))
+    first = load_checkpoint(folder)
+    again = load_checkpoint(save_model(first, tmp_path / "again", name="again"))
     for a, b in zip(_embed(first), _embed(again), strict=True):
         assert torch.equal(a, b)
     assert again.spec == first.spec
@@ -45,7 +45,7 @@ def test_a_saved_model_is_readable_for_everyone(folder):
 
 
 def test_deferred_text_is_read_only_when_a_sentence_comes(folder):
-    plain, deferred = load(folder), load(folder, defer_text=True)
+    plain, deferred = load_checkpoint(folder), load_checkpoint(folder, defer_text=True)
     assert not deferred.text.loaded
     deferred.encode_video(VIDEO)
     assert not deferred.text.loaded
@@ -54,11 +54,11 @@ def test_deferred_text_is_read_only_when_a_sentence_comes(folder):
 
 
 def test_half_precision_on_disk_stays_close_and_loads_as_fp32(folder, tmp_path):
-    half = save(load(folder), tmp_path / "half", name="half", dtype=torch.float16)
+    half = save_model(load_checkpoint(folder), tmp_path / "half", name="half", dtype=torch.float16)
     assert {value.dtype for value in load_file(half / "model.safetensors").values() if value.ndim} == {torch.float16}
-    loaded = load(half)
+    loaded = load_checkpoint(half)
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
-    torch.testing.assert_close(_embed(loaded)[0], _embed(load(folder))[0], atol=5e-3, rtol=0)
+    torch.testing.assert_close(_embed(loaded)[0], _embed(load_checkpoint(folder))[0], atol=5e-3, rtol=0)
 
 
 def test_the_hash_follows_weights_and_configuration(folder, copy):
@@ -76,7 +76,13 @@ def test_the_hash_follows_weights_and_configuration(folder, copy):
 
 
 def test_a_model_without_a_card_of_its_own_gets_one_that_claims_nothing(folder, tmp_path):
-    save(load(folder), tmp_path / "new", name="plain", trained_on=["a set"], notes={"figures": {"dev.top-1": 0.25}})
+    save_model(
+        load_checkpoint(folder),
+        tmp_path / "new",
+        name="plain",
+        trained_on=["a set"],
+        notes={"figures": {"dev.top-1": 0.25}},
+    )
     card = (tmp_path / "new" / "MODEL_CARD.md").read_text()
     for fact in ("# plain", "Trained on: a set", "Licence: not said", "dev.top-1, during training: 0.25"):
         assert fact in card
@@ -84,7 +90,7 @@ def test_a_model_without_a_card_of_its_own_gets_one_that_claims_nothing(folder, 
 
 def test_an_older_folder_is_replaced_whole(folder, copy):
     (copy / "stray.txt").write_text("left from before")
-    save(load(folder), copy, name="new")
+    save_model(load_checkpoint(folder), copy, name="new")
     assert not (copy / "stray.txt").exists()
     assert read_config(copy).name == "new"
     assert [p.name for p in copy.parent.iterdir()] == ["copy"], "nothing stays beside it"
@@ -103,20 +109,22 @@ def test_what_a_killed_save_left_is_tidied_and_an_older_folder_put_back(folder, 
 
 
 def test_further_files_are_written_with_the_model(folder, tmp_path):
-    made = save(load(folder), tmp_path / "made", name="made", card="a card", files={"seen.csv": "path\n"})
+    made = save_model(
+        load_checkpoint(folder), tmp_path / "made", name="made", card="a card", files={"seen.csv": "path\n"}
+    )
     assert ((made / "MODEL_CARD.md").read_text(), (made / "seen.csv").read_text()) == ("a card", "path\n")
 
 
 def test_a_failed_save_leaves_the_older_folder_alone(folder, copy, monkeypatch):
     before = weights_hash(copy)
-    encoder = load(folder)
+    encoder = load_checkpoint(folder)
 
     def fail(self, folder):
         raise OSError("disk full")
 
     monkeypatch.setattr(type(encoder.text), "save_tokenizer", fail)
     with pytest.raises(ModelError, match="disk full"):
-        save(encoder, copy, name="new")
+        save_model(encoder, copy, name="new")
     assert weights_hash(copy) == before
     assert [p.name for p in copy.parent.iterdir()] == ["copy"]
 
@@ -167,4 +175,4 @@ def _damage(folder: Path, what: str) -> None:
 def test_a_folder_that_is_not_whole_says_what_is_wrong(copy, what, said):
     _damage(copy, what)
     with pytest.raises(ModelError, match=said):
-        load(copy).encode_text(["a"])
+        load_checkpoint(copy).encode_text(["a"])

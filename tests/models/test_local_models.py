@@ -34,7 +34,7 @@ def test_each_is_named_as_the_zoo_takes_it(place):
     assert names == ["mini", f"transformers:{other}", str(last), f"open_clip:local-dir:{theirs}"]
     assert not wrong
     for name in names[1:]:
-        assert zoo.load(name, device="cpu", defer_text=True).name == name
+        assert zoo.load_model(name, device="cpu", defer_text=True).name == name
 
 
 def test_what_a_model_is_stands_beside_its_name(place):
@@ -104,7 +104,7 @@ def test_what_the_zoo_refuses_is_left_out_with_why(place, tmp_path, case):
     assert why in wrong[0]
     name = {"tiny": "", "clip": "transformers:", "vit": "open_clip:local-dir:"}[kind] + str(folder)
     with pytest.raises(ModelError):
-        zoo.load(name, device="cpu").encoder.encode_text(["a man drinks"])
+        zoo.load_model(name, device="cpu").encoder.encode_text(["a man drinks"])
 
 
 def test_a_model_of_language_is_nobody_s_business(place, tmp_path):
@@ -121,7 +121,7 @@ def test_the_input_is_the_one_that_the_zoo_prepares(tmp_path):
     said = {kept.path.name: kept.input for kept in found[1:]}
     assert said == {"siglip2": "8 x 32 x 32", "xclip": "4 x 32 x 32"}
     for kept in found[1:]:
-        spec = zoo.load(kept.name, device="cpu").encoder.spec
+        spec = zoo.load_model(kept.name, device="cpu").encoder.spec
         assert kept.input == " x ".join(map(str, (spec.frames, *spec.size)))
 
 
@@ -142,7 +142,7 @@ def test_weights_in_many_files_are_summed_and_a_missing_one_is_named(tmp_path):
     assert len(found) == 1
     assert f"{parts[1].name}, which model.safetensors.index.json lists, is missing" in wrong[0]
     with pytest.raises(ModelError, match="is missing"):
-        zoo.load(f"transformers:{folder}", device="cpu")
+        zoo.load_model(f"transformers:{folder}", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_the_licence_stands_in_the_list_and_in_the_model(place):
         (place / path / "README.md").write_text(card)
         found = {kept.name: kept.license for kept in find_models([place])[0]}
         model = f"{name}:{place / path}"
-        assert found[model] == zoo.load(model, device="cpu").license == "apache-2.0"
+        assert found[model] == zoo.load_model(model, device="cpu").license == "apache-2.0"
         (place / path / "README.md").unlink()
 
 

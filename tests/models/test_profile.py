@@ -1,7 +1,7 @@
 import pytest
 
 from clipact.errors import ModelError
-from clipact.models.checkpoint import load
+from clipact.models.checkpoint import load_checkpoint
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.nn.head import Head
 from clipact.models.profile import measure, parameters
@@ -31,7 +31,7 @@ def test_attention_is_counted():
 
 
 def test_more_frames_cost_more(tiny):
-    encoder = load(tiny)
+    encoder = load_checkpoint(tiny)
     assert measure(encoder, spec=encoder.spec.with_frames(6), repeats=1).gflops == pytest.approx(
         1.5 * measure(encoder, repeats=1).gflops, rel=0.01
     )
@@ -45,6 +45,6 @@ def test_a_number_of_frames_that_the_tower_does_not_take_is_refused_in_a_sentenc
 
 
 def test_every_number_of_both_towers_counts(tiny):
-    encoder = load(tiny)
+    encoder = load_checkpoint(tiny)
     counts = parameters(encoder)
     assert sum(counts.values()) + 1 == sum(one.numel() for one in encoder.parameters()), "and one for the scale"

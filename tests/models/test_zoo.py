@@ -14,7 +14,7 @@ from clipact.models import zoo
 from clipact.models.checkpoint import DeferredText
 from clipact.models.download import OFFLINE_WAYS
 from clipact.models.hub import open_clip_source
-from clipact.models.hub.open_clip_source import READABLE, find_source
+from clipact.models.hub.open_clip_source import READABLE, find_open_clip_source
 from clipact.models.model_config import weights_hash
 from tests.hub import Hub, environment
 from tests.tiny import tiny_checkpoint
@@ -38,14 +38,14 @@ def embed(model: zoo.Model) -> torch.Tensor:
 
 class TestFolders:
     def test_a_clipact_folder(self, tiny):
-        model = zoo.load(str(tiny), device="cpu", defer_text=True)
+        model = zoo.load_model(str(tiny), device="cpu", defer_text=True)
         assert model.name == str(tiny)
         assert model.key == weights_hash(tiny)
         assert model.trained_on == ("nothing",)
         assert not model.encoder.training
         assert isinstance(model.encoder.text, DeferredText)
         assert not model.encoder.text.loaded
-        assert torch.equal(embed(model), embed(zoo.load(str(tiny), device="cpu")))
+        assert torch.equal(embed(model), embed(zoo.load_model(str(tiny), device="cpu")))
 
     def test_mini_needs_no_other_library_of_models_to_answer(self, videos, tmp_path):
         script = (
@@ -62,29 +62,29 @@ class TestFolders:
 
     def test_what_a_model_was_trained_on_is_known_without_loading_it(self, tiny, folders):
         for name in (str(tiny), "mini", f"open_clip:local-dir:{folders['vit']}"):
-            assert zoo.trained_on(name) == zoo.load(name, device="cpu", defer_text=True).trained_on
+            assert zoo.trained_on(name) == zoo.load_model(name, device="cpu", defer_text=True).trained_on
         assert zoo.trained_on("mini") == ("flickr8k train", "sports22 train")
 
     def test_an_open_clip_folder_says_its_name(self, folders):
         with pytest.raises(ModelError, match=f"call it open_clip:local-dir:{folders['vit']}"):
-            zoo.load(str(folders["vit"]))
+            zoo.load_model(str(folders["vit"]))
 
     def test_a_folder_without_a_model(self, tmp_path):
         with pytest.raises(ModelError, match=r"config\.json"):
-            zoo.load(str(tmp_path))
+            zoo.load_model(str(tmp_path))
         with pytest.raises(ModelError, match=r"open_clip_config\.json"):
-            zoo.load(f"open_clip:local-dir:{tmp_path}")
+            zoo.load_model(f"open_clip:local-dir:{tmp_path}")
 
     def test_an_open_clip_folder_without_weights(self, folders, tmp_path):
         shutil.copy(folders["vit"] / "open_clip_config.json", tmp_path)
         with pytest.raises(ModelError, match="holds no weights"):
-            zoo.load(f"open_clip:local-dir:{tmp_path}")
+            zoo.load_model(f"open_clip:local-dir:{tmp_path}")
 
     @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model_cfg": {"embed_dim": 3}}'])
     def test_an_open_clip_folder_with_a_strange_configuration(self, tmp_path, text):
         (tmp_path / "open_clip_config.json").write_text(text)
         with pytest.raises(ModelError, match=r"open_clip_config\.json"):
-            zoo.load(f"open_clip:local-dir:{tmp_path}")
+            zoo.load_model(f"open_clip:local-dir:{tmp_path}")
 
 
 class TestNames:
@@ -105,7 +105,7 @@ class TestNames:
     )
     def test_a_wrong_name_is_answered_with_right_ones(self, name, answers):
         with pytest.raises(UsageError) as caught:
-            zoo.load(name)
+            zoo.load_model(name)
         for answer in answers:
             assert answer in str(caught.value)
 
@@ -114,7 +114,7 @@ class TestNames:
         (tmp_path / "folder").mkdir()
         (tmp_path / "weights.npz").touch()
         with pytest.raises(ModelError, match=file):
-            zoo.load(f"open_clip:ViT-B-32@{tmp_path / file}")
+            zoo.load_model(f"open_clip:ViT-B-32@{tmp_path / file}")
 
 
 class TestDevices:
@@ -134,13 +134,13 @@ class TestDevices:
     @pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "CPU"])
     def test_an_absent_device_is_refused_before_anything_is_read(self, name):
         with pytest.raises(UsageError, match="this machine has no device .*cpu"):
-            zoo.load("no such model", device=name)
+            zoo.load_model("no such model", device=name)
 
 
 class TestPrecision:
     def test_it_is_the_encoders(self, tiny):
-        assert zoo.load(str(tiny), precision="bf16").encoder.precision == "bf16"
-        assert zoo.load(str(tiny)).encoder.precision == "fp32"
+        assert zoo.load_model(str(tiny), precision="bf16").encoder.precision == "bf16"
+        assert zoo.load_model(str(tiny)).encoder.precision == "fp32"
 
     @pytest.mark.parametrize(
         ("learnt_in", "cpu_knows_it", "expected"),
@@ -153,7 +153,7 @@ class TestPrecision:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
         folder = str(tiny_checkpoint(tmp_path / "model", precision=learnt_in))
         assert zoo.pick_precision(folder, device="cpu") == expected
-        assert zoo.load(folder, device="cpu", precision="auto").encoder.precision == expected
+        assert zoo.load_model(folder, device="cpu", precision="auto").encoder.precision == expected
         assert zoo.pick_precision(folder, "fp32", device="cpu") == "fp32"
         assert zoo.pick_precision(folder, "bf16", device="cpu") == "bf16"
 
@@ -165,7 +165,7 @@ class TestPrecision:
     @pytest.mark.parametrize("precision", ["fp16", "half", ""])
     def test_another_is_refused_before_anything_is_read(self, precision):
         with pytest.raises(UsageError, match="precision is .*fp32"):
-            zoo.load("no such model", precision=precision)
+            zoo.load_model("no such model", precision=precision)
 
 
 class TestKeys:
@@ -173,11 +173,14 @@ class TestKeys:
 
     def test_it_stays(self, folders, tmp_path):
         again = shutil.copytree(folders["siglip"], tmp_path / "elsewhere")
-        assert find_source(f"local-dir:{again}").key() == find_source(f"local-dir:{folders['siglip']}").key()
+        assert (
+            find_open_clip_source(f"local-dir:{again}").key()
+            == find_open_clip_source(f"local-dir:{folders['siglip']}").key()
+        )
 
     @pytest.mark.parametrize("change", ["weights", "configuration", "tokenizer"])
     def test_it_changes(self, folders, tmp_path, change):
-        before = find_source(f"local-dir:{folders['siglip']}").key()
+        before = find_open_clip_source(f"local-dir:{folders['siglip']}").key()
         other = Path(shutil.copytree(folders["siglip"], tmp_path / "other"))
         if change == "weights":
             weights = load_file(other / "open_clip_model.safetensors")
@@ -189,7 +192,7 @@ class TestKeys:
         else:
             path = other / "tokenizer.json"
             path.write_text(path.read_text().replace('"a": 2', '"a": 3'))
-        assert find_source(f"local-dir:{other}").key() != before
+        assert find_open_clip_source(f"local-dir:{other}").key() != before
 
 
 @pytest.fixture
@@ -215,7 +218,7 @@ class TestListed:
     def test_weights_from_a_file_are_open_clips(self, registered):
         import open_clip
 
-        model = zoo.load(f"open_clip:tiny@{registered}", device="cpu")
+        model = zoo.load_model(f"open_clip:tiny@{registered}", device="cpu")
         theirs = open_clip.create_model("tiny", pretrained=str(registered)).eval()
         with torch.inference_mode():
             expected = theirs.encode_text(open_clip.get_tokenizer("tiny")(SENTENCES), normalize=True)
@@ -225,25 +228,25 @@ class TestListed:
     def test_a_tag_trained_with_quick_gelu_gets_it(self, registered):
         import open_clip
 
-        model = zoo.load(f"open_clip:tiny/openai@{registered}", device="cpu")
+        model = zoo.load_model(f"open_clip:tiny/openai@{registered}", device="cpu")
         theirs = open_clip.create_model("tiny", pretrained=str(registered), force_quick_gelu=True).eval()
         with torch.inference_mode():
             expected = theirs.encode_text(open_clip.get_tokenizer("tiny")(SENTENCES), normalize=True)
         torch.testing.assert_close(embed(model)[2:], expected, rtol=0, atol=1e-6)
-        plain = zoo.load(f"open_clip:tiny/laion2b_e1@{registered}", device="cpu")
+        plain = zoo.load_model(f"open_clip:tiny/laion2b_e1@{registered}", device="cpu")
         assert (embed(plain) - embed(model)).abs().max() > 1e-4
         assert plain.key != model.key
 
     def test_pictures_are_prepared_as_for_the_tags(self, registered, monkeypatch):
         from open_clip import pretrained
 
-        spec = zoo.load(f"open_clip:tiny@{registered}", device="cpu").encoder.spec
+        spec = zoo.load_model(f"open_clip:tiny@{registered}", device="cpu").encoder.spec
         assert (spec.mean, spec.std, spec.resize, spec.interpolation) == ((0.5,) * 3, (0.25,) * 3, "squash", "bilinear")
         # They do not agree: open_clip's default, unless one of them is named.
         monkeypatch.setitem(pretrained._PRETRAINED["tiny"], "other", INCEPTION)
-        spec = zoo.load(f"open_clip:tiny@{registered}", device="cpu").encoder.spec
+        spec = zoo.load_model(f"open_clip:tiny@{registered}", device="cpu").encoder.spec
         assert (spec.mean[0], spec.resize, spec.interpolation) == (0.48145466, "shortest", "bicubic")
-        spec = zoo.load(f"open_clip:tiny/other@{registered}", device="cpu").encoder.spec
+        spec = zoo.load_model(f"open_clip:tiny/other@{registered}", device="cpu").encoder.spec
         assert (spec.mean[0], spec.resize, spec.interpolation) == (0.5, "squash", "bicubic")
 
     def test_a_tag_is_fetched_from_its_repository(self, registered, monkeypatch):
@@ -254,16 +257,16 @@ class TestListed:
             return registered
 
         monkeypatch.setattr(open_clip_source, "hub_file", hub_file)
-        assert zoo.load("open_clip:tiny/openai", device="cpu").trained_on == ("WebImageText",)
-        assert zoo.load("open_clip:tiny/LAION2B-e1", device="cpu").trained_on == ("LAION-2B",)
-        assert zoo.load("open_clip:tiny/own", device="cpu").trained_on == ()
+        assert zoo.load_model("open_clip:tiny/openai", device="cpu").trained_on == ("WebImageText",)
+        assert zoo.load_model("open_clip:tiny/LAION2B-e1", device="cpu").trained_on == ("LAION-2B",)
+        assert zoo.load_model("open_clip:tiny/own", device="cpu").trained_on == ()
         both = ("tiny/vit", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
         card = ("tiny/vit", "README.md")  # for the licence
         assert asked == [card, both, card, both, card, ("tiny/vit", "own.safetensors", "own.bin")]
 
     def test_a_tag_that_stands_on_no_hub_is_never_fetched(self, registered):
         with pytest.raises(DownloadError, match=r"openaipublic.*open_clip:tiny/alone@FILE"):
-            zoo.load("open_clip:tiny/alone")
+            zoo.load_model("open_clip:tiny/alone")
 
     def test_every_tag_of_open_clip_can_be_named(self, monkeypatch, tmp_path):
         import open_clip
@@ -272,7 +275,7 @@ class TestListed:
         monkeypatch.setattr(open_clip_source, "hub_file", lambda *wanted: asked.append(wanted) or tmp_path)
         listed = open_clip.list_pretrained()
         for architecture, tag in listed:
-            source = find_source(f"{architecture}/{tag}")
+            source = find_open_clip_source(f"{architecture}/{tag}")
             settings = open_clip.get_pretrained_cfg(architecture, tag)
             assert source.preprocess["mean"] == settings["mean"]
             assert source.config.get("quick_gelu", False) >= settings.get("quick_gelu", False)
@@ -290,15 +293,15 @@ def test_text_waits_for_the_first_sentence(folders, tmp_path):
     for path in Path(folder).glob("tokenizer*"):
         path.unlink()
     with pytest.raises(ModelError, match="tokenizer"):
-        zoo.load(f"open_clip:local-dir:{folder}", device="cpu")
-    model = zoo.load(f"open_clip:local-dir:{folder}", device="cpu", defer_text=True)
+        zoo.load_model(f"open_clip:local-dir:{folder}", device="cpu")
+    model = zoo.load_model(f"open_clip:local-dir:{folder}", device="cpu", defer_text=True)
     with pytest.raises(ModelError, match="tokenizer"):
         model.encoder.encode_text(SENTENCES)
 
 
 def test_without_a_network_the_answer_names_what_works():
     with pytest.raises(DownloadError) as caught:
-        zoo.load("open_clip:ViT-B-32/openai", device="cpu")
+        zoo.load_model("open_clip:ViT-B-32/openai", device="cpu")
     assert "HF_HUB_OFFLINE is set" in str(caught.value)
     assert str(caught.value).endswith(OFFLINE_WAYS)
 
@@ -340,7 +343,7 @@ def test_a_repository_on_a_hub_is_the_same_model(folders, tmp_path):
     key, resize = facts.split()
     assert resize == "squash"
     assert len(key) == 64
-    here = zoo.load(f"open_clip:local-dir:{folders['siglip']}", device="cpu")
+    here = zoo.load_model(f"open_clip:local-dir:{folders['siglip']}", device="cpu")
     assert torch.equal(torch.load(tmp_path / "embeddings.pt"), embed(here))
     assert hub.fetched().count("open_clip_model.safetensors") == 2  # one a repository
     assert not done.stderr, "no bar where there is no terminal, no warning"

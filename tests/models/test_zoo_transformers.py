@@ -10,7 +10,7 @@ import torch
 
 from clipact.errors import ModelError
 from clipact.models import zoo
-from clipact.models.hub.transformers_source import find_source
+from clipact.models.hub.transformers_source import find_transformers_source
 from tests.hub import Hub, environment
 from tests.test_zoo import embed
 from tests.tiny_transformers import transformers_folder
@@ -62,17 +62,17 @@ def test_a_repository_is_fetched_once_and_is_the_folders_model(clip, tmp_path):
     assert "HF_HUB_OFFLINE is set and tiny/missing is not in the cache" in offline
     assert sorted(hub.fetched()) == sorted(files), "each file once, and no code"
     assert len([name for name in files if name.endswith(".safetensors")]) > 1
-    here = zoo.load(f"transformers:{clip}", device="cpu")
+    here = zoo.load_model(f"transformers:{clip}", device="cpu")
     assert torch.equal(torch.load(tmp_path / "embeddings.pt"), embed(here))
     assert key == here.key
     assert not done.stderr, "no bar where there is no terminal, no warning"
 
 
 def test_a_key_changes_with_anything_that_counts(clip, tmp_path):
-    before = find_source(str(clip)).key()
+    before = find_transformers_source(str(clip)).key()
     for number, name in enumerate(["config.json", "preprocessor_config.json", "tokenizer.json", "weights"]):
         other = Path(shutil.copytree(clip, tmp_path / str(number)))
-        assert find_source(str(other)).key() == before
+        assert find_transformers_source(str(other)).key() == before
         if name == "weights":
             path = sorted(other.glob("*.safetensors"))[0]
             content = path.read_bytes()
@@ -80,18 +80,18 @@ def test_a_key_changes_with_anything_that_counts(clip, tmp_path):
         else:
             text = (other / name).read_text()
             (other / name).write_text(text.replace("35", "34") if "35" in text else text.replace("32", "33"))
-        assert find_source(str(other)).key() != before
+        assert find_transformers_source(str(other)).key() != before
 
 
 @pytest.mark.parametrize("name", ["/no/where", "./nowhere", "~/nowhere", "a/b/c"])
 def test_a_folder_that_is_not_there_is_said_to_be_none(name):
     with pytest.raises(ModelError, match=f"there is no folder {name}"):
-        zoo.load(f"transformers:{name}", device="cpu")
+        zoo.load_model(f"transformers:{name}", device="cpu")
 
 
 def test_a_folder_of_transformers_says_its_name(clip):
     with pytest.raises(ModelError, match=f"call it transformers:{clip}"):
-        zoo.load(str(clip))
+        zoo.load_model(str(clip))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_folder_of_transformers_says_its_name(clip):
 def test_known_repositories_say_what_they_were_trained_on(repository, data, clip, monkeypatch):
     monkeypatch.setattr("clipact.models.hub.transformers_source.hub_folder", lambda *words, **options: clip)
     monkeypatch.setattr("clipact.models.hub.transformers_source.hub_file", lambda repository, name: clip / name)
-    assert find_source(repository).trained_on == data
+    assert find_transformers_source(repository).trained_on == data
 
 
 def test_a_list_of_weights_stays_in_its_folder(clip, tmp_path):
@@ -113,4 +113,4 @@ def test_a_list_of_weights_stays_in_its_folder(clip, tmp_path):
     index = other / "model.safetensors.index.json"
     index.write_text('{"weight_map": {"logit_scale": "../clip/model.safetensors"}}')
     with pytest.raises(ModelError, match="lists no safetensors files beside it"):
-        find_source(str(other)).key()
+        find_transformers_source(str(other)).key()

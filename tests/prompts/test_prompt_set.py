@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipact.errors import ClipactError, LabelError
-from clipact.prompts import About, LabelSet, PromptSet, Template, set_names
+from clipact.prompts import LabelDetails, LabelSet, PromptSet, Template, set_names
 
 # The first 16 hex digits of the SHA-256 of the templates as published, joined by newlines.
 PUBLISHED = {
@@ -107,7 +107,7 @@ def test_ten_thousand_labels_make_their_sentences():
 
 
 def _described():
-    about = {"drink": About(synonyms=("sip", "drinking"), descriptions=("A cup is lifted.",))}
+    about = {"drink": LabelDetails(synonyms=("sip", "drinking"), descriptions=("A cup is lifted.",))}
     return LabelSet(name="x", labels=("drink", "UseLaptop"), phrases=("drinking", "using a laptop"), about=about)
 
 

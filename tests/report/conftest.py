@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clipact.evaluate.results import RetrievalScores, Scores
+from clipact.evaluate.results import ClassificationResult, RetrievalResult
 from tests.video.drawing import draw_video
 
 SPITEFUL = "<script>alert('x')</script>\"&"
@@ -39,14 +39,14 @@ def some_scores(*, labels=6, count=60, seed=0, name="mini", **changes):
         },
         "seconds": {"decode": 1.0, "encode": 2.5, "total": 4.0},
     }
-    return Scores(**(values | changes))
+    return ClassificationResult(**(values | changes))
 
 
 def some_retrieval(*, count=12, seed=0):
     random = np.random.default_rng(seed)
     visual = random.normal(size=(count, 8)).astype(np.float32)
     text = np.repeat(visual, 2, axis=0) + random.normal(size=(2 * count, 8)).astype(np.float32)
-    return RetrievalScores(
+    return RetrievalResult(
         samples=tuple(f"{number}.mp4" for number in range(count)),
         texts=tuple(f"sentence {number} {SPITEFUL}" for number in range(2 * count)),
         text_of=np.repeat(np.arange(count), 2),

@@ -6,8 +6,8 @@ from PIL import Image
 
 from clipact import metrics
 from clipact.errors import ResultError
-from clipact.evaluate.metric_values import figures
-from clipact.evaluate.results import verdict
+from clipact.evaluate.metric_values import metric_values
+from clipact.evaluate.results import zero_shot_status
 from clipact.report import render_page, write_page
 from clipact.report.page import titles
 from tests.browser import browse, on_a_phone
@@ -68,7 +68,7 @@ def test_the_page_tells_figures_seconds_facts_and_the_surest_mistakes():
     text = " ".join(render_page([result]).split())
     assert "<title>Drawn · mini · clipact</title>" in text
     assert headings(text, "h1") == ["Drawn"]
-    top_1 = figures(result)[0]
+    top_1 = metric_values(result)[0]
     low, high = (f"{100 * value:.1f}" for value in (top_1.low, top_1.high))
     assert f'>top-1</th><td>{100 * top_1.value:.1f}<span class="range">{low} – {high}</span>' in text
     assert re.search(r"<th>encode</th><td><svg.*?</svg></td><td>2\.5 s</td>", text)
@@ -85,7 +85,7 @@ def test_the_page_tells_figures_seconds_facts_and_the_surest_mistakes():
 
 def test_what_is_not_known_to_be_zero_shot_is_said_in_the_same_words_everywhere():
     run = {"model": {"name": "m"}, "zero_shot": None, "zero_shot_why": "the model does not say"}
-    assert verdict(run) in render_page([some_scores(run=run)])
+    assert zero_shot_status(run) in render_page([some_scores(run=run)])
 
 
 def test_pictures_stay_below_the_data_folder(data):

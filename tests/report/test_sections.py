@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from clipact import metrics
-from clipact.evaluate.metric_values import figures
+from clipact.evaluate.metric_values import metric_values
 from clipact.report.compare import compare
 from clipact.report.sections import section
 from tests.report.conftest import some_retrieval, some_scores
@@ -28,7 +28,7 @@ def test_a_difference_over_parts_is_that_of_the_figures_shown():
     parts = {"split 1": np.arange(5), "split 2": np.arange(3, 60)}
     pair = [some_scores(parts=parts), some_scores(parts=parts, scores=some_scores(seed=1).scores)]
     (found,) = compare(pair)
-    one, other = (figures(each, draws=2)[0].value for each in pair)
+    one, other = (metric_values(each, draws=2)[0].value for each in pair)
     assert found.difference.value == pytest.approx(one - other)
     plain = np.subtract(*(metrics.hits(each.scores, each.truth).mean() for each in pair))
     assert abs(found.difference.value - plain) > 0.01
@@ -49,5 +49,5 @@ def test_a_section_tells_every_confusion_and_puts_the_worst_label_first():
 
 def test_nothing_read_is_a_section_all_the_same():
     empty = some_scores(samples=(), truth=np.zeros(0, np.int64), scores=np.zeros((0, 6), np.float32), groups=None)
-    assert figures(empty) == ()
+    assert metric_values(empty) == ()
     assert section(empty).matrix == ()

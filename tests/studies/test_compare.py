@@ -11,23 +11,23 @@ import pytest
 import torch
 
 from clipact import metrics
-from clipact.cache import Store
-from clipact.data.protocol import load_card
+from clipact.cache import Cache
+from clipact.data.protocol import load_protocol
 from clipact.errors import UsageError
 from clipact.models.model_config import read_files_seen
 from clipact.studies.compare import (
-    Done,
-    Failed,
-    Hands,
+    ExecutionContext,
+    FailedRun,
+    FinishedRun,
     load_settings,
+    parse_method,
     plan_comparison,
-    read_contender,
     read_split,
     tabulate,
 )
 from clipact.studies.compare import method_run as room
 from clipact.studies.compare.table import page
-from clipact.train.log import forget_peak_memory, peak_memory_bytes
+from clipact.train.log import peak_memory_bytes, reset_peak_memory
 from tests.browser import chromium as chromium
 from tests.browser import on_a_phone
 from tests.data.drawing import draw_picture, write_manifest
@@ -53,7 +53,7 @@ def found(shades, tmp_path_factory):
     names = [f"zero-shot:{small}", f"probe:{small}", f"knn:{small}@3", f"few-shot:{small}@2", f"few-shot:{small}@99"]
     names.append(f"lstm:{small}")
     planned = plan(shades, tmp_path_factory.mktemp("out"), names, seeds=2)
-    outcomes = list(planned.carry_out(Hands(device="cpu", store=Store(tmp_path_factory.mktemp("store")))))
+    outcomes = list(planned.carry_out(ExecutionContext(device="cpu", store=Cache(tmp_path_factory.mktemp("store")))))
     return planned, outcomes, tabulate(planned, outcomes)
 
 
@@ -88,12 +88,12 @@ def test_a_table_may_say_itself_what_judges(shades):
         with pytest.raises(Exception, match=said or "learnt from and judged by"):
             read_split(shades / table, shades, split=asked)
     with pytest.raises(UsageError, match="of a card it is one part of several"):
-        read_split(load_card("weizmann"), shades, split="test")
+        read_split(load_protocol("weizmann"), shades, split="test")
 
 
 def test_every_row_sees_the_same_frames_and_chooses_from_the_same_labels(found):
     _, outcomes, table = found
-    done = [one.result for one in outcomes if isinstance(one, Done)]
+    done = [one.result for one in outcomes if isinstance(one, FinishedRun)]
     assert {result.labels for result in done} == {("Bright_day", "dark")}
     assert {result.samples for result in done} == {done[0].samples}
     views = [{k: v for k, v in result.run["views"].items() if k not in ("mean", "std")} for result in done]
@@ -110,7 +110,9 @@ def test_what_learnt_from_the_data_is_never_called_zero_shot(shades, found, tmp_
     (trained, *_) = [one for one in outcomes if one.cell.contender.kind == "trained"]
     model = trained.cell.folder / "run" / "last"
     assert json.loads((model / "config.json").read_text())["trained_on"] == [f"shades {table.comparison.split.said}"]
-    (failed,) = plan(shades, tmp_path, [f"zero-shot:{model}"]).carry_out(Hands(device="cpu", store=Store(tmp_path)))
+    (failed,) = plan(shades, tmp_path, [f"zero-shot:{model}"]).carry_out(
+        ExecutionContext(device="cpu", store=Cache(tmp_path))
+    )
     assert "it is not zero-shot" in failed.cause
 
 
@@ -118,7 +120,7 @@ def test_figures_are_means_over_seeds_with_tests_that_draw_groups(found):
     _, outcomes, table = found
     hits = {}
     for one in outcomes:
-        if isinstance(one, Done):
+        if isinstance(one, FinishedRun):
             right = metrics.hits(one.result.scores, one.result.truth)
             hits.setdefault(one.cell.contender.name, []).append(right)
     groups = outcomes[0].result.groups
@@ -144,22 +146,22 @@ def test_figures_are_means_over_seeds_with_tests_that_draw_groups(found):
 
 def test_a_failure_is_named_and_the_rest_goes_on(found):
     _, outcomes, table = found
-    failed = [one for one in outcomes if isinstance(one, Failed)]
+    failed = [one for one in outcomes if isinstance(one, FailedRun)]
     assert [one.cell.contender.number for one in failed] == [99, 99]
     assert "shots is 99" in failed[0].cause
     assert "UsageError" in failed[0].file.read_text()
-    assert isinstance(outcomes[-1], Done)
+    assert isinstance(outcomes[-1], FinishedRun)
     assert table.facts()["failed"][0]["row"].endswith("@99")
 
 
 def test_what_is_finished_is_not_done_again(shades, found, monkeypatch):
     planned, _, table = found
     tried = []
-    real = room.Cell.carry_out
-    monkeypatch.setattr(room.Cell, "carry_out", lambda cell, hands: tried.append(cell) or real(cell, hands))
+    real = room.MethodRun.carry_out
+    monkeypatch.setattr(room.MethodRun, "carry_out", lambda cell, hands: tried.append(cell) or real(cell, hands))
     names = [one.name for one in planned.contenders]
     again = plan(shades, planned.cells[0].folder.parent.parent, names, seeds=2)
-    repeated = list(again.carry_out(Hands(device="cpu")))
+    repeated = list(again.carry_out(ExecutionContext(device="cpu")))
     assert {cell.contender.number for cell in tried} == {99}
     assert tabulate(again, repeated).facts()["rows"] == table.facts()["rows"]
     changed = plan(shades, planned.cells[0].folder.parent.parent, names, settings=load_settings(
@@ -182,14 +184,18 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(shades, found, tmp_p
             run.stopping = run.stopping or report.step == 1
 
     with pytest.raises(KeyboardInterrupt):
-        list(plan(shades, tmp_path, [name]).carry_out(Hands(device="cpu", store=Store(tmp_path / "s"), follow=stop)))
+        list(
+            plan(shades, tmp_path, [name]).carry_out(
+                ExecutionContext(device="cpu", store=Cache(tmp_path / "s"), follow=stop)
+            )
+        )
     steps = []
 
     def follow(run, reports):
         steps.extend(report.step for report in reports)
 
     planned = plan(shades, tmp_path, [name])
-    (done,) = planned.carry_out(Hands(device="cpu", store=Store(tmp_path / "s"), follow=follow))
+    (done,) = planned.carry_out(ExecutionContext(device="cpu", store=Cache(tmp_path / "s"), follow=follow))
     assert steps == [3]
     assert np.array_equal(done.result.scores, whole.scores)
     assert not (planned.cells[0].folder / "run" / "state.safetensors").exists()
@@ -201,8 +207,8 @@ def test_pretraining_sees_no_label_and_no_clip_that_judges(shades, tmp_path):
         changes=[*SMALL, "whole.train.steps=1", f"pretraining.train={steps}", "pretraining.mask.ratio=0.75"]
     )
     planned = plan(shades, tmp_path, ["videomae", "videomae+pretraining"], settings=settings)
-    outcomes = list(planned.carry_out(Hands(device="cpu", store=Store(tmp_path / "store"))))
-    assert [type(one) for one in outcomes] == [Done, Done], outcomes
+    outcomes = list(planned.carry_out(ExecutionContext(device="cpu", store=Cache(tmp_path / "store"))))
+    assert [type(one) for one in outcomes] == [FinishedRun, FinishedRun], outcomes
     plain, pretrained = tabulate(planned, outcomes).rows
     assert (plain.took.parameters, plain.took.learnt) == (pretrained.took.parameters, pretrained.took.learnt)
     assert (plain.took.explained is None, pretrained.took.explained is None) == (True, False)
@@ -222,7 +228,7 @@ def test_no_row_learns_from_fewer_clips_than_the_others(shades, tmp_path):
     shutil.copy(shades / "shades.csv", tmp_path)
     names = [f"{kind}:{shades / 'small'}" for kind in ("zero-shot", "probe", "gru")]
     planned = plan(tmp_path, tmp_path / "out", names)
-    words, *others = planned.carry_out(Hands(device="cpu", store=Store(tmp_path / "store")))
+    words, *others = planned.carry_out(ExecutionContext(device="cpu", store=Cache(tmp_path / "store")))
     assert [name for name, _ in words.result.unreadable] == ["pictures/1.png"]
     assert "1 of the 8 clips to learn from cannot be read" in others[0].cause
     assert "pictures/2.png" in others[1].cause
@@ -248,8 +254,8 @@ def test_names_and_settings_that_mean_nothing_are_refused_before_anything_runs(s
         load_settings(changes=["whole.train.step=3"])
     both = load_settings(changes=["whole.train.epochs=2", "head.train.epochs=2", "head.train.steps=3"])
     assert (both.whole.train.steps, both.head.train.steps, both.head.train.epochs) == (None, 3, None)
-    assert read_contender("i3d+non-local").built == "i3d+non_local"
-    assert read_contender("few-shot:open_clip:ViT-B-32@a.pt@4").model == "open_clip:ViT-B-32@a.pt"
+    assert parse_method("i3d+non-local").built == "i3d+non_local"
+    assert parse_method("few-shot:open_clip:ViT-B-32@a.pt@4").model == "open_clip:ViT-B-32@a.pt"
 
 
 def test_the_page_escapes_what_it_shows(found, chromium, tmp_path):
@@ -270,5 +276,5 @@ def test_memory_is_that_of_the_row_and_not_of_the_rows_before():
     held = np.ones(40_000_000)
     before = peak_memory_bytes(place)
     del held
-    forget_peak_memory(place)
+    reset_peak_memory(place)
     assert peak_memory_bytes(place) < before - 2e8

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 
 from clipact import metrics
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.errors import ConfigError, LabelError, UsageError
-from clipact.evaluate import How, evaluate, manifest_card, read_samples
+from clipact.evaluate import EvalOptions, evaluate, manifest_protocol, read_samples
 from clipact.evaluate import encode as room
-from clipact.evaluate.results import verdict
-from clipact.models.zoo import load as load_model
-from clipact.prompts import About, LabelSet
+from clipact.evaluate.results import zero_shot_status
+from clipact.models.zoo import load_model as load_model
+from clipact.prompts import LabelDetails, LabelSet
 from clipact.studies import Grid, sweep, variants
 from clipact.studies.prompt_sweep import sweep_files
 from clipact.studies.prompt_sweep.sweep_files import class_table, confusion_table, page, table, write_sweep
-from clipact.studies.prompt_sweep.variant_results import Answered, compare_answers
+from clipact.studies.prompt_sweep.variant_results import VariantResults, compare_answers
 from tests.browser import chromium as chromium
 from tests.browser import on_a_phone
 from tests.evaluate.conftest import LABELS
@@ -31,7 +31,10 @@ WORDS = LabelSet(
     name="three",
     labels=LABELS,
     phrases=LABELS,
-    about={"waving": About(synonyms=("greet",)), "bending": About(descriptions=("A back is bent <b>low</b>.",))},
+    about={
+        "waving": LabelDetails(synonyms=("greet",)),
+        "bending": LabelDetails(descriptions=("A back is bent <b>low</b>.",)),
+    },
 )
 GRID = Grid(templates=("single", "action"), names=("phrases",), frames=(4, 2))
 
@@ -39,16 +42,16 @@ GRID = Grid(templates=("single", "action"), names=("phrases",), frames=(4, 2))
 @pytest.fixture(scope="module")
 def found(tree, tiny, tmp_path_factory):
     """A sweep over drawn videos of people, two numbers of frames, and how often a file was decoded."""
-    card = manifest_card(tree / "table.csv")
+    card = manifest_protocol(tree / "table.csv")
     card = replace(card, data=replace(card.data, group="person"))
     samples = replace(read_samples(card, tree), labels=WORDS)
-    model, store = load_model(str(tiny), device="cpu"), Store(tmp_path_factory.mktemp("sweep"))
+    model, store = load_model(str(tiny), device="cpu"), Cache(tmp_path_factory.mktemp("sweep"))
     decoded, encoded = [], []
     real, encode = room.load_clips, model.encoder.encode_text
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "load_clips", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))
         patch.setattr(model.encoder, "encode_text", lambda texts, **k: encoded.append(texts) or encode(texts, **k))
-        result = sweep(card, samples, model, GRID, baseline="bare", how=How(store=store))
+        result = sweep(card, samples, model, GRID, baseline="bare", how=EvalOptions(store=store))
     return result, store, samples, model, decoded, encoded
 
 
@@ -62,7 +65,7 @@ def test_every_wording_scores_what_it_scores_alone(found):
         alone = evaluate(
             ZeroShotClassifier(model, WORDS, prompts=row.variant.prompts, frames=row.variant.frames),
             samples,
-            how=How(store=store),
+            how=EvalOptions(store=store),
         )
         right = metrics.hits(alone.scores, alone.truth)
         assert row.top_1.value == right.mean()
@@ -75,9 +78,9 @@ def test_a_second_sweep_decodes_and_encodes_nothing(found, monkeypatch):
     tried, real = set(), room.load_clips
     monkeypatch.setattr(room, "load_clips", lambda path, *a, **k: tried.add(path.name) or real(path, *a, **k))
     monkeypatch.setattr(model.encoder, "encode_text", None)
-    card = manifest_card(samples.items[0].path.parent.parent / "table.csv")
+    card = manifest_protocol(samples.items[0].path.parent.parent / "table.csv")
     card = replace(card, data=replace(card.data, group="person"))
-    again = sweep(card, samples, model, GRID, baseline="bare", how=How(store=store))
+    again = sweep(card, samples, model, GRID, baseline="bare", how=EvalOptions(store=store))
     assert again.rows == result.rows
     assert tried == {"05.mp4"}  # which cannot be read, now as before
 
@@ -91,9 +94,9 @@ def test_how_far_the_sentences_are_can_be_watched(found, tmp_path):
         yield from batches
 
     grid = Grid(templates=("clip-ucf101", "clip-kinetics700", "actionclip"), words=("all",), pooling=("embeddings",))
-    card = manifest_card(samples.items[0].path.parent.parent / "table.csv")
+    card = manifest_protocol(samples.items[0].path.parent.parent / "table.csv")
     few = replace(samples, items=samples.items[:2])
-    sweep(card, few, model, grid, baseline="bare", how=How(store=Store(tmp_path)), watch_words=watch)
+    sweep(card, few, model, grid, baseline="bare", how=EvalOptions(store=Cache(tmp_path)), watch_words=watch)
     said = {prompt.text for one in variants(grid, WORDS, baseline="bare") for prompt in one.prompts.fill(WORDS)}
     assert seen == [math.ceil(len(said) / 256)]
     assert seen[0] > 1
@@ -105,7 +108,7 @@ def test_rows_compare_every_variant_with_the_first():
     guesses = [np.where(random.random(200) < share, truth, 2) for share in (0.4, 0.4, 0.9)]
     tried = variants(Grid(templates=("bare", "single", "actionclip")), WORDS, baseline="single")
     answered = [
-        Answered(variant=one, answers=guess, right=guess == truth, weights=())
+        VariantResults(variant=one, answers=guess, right=guess == truth, weights=())
         for one, guess in zip(tried, guesses, strict=False)
     ]
     base, same, better = compare_answers(answered, truth, WORDS, groups=None)
@@ -134,7 +137,7 @@ def test_all_confusions_that_a_wording_causes_or_cures_are_in_the_table(found):
     truth, before, now = random.integers(0, 5, (3, 300))
     tried = variants(Grid(templates=("bare", "single")), labels, baseline="bare")
     answered = [
-        Answered(variant=one, answers=x, right=x == truth, weights=())
+        VariantResults(variant=one, answers=x, right=x == truth, weights=())
         for one, x in zip(tried, (before, now), strict=False)
     ]
     rows = compare_answers(answered, truth, labels, groups=None)
@@ -210,7 +213,7 @@ def test_every_variant_has_a_name_of_its_own(tmp_path):
     paths = {name: str(tmp_path / f"{name}.toml") for name in texts}
     for name, text in texts.items():
         (tmp_path / f"{name}.toml").write_text(text)
-    full = replace(WORDS, about={label: About(descriptions=(f"So {label}.",)) for label in LABELS})
+    full = replace(WORDS, about={label: LabelDetails(descriptions=(f"So {label}.",)) for label in LABELS})
     first, *others = variants(Grid(templates=(paths["c"],)), full, baseline=paths["c"])
     assert first.name == "c, no phrase, + descriptions"
     assert "c, + descriptions" in [one.name for one in others]
@@ -249,7 +252,7 @@ def test_the_page_is_written_with_all_words_escaped(found, tmp_path):
     assert "<script" not in page(spiteful)
     assert "must be reported on others" in page(result)
     paths = write_sweep(result, tmp_path / "a" / "b")
-    said = verdict(result.run)
+    said = zero_shot_status(result.run)
     assert said.startswith("zero-shot or not is unknown: ")
     assert said in paths[0].read_text()
     assert html.escape(said) in paths[3].read_text()
@@ -266,7 +269,7 @@ def test_a_browser_shows_the_page_on_a_phone(found, chromium, tmp_path):
 
 def test_captions_are_not_swept(found, tmp_path):
     (tmp_path / "captions.csv").write_text("path,caption\nvideos/00.mp4,a square moves\n")
-    card = manifest_card(tmp_path / "captions.csv")
+    card = manifest_protocol(tmp_path / "captions.csv")
     samples = replace(read_samples(card, tmp_path, partial=True), labels=None)
     with pytest.raises(UsageError, match="a sweep is for labels"):
         sweep(card, samples, found[3])

@@ -13,21 +13,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.models import checkpoint, towers
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.nn.head import Head
-from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.text import BertText
-from clipact.models.towers.tower import Headed, ImageTower
-from clipact.train.contrastive import Run
+from clipact.models.towers.tower import HasHead, ImageTower
+from clipact.train.contrastive import ContrastiveTrainer
 from clipact.train.recipe import Recipe
 from tests.tiny import tiny_tokenizer
 
 
-class SmallImage(ImageTower, Headed):
+class SmallImage(ImageTower, HasHead):
     """One convolution with batch norm, then a head with dropout."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -54,11 +54,11 @@ towers.IMAGE_TOWERS["small"] = SmallImage
 
 def small_model(folder: Path) -> Path:
     torch.manual_seed(0)
-    visual = FramesTower(SmallImage(SmallImage.Config()), spec=ClipSpec(frames=4, size=(16, 16)))
+    visual = FrameAggregator(SmallImage(SmallImage.Config()), spec=ClipSpec(frames=4, size=(16, 16)))
     head = Head.Config(dim=16, hidden=16, dropout=0.2)
     sizes = BertText.Config(vocabulary=64, width=16, layers=1, heads=2, hidden=32, max_tokens=32, head=head)
     text = BertText(sizes, tiny_tokenizer(folder.parent / "tokenizer.json"))
-    return checkpoint.save(DualEncoder(visual, text, log_scale=2.0, bias=-2.0), folder, name="small")
+    return checkpoint.save_model(DualEncoder(visual, text, log_scale=2.0, bias=-2.0), folder, name="small")
 
 
 def small_recipe(model: Path, *, sentences: int = 1, **tables) -> Recipe:
@@ -82,11 +82,11 @@ def small_recipe(model: Path, *, sentences: int = 1, **tables) -> Recipe:
     return parse(Recipe, table)
 
 
-def small_run(recipe: Recipe, data: Path, store: Path) -> Run:
+def small_run(recipe: Recipe, data: Path, store: Path) -> ContrastiveTrainer:
     def watch(items, total, what):
         return items
 
-    return Run(recipe, data=data, device=torch.device("cpu"), store=Store(store), watch=watch)
+    return ContrastiveTrainer(recipe, data=data, device=torch.device("cpu"), store=Cache(store), watch=watch)
 
 
 def _die() -> None:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from clipact.errors import ModelError, UsageError
-from clipact.models.checkpoint import load
+from clipact.models.checkpoint import load_checkpoint
 from clipact.models.model_config import read_config
-from clipact.train.averaging import blend
+from clipact.train.averaging import interpolate_models
 from tests.tiny import tiny_checkpoint
 
 
@@ -19,8 +19,8 @@ def pair(tmp_path_factory):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_every_weight_lies_on_the_line(pair, tmp_path, alpha):
-    ours, theirs = (load(folder).state_dict() for folder in pair)
-    mixed = load(blend(*pair, tmp_path / "out", alpha=alpha)).state_dict()
+    ours, theirs = (load_checkpoint(folder).state_dict() for folder in pair)
+    mixed = load_checkpoint(interpolate_models(*pair, tmp_path / "out", alpha=alpha)).state_dict()
     for name, value in mixed.items():
         if value.is_floating_point():
             torch.testing.assert_close(value, (1 - alpha) * ours[name] + alpha * theirs[name])
@@ -32,20 +32,20 @@ def test_every_weight_lies_on_the_line(pair, tmp_path, alpha):
 
 def test_a_blend_may_see_in_16_bits_when_both_learnt_in_them(pair, tmp_path):
     one, other = (tiny_checkpoint(tmp_path / name, precision="bf16") for name in ("one", "other"))
-    assert read_config(blend(one, other, tmp_path / "both", alpha=0.5)).precision == "bf16"
-    assert read_config(blend(one, pair[1], tmp_path / "half", alpha=0.5)).precision == "fp32"
+    assert read_config(interpolate_models(one, other, tmp_path / "both", alpha=0.5)).precision == "bf16"
+    assert read_config(interpolate_models(one, pair[1], tmp_path / "half", alpha=0.5)).precision == "fp32"
 
 
 def test_what_cannot_be_blended_is_refused(pair, tmp_path):
     with pytest.raises(UsageError, match=r"alpha is 1\.5"):
-        blend(*pair, tmp_path / "out", alpha=1.5)
+        interpolate_models(*pair, tmp_path / "out", alpha=1.5)
     with pytest.raises(UsageError, match="is there already"):
-        blend(*pair, tmp_path, alpha=0.5)
+        interpolate_models(*pair, tmp_path, alpha=0.5)
     config = (pair[1] / "config.json").read_text()
     try:
         (pair[1] / "config.json").write_text(config.replace('"frames": 4', '"frames": 8'))
         with pytest.raises(ModelError, match="differ in clip of"):
-            blend(*pair, tmp_path / "out", alpha=0.5)
+            interpolate_models(*pair, tmp_path / "out", alpha=0.5)
     finally:
         (pair[1] / "config.json").write_text(config)
 
@@ -60,8 +60,8 @@ def test_a_model_of_an_older_version_or_with_other_dropout_is_of_the_same_build(
         tower["head"]["dropout"] = 0.5
     del table["visual"]["aggregator"], table["clip"]["rate_fps"]
     (older / "config.json").write_text(json.dumps(table))
-    mixed = load(blend(older, small, tmp_path / "out", alpha=0.5)).state_dict()
-    assert all(torch.equal(value, mixed[name]) for name, value in load(small).state_dict().items())
+    mixed = load_checkpoint(interpolate_models(older, small, tmp_path / "out", alpha=0.5)).state_dict()
+    assert all(torch.equal(value, mixed[name]) for name, value in load_checkpoint(small).state_dict().items())
     with pytest.raises(ModelError, match="differ in visual and clip of"):
-        blend(pair[0], small, tmp_path / "other", alpha=0.5)
+        interpolate_models(pair[0], small, tmp_path / "other", alpha=0.5)
     assert not (tmp_path / "other").exists()

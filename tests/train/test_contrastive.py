@@ -10,11 +10,11 @@ from safetensors import safe_open
 
 from clipact.data.fingerprint import take_fingerprint
 from clipact.errors import ConfigError, TrainingError, UsageError
-from clipact.models.checkpoint import load
+from clipact.models.checkpoint import load_checkpoint
 from clipact.models.model_config import WEIGHTS, FileSeen, read_config, read_files_seen, weights_hash
-from clipact.train.averaging import blend
+from clipact.train.averaging import interpolate_models
 from clipact.train.log import read_log
-from clipact.train.trainer import STATE
+from clipact.train.trainer import STATE_FILE
 from tests.train.small_run import small_recipe, small_run
 
 
@@ -49,7 +49,7 @@ def test_a_run_gives_a_model_and_a_line_a_step(go):
     recalls = {line["step"]: line["dev.text_to_visual_recall_1"] for line in lines if line["step"] in (3, 6, 8)}
     best = min(step for step, recall in recalls.items() if recall == max(recalls.values()))
     assert read_config(out / "best").notes["step"] == best
-    start = load(out / "last").encode_text(["a picture"])
+    start = load_checkpoint(out / "last").encode_text(["a picture"])
     assert start.isfinite().all()
 
 
@@ -87,7 +87,9 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(go, drawn, small, tmp_path):
     assert weights_hash(killed / "last") == weights_hash(whole / "last")
     assert weights_hash(killed / "best") == weights_hash(whole / "best")
     assert _steps(killed) == _steps(whole)
-    assert {path.name for path in killed.iterdir()} == {"best", "last", "log.jsonl", STATE}, "nothing is left beside"
+    assert {path.name for path in killed.iterdir()} == {"best", "last", "log.jsonl", STATE_FILE}, (
+        "nothing is left beside"
+    )
 
 
 def test_a_folder_that_cannot_be_is_said(go, tmp_path):
@@ -105,12 +107,12 @@ def test_a_run_that_cannot_log_for_tensorboard_is_not_begun(drawn, small, tmp_pa
 
 
 def test_a_locked_tower_learns_from_its_step_on(go, small):
-    before = load(small).state_dict()
+    before = load_checkpoint(small).state_dict()
     locked = {"visual": {"learns": "nothing", "unfreeze_step": 4}, "optim": {"average_decay": None}}
     early = go("early", train={"steps": 4}, **locked)
     late = go("late", train={"steps": 5}, **locked)
     for out, moved in ((early, False), (late, True)):
-        after = load(out / "last").state_dict()
+        after = load_checkpoint(out / "last").state_dict()
         changed = [name for name in before if name.startswith("visual.") and not torch.equal(before[name], after[name])]
         assert bool(changed) == moved, changed
         assert not torch.equal(before["text.words.weight"], after["text.words.weight"])
@@ -125,10 +127,12 @@ def test_what_is_saved_lies_part_of_the_way_back_to_where_the_last_stretch_began
     optim = {"average_decay": average_decay, "warmup_steps": 0}
     early = go("early", train={"steps": 4}, optim=optim, **locked)
     late = go("late", optim=optim, **locked)
-    blended = load(blend(early / "last", late / "last", tmp_path / "blended", alpha=0.7)).state_dict()
+    blended = load_checkpoint(
+        interpolate_models(early / "last", late / "last", tmp_path / "blended", alpha=0.7)
+    ).state_dict()
     shared = {"optim": optim | {"start_share": 0.3}} | locked
     out, cut = go("out", **shared), go("cut", stop_after=6, **shared)
-    for name, value in load(out / "last").state_dict().items():
+    for name, value in load_checkpoint(out / "last").state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, blended[name], msg=name)
     go("cut", resume=True, **shared)
@@ -149,7 +153,7 @@ def test_the_rate_rises_and_falls_anew_where_more_begins_to_learn(go):
 
 def test_kept_graphs_are_chosen_once_for_a_run(go, monkeypatch):
     out = go("out", stop_after=2, train={"memory_gb": 1.0})
-    with safe_open(out / STATE, framework="pt") as file:
+    with safe_open(out / STATE_FILE, framework="pt") as file:
         facts = json.loads(file.metadata()["clipact"])
     visual, text = facts["progress"]["kept_chunks"]["0"]
     assert visual >= 1
@@ -176,9 +180,9 @@ def test_a_run_is_not_begun_twice_nor_gone_on_with_under_another_recipe(go, tmp_
 def test_a_run_of_before_a_setting_was_there_goes_on_with_its_default(go, drawn, small, tmp_path):
     whole, out = go("whole"), go("out", stop_after=2)
     state = small_run(small_recipe(small), drawn, tmp_path / "store").state
-    progress = state.load(out / STATE)
+    progress = state.load(out / STATE_FILE)
     del progress.recipe["train"]["loss_tile"], progress.recipe["data"]["sources"][1]["captions"]
-    state.save(out / STATE, progress)
+    state.save(out / STATE_FILE, progress)
     with pytest.raises(UsageError, match=r"train\.loss_tile is 2 and was 4096"):
         go("out", resume=True, train={"loss_tile": 2})
     go("out", resume=True)
@@ -188,9 +192,9 @@ def test_a_run_of_before_a_setting_was_there_goes_on_with_its_default(go, drawn,
 def test_a_run_with_a_setting_that_is_no_more_is_not_gone_on_with(go, drawn, small, tmp_path):
     out = go("out", stop_after=2)
     state = small_run(small_recipe(small), drawn, tmp_path / "store").state
-    progress = state.load(out / STATE)
+    progress = state.load(out / STATE_FILE)
     progress.recipe["train"]["bygone"] = 3
-    state.save(out / STATE, progress)
+    state.save(out / STATE_FILE, progress)
     with pytest.raises(UsageError, match=r"train\.bygone is None and was 3"):
         go("out", resume=True)
 
@@ -215,7 +219,7 @@ def test_what_a_model_had_seen_is_seen_by_what_is_tuned_from_it(go, small, tmp_p
     before = {"0" * 64: FileSeen(path="elsewhere.jpg", sha256="0" * 64)}  # as older tables have it: no source, no hash
     assert read_files_seen(tuned) == before
     assert read_files_seen(again / "last") == seen | before
-    mixed = blend(first / "last", tuned, tmp_path / "mixed", alpha=0.5)
+    mixed = interpolate_models(first / "last", tuned, tmp_path / "mixed", alpha=0.5)
     assert read_files_seen(mixed) == seen | before
 
 

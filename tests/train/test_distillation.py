@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from clipact.errors import ConfigError
-from clipact.losses import distil
-from clipact.models.checkpoint import load, save
+from clipact.losses import distillation_loss
+from clipact.models.checkpoint import load_checkpoint, save_model
 from clipact.models.model_config import read_config
 from tests.train.small_run import small_recipe, small_run
 
@@ -17,30 +17,30 @@ def test_distilling_is_the_cross_entropy_to_the_teachers_softmax():
         for one, others, target in ((clips, texts, targets[0]), (texts, clips, targets[1])):
             logits = torch.stack([7.0 * (one[i] * other).sum() for other in others])
             expected = expected - (target[i] * (logits - logits.exp().sum().log())).sum() / 10
-    loss = distil(clips, texts, scale=torch.tensor(7.0), targets=(targets[0], targets[1]))
+    loss = distillation_loss(clips, texts, scale=torch.tensor(7.0), targets=(targets[0], targets[1]))
     torch.testing.assert_close(loss, expected)
 
 
 def test_a_pupil_that_is_its_own_teacher_has_nothing_to_learn():
     clips, texts = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
     logits = (3.0 * clips @ texts.T).detach()
-    loss = distil(clips, texts, scale=torch.tensor(3.0), targets=(logits.softmax(1), logits.T.softmax(1)))
+    loss = distillation_loss(clips, texts, scale=torch.tensor(3.0), targets=(logits.softmax(1), logits.T.softmax(1)))
     for gradient in torch.autograd.grad(loss, (clips, texts)):
         assert gradient.abs().max() < 1e-6
 
 
 def test_teachers_answer_as_their_mean(small, drawn, tmp_path):
-    other = load(small)
+    other = load_checkpoint(small)
     with torch.no_grad():
         other.log_scale.add_(0.5)
         other.text.head.project.weight.mul_(-1)
-    folder = save(other, tmp_path / "other", name="other", trained_on=("elsewhere",))
+    folder = save_model(other, tmp_path / "other", name="other", trained_on=("elsewhere",))
     recipe = small_recipe(small, teach={"models": [str(small), str(folder)]}, data={"augment": None})
     run = small_run(recipe, drawn, tmp_path / "store")
     (batch,) = run.feed(0).batches(0, 1, batch=5)
     by_clip, by_text = run.teachers.targets(batch)
     expected = []
-    for encoder in (load(small), other):
+    for encoder in (load_checkpoint(small), other):
         feed = run._feed_of(encoder.eval(), run.entries, keeps=(), judging=True)
         clips = dict(zip(*feed.embed_clips(), strict=True))
         rows = torch.stack([clips[visual_id] for visual_id in batch.visual_ids.tolist()])
@@ -50,7 +50,7 @@ def test_teachers_answer_as_their_mean(small, drawn, tmp_path):
 
 
 def test_a_run_learns_from_its_teachers_and_has_seen_what_they_saw(small, drawn, tmp_path):
-    teacher = save(load(small), tmp_path / "teacher", name="teacher", trained_on=("elsewhere",))
+    teacher = save_model(load_checkpoint(small), tmp_path / "teacher", name="teacher", trained_on=("elsewhere",))
     losses = {}
     for share in (0.5, 1.0):
         recipe = small_recipe(small, teach={"models": [str(teacher)], "share": share}, train={"steps": 2})

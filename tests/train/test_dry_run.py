@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from clipact.train import dry_run as plan
-from clipact.train.dry_run import plan_run, verify_run
+from clipact.train.dry_run import dry_run, verify_run
 from clipact.train.verify_gradient import verify_gradient
 from tests.train.small_run import small_recipe, small_run
 
@@ -13,7 +13,7 @@ def run(small, drawn, tmp_path):
 
 
 def test_a_plan_says_what_learns_and_what_it_costs(run, tmp_path):
-    made = plan_run(run())
+    made = dry_run(run())
     (phase,) = made.phases
     visual, text = phase.towers
     assert (visual.learns, visual.kept, visual.kept_chunks) == ("all", False, 0)
@@ -31,7 +31,7 @@ def test_a_plan_says_what_learns_and_what_it_costs(run, tmp_path):
 
 def test_a_plan_has_a_part_for_each_stretch_in_which_the_same_things_learn(run):
     heads = {"learns": "head", "unfreeze_step": 6}
-    made = plan_run(run(visual=heads, text={"learns": "nothing"}, train={"memory_gb": 1.0}))
+    made = dry_run(run(visual=heads, text={"learns": "nothing"}, train={"memory_gb": 1.0}))
     first, second = made.phases
     visual, text = first.towers
     assert (visual.kept, text.kept) == (True, True)

@@ -3,12 +3,12 @@ import shutil
 import pytest
 import torch
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.data.sources import read_sources
-from clipact.models.checkpoint import load
-from clipact.models.towers.backbone_head import hash_body, split
-from clipact.train.encoded_batches import Feed
-from clipact.train.freezing import Learning
+from clipact.models.checkpoint import load_checkpoint
+from clipact.models.towers.backbone_head import hash_backbone, split_backbone_head
+from clipact.train.encoded_batches import EncodedBatches
+from clipact.train.freezing import Freezing
 from tests.data.drawing import draw_data, draw_picture, write_manifest
 from tests.train.small_run import small_recipe
 
@@ -21,10 +21,10 @@ def feed(small, drawn, tmp_path):
         tables = {"augment": None} | tables
         heads = {"visual": {"learns": "head"}, "text": {"learns": "head"}}
         recipe = small_recipe(small, sentences=sentences, data=tables, **heads)
-        encoder = encoder or load(small)
-        Learning(visual=recipe.visual, text=recipe.text).apply(encoder, step=0)
+        encoder = encoder or load_checkpoint(small)
+        Freezing(visual=recipe.visual, text=recipe.text).apply(encoder, step=0)
         entries = read_sources(recipe.data.sources, folder)
-        return Feed(
+        return EncodedBatches(
             encoder,
             entries,
             recipe.data,
@@ -32,7 +32,7 @@ def feed(small, drawn, tmp_path):
             seed=0,
             keeps=keeps,
             broken={},
-            store=Store(tmp_path / "store"),
+            store=Cache(tmp_path / "store"),
             watch=lambda items, total, what: items,
             precision=precision,
         )
@@ -99,7 +99,9 @@ def test_what_is_kept_is_what_the_bodies_make_at_the_precision_of_the_steps(feed
     assert at_half.sentences == at_full.sentences
     assert not any(torch.equal(a, b) for a, b in zip(_embedded(half, at_half), _embedded(full, at_full), strict=True))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        narrow = split(learning.encoder.text).body(learning.encoder.text.tokenize(list(at_half.sentences)))
+        narrow = split_backbone_head(learning.encoder.text).body(
+            learning.encoder.text.tokenize(list(at_half.sentences))
+        )
     torch.testing.assert_close(half.sentence_features.of(at_half.sentences), narrow.float())
 
 
@@ -139,16 +141,16 @@ def test_another_picture_under_the_same_name_is_encoded_anew(feed, tmp_path):
 
 
 def test_the_key_is_of_the_body_not_of_the_head(small):
-    encoder = load(small)
-    before = [hash_body(tower) for tower in (encoder.visual, encoder.text)]
+    encoder = load_checkpoint(small)
+    before = [hash_backbone(tower) for tower in (encoder.visual, encoder.text)]
     with torch.no_grad():
         encoder.visual.image.head.project.weight.add_(1)
         encoder.text.head.project.weight.add_(1)
-    assert [hash_body(tower) for tower in (encoder.visual, encoder.text)] == before
+    assert [hash_backbone(tower) for tower in (encoder.visual, encoder.text)] == before
     with torch.no_grad():
         encoder.visual.image.norm.running_mean.add_(1)
         encoder.text.layers[0].grow.bias.add_(1)
-    assert all(a != b for a, b in zip(before, map(hash_body, (encoder.visual, encoder.text)), strict=True))
+    assert all(a != b for a, b in zip(before, map(hash_backbone, (encoder.visual, encoder.text)), strict=True))
 
 
 def test_files_that_cannot_be_read_are_left_out_named_each_time_and_never_kept(feed, tmp_path):

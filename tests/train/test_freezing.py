@@ -2,27 +2,27 @@ import pytest
 import torch
 
 from clipact.errors import ConfigError
-from clipact.models.checkpoint import load
+from clipact.models.checkpoint import load_checkpoint
 from clipact.models.dual_encoder import DualEncoder
-from clipact.models.towers.backbone_head import split
-from clipact.train.freezing import Learning, TowerConfig
+from clipact.models.towers.backbone_head import split_backbone_head
+from clipact.train.freezing import Freezing, TowerConfig
 from tests.tiny import TinyText, TinyVisual, tiny_checkpoint
 
 
 def _learning(visual="all", text="all", **options):
-    return Learning(visual=TowerConfig(learns=visual, **options), text=TowerConfig(learns=text))
+    return Freezing(visual=TowerConfig(learns=visual, **options), text=TowerConfig(learns=text))
 
 
 def test_a_tower_in_two_is_the_tower(small):
-    encoder = load(small)
+    encoder = load_checkpoint(small)
     video, ids = torch.randn(3, 4, 3, 16, 16), encoder.text.tokenize(["a is", "b"])
     for tower, inputs in ((encoder.visual, video), (encoder.text, ids), (TinyVisual(), video)):
-        parts = split(tower)
+        parts = split_backbone_head(tower)
         torch.testing.assert_close(parts.head(parts.body(inputs)), tower(inputs))
 
 
 def test_what_learns_is_what_takes_a_gradient_and_is_in_training_mode(small):
-    encoder = load(small)
+    encoder = load_checkpoint(small)
     learning = _learning("head", "nothing")
     learning.apply(encoder, step=0)
     taking = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
@@ -43,7 +43,7 @@ def test_what_learns_is_what_takes_a_gradient_and_is_in_training_mode(small):
 
 
 def test_a_locked_tower_is_unlocked_from_its_step_on(small):
-    encoder = load(small)
+    encoder = load_checkpoint(small)
     learning = _learning("nothing", unfreeze_step=5)
     assert learning.borders == (0, 5)
     assert [learning.border_before(step) for step in (0, 4, 5, 9)] == [0, 0, 5, 5]
@@ -53,9 +53,9 @@ def test_a_locked_tower_is_unlocked_from_its_step_on(small):
 
 
 def test_the_lowest_layers_may_stay_as_they_are(tmp_path):
-    encoder = load(tiny_checkpoint(tmp_path / "tiny"))
+    encoder = load_checkpoint(tiny_checkpoint(tmp_path / "tiny"))
     image, text = encoder.visual.image, encoder.text
-    config = Learning(visual=TowerConfig(frozen_layers=2), text=TowerConfig(frozen_layers=len(text.layers)))
+    config = Freezing(visual=TowerConfig(frozen_layers=2), text=TowerConfig(frozen_layers=len(text.layers)))
     config.apply(encoder, step=0)
     still = [image.stem, *image.blocks[:2], text.words, text.positions, text.norm, *text.layers]
     moving = [*image.blocks[2:], image.last, image.head, text.head]
@@ -72,11 +72,11 @@ def test_the_lowest_layers_may_stay_as_they_are(tmp_path):
 
 
 def test_layers_that_are_not_there_cannot_be_frozen(tmp_path, small):
-    encoder = load(tiny_checkpoint(tmp_path / "tiny"))
+    encoder = load_checkpoint(tiny_checkpoint(tmp_path / "tiny"))
     with pytest.raises(ConfigError, match=r"text.frozen_layers is 9; the text tower, a BertText, has \d+ numbered"):
-        Learning(visual=TowerConfig(), text=TowerConfig(frozen_layers=9)).names(encoder, step=0)
+        Freezing(visual=TowerConfig(), text=TowerConfig(frozen_layers=9)).names(encoder, step=0)
     with pytest.raises(ConfigError, match="visual.frozen_layers is 1.*has 0"):
-        _learning(frozen_layers=1).names(load(small), step=0)
+        _learning(frozen_layers=1).names(load_checkpoint(small), step=0)
     with pytest.raises(ConfigError, match="where learns is 'head' for good"):
         TowerConfig(learns="head", frozen_layers=1)
     assert TowerConfig(learns="head", frozen_layers=1, unfreeze_step=3).at(3) == "all"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clipact.errors import ModelError, TrainingError, UsageError
-from clipact.train.chunks import Encoder, cut, seeded
+from clipact.train.chunks import Encoder, seeded, split_chunks
 from clipact.train.gradcache import cached_step
 from clipact.train.verify_gradient import plain_step, verify_gradient
 
@@ -126,7 +126,7 @@ def test_the_loss_is_taken_once_and_so_is_the_gradient_of_its_scale():
     step = 1e-6
     with torch.no_grad():
         embedded = [
-            torch.cat([chunk.embed() for chunk in cut(e, x, chunk_size=2, seed=3, place=i)[0]])
+            torch.cat([chunk.embed() for chunk in split_chunks(e, x, chunk_size=2, seed=3, place=i)[0]])
             for i, (e, x) in enumerate(zip(encoders, inputs, strict=True))
         ]
         loss.log_scale += step
@@ -194,13 +194,13 @@ def test_inputs_are_tensors_dicts_dataclasses_lists():
 def test_fields_of_unlike_length_are_refused():
     net = Net()
     with pytest.raises(UsageError, match="has 3 and 4 rows"):
-        cut(encoder("video", net), {"x": torch.ones(3), "mask": torch.ones(4)}, chunk_size=2, seed=0)
+        split_chunks(encoder("video", net), {"x": torch.ones(3), "mask": torch.ones(4)}, chunk_size=2, seed=0)
     with pytest.raises(UsageError, match="has no rows"):
-        cut(encoder("video", net), {"x": 3}, chunk_size=2, seed=0)
+        split_chunks(encoder("video", net), {"x": 3}, chunk_size=2, seed=0)
     with pytest.raises(UsageError, match="has 0 rows"):
-        cut(encoder("video", net), torch.ones(0, 3), chunk_size=2, seed=0)
+        split_chunks(encoder("video", net), torch.ones(0, 3), chunk_size=2, seed=0)
     with pytest.raises(UsageError, match="chunk_size is 0"):
-        cut(encoder("video", net), torch.ones(3), chunk_size=0, seed=0)
+        split_chunks(encoder("video", net), torch.ones(3), chunk_size=0, seed=0)
     with pytest.raises(UsageError, match="2 encoders, 1 inputs"):
         cached_step([encoder("a", net)] * 2, [torch.ones(3, 7)], loss_fn=Loss(), chunk_size=1, seed=0)
 
@@ -264,12 +264,12 @@ def test_the_random_numbers_of_others_are_left_alone():
 def test_random_numbers_hang_on_seed_encoder_and_chunk_alone():
     e = encoder("a", Net(dropout=0.5))
     x = torch.ones(6, 7)
-    first, second = (chunk.embed() for chunk in cut(e, x, chunk_size=3, seed=0)[0])
+    first, second = (chunk.embed() for chunk in split_chunks(e, x, chunk_size=3, seed=0)[0])
     assert not torch.equal(first, second)
     torch.manual_seed(123)
-    chunks = cut(e, torch.cat([x, x]), chunk_size=3, seed=0)[0]
+    chunks = split_chunks(e, torch.cat([x, x]), chunk_size=3, seed=0)[0]
     torch.testing.assert_close(chunks[1].embed(), second, rtol=0, atol=0)
-    for other in (cut(e, x, chunk_size=3, seed=1)[0], cut(e, x, chunk_size=3, seed=0, place=1)[0]):
+    for other in (split_chunks(e, x, chunk_size=3, seed=1)[0], split_chunks(e, x, chunk_size=3, seed=0, place=1)[0]):
         assert not torch.equal(other[0].embed(), first)
 
 

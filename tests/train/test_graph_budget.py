@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from clipact.errors import ConfigError
-from clipact.train.chunks import Encoder, Pieces, cut
-from clipact.train.graph_budget import GB, Retention, graph_bytes, plan_retention
+from clipact.train.chunks import Encoder, RaggedRows, split_chunks
+from clipact.train.graph_budget import GB, GraphBudget, graph_bytes, plan_graph_budget
 
 
 class Net(nn.Module):
@@ -38,13 +38,13 @@ def test_a_graph_is_counted_to_the_byte(rows):
     batch = torch.randn(100, 8)
     e = encoder("video", Net(16, depth=3))
     # tanh saves its output, which the next layer saves, too; the first layer saves the input, which is there anyway.
-    assert graph_bytes(cut(e, batch, chunk_size=rows, seed=0)[0][0]) == 3 * rows * 16 * 4
+    assert graph_bytes(split_chunks(e, batch, chunk_size=rows, seed=0)[0][0]) == 3 * rows * 16 * 4
 
 
 def test_what_was_counted_is_given_back():
     net, made = Net(16), []
     net.last.register_forward_pre_hook(lambda _, inputs: made.append(weakref.ref(inputs[0])))
-    assert graph_bytes(cut(encoder("video", net), torch.randn(10, 8), chunk_size=5, seed=0)[0][0]) > 0
+    assert graph_bytes(split_chunks(encoder("video", net), torch.randn(10, 8), chunk_size=5, seed=0)[0][0]) > 0
     assert made
     assert not any(one() is not None for one in made), "the output of tanh is held by the graph that it belongs to"
 
@@ -52,7 +52,7 @@ def test_what_was_counted_is_given_back():
 def test_a_frozen_encoder_has_no_graph():
     net = Net(16)
     net.requires_grad_(False)
-    assert graph_bytes(cut(encoder("video", net), torch.randn(10, 8), chunk_size=5, seed=0)[0][0]) == 0
+    assert graph_bytes(split_chunks(encoder("video", net), torch.randn(10, 8), chunk_size=5, seed=0)[0][0]) == 0
 
 
 @settings(max_examples=15, deadline=None)
@@ -61,7 +61,7 @@ def test_the_plan_stays_within_its_budget_and_wastes_less_than_a_chunk(budget, c
     torch.manual_seed(0)
     encoders = [encoder("video", Net(32)), encoder("text", Net(16, depth=2))]
     inputs = [torch.randn(50, 8), torch.randn(50, 8)]
-    plan = plan_retention(encoders, inputs, chunk_size=chunk_size, memory_gb=budget / GB)
+    plan = plan_graph_budget(encoders, inputs, chunk_size=chunk_size, memory_gb=budget / GB)
     held = sum(k * g for k, g in zip(plan.keep, plan.graph_bytes, strict=True))
     assert held <= budget
     assert plan.peak_bytes <= budget
@@ -71,7 +71,7 @@ def test_the_plan_stays_within_its_budget_and_wastes_less_than_a_chunk(budget, c
 
 
 def test_a_budget_for_all_keeps_all_and_costs_no_more_than_plain():
-    plan = plan_retention([encoder("video", Net(32))], [torch.randn(50, 8)], chunk_size=8, memory_gb=1.0)
+    plan = plan_graph_budget([encoder("video", Net(32))], [torch.randn(50, 8)], chunk_size=8, memory_gb=1.0)
     assert plan.keep == plan.chunks == (7,)
     assert plan.cost == 1
 
@@ -87,7 +87,7 @@ def test_seconds_a_byte_decide_who_is_kept_first():
     for place, kinds in enumerate([(Slow, Net), (Net, Slow)]):
         encoders = [encoder(str(i), kind(16)) for i, kind in enumerate(kinds)]
         one = 10 * 16 * 4
-        plan = plan_retention(encoders, [torch.randn(40, 8)] * 2, chunk_size=10, memory_gb=5 * one / GB)
+        plan = plan_graph_budget(encoders, [torch.randn(40, 8)] * 2, chunk_size=10, memory_gb=5 * one / GB)
         assert plan.keep[place] == 4
         assert plan.keep[1 - place] == 1
 
@@ -96,7 +96,7 @@ def test_a_frozen_encoder_takes_nothing_from_the_budget_and_no_time_for_a_second
     frozen = Net(64)
     frozen.requires_grad_(False)
     encoders = [encoder("video", frozen), encoder("text", Net(16))]
-    plan = plan_retention(encoders, [torch.randn(40, 8)] * 2, chunk_size=10, memory_gb=10 * 16 * 4 * 4 / GB)
+    plan = plan_graph_budget(encoders, [torch.randn(40, 8)] * 2, chunk_size=10, memory_gb=10 * 16 * 4 * 4 / GB)
     assert plan.keep == (4, 4)
     assert plan.cost == 1
 
@@ -105,7 +105,7 @@ def test_a_budget_for_less_than_a_chunk_is_refused():
     with pytest.raises(
         ConfigError, match=r"memory_gb is 1e-09, but the graph of one chunk of 10 rows holds 6.4e-07 GB"
     ):
-        plan_retention([encoder("video", Net(16))], [torch.randn(40, 8)], chunk_size=10, memory_gb=1e-9)
+        plan_graph_budget([encoder("video", Net(16))], [torch.randn(40, 8)], chunk_size=10, memory_gb=1e-9)
 
 
 def test_the_largest_of_chunks_that_differ_in_shape_is_measured():
@@ -114,15 +114,15 @@ def test_the_largest_of_chunks_that_differ_in_shape_is_measured():
             return super().forward(x).mean(1)
 
     clips, pictures = torch.randn(12, 5, 8), torch.randn(20, 1, 8)
-    for order in (Pieces([clips, pictures]), Pieces([pictures, clips])):
-        plan = plan_retention([encoder("video", Frames(16))], [order], chunk_size=4, memory_gb=1.0)
+    for order in (RaggedRows([clips, pictures]), RaggedRows([pictures, clips])):
+        plan = plan_graph_budget([encoder("video", Frames(16))], [order], chunk_size=4, memory_gb=1.0)
         assert plan.chunks == (8,)
         assert plan.graph_bytes == (4 * 5 * 16 * 4,)
 
 
 def test_measuring_changes_no_statistics():
     net = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
-    plan_retention([encoder("video", net)], [torch.randn(40, 8)], chunk_size=10, memory_gb=1.0)
+    plan_graph_budget([encoder("video", net)], [torch.randn(40, 8)], chunk_size=10, memory_gb=1.0)
     assert net[1].num_batches_tracked == 0
     assert not net[1].running_mean.any()
 
@@ -130,15 +130,15 @@ def test_measuring_changes_no_statistics():
 def test_the_cost_is_that_of_the_replays():
     facts = {"chunks": (8, 8), "graph_bytes": (10, 10), "seconds": (1.0, 1.0)}
     for keep, cost in [((0, 0), 4 / 3), ((4, 4), 3.5 / 3), ((8, 8), 1.0), ((8, 0), 3.5 / 3)]:
-        assert Retention(keep=keep, **facts).cost == pytest.approx(cost)
-    assert Retention(keep=(0, 0), **facts).peak_bytes == 10
-    assert Retention(keep=(2, 3), **facts).peak_bytes == 50
+        assert GraphBudget(keep=keep, **facts).cost == pytest.approx(cost)
+    assert GraphBudget(keep=(0, 0), **facts).peak_bytes == 10
+    assert GraphBudget(keep=(2, 3), **facts).peak_bytes == 50
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_cuda_the_count_is_what_the_allocator_gave():
     e = encoder("video", Net(512, depth=4).cuda())
-    chunk = cut(e, torch.randn(4096, 8, device="cuda"), chunk_size=4096, seed=0)[0][0]
+    chunk = split_chunks(e, torch.randn(4096, 8, device="cuda"), chunk_size=4096, seed=0)[0][0]
     chunk.embed()  # cuBLAS takes its workspace at the first call
     before = torch.cuda.memory_allocated()
     graph = chunk.embed()

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.errors import ConfigError
-from clipact.models.checkpoint import load
+from clipact.models.checkpoint import load_checkpoint
 from clipact.models.model_config import read_config
 from clipact.models.nn.head import Head
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
-from clipact.train.contrastive import Run
+from clipact.train.contrastive import ContrastiveTrainer
 from clipact.train.recipe import Recipe, load_recipe
 from tests.tiny import tiny_tokenizer
 
@@ -151,11 +151,13 @@ def recipe(tmp_path) -> Path:
     return path
 
 
-def run_of(recipe: Path, data: Path, store: Path) -> Run:
+def run_of(recipe: Path, data: Path, store: Path) -> ContrastiveTrainer:
     def watch(items, total, what):
         return items
 
-    return Run(load_recipe(recipe, Recipe), data=data, device=torch.device("cpu"), store=Store(store), watch=watch)
+    return ContrastiveTrainer(
+        load_recipe(recipe, Recipe), data=data, device=torch.device("cpu"), store=Cache(store), watch=watch
+    )
 
 
 def test_a_run_from_parts_writes_a_model_that_loads(parts, data, recipe, tmp_path):
@@ -166,7 +168,7 @@ def test_a_run_from_parts_writes_a_model_that_loads(parts, data, recipe, tmp_pat
     config = read_config(tmp_path / "out/last")
     assert (config.name, config.trained_on) == ("colours", ("drawn colours",))
     assert (config.clip.frames, config.clip.size) == (4, (32, 32))
-    loaded, trained = load(tmp_path / "out/last"), run.encoder.eval()
+    loaded, trained = load_checkpoint(tmp_path / "out/last"), run.encoder.eval()
     video, sentences = torch.randn(2, 4, 3, 32, 32), ["a red picture", "it is green"]
     with torch.inference_mode():
         # 16 bits on disk: three digits.

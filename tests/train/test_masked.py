@@ -10,15 +10,15 @@ from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.errors import ConfigError, ModelError, UsageError
 from clipact.losses import masked_mse, normalise_patches
-from clipact.models.checkpoint import load, load_visual
+from clipact.models.checkpoint import load_checkpoint, load_visual
 from clipact.models.model_config import read_config, read_files_seen, weights_hash
 from clipact.models.nn.masking import MaskConfig, draw_mask
 from clipact.train.baselines import baseline_recipe
-from clipact.train.initialization import Start, learnt_before, make_encoder
+from clipact.train.initialization import InitConfig, make_encoder, prior_training
 from clipact.train.log import read_log
-from clipact.train.masked import Pretraining, PretrainRecipe
+from clipact.train.masked import MaskedTrainer, PretrainRecipe
 from clipact.train.recipe import Recipe
-from clipact.train.trainer import STATE
+from clipact.train.trainer import STATE_FILE
 from tests.data.drawing import write_manifest
 from tests.train.small_run import small_recipe, small_run
 from tests.video.drawing import draw_video
@@ -55,7 +55,7 @@ def _run(clips, **tables):
     table = {**TABLE}
     for name, values in tables.items():
         table[name] = {**table.get(name, {}), **values} if isinstance(values, dict) else values
-    return Pretraining(parse(PretrainRecipe, table), data=clips, device=torch.device("cpu"))
+    return MaskedTrainer(parse(PretrainRecipe, table), data=clips, device=torch.device("cpu"))
 
 
 def _go(clips, out, *, stop_after=None, resume=False, **tables):
@@ -82,7 +82,7 @@ def test_a_run_logs_errors_beside_the_means_and_draws_them(whole):
     last = lines[-1]
     assert last["kept.explained"] == pytest.approx(1 - last["kept.error"] / last["kept.mean_error"])
     assert 0 < last["kept.mean_error"] <= 1
-    assert {path.name for path in whole.iterdir()} == {"best", "last", "log.jsonl", "pictures", STATE}
+    assert {path.name for path in whole.iterdir()} == {"best", "last", "log.jsonl", "pictures", STATE_FILE}
     assert sorted(path.name for path in (whole / "pictures").iterdir()) == ["000002.png", "000004.png"]
     picture = np.asarray(Image.open(whole / "pictures/000004.png"))
     assert picture.shape == (6 * 20 + 4, 4 * 20 + 4, 3), "two clips, three rows each, four frames of 16 pixels"
@@ -138,11 +138,11 @@ def test_a_tower_without_words_is_what_training_begins_from(clips, whole, drawn,
     assert read_config(best).text == {}
     assert len(read_files_seen(best)) == 4, "what was learnt from, not what was held out"
     with pytest.raises(ModelError, match="a visual tower without words; begin from it with clipact train"):
-        load(best)
+        load_checkpoint(best)
     table = {"model": str(small), "parts": {"visual": str(best)}}
     table |= {"visual": {"tower": "vivit", "head": {"dim": 16, "blocks": 0}}}
-    start = parse(Start, table)
-    assert learnt_before(start).trained_on == ("drawn",)
+    start = parse(InitConfig, table)
+    assert prior_training(start).trained_on == ("drawn",)
     tower, encoder = load_visual(best), make_encoder(start, seed=0)
     assert encoder.spec == tower.spec
     video = torch.randn(2, 4, 3, 16, 16)

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from clipact.errors import ConfigError
-from clipact.models.checkpoint import load
-from clipact.train.averaging import WeightAverage
+from clipact.models.checkpoint import load_checkpoint
+from clipact.train.averaging import EMA
 from clipact.train.optim import OptimConfig, make_optimizer, rate_factor, set_rate
 from tests.tiny import tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    return load(tiny_checkpoint(tmp_path_factory.mktemp("m") / "tiny"))
+    return load_checkpoint(tiny_checkpoint(tmp_path_factory.mktemp("m") / "tiny"))
 
 
 def _groups(encoder, config):
@@ -129,7 +129,7 @@ def test_impossible_settings_are_refused(wrong, said):
 def test_the_mean_of_weights_follows_its_recursion_and_gives_the_weights_back(encoder):
     name = "visual.image.head.project.bias"
     weight = dict(encoder.named_parameters())[name]
-    average = WeightAverage(encoder, [name], decay=0.5)
+    average = EMA(encoder, [name], decay=0.5)
     before = weight.detach().clone()
     expected = before.double()
     with torch.no_grad():

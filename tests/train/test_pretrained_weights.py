@@ -7,7 +7,7 @@ from clipact.errors import ConfigError, ModelError
 from clipact.models.nn.head import Head
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
 from clipact.train import pretrained_weights as parts
-from clipact.train.pretrained_weights import find_part, read_weights, rename_efficientnet_lite
+from clipact.train.pretrained_weights import find_weights, read_weights, rename_efficientnet_lite
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def package(tmp_path, monkeypatch):
 
 def test_a_file_in_a_package_is_found_without_importing_it(package):
     (package / "a.pth").write_bytes(b"")
-    assert find_part("some_weights:a.pth") == package / "a.pth"
+    assert find_weights("some_weights:a.pth") == package / "a.pth"
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_file_in_a_package_is_found_without_importing_it(package):
 )
 def test_a_part_that_is_missing_is_named(package, place, message):
     with pytest.raises(ConfigError, match=message):
-        find_part(place)
+        find_weights(place)
 
 
 def test_efficientnet_lite_takes_every_weight_of_the_package():
@@ -71,6 +71,6 @@ def test_only_tensors_are_read(tmp_path):
 
 def test_a_file_on_a_hub_is_fetched(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "hub_file", lambda *words: tmp_path / "+".join(words))
-    assert find_part("hf-hub:timm/vit/weights/model.safetensors") == tmp_path / "timm/vit+weights/model.safetensors"
+    assert find_weights("hf-hub:timm/vit/weights/model.safetensors") == tmp_path / "timm/vit+weights/model.safetensors"
     with pytest.raises(ConfigError, match="hf-hub:ORG/NAME/FILE"):
-        find_part("hf-hub:timm/vit")
+        find_weights("hf-hub:timm/vit")

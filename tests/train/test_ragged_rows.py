@@ -4,7 +4,7 @@ from torch import nn
 
 from clipact.errors import UsageError
 from clipact.losses import info_nce
-from clipact.train.chunks import Encoder, Pieces, Repeated, cut
+from clipact.train.chunks import Encoder, RaggedRows, RepeatedRows, split_chunks
 from clipact.train.gradcache import cached_step
 from clipact.train.verify_gradient import plain_step
 
@@ -29,7 +29,7 @@ def _encoder(name, *, dropout=0.0):
 def test_rows_of_several_shapes_have_the_gradient_of_plain_autograd(retain):
     torch.manual_seed(0)
     visual, text = _encoder("visual"), _encoder("text")
-    frames = Pieces((torch.randn(5, 1, 3).double(), torch.randn(3, 8, 3).double()))
+    frames = RaggedRows((torch.randn(5, 1, 3).double(), torch.randn(3, 8, 3).double()))
     words = torch.randn(8, 2, 3).double()
 
     def loss(a, b):
@@ -49,12 +49,14 @@ def test_rows_of_several_shapes_have_the_gradient_of_plain_autograd(retain):
 
 
 def test_pieces_are_cut_each_on_its_own():
-    chunks, index = cut(_encoder("visual"), Pieces((torch.ones(5, 1), torch.ones(2, 8))), chunk_size=3, seed=0)
+    chunks, index = split_chunks(
+        _encoder("visual"), RaggedRows((torch.ones(5, 1), torch.ones(2, 8))), chunk_size=3, seed=0
+    )
     assert [tuple(chunk.inputs.shape) for chunk in chunks] == [(3, 1), (2, 1), (2, 8)]
     assert index is None
     assert len({chunk.seed for chunk in chunks}) == 3
     with pytest.raises(UsageError):
-        cut(_encoder("visual"), Pieces((torch.ones(5, 1), torch.ones(0, 8))), chunk_size=3, seed=0)
+        split_chunks(_encoder("visual"), RaggedRows((torch.ones(5, 1), torch.ones(0, 8))), chunk_size=3, seed=0)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -62,7 +64,7 @@ def test_pieces_are_cut_each_on_its_own():
 def test_repeated_rows_are_encoded_once_and_have_the_gradient_of_all_pairs(retain, dropout):
     torch.manual_seed(0)
     visual, text = _encoder("visual", dropout=dropout), _encoder("text", dropout=dropout)
-    frames = Pieces((torch.randn(5, 1, 3).double(), torch.randn(3, 8, 3).double()))
+    frames = RaggedRows((torch.randn(5, 1, 3).double(), torch.randn(3, 8, 3).double()))
     times = (1, 3, 2, 1, 1, 4, 1, 2)
     words = torch.randn(sum(times), 2, 3).double()
     owners = torch.arange(8).repeat_interleave(torch.tensor(times))
@@ -77,13 +79,13 @@ def test_repeated_rows_are_encoded_once_and_have_the_gradient_of_all_pairs(retai
             e.module.zero_grad()
         return found
 
-    inputs = [Repeated(frames, times), words]
+    inputs = [RepeatedRows(frames, times), words]
     seen = cached_step([visual, text], inputs, loss_fn=loss, retain=retain, **options)
     assert visual.module.rows == 8 + max(0, 8 - 2 * retain + (retain == 2)), "in five chunks, one of a single row"
     ours = [(seen, gradients()), (plain_step([visual, text], inputs, loss_fn=loss, **options), gradients())]
-    said = torch.cat([chunk.embed() for chunk in cut(text, words, place=1, **options)[0]])
+    said = torch.cat([chunk.embed() for chunk in split_chunks(text, words, place=1, **options)[0]])
     if dropout:  # a clip drops out the same numbers in all its pairs
-        shown = torch.cat([chunk.embed() for chunk in cut(visual, frames, **options)[0]])[owners]
+        shown = torch.cat([chunk.embed() for chunk in split_chunks(visual, frames, **options)[0]])[owners]
     else:
         clips = [clip for piece in frames for clip in piece]
         shown = torch.cat([visual.encode(clips[row][None]) for row in owners])
@@ -98,5 +100,5 @@ def test_repeated_rows_are_encoded_once_and_have_the_gradient_of_all_pairs(retai
 
 def test_rows_that_all_stand_once_need_no_index():
     rows = torch.ones(3, 1)
-    assert cut(_encoder("visual"), Repeated(rows, (1, 1, 1)), chunk_size=2, seed=0)[1] is None
-    assert cut(_encoder("visual"), Repeated(rows, (2, 1, 1)), chunk_size=2, seed=0)[1] == [0, 0, 1, 2]
+    assert split_chunks(_encoder("visual"), RepeatedRows(rows, (1, 1, 1)), chunk_size=2, seed=0)[1] is None
+    assert split_chunks(_encoder("visual"), RepeatedRows(rows, (2, 1, 1)), chunk_size=2, seed=0)[1] == [0, 0, 1, 2]

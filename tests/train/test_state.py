@@ -6,8 +6,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clipact.errors import TrainingError
-from clipact.models.checkpoint import load
-from clipact.train.averaging import Beginning, WeightAverage
+from clipact.models.checkpoint import load_checkpoint
+from clipact.train.averaging import EMA, InitialWeights
 from clipact.train.log import Log, read_log
 from clipact.train.optim import OptimConfig, make_optimizer
 from clipact.train.state import Progress, RunState
@@ -24,10 +24,10 @@ def folder(tmp_path_factory):
 
 
 def _run(folder):
-    encoder = load(folder)
+    encoder = load_checkpoint(folder)
     names = tuple(name for name, _ in encoder.named_parameters() if "head" in name or name == "log_scale")
     optimizer = make_optimizer(encoder, names, OptimConfig(lr=0.1))
-    average, beginning = WeightAverage(encoder, names, decay=0.9), Beginning(encoder, names, share=0.5)
+    average, beginning = EMA(encoder, names, decay=0.9), InitialWeights(encoder, names, share=0.5)
     return RunState(encoder, optimizer, names, average=average, beginning=beginning)
 
 

@@ -4,21 +4,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.data.sources import read_sources
 from clipact.errors import TrainingError
 from clipact.losses import info_nce
-from clipact.models.checkpoint import load
+from clipact.models.checkpoint import load_checkpoint
 from clipact.train.contrastive import take_step
-from clipact.train.encoded_batches import Feed
+from clipact.train.encoded_batches import EncodedBatches
 from tests.train.small_run import small_recipe
 
 
 @pytest.fixture
 def parts(small, drawn, tmp_path, request):
-    encoder = load(small)  # in evaluation mode: no dropout, so that plain autograd can be written down
+    encoder = load_checkpoint(small)  # in evaluation mode: no dropout, so that plain autograd can be written down
     recipe = small_recipe(small, sentences=getattr(request, "param", 1))
-    feed = Feed(
+    feed = EncodedBatches(
         encoder,
         read_sources(recipe.data.sources, drawn),
         recipe.data,
@@ -26,7 +26,7 @@ def parts(small, drawn, tmp_path, request):
         seed=0,
         keeps=(),
         broken={},
-        store=Store(tmp_path),
+        store=Cache(tmp_path),
         watch=lambda items, total, what: items,
     )
     return encoder, feed, recipe.train, torch.optim.SGD(encoder.parameters(), lr=1.0)

@@ -14,7 +14,7 @@ from clipact.errors import ConfigError
 from clipact.models import checkpoint, towers, zoo
 from clipact.models.towers.swin3d import KINETICS
 from clipact.models.towers.vivit import ViViT
-from clipact.train.initialization import Parts, Start, make_encoder
+from clipact.train.initialization import InitConfig, PretrainedWeights, make_encoder
 from clipact.train.recipe import Recipe, load_recipe
 from tests.tiny_open_clip import open_clip_folder
 from tests.tiny_transformers import VIDEO, transformers_folder
@@ -22,7 +22,7 @@ from tests.train.small_run import small_recipe, small_run
 
 CLIP = {"frames": 4, "size": [32, 32]}
 FRAMES = {"tower": "frames", "aggregator": "transformer", "settings": {"heads": 2, "layers": 1}}
-PARTS = {"text": {"tower": "bert"}, "parts": Parts(tokenizer="tokenizer.json")}
+PARTS = {"text": {"tower": "bert"}, "parts": PretrainedWeights(tokenizer="tokenizer.json")}
 SMALL_VIVIT = {"tower": "vivit", "width": 16, "heads": 2, "layers": 1, "hidden": 16, "head": {"dim": 16, "blocks": 0}}
 STARTS = {
     "an aggregator": ("small", {"visual": FRAMES}),
@@ -85,8 +85,8 @@ def test_a_tower_is_trained_saved_and_answers(start, drawn, small, tmp_path):
 
 
 def test_the_first_step_of_an_aggregator_sees_what_the_model_saw(small):
-    plain = make_encoder(Start(model=str(small)), seed=0).eval()
-    grown = make_encoder(Start(model=str(small), visual=FRAMES), seed=0).eval()
+    plain = make_encoder(InitConfig(model=str(small)), seed=0).eval()
+    grown = make_encoder(InitConfig(model=str(small), visual=FRAMES), seed=0).eval()
     video = torch.randn(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert_close(grown.encode_video(video), plain.encode_video(video), atol=1e-6, rtol=0)
     assert torch.equal(grown.log_scale, plain.log_scale)
@@ -96,7 +96,7 @@ def test_the_vivit_recipe_begins_as_the_image_transformer_on_a_still_clip(tmp_pa
     path = Path(__file__).parents[2] / "eval/recipes/vivit.toml"
     model = f"open_clip:local-dir:{open_clip_folder(tmp_path / 'vit', 'vit')}"
     recipe = load_recipe(path, Recipe, changes=[f"start.model={model}"])
-    begun, image = make_encoder(recipe.start, seed=0).eval(), zoo.load(model, device="cpu").encoder
+    begun, image = make_encoder(recipe.start, seed=0).eval(), zoo.load_model(model, device="cpu").encoder
     assert isinstance(begun.visual, ViViT)
     assert recipe.data.sources[0].frames == begun.spec.frames
     still = torch.randn(2, 1, 3, *begun.spec.size, generator=torch.Generator().manual_seed(0))
@@ -110,10 +110,10 @@ def test_weights_of_swin_bring_their_way_of_preparing_clips(small, tmp_path):
     visual = {"tower": "swin3d", **sizes}
     tower = towers.visual_from(visual, ClipSpec(frames=4, size=(56, 56)))
     torch.save(tower.network.state_dict(), tmp_path / "swin.pth")
-    named = {"model": str(small), "visual": visual, "parts": Parts(visual=str(tmp_path / "swin.pth"))}
-    assert make_encoder(Start(**named), seed=0).spec == KINETICS
+    named = {"model": str(small), "visual": visual, "parts": PretrainedWeights(visual=str(tmp_path / "swin.pth"))}
+    assert make_encoder(InitConfig(**named), seed=0).spec == KINETICS
     own = ClipSpec(frames=4, size=(56, 56))
-    assert make_encoder(Start(**named, clip=own), seed=0).spec == own
+    assert make_encoder(InitConfig(**named, clip=own), seed=0).spec == own
 
 
 def test_a_model_whose_sentences_depend_on_the_video_is_not_trained(drawn, small, tmp_path):
@@ -136,7 +136,7 @@ def test_starts_that_make_no_sense_are_refused(table, message, small):
     if table.get("model") == "small":
         table = table | {"model": str(small)}
     with pytest.raises(ConfigError, match=message):
-        make_encoder(Start(**table), seed=0)
+        make_encoder(InitConfig(**table), seed=0)
 
 
 KEPT = "start.model is taken as it is"
@@ -148,40 +148,56 @@ THEIRS = {"tower": "transformers"}
     ("table", "idle", "message"),
     [
         ({"clip": ClipSpec()}, "clip", KEPT),
-        *(({"parts": Parts(**{part: "file"})}, f"parts.{part}", KEPT) for part in ("visual", "image")),
+        *(({"parts": PretrainedWeights(**{part: "file"})}, f"parts.{part}", KEPT) for part in ("visual", "image")),
         *(
-            ({"parts": Parts(**{part: "file"}), "visual": visual}, f"parts.{part}", "a text tower and a tokenizer")
+            (
+                {"parts": PretrainedWeights(**{part: "file"}), "visual": visual},
+                f"parts.{part}",
+                "a text tower and a tokenizer",
+            )
             for part in ("text", "tokenizer")
             for visual in (FRAMES, THEIRS)
         ),
         *(
-            ({"parts": Parts(**{part: "file"}), "visual": INFLATED}, f"parts.{part}", "start.model's own weights")
+            (
+                {"parts": PretrainedWeights(**{part: "file"}), "visual": INFLATED},
+                f"parts.{part}",
+                "start.model's own weights",
+            )
             for part in ("visual", "image")
         ),
-        ({"parts": Parts(visual="transformers:a/b", image="file"), "visual": THEIRS}, "parts.image", "the whole tower"),
-        ({"parts": Parts(text="a", tokenizer="b"), "clip": ClipSpec()}, "clip and start.parts.text and", KEPT),
+        (
+            {"parts": PretrainedWeights(visual="transformers:a/b", image="file"), "visual": THEIRS},
+            "parts.image",
+            "the whole tower",
+        ),
+        (
+            {"parts": PretrainedWeights(text="a", tokenizer="b"), "clip": ClipSpec()},
+            "clip and start.parts.text and",
+            KEPT,
+        ),
     ],
 )
 def test_what_would_have_no_effect_beside_a_model_is_refused(table, idle, message):
     with pytest.raises(ConfigError, match=rf"start\.{idle} .*would have no effect: .*{message}.*leave that out"):
-        Start(model="mini", **table)
+        InitConfig(model="mini", **table)
 
 
 def test_a_transformers_tower_without_a_model_takes_no_image_either():
-    parts = Parts(visual="transformers:a/b", image="file", tokenizer="tokenizer.json")
+    parts = PretrainedWeights(visual="transformers:a/b", image="file", tokenizer="tokenizer.json")
     with pytest.raises(ConfigError, match=r"start\.parts\.image would have no effect"):
-        Start(visual=THEIRS, text={"tower": "bert"}, parts=parts)
+        InitConfig(visual=THEIRS, text={"tower": "bert"}, parts=parts)
 
 
 @pytest.fixture(scope="module")
 def shifted(tmp_path_factory):
     """The folder of a model whose frames see their neighbours."""
     folder = tmp_path_factory.mktemp("models")
-    start = Start(
+    start = InitConfig(
         model=f"open_clip:local-dir:{open_clip_folder(folder / 'vit', 'vit')}",
         visual={"tower": "frames", "aggregator": "lstm", "shift": 0.25},
     )
-    return checkpoint.save(make_encoder(start, seed=0), folder / "shifted", name="shifted")
+    return checkpoint.save_model(make_encoder(start, seed=0), folder / "shifted", name="shifted")
 
 
 @pytest.mark.parametrize(
@@ -189,16 +205,16 @@ def shifted(tmp_path_factory):
 )
 @torch.inference_mode()
 def test_a_tower_around_a_shifted_models_image_tower_is_what_is_saved_of_it(shifted, said, shift, tmp_path):
-    made = make_encoder(Start(model=str(shifted), visual={"tower": "frames", **said}), seed=0).eval()
+    made = make_encoder(InitConfig(model=str(shifted), visual={"tower": "frames", **said}), seed=0).eval()
     assert made.visual.config.shift == shift
-    saved = checkpoint.load(checkpoint.save(made, tmp_path / "again", name="again"))
+    saved = checkpoint.load_checkpoint(checkpoint.save_model(made, tmp_path / "again", name="again"))
     video = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(made.encode_video(video), saved.encode_video(video))
-    before = checkpoint.load(shifted)  # its LSTM adds nothing yet
+    before = checkpoint.load_checkpoint(shifted)  # its LSTM adds nothing yet
     same = torch.allclose(made.encode_video(video), before.encode_video(video), atol=1e-5)
     assert same == (shift == 0.25)
 
 
 def test_a_shifted_model_is_not_inflated(shifted):
     with pytest.raises(ConfigError, match=r"a model without shift.* shifted by 0\.25: begin from"):
-        make_encoder(Start(model=str(shifted), visual=INFLATED), seed=0)
+        make_encoder(InitConfig(model=str(shifted), visual=INFLATED), seed=0)

@@ -5,7 +5,7 @@ from PIL import Image
 
 from clipact.errors import VideoError
 from clipact.video.clip import draw_strip
-from clipact.video.inspect import probe
+from clipact.video.inspect import inspect
 from clipact.video.load import load_clip
 
 from .corpus import ROTATIONS, draw, draw_rotated
@@ -14,7 +14,7 @@ from .drawing import draw_video, numbered_picture
 
 def test_a_plain_file_has_nothing_odd(tmp_path):
     path = draw_video(tmp_path / "a.mp4", frames=40, gop=10)
-    found = probe(path)
+    found = inspect(path)
     assert found.source == str(path)
     assert (found.codec, found.pixel_format) == ("h264", "yuv420p")
     assert (found.width, found.height, found.rotation_degrees) == (96, 64, 0)
@@ -37,19 +37,19 @@ def test_a_plain_file_has_nothing_odd(tmp_path):
     ],
 )
 def test_what_is_odd_is_said(tmp_path, name, words):
-    odd = probe(draw(name, tmp_path)).odd
+    odd = inspect(draw(name, tmp_path)).odd
     assert any(words in remark for remark in odd), odd
 
 
 @pytest.mark.parametrize("name", ["h264 short gop", "vp9 without a frame count", "mjpeg", "grey", "odd size"])
 def test_what_is_not_odd_is_not_said(tmp_path, name):
-    assert probe(draw(name, tmp_path)).odd == ()
+    assert inspect(draw(name, tmp_path)).odd == ()
 
 
 @pytest.mark.parametrize("name", ROTATIONS)
 def test_the_size_is_that_of_the_frames_as_shown(tmp_path, name):
     path = draw_rotated(tmp_path, ROTATIONS[name])
-    found = probe(path)
+    found = inspect(path)
     assert load_clip(path).frames.shape[1:3] == (found.height, found.width)
     degrees = {"turned by 90": 90, "turned by 180": 180, "turned by 270": 270}.get(name, 0)
     assert found.rotation_degrees == degrees
@@ -58,20 +58,20 @@ def test_the_size_is_that_of_the_frames_as_shown(tmp_path, name):
 
 def test_a_cut_file_and_one_with_rare_key_frames(tmp_path):
     whole = draw_video(tmp_path / "whole.avi", codec="mpeg4", b_frames=0, frames=300, gop=300)
-    assert any("up to 30 s without a key frame" in remark for remark in probe(whole).odd)
+    assert any("up to 30 s without a key frame" in remark for remark in inspect(whole).odd)
     cut = tmp_path / "cut.avi"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    assert any("cut short" in remark for remark in probe(cut).odd)
+    assert any("cut short" in remark for remark in inspect(cut).odd)
     with pytest.raises(VideoError):
-        probe(tmp_path / "missing.avi")
+        inspect(tmp_path / "missing.avi")
 
 
 def test_pictures(tmp_path):
     Image.fromarray(numbered_picture(1)).save(tmp_path / "one.png")
-    found = probe(tmp_path / "one.png")
+    found = inspect(tmp_path / "one.png")
     assert (found.frames, found.duration_seconds, found.rate_fps) == (1, None, None)
-    assert probe(tmp_path).frames == 1
-    assert probe(np.stack([numbered_picture(i) for i in range(5)])).frames == 5
+    assert inspect(tmp_path).frames == 1
+    assert inspect(np.stack([numbered_picture(i) for i in range(5)])).frames == 5
 
 
 def test_a_strip_shows_each_frame_where_it_belongs(tmp_path):

@@ -13,7 +13,7 @@ from clipact.video import decode_pyav
 from clipact.video.decode_pyav import PyavVideo, feed
 from clipact.video.load import load_clip, load_clips
 from clipact.video.media import Media
-from clipact.video.sampling import middles, uniform
+from clipact.video.sampling import segment_centers, uniform
 from clipact.video.transforms import fit_frame
 
 from .drawing import draw_video, number_in
@@ -26,9 +26,9 @@ def video(tmp_path_factory):
 
 def test_the_frames_are_those_that_the_ledger_says(video):
     clip = load_clip(video)
-    assert [stamp.index for stamp in clip.stamps] == middles(40, 8)
-    assert [number_in(frame) for frame in clip.frames] == middles(40, 8)
-    assert [stamp.seconds for stamp in clip.stamps] == [index / 10 for index in middles(40, 8)]
+    assert [stamp.index for stamp in clip.stamps] == segment_centers(40, 8)
+    assert [number_in(frame) for frame in clip.frames] == segment_centers(40, 8)
+    assert [stamp.seconds for stamp in clip.stamps] == [index / 10 for index in segment_centers(40, 8)]
     assert clip.duration_seconds == 4.0
     assert (clip.source, clip.decoder, clip.notes) == (str(video), "pyav", ())
 
@@ -43,7 +43,7 @@ def test_every_frame_of_every_container_is_found(tmp_path, name, codec, b_frames
     assert [stamp.index for stamp in clip.stamps] == list(range(30))
     assert np.allclose(np.diff([stamp.seconds for stamp in clip.stamps]), 0.1, atol=1e-3)
     few = load_clip(path, frames=3)
-    assert [number_in(frame) for frame in few.frames] == middles(30, 3)
+    assert [number_in(frame) for frame in few.frames] == segment_centers(30, 3)
     assert load_clip(path, spec=spec).frames.shape == (30, 224, 224, 3)
 
 
@@ -134,7 +134,9 @@ def test_three_crops_need_something_to_crop(video, resize):
 def test_clips_are_equal_spans_each_sampled_alike(video):
     spec = ClipSpec(frames=4, size=(16, 16))
     clips = load_clips(video, spec, clips=5)
-    assert [[s.index for s in clip.stamps] for clip in clips] == [[8 * k + i for i in middles(8, 4)] for k in range(5)]
+    assert [[s.index for s in clip.stamps] for clip in clips] == [
+        [8 * k + i for i in segment_centers(8, 4)] for k in range(5)
+    ]
     (one,) = load_clips(video, spec)
     assert np.array_equal(one.frames, load_clip(video, spec=spec).frames)
     with pytest.raises(UsageError):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipact.clip_spec import ClipSpec
-from clipact.video.sampling import at_fps, middles, random_in_segments, sample, spans, strided, uniform
+from clipact.video.sampling import at_fps, random_in_segments, sample, segment_centers, spans, strided, uniform
 
 counts = st.integers(1, 5000)
 frame_counts = st.integers(1, 200)
@@ -24,7 +24,7 @@ def _at_seven_fps(available, frames):
     return at_fps(np.arange(available) / 30, frames, 7.0, duration_seconds=available / 30)
 
 
-EVERY_WAY = [uniform, middles, _seeded_random, _strided_by_three, _at_seven_fps]
+EVERY_WAY = [uniform, segment_centers, _seeded_random, _strided_by_three, _at_seven_fps]
 
 
 @pytest.mark.parametrize("way", EVERY_WAY)
@@ -37,7 +37,7 @@ def test_as_many_as_asked_sorted_and_in_range(way, available, frames):
     assert chosen[-1] < available
 
 
-@pytest.mark.parametrize("way", [uniform, middles])
+@pytest.mark.parametrize("way", [uniform, segment_centers])
 @given(available=counts, frames=frame_counts)
 def test_no_frame_twice_while_there_are_enough_and_all_when_there_are_not(way, available, frames):
     assert len(set(way(available, frames))) == min(available, frames)
@@ -53,7 +53,7 @@ def test_uniform_has_both_end_points_and_is_linspace(available, frames):
 @given(available=counts, frames=frame_counts)
 def test_middles_lie_at_the_exact_middles_cut_to_whole_frames(available, frames):
     exact = (np.arange(frames) + 0.5) * available / frames - 0.5
-    early = exact - middles(available, frames)
+    early = exact - segment_centers(available, frames)
     assert early.min() > -1
     assert early.max() < 1.5
 
@@ -61,7 +61,7 @@ def test_middles_lie_at_the_exact_middles_cut_to_whole_frames(available, frames)
 @given(segment=st.integers(0, 50), frames=st.integers(1, 64))
 def test_middles_are_symmetric_where_segments_have_a_middle_frame(segment, frames):
     length = 2 * segment + 1
-    chosen = middles(length * frames, frames)
+    chosen = segment_centers(length * frames, frames)
     assert chosen == [i * length + segment for i in range(frames)]
     assert chosen == [length * frames - 1 - i for i in reversed(chosen)]
 
@@ -69,8 +69,8 @@ def test_middles_are_symmetric_where_segments_have_a_middle_frame(segment, frame
 def test_published_conventions_in_numbers():
     """Worked by hand from what each publication's code does with a video of so many frames."""
     # InternVideo2: whole borders 0, 12, 25, ..., 100; of 0 to 11 the middle is 5
-    assert middles(100, 8) == [5, 18, 30, 43, 55, 68, 80, 93]
-    assert middles(300, 8) == [18, 55, 93, 130, 168, 205, 243, 280]
+    assert segment_centers(100, 8) == [5, 18, 30, 43, 55, 68, 80, 93]
+    assert segment_centers(300, 8) == [18, 55, 93, 130, 168, 205, 243, 280]
     # PE: steps of 99 / 7
     assert uniform(100, 8) == [0, 14, 28, 42, 56, 70, 84, 99]
     # Open-VCLIP, 8 x 16, 3 clips, at 30 frames a second: windows of 128 frames from 0, 24 and 48, steps of 127 / 7

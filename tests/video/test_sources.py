@@ -19,7 +19,7 @@ from clipact.errors import UsageError, VideoError
 from clipact.video.load import load_clip
 from clipact.video.media import Media
 from clipact.video.open_source import record
-from clipact.video.sampling import middles
+from clipact.video.sampling import segment_centers
 
 from .drawing import draw_video, number_in, numbered_picture
 
@@ -40,7 +40,7 @@ def _numbers(clip):
 def test_an_array_and_a_picture_as_an_array():
     frames = np.stack([numbered_picture(number) for number in range(20)])
     clip = load_clip(frames, frames=4)
-    assert np.array_equal(clip.frames, frames[middles(20, 4)])
+    assert np.array_equal(clip.frames, frames[segment_centers(20, 4)])
     assert clip.duration_seconds == 20 / 25
     assert "25 frames a second" in clip.notes[0]
     assert load_clip(frames[3], frames=1).frames.shape == (1, 64, 96, 3)
@@ -69,7 +69,7 @@ def test_standard_input(video):
     code = "from clipact.video.load import load_clip; print([s.index for s in load_clip('-').stamps])"
     with video.open("rb") as file:
         done = subprocess.run([sys.executable, "-c", code], stdin=file, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(str(middles(40, 8)))
+    assert done.stdout.startswith(str(segment_centers(40, 8)))
 
 
 @pytest.mark.parametrize("ending", ["png", "webp", "bmp", "gif", "tiff"])
@@ -137,7 +137,7 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
 def test_a_name_that_looks_like_a_protocol(tmp_path, video):
     path = tmp_path / "a:b%03d.mp4"
     path.write_bytes(video.read_bytes())
-    assert _numbers(load_clip(path)) == middles(40, 8)
+    assert _numbers(load_clip(path)) == segment_centers(40, 8)
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

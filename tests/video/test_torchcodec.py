@@ -14,11 +14,11 @@ from clipact.errors import UsageError
 from clipact.video import decode_torchcodec as excerpt
 from clipact.video.decode_pyav import PyavVideo
 from clipact.video.decode_torchcodec import (
-    CannotExcerptError,
+    CannotRemuxError,
     TorchcodecVideo,
-    can_excerpt,
-    excerpts,
+    can_remux,
     import_torchcodec,
+    remux_spans,
 )
 from clipact.video.load import load_clip
 from clipact.video.media import Media
@@ -57,7 +57,7 @@ def test_an_excerpt_holds_the_frames_of_the_whole(name, tmp_path):
     media = _media(path)
     timeline = PyavVideo(media).timeline()
     wanted = list(range(3, len(timeline), 7))
-    made = list(excerpts(media, timeline, wanted))
+    made = list(remux_spans(media, timeline, wanted))
     assert [frame.index for one in made for frame in one.frames] == wanted
     whole = dict(PyavVideo(media).decode(timeline, wanted))
     rgb = RgbConverter(name)
@@ -77,7 +77,7 @@ def test_an_excerpt_holds_the_frames_of_the_whole(name, tmp_path):
 
 def test_an_excerpt_leaves_out_what_is_not_needed(video):
     media = _media(video)
-    (made,) = excerpts(media, PyavVideo(media).timeline(), [13])
+    (made,) = remux_spans(media, PyavVideo(media).timeline(), [13])
     with av.open(io.BytesIO(made.file)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     assert len(packets) <= 4  # key frame 12, and what 13 hangs on
@@ -90,7 +90,7 @@ def test_several_excerpts_give_what_one_gives(video, torchcodec, monkeypatch):
     for held_bytes in (excerpt._EXCERPT_BYTES, 1):
         monkeypatch.setattr(excerpt, "_EXCERPT_BYTES", held_bytes)
         media = _media(video)
-        made = list(excerpts(media, PyavVideo(media).timeline(), [s.index for s in expected.stamps]))
+        made = list(remux_spans(media, PyavVideo(media).timeline(), [s.index for s in expected.stamps]))
         media.close()
         assert (len(made) > 1) == (held_bytes == 1)
         clip = load_clip(video, frames=12, decoder="torchcodec")
@@ -110,7 +110,7 @@ def test_what_cannot_be_an_excerpt_is_read_from_the_file(video, torchcodec, monk
 
 
 def _refuse(*_):
-    raise CannotExcerptError
+    raise CannotRemuxError
 
 
 def test_a_muxer_that_refuses_cannot_excerpt(video, monkeypatch):
@@ -120,8 +120,8 @@ def test_a_muxer_that_refuses_cannot_excerpt(video, monkeypatch):
     media = _media(video)
     timeline = PyavVideo(media).timeline()
     monkeypatch.setattr(excerpt.av, "open", refuse)
-    with pytest.raises(CannotExcerptError):
-        list(excerpts(media, timeline, [5]))
+    with pytest.raises(CannotRemuxError):
+        list(remux_spans(media, timeline, [5]))
     media.close()
 
 
@@ -132,9 +132,9 @@ def test_a_file_that_shrinks_between_the_two_reads(video, tmp_path):
     timeline = PyavVideo(media).timeline()
     path.write_bytes(whole[: len(whole) // 2])
     media.rewind()
-    assert can_excerpt(media)
+    assert can_remux(media)
     with pytest.raises(FramesDifferError):
-        list(excerpts(media, timeline, [5, 55]))
+        list(remux_spans(media, timeline, [5, 55]))
     media.close()
 
 

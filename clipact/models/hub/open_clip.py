@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError
 from clipact.models.download import hub_file
-from clipact.models.hub.open_clip_source import Source
-from clipact.models.hub.timm import has_fixed_size, show
+from clipact.models.hub.open_clip_source import OpenClipSource
+from clipact.models.hub.timm import has_fixed_size, run_image_network
 from clipact.models.nn.attention import in_one_product
 from clipact.models.nn.temporal_shift import residual_branches
-from clipact.models.towers.tower import ImageTower, Mapped, NoRandomWeights, Shiftable, TextTower
+from clipact.models.towers.tower import HasFeatureMaps, ImageTower, SkipInit, SupportsTemporalShift, TextTower
 
 Tokenizer = Callable[[list[str]], Tensor]
 
 
-class OpenClipImage(ImageTower, Shiftable, Mapped):
+class OpenClipImage(ImageTower, SupportsTemporalShift, HasFeatureMaps):
     """open_clip's visual network: what encode_image gives before it is normalised."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class OpenClipImage(ImageTower, Shiftable, Mapped):
         super().__init__()
         self.config = config
         self.network = in_one_product(network or _make(config.model, "vision_cfg"))
-        self.spec = clip_spec(self.network, config.preprocess)
+        self.spec = open_clip_spec(self.network, config.preprocess)
         self.dim = int(config.model["embed_dim"])
 
     @property
@@ -62,7 +62,7 @@ class OpenClipImage(ImageTower, Shiftable, Mapped):
         Networks of open_clip's own have positions for one size; of timm's in it, the convolutional take others.
         """
         fixed = self._timms is None or has_fixed_size(self._timms)
-        return _pooled(show(self.network, images, size=self.spec.size, fixed=fixed))
+        return _pooled(run_image_network(self.network, images, size=self.spec.size, fixed=fixed))
 
     @property
     def map_dim(self) -> int:
@@ -144,7 +144,7 @@ class OpenClipText(TextTower):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class OpenClipParts:
     """An open_clip model taken apart, in evaluation mode on the CPU; log_scale and bias as DualEncoder wants them."""
 
     image: OpenClipImage
@@ -153,7 +153,7 @@ class Parts:
     bias: float | None
 
 
-def load_parts(source: Source) -> Parts:
+def load_open_clip(source: OpenClipSource) -> OpenClipParts:
     """The model's towers with their weights; ModelError when the files do not make one."""
     model = _construct(source)
     _fill(model, source.weights)
@@ -163,7 +163,7 @@ def load_parts(source: Source) -> Parts:
         model=shared | {"vision_cfg": source.config["vision_cfg"]}, preprocess=source.preprocess
     )
     words = OpenClipText.Config(model=shared | {"text_cfg": source.config["text_cfg"]})
-    return Parts(
+    return OpenClipParts(
         image=OpenClipImage(pictures, network=model.visual).eval(),
         text=OpenClipText(words, Path(), network=model.text, make_tokenizer=lambda: _make_tokenizer(source)).eval(),
         log_scale=model.logit_scale.item(),
@@ -171,7 +171,7 @@ def load_parts(source: Source) -> Parts:
     )
 
 
-def clip_spec(visual: nn.Module, preprocess: dict[str, Any]) -> ClipSpec:
+def open_clip_spec(visual: nn.Module, preprocess: dict[str, Any]) -> ClipSpec:
     """How open_clip prepares a picture for this network: its defaults, changed by `preprocess`."""
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
@@ -187,7 +187,7 @@ def clip_spec(visual: nn.Module, preprocess: dict[str, Any]) -> ClipSpec:
     )
 
 
-def _construct(source: Source) -> Any:
+def _construct(source: OpenClipSource) -> Any:
     import open_clip
 
     config = deepcopy(source.config)
@@ -200,7 +200,7 @@ def _construct(source: Source) -> Any:
         config["text_cfg"]["hf_model_pretrained"] = False
         if language_model := config["text_cfg"].get("hf_model_name"):
             hub_file(language_model, "config.json")
-        with NoRandomWeights():
+        with SkipInit():
             return kind(**config)
     except (TypeError, KeyError, ValueError, RuntimeError, AssertionError, OSError) as error:
         raise ModelError(
@@ -254,7 +254,7 @@ def refuse_code(weights: Path) -> None:
         ) from error
 
 
-def _make_tokenizer(source: Source) -> Tokenizer:
+def _make_tokenizer(source: OpenClipSource) -> Tokenizer:
     import open_clip
 
     hugging_face = source.config["text_cfg"].get("hf_tokenizer_name")

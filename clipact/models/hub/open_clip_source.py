@@ -21,11 +21,11 @@ from clipact.errors import DownloadError, ModelError, UsageError, choices
 from clipact.models.download import CARD, card_license, file_sha256, hub_file
 from clipact.models.model_config import OPEN_CLIP_CONFIG
 
-WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 READABLE = (".safetensors", ".bin", ".pt", ".pth")
 
 # What the tags that say so were trained on; the longest beginning that fits counts.
-TRAINED_ON = {
+OPEN_CLIP_TRAINED_ON = {
     "openai": "WebImageText",
     "yfcc15m": "YFCC15M",
     "cc12m": "CC12M",
@@ -47,7 +47,7 @@ TRAINED_ON = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class OpenClipSource:
     """What an open_clip model is made from; everything lies on this machine, save a tokenizer that stands elsewhere.
 
     name        as open_clip itself calls it
@@ -76,12 +76,12 @@ class Source:
         )
 
 
-def find_source(name: str) -> Source:
+def find_open_clip_source(name: str) -> OpenClipSource:
     """The files of the model; UsageError for a name that cannot be meant, DownloadError when it cannot be fetched."""
     if name.startswith("hf-hub:"):
         repository = name.removeprefix("hf-hub:")
-        weights = _hub_weights(repository, *WEIGHTS)
-        return Source(
+        weights = _hub_weights(repository, *OPEN_CLIP_WEIGHTS)
+        return OpenClipSource(
             name=name,
             **_read_config(hub_file(repository, OPEN_CLIP_CONFIG)),
             weights=weights,
@@ -89,7 +89,7 @@ def find_source(name: str) -> Source:
         )
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:")).expanduser()
-        return Source(
+        return OpenClipSource(
             name=f"local-dir:{folder}",
             **_read_config(folder / OPEN_CLIP_CONFIG),
             weights=_weights_in(folder),
@@ -101,7 +101,7 @@ def find_source(name: str) -> Source:
     return _listed(architecture, tag, file=Path(file).expanduser() if file else None)
 
 
-def _listed(architecture: str, tag: str, *, file: Path | None) -> Source:
+def _listed(architecture: str, tag: str, *, file: Path | None) -> OpenClipSource:
     import open_clip
 
     if architecture not in (known := open_clip.list_models()):
@@ -124,12 +124,12 @@ def _listed(architecture: str, tag: str, *, file: Path | None) -> Source:
         # open_clip only warns and computes another function than the one that was trained (ViT-B-32/openai).
         config["quick_gelu"] = True
     weights = _readable(file) if file is not None else _fetch(architecture, tag, settings)
-    return Source(
+    return OpenClipSource(
         name=architecture,
         config=config,
         preprocess=settings or _shared_preprocess(architecture, tags),
         weights=weights,
-        trained_on=() if file is not None else trained_on(tag),
+        trained_on=() if file is not None else open_clip_trained_on(tag),
         license="" if file is not None else card_license(weights.parent),
     )
 
@@ -166,14 +166,14 @@ def _hub_weights(repository: str, *names: str) -> Path:
 def _on_hub(settings: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     """The repository that weights which open_clip lists lie in, "" for none, and what their file may be called."""
     repository, _, name = settings.get("hf_hub", "").rpartition("/")
-    return repository, (str(Path(name).with_suffix(".safetensors")), name) if name else WEIGHTS
+    return repository, (str(Path(name).with_suffix(".safetensors")), name) if name else OPEN_CLIP_WEIGHTS
 
 
-def listed_sources(repository: str, folder: Path) -> list[Source]:
+def listed_sources(repository: str, folder: Path) -> list[OpenClipSource]:
     """The models whose weights open_clip lists in this repository and whose file lies in `folder`; each file once."""
     import open_clip
 
-    found: dict[Path, Source] = {}
+    found: dict[Path, OpenClipSource] = {}
     for architecture, tag in open_clip.list_pretrained():
         settings = open_clip.get_pretrained_cfg(architecture, tag)
         place, names = _on_hub(settings)
@@ -181,23 +181,23 @@ def listed_sources(repository: str, folder: Path) -> list[Source]:
         if place == repository and weights is not None:
             found.setdefault(
                 weights,
-                Source(
+                OpenClipSource(
                     name=f"{architecture}/{tag}",
                     config=open_clip.get_model_config(architecture),
                     preprocess=settings,
                     weights=weights,
-                    trained_on=trained_on(tag),
+                    trained_on=open_clip_trained_on(tag),
                     license=card_license(folder),
                 ),
             )
     return list(found.values())
 
 
-def trained_on(tag: str) -> tuple[str, ...]:
+def open_clip_trained_on(tag: str) -> tuple[str, ...]:
     """The data sets that the name of a tag tells; () when it tells none."""
     tag = tag.lower().replace("-", "_")
-    fitting = [beginning for beginning in TRAINED_ON if tag.startswith(beginning)]
-    return (TRAINED_ON[max(fitting, key=len)],) if fitting else ()
+    fitting = [beginning for beginning in OPEN_CLIP_TRAINED_ON if tag.startswith(beginning)]
+    return (OPEN_CLIP_TRAINED_ON[max(fitting, key=len)],) if fitting else ()
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def _weights_in(folder: Path) -> Path:
     """The folder's file of weights: open_clip's own names first, and safetensors before pickles."""
     found = [path for path in folder.iterdir() if path.suffix in READABLE]
     if not found:
-        raise ModelError(f"{folder} holds no weights, such as {WEIGHTS[0]}")
+        raise ModelError(f"{folder} holds no weights, such as {OPEN_CLIP_WEIGHTS[0]}")
     return min(
         found, key=lambda path: (not path.name.startswith("open_clip"), path.suffix != ".safetensors", path.name)
     )

@@ -17,10 +17,12 @@ from clipact.clip_spec import ClipSpec, Interpolation
 from clipact.errors import ConfigError, ModelError
 from clipact.models.nn.head import Head
 from clipact.models.nn.temporal_shift import residual_branches
-from clipact.models.towers.tower import Headed, ImageTower, Shiftable
+from clipact.models.towers.tower import HasHead, ImageTower, SupportsTemporalShift
 
 
-def show(network: nn.Module, images: Float[Tensor, "b c h w"], *, size: tuple[int, int], fixed: bool) -> Any:
+def run_image_network(
+    network: nn.Module, images: Float[Tensor, "b c h w"], *, size: tuple[int, int], fixed: bool
+) -> Any:
     """What the network makes of the pictures.
 
     size   the height and width that it was made for
@@ -48,7 +50,7 @@ def show(network: nn.Module, images: Float[Tensor, "b c h w"], *, size: tuple[in
 _INTERPOLATION: dict[str, Interpolation] = {"bicubic": "bicubic", "bilinear": "bilinear"}
 
 
-class TimmImage(ImageTower, Headed, Shiftable):
+class TimmImage(ImageTower, HasHead, SupportsTemporalShift):
     """A network of timm's without its classifier, and a head."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ class TimmImage(ImageTower, Headed, Shiftable):
         super().__init__()
         self.config = config
         self.network = _make(config.name, config.settings)
-        self.spec = clip_spec(self.network, config.settings)
+        self.spec = timm_clip_spec(self.network, config.settings)
         self.head = Head(self.network.head_hidden_size, config.head)
         self.dim = self.head.dim
 
@@ -78,7 +80,7 @@ class TimmImage(ImageTower, Headed, Shiftable):
 
     def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
         """What timm's network gives without its classifier."""
-        return show(self.network, images, size=self.spec.size, fixed=has_fixed_size(self.network))
+        return run_image_network(self.network, images, size=self.spec.size, fixed=has_fixed_size(self.network))
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """The features of each picture, through the head; ModelError for a size that the network was not made for."""
@@ -99,7 +101,7 @@ def has_fixed_size(network: Any) -> bool:
     return bool(network.pretrained_cfg.get("fixed_input_size"))
 
 
-def clip_spec(network: Any, settings: Mapping[str, Any]) -> ClipSpec:
+def timm_clip_spec(network: Any, settings: Mapping[str, Any]) -> ClipSpec:
     """How timm prepares a picture for this network; ConfigError where no ClipSpec can say it."""
     from timm.data import resolve_model_data_config
 

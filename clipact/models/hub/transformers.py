@@ -18,31 +18,31 @@ from torch import Tensor, nn
 
 from clipact.errors import ConfigError, ModelError, choices
 from clipact.models.hub.open_clip import refuse_code
-from clipact.models.hub.timm import show
-from clipact.models.hub.transformers_source import Source, clip_spec
-from clipact.models.towers.tower import ImageTower, Mapped, Shiftable, TextTower
+from clipact.models.hub.timm import run_image_network
+from clipact.models.hub.transformers_source import TransformersSource, transformers_clip_spec
+from clipact.models.towers.tower import HasFeatureMaps, ImageTower, SupportsTemporalShift, TextTower
 
 Side = Literal["vision", "text"]
 
 
 @dataclass(frozen=True)
-class Family:
+class DualEncoderFamily:
     """What transformers calls a kind of model, and how its sentences are padded: to the longest, or always fully."""
 
     name: str
     padding: Literal["longest", "max_length"]
 
 
-FAMILIES = {
-    "clip": Family("CLIP", "longest"),
-    "siglip": Family("Siglip", "max_length"),
-    "siglip2": Family("Siglip2", "max_length"),
-    "xclip": Family("XCLIP", "longest"),
+DUAL_ENCODERS = {
+    "clip": DualEncoderFamily("CLIP", "longest"),
+    "siglip": DualEncoderFamily("Siglip", "max_length"),
+    "siglip2": DualEncoderFamily("Siglip2", "max_length"),
+    "xclip": DualEncoderFamily("XCLIP", "longest"),
 }
 IMAGE_FAMILIES = ("clip", "siglip", "siglip2")
 
 
-class TransformersImage(ImageTower, Shiftable, Mapped):
+class TransformersImage(ImageTower, SupportsTemporalShift, HasFeatureMaps):
     """The visual side of a dual encoder: what get_image_features gives."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class TransformersImage(ImageTower, Shiftable, Mapped):
         network = network or make_half(config.model, "vision")
         self.body = network.vision_model
         self.project = getattr(network, "visual_projection", None) or nn.Identity()
-        self.spec = clip_spec(self.family, config.preprocess)
+        self.spec = transformers_clip_spec(self.family, config.preprocess)
         self.dim = self.project.out_features if isinstance(self.project, nn.Linear) else self.body.config.hidden_size
 
     @property
@@ -99,7 +99,7 @@ class TransformersImage(ImageTower, Shiftable, Mapped):
                 pixel_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long, device=images.device),
                 spatial_shapes=shapes.expand(len(patches), 2),
             )
-        return show(self.body, images, size=(self.body.config.image_size,) * 2, fixed=True)
+        return run_image_network(self.body, images, size=(self.body.config.image_size,) * 2, fixed=True)
 
 
 class TransformersText(TextTower):
@@ -118,7 +118,7 @@ class TransformersText(TextTower):
         """`network` is as for TransformersImage; `tokenizer_file`'s folder holds the tokenizer."""
         super().__init__()
         self.config = config
-        self.family = _family(config.model, FAMILIES)
+        self.family = _family(config.model, DUAL_ENCODERS)
         network = network or make_half(config.model, "text")
         self.body = network.text_model
         self.project = getattr(network, "text_projection", None) or nn.Identity()
@@ -138,7 +138,7 @@ class TransformersText(TextTower):
         """Token ids, padded as the model was trained and cut at its length."""
         made = self.load_tokenizer()(
             list(sentences),
-            padding=FAMILIES[self.family].padding,
+            padding=DUAL_ENCODERS[self.family].padding,
             truncation=True,
             max_length=self.max_tokens,
             return_tensors="pt",
@@ -155,7 +155,7 @@ class TransformersText(TextTower):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class TransformersParts:
     """A dual encoder taken apart, in evaluation mode on the CPU; log_scale and bias as DualEncoder wants them."""
 
     image: TransformersImage
@@ -164,16 +164,16 @@ class Parts:
     bias: float | None
 
 
-def load_parts(source: Source) -> Parts:
+def load_transformers(source: TransformersSource) -> TransformersParts:
     """The model's towers with their weights; ModelError when the files do not make one."""
     if (family := source.family) not in IMAGE_FAMILIES:
-        raise ModelError(f"{source.name} is a {family!r}, which does not answer to words; {choices(family, FAMILIES)}")
-    model = load_network(source, f"{FAMILIES[family].name}Model")
+        raise ModelError(f"{source.name} is a {family!r}, which does not answer to words; {choices(family, DUAL_ENCODERS)}")
+    model = load_network(source, f"{DUAL_ENCODERS[family].name}Model")
     table = table_of(model)
     bias = getattr(model, "logit_bias", None)
     image = TransformersImage.Config(model=without(table, "text_config"), preprocess=preprocess_of(source))
     text = TransformersText.Config(model=without(table, "vision_config"))
-    return Parts(
+    return TransformersParts(
         image=TransformersImage(image, network=model).eval(),
         text=TransformersText(text, source.folder / "tokenizer.json", network=model).eval(),
         log_scale=model.logit_scale.item(),
@@ -181,14 +181,14 @@ def load_parts(source: Source) -> Parts:
     )
 
 
-def preprocess_of(source: Source) -> dict[str, Any]:
+def preprocess_of(source: TransformersSource) -> dict[str, Any]:
     """How the model's pictures are prepared, as transformers says it; ModelError when its folder does not."""
     if source.preprocess is None:
         raise ModelError(f"{source.folder} does not say how pictures are prepared: it has no preprocessor_config.json")
     return source.preprocess
 
 
-def load_network(source: Source, kind: str, *, spare: tuple[str, ...] = ()) -> Any:
+def load_network(source: TransformersSource, kind: str, *, spare: tuple[str, ...] = ()) -> Any:
     """transformers' model of that class with the folder's weights, in fp32; ModelError when they do not fit it.
 
     What begins with a word of `spare` may be missing: it is drawn at random.
@@ -277,7 +277,7 @@ _OTHERS = {
 
 def make_half(table: dict[str, Any], side: Side) -> Any:
     """A network with fresh weights whose other side is as good as nothing; ConfigError when the table makes none."""
-    return make_network(FAMILIES[table["model_type"]].name, {**table, **_OTHERS[side]})
+    return make_network(DUAL_ENCODERS[table["model_type"]].name, {**table, **_OTHERS[side]})
 
 
 def _family(table: dict[str, Any], known: Sequence[str] | dict[str, Any]) -> str:

@@ -52,7 +52,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def clip_spec(family: str, preprocess: Mapping[str, Any], *, frames: int = 1) -> ClipSpec:
+def transformers_clip_spec(family: str, preprocess: Mapping[str, Any], *, frames: int = 1) -> ClipSpec:
     """How a processor of that family prepares pictures, in `frames` frames; ModelError where no ClipSpec can say it.
 
     A SigLIP 2 that takes any shape (NaFlex) is given squares of as many patches as it takes: what its own processor
@@ -121,9 +121,9 @@ def _three(value: Any) -> tuple[float, ...]:
 
 
 CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+TRANSFORMERS_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 PREPROCESS = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
-TOKENIZER = (
+TRANSFORMERS_TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -134,7 +134,7 @@ TOKENIZER = (
 )
 
 # What repositories whose names begin so were trained on, as their cards say; the longest beginning counts.
-TRAINED_ON = {
+TRANSFORMERS_TRAINED_ON = {
     "openai/clip-": ("WebImageText",),
     "laion/CLIP-": ("LAION",),
     "google/siglip": ("WebLI",),
@@ -147,7 +147,7 @@ TRAINED_ON = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class TransformersSource:
     """A folder with a transformers model's files.
 
     config      config.json
@@ -179,12 +179,12 @@ class Source:
 
     def key(self) -> str:
         """A hex sha256 of the weights and of all that decides how they are used."""
-        tokens = [path for name in TOKENIZER if (path := self.folder / name).is_file()]
+        tokens = [path for name in TRANSFORMERS_TOKENIZER if (path := self.folder / name).is_file()]
         facts = json.dumps([self.config, self.preprocess], sort_keys=True)
         return content_key(facts, *(path.name for path in tokens), *map(file_sha256, [*self.files, *tokens]))
 
 
-def find_source(name: str) -> Source:
+def find_transformers_source(name: str) -> TransformersSource:
     """The files of the model; ModelError for a folder that has none, DownloadError when they cannot be fetched."""
     folder = Path(name).expanduser()
     local = folder.is_dir()
@@ -192,19 +192,19 @@ def find_source(name: str) -> Source:
         if name.count("/") > 1 or name[:1] in (".", "/", "~"):
             raise ModelError(f"there is no folder {name}, and repositories on a hub read ORG/NAME")
         folder = _fetch(name)
-    weights = next((path for known in WEIGHTS if (path := folder / known).is_file()), None)
+    weights = next((path for known in TRANSFORMERS_WEIGHTS if (path := folder / known).is_file()), None)
     config = _read(folder / CONFIG, what="no folder of a transformers model")
     if "model_type" not in config:
         raise ModelError(f"{folder / CONFIG} describes no transformers model: it has no model_type")
     if weights is None:
-        raise ModelError(f"{folder} holds no weights: {', '.join(WEIGHTS)}")
-    source = Source(
+        raise ModelError(f"{folder} holds no weights: {', '.join(TRANSFORMERS_WEIGHTS)}")
+    source = TransformersSource(
         name=name,
         folder=folder,
         config=config,
         preprocess=_preprocess(folder),
         weights=weights,
-        trained_on=() if local else trained_on(name),
+        trained_on=() if local else transformers_trained_on(name),
         license=card_license(folder),
     )
     for file in source.files:
@@ -213,10 +213,10 @@ def find_source(name: str) -> Source:
     return source
 
 
-def trained_on(repository: str) -> tuple[str, ...]:
+def transformers_trained_on(repository: str) -> tuple[str, ...]:
     """The data sets that a known repository's card names; () for others."""
-    fitting = [beginning for beginning in TRAINED_ON if repository.startswith(beginning)]
-    return TRAINED_ON[max(fitting, key=len)] if fitting else ()
+    fitting = [beginning for beginning in TRANSFORMERS_TRAINED_ON if repository.startswith(beginning)]
+    return TRANSFORMERS_TRAINED_ON[max(fitting, key=len)] if fitting else ()
 
 
 def is_transformers_folder(folder: Path) -> bool:
@@ -229,9 +229,11 @@ def is_transformers_folder(folder: Path) -> bool:
 
 
 def _fetch(repository: str) -> Path:
-    folder = hub_folder(repository, [(CONFIG,), WEIGHTS], optional=(*PREPROCESS, *TOKENIZER, CARD))
-    if not (folder / WEIGHTS[0]).is_file() and (folder / WEIGHTS[1]).is_file():
-        for part in _parts(folder / WEIGHTS[1]):
+    folder = hub_folder(
+        repository, [(CONFIG,), TRANSFORMERS_WEIGHTS], optional=(*PREPROCESS, *TRANSFORMERS_TOKENIZER, CARD)
+    )
+    if not (folder / TRANSFORMERS_WEIGHTS[0]).is_file() and (folder / TRANSFORMERS_WEIGHTS[1]).is_file():
+        for part in _parts(folder / TRANSFORMERS_WEIGHTS[1]):
             hub_file(repository, part)
     return folder
 

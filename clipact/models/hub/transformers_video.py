@@ -18,14 +18,14 @@ from torch.func import functional_call
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError, choices
 from clipact.models.hub.transformers import load_network, make_network, table_of
-from clipact.models.hub.transformers_source import Source, clip_spec
-from clipact.models.nn.attention import beginning, stretch
+from clipact.models.hub.transformers_source import TransformersSource, transformers_clip_spec
+from clipact.models.nn.attention import init_positions, interpolate_positions
 from clipact.models.nn.head import Head
-from clipact.models.towers.tower import Headed, VisualTower
+from clipact.models.towers.tower import HasHead, VisualTower
 
 
 @dataclass(frozen=True)
-class Family:
+class VideoFamily:
     """What transformers calls a kind of network and its parts.
 
     frames, size  the keys of its table for frames a clip and pixels along a side
@@ -40,15 +40,15 @@ class Family:
     class_token: bool
 
 
-FAMILIES = {
-    "videomae": Family("VideoMAE", "num_frames", "image_size", "embeddings.position_embeddings", False),
-    "timesformer": Family("Timesformer", "num_frames", "image_size", None, True),
-    "vivit": Family("Vivit", "num_frames", "image_size", "embeddings.position_embeddings", True),
-    "vjepa2": Family("VJEPA2", "frames_per_clip", "crop_size", None, False),
+VIDEO_NETWORKS = {
+    "videomae": VideoFamily("VideoMAE", "num_frames", "image_size", "embeddings.position_embeddings", False),
+    "timesformer": VideoFamily("Timesformer", "num_frames", "image_size", None, True),
+    "vivit": VideoFamily("Vivit", "num_frames", "image_size", "embeddings.position_embeddings", True),
+    "vjepa2": VideoFamily("VJEPA2", "frames_per_clip", "crop_size", None, False),
 }
 
 
-class TransformersVideo(VisualTower, Headed):
+class TransformersVideo(VisualTower, HasHead):
     """Clips of any number of frames that the network's tubelets divide, at its own size."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class TransformersVideo(VisualTower, Headed):
         table: Tensor = self.network.embeddings.position_embeddings
         first = int(self.family.class_token)
         places = rearrange(table[0, first:], "(t l) d -> t l d", t=self.own_frames // self.tubelet)
-        longer = rearrange(stretch(places, frames // self.tubelet), "t l d -> 1 (t l) d")
+        longer = rearrange(interpolate_positions(places, frames // self.tubelet), "t l d -> 1 (t l) d")
         return {name: torch.cat([table[:, :first], longer], dim=1)}
 
     def _refuse_length(self, frames: int) -> None:
@@ -119,7 +119,7 @@ class TransformersVideo(VisualTower, Headed):
             )
 
 
-def _fresh_network(family: Family, table: dict[str, Any]) -> Any:
+def _fresh_network(family: VideoFamily, table: dict[str, Any]) -> Any:
     """A network with random weights, which tells steps apart from the first on.
 
     transformers begins TimeSformer's table of them at zero, for weights to be loaded into: 800 steps of
@@ -128,11 +128,11 @@ def _fresh_network(family: Family, table: dict[str, Any]) -> Any:
     network = make_network(family.name, table)
     if family.name == "Timesformer" and (steps := getattr(network.embeddings, "time_embeddings", None)) is not None:
         with torch.no_grad():
-            steps.copy_(beginning(steps.shape[1], steps.shape[2]))
+            steps.copy_(init_positions(steps.shape[1], steps.shape[2]))
     return network
 
 
-def load_tower(source: Source, *, head: Head.Config, spec: ClipSpec | None = None) -> TransformersVideo:
+def load_tower(source: TransformersSource, *, head: Head.Config, spec: ClipSpec | None = None) -> TransformersVideo:
     """The network with its weights and a new head; its clips as its folder says, unless `spec` does."""
     family = _family(source.config)
     network = load_network(source, f"{family.name}Model", spare=("pooler.", "predictor."))
@@ -140,17 +140,17 @@ def load_tower(source: Source, *, head: Head.Config, spec: ClipSpec | None = Non
         if source.preprocess is None:
             raise ModelError(f"{source.folder} does not say how frames are prepared: give start.clip")
         frames = getattr(network.config, family.frames)
-        spec = clip_spec(source.family, source.preprocess, frames=frames)
+        spec = transformers_clip_spec(source.family, source.preprocess, frames=frames)
     return TransformersVideo(
         TransformersVideo.Config(model=table_of(network), head=head), spec=spec, network=network
     ).eval()
 
 
-def _family(table: dict[str, Any]) -> Family:
+def _family(table: dict[str, Any]) -> VideoFamily:
     name = str(table.get("model_type"))
-    if name not in FAMILIES:
-        raise ConfigError(f"model_type is {name!r}; {choices(name, FAMILIES)}")
-    return FAMILIES[name]
+    if name not in VIDEO_NETWORKS:
+        raise ConfigError(f"model_type is {name!r}; {choices(name, VIDEO_NETWORKS)}")
+    return VIDEO_NETWORKS[name]
 
 
 def _tubelet(table: Any) -> int:

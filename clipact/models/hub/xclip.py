@@ -16,12 +16,12 @@ from torch.func import functional_call
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError
 from clipact.models.hub.transformers import TransformersText, load_network, make_half, preprocess_of, table_of, without
-from clipact.models.hub.transformers_source import Source, clip_spec
-from clipact.models.nn.attention import stretch
-from clipact.models.towers.tower import PromptsText, VisualTower
+from clipact.models.hub.transformers_source import TransformersSource, transformers_clip_spec
+from clipact.models.nn.attention import interpolate_positions
+from clipact.models.towers.tower import ConditionsText, VisualTower
 
 
-class XClip(VisualTower, PromptsText):
+class XClip(VisualTower, ConditionsText):
     """Clips of any number of frames, at the network's own size."""
 
     order_free = False
@@ -72,12 +72,12 @@ class XClip(VisualTower, PromptsText):
 
     def _pool(self, seen: Any, *, frames: int) -> Float[Tensor, "b d"]:
         projected = rearrange(self.project(seen.pooler_output), "(b t) d -> b t d", t=frames)
-        positions = stretch(self.over_time.position_embedding[0], frames)[None]
+        positions = interpolate_positions(self.over_time.position_embedding[0], frames)[None]
         return functional_call(self.over_time, {"position_embedding": positions}, (projected,)).pooler_output
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class XClipParts:
     """An X-CLIP taken apart, in evaluation mode on the CPU; log_scale as DualEncoder wants it."""
 
     visual: XClip
@@ -86,13 +86,13 @@ class Parts:
     bias: None = None
 
 
-def load_parts(source: Source) -> Parts:
+def load_xclip(source: TransformersSource) -> XClipParts:
     """The model's towers with their weights; ModelError when the files do not make one."""
     network = load_network(source, "XCLIPModel")
     table = table_of(network)
-    spec = clip_spec("xclip", preprocess_of(source), frames=network.vision_model.config.num_frames)
+    spec = transformers_clip_spec("xclip", preprocess_of(source), frames=network.vision_model.config.num_frames)
     words = TransformersText.Config(model=without(table, "vision_config"))
-    return Parts(
+    return XClipParts(
         visual=XClip(XClip.Config(model=without(table, "text_config")), spec=spec, network=network).eval(),
         text=TransformersText(words, source.folder / "tokenizer.json", network=network).eval(),
         log_scale=network.logit_scale.item(),

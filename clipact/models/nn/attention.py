@@ -67,7 +67,7 @@ class Block(nn.Module):
         return x + self.mlp(self.norm_mlp(x))
 
 
-def begin_at_zero(layer: nn.Linear | nn.Conv1d) -> None:
+def zero_init(layer: nn.Linear | nn.Conv1d) -> None:
     """Set the layer's weights to zero, so that what it is added to is unchanged until it has learnt."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
@@ -94,7 +94,7 @@ def _laid_out(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
     return query, key, value, *rest
 
 
-def stretch(table: Float[Tensor, "t *rest d"], frames: int) -> Float[Tensor, "t2 *rest d"]:
+def interpolate_positions(table: Float[Tensor, "t *rest d"], frames: int) -> Float[Tensor, "t2 *rest d"]:
     """The table for another number of time steps: linear between the steps' middles, itself where the number fits."""
     if len(table) == frames:
         return table
@@ -113,7 +113,7 @@ def sines(length: int, width: int) -> Float[Tensor, "l d"]:
     return rearrange([angles.sin(), angles.cos()], "two l half -> l (half two)").float()
 
 
-def beginning(length: int, width: int) -> Float[Tensor, "l d"]:
+def init_positions(length: int, width: int) -> Float[Tensor, "l d"]:
     """What a learnt table of positions begins as: sines, of an odd width too, which tell every two places apart."""
     return sines(length, width + width % 2)[:, :width].clone()
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clipact.config import check_chance
+from clipact.config import check_probability
 from clipact.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ class Head(nn.Module):
         norm_eps: float = 1e-5
 
         def __post_init__(self) -> None:
-            check_chance("dropout", self.dropout)
+            check_probability("dropout", self.dropout)
             if self.dim < 1 or self.hidden < 1 or self.blocks < 0:
                 raise ConfigError(
                     f"a head's dim is {self.dim}, hidden {self.hidden}, blocks {self.blocks}; the widths are at least "

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipact.errors import ConfigError, choices
-from clipact.models.nn.attention import begin_at_zero
+from clipact.models.nn.attention import zero_init
 
 _EVERYWHERE = (2, 3, 4)
 
@@ -118,7 +118,7 @@ class NonLocal(nn.Module):
         if pairwise != "gaussian":
             self.query, self.key = nn.Linear(channels, inside), nn.Linear(channels, inside)
         self.merge = nn.Linear(inside, channels)
-        begin_at_zero(self.merge)
+        zero_init(self.merge)
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
         """The maps after the block."""

@@ -17,11 +17,11 @@ from clipact.models.hub.timm import TimmImage
 from clipact.models.hub.transformers import TransformersImage, TransformersText
 from clipact.models.hub.transformers_video import TransformersVideo
 from clipact.models.hub.xclip import XClip
-from clipact.models.towers.attention_pool import AttentiveTower
+from clipact.models.towers.attention_pool import AttentionPoolTower
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
-from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.i3d import I3D
-from clipact.models.towers.label_embeddings import LabelTable
+from clipact.models.towers.label_embeddings import LabelEmbeddings
 from clipact.models.towers.swin3d import Swin3D
 from clipact.models.towers.text import TOKENIZER, BertText
 from clipact.models.towers.tower import ImageTower, TextTower, VisualTower
@@ -34,24 +34,24 @@ IMAGE_TOWERS: dict[str, Any] = {
     "timm": TimmImage,
 }
 VIDEO_TOWERS: dict[str, Any] = {
-    "frames": FramesTower,
-    "attentive": AttentiveTower,
+    "frames": FrameAggregator,
+    "attentive": AttentionPoolTower,
     "vivit": ViViT,
     "swin3d": Swin3D,
     "i3d": I3D,
     "xclip": XClip,
     "transformers": TransformersVideo,
 }
-BY_FRAME = (FramesTower, AttentiveTower)
+BY_FRAME = (FrameAggregator, AttentionPoolTower)
 """Those that have an image tower inside: their tables have its own, under "image"."""
 TEXT_TOWERS: dict[str, Any] = {
     "bert": BertText,
     "open_clip": OpenClipText,
     "transformers": TransformersText,
-    "labels": LabelTable,
+    "labels": LabelEmbeddings,
 }
 
-Kind = TypeVar("Kind")
+AnyTower = TypeVar("AnyTower")
 
 
 def image_from(table: Mapping[str, Any]) -> ImageTower:
@@ -93,8 +93,8 @@ def describe(tower: nn.Module) -> dict[str, Any]:
 
 
 def _look_up(
-    kinds: Mapping[str, type[Kind]], table: Mapping[str, Any], where: str
-) -> tuple[type[Kind], dict[str, Any]]:
+    kinds: Mapping[str, type[AnyTower]], table: Mapping[str, Any], where: str
+) -> tuple[type[AnyTower], dict[str, Any]]:
     name = str(table.get("tower"))
     if name not in kinds:
         raise ConfigError(f"{where}tower is {name!r}; {choices(name, kinds)}")

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipact.errors import ConfigError
-from clipact.models.nn.attention import Block, begin_at_zero, beginning, stretch
+from clipact.models.nn.attention import Block, init_positions, interpolate_positions, zero_init
 
 
 class Aggregator(nn.Module, ABC):
@@ -78,7 +78,7 @@ class AttentionPool(Aggregator):
         self.norm = nn.LayerNorm(width)
         self.look = nn.Linear(width, config.hidden)
         self.weigh = nn.Linear(config.hidden, 1, bias=False)  # a bias would weigh all frames alike
-        begin_at_zero(self.weigh)
+        zero_init(self.weigh)
 
     def forward(self, frames: Float[Tensor, "b t d"]) -> Float[Tensor, "b d"]:
         """The weighted mean; weights are above 0 and add up to 1."""
@@ -104,17 +104,17 @@ class Transformer(Aggregator):
         if width % config.heads:
             raise ConfigError(f"heads is {config.heads}; it divides the width of the features, {width}")
         # As large as the normed frames: begun at 0.02, 400 steps of eval/benchmarks/motion.py taught no order, now all.
-        self.positions = nn.Parameter(beginning(frames, width))
+        self.positions = nn.Parameter(init_positions(frames, width))
         self.blocks = nn.Sequential(
             *(Block(width, heads=config.heads, hidden=int(width * config.hidden)) for _ in range(config.layers))
         )
         self.norm_in, self.norm_out = nn.LayerNorm(width), nn.LayerNorm(width)
         self.add = nn.Linear(width, width)
-        begin_at_zero(self.add)
+        zero_init(self.add)
 
     def forward(self, frames: Float[Tensor, "b t d"]) -> Float[Tensor, "b d"]:
         """The mean, and what the blocks make of the frames; positions are stretched to other numbers of frames."""
-        x = self.blocks(self.norm_in(frames) + stretch(self.positions, frames.shape[1]))
+        x = self.blocks(self.norm_in(frames) + interpolate_positions(self.positions, frames.shape[1]))
         return frames.mean(1) + self.add(self.norm_out(x).mean(1))
 
 
@@ -141,7 +141,7 @@ class Convolution(Aggregator):
         self.norm = nn.LayerNorm(width)
         self.see = nn.Conv1d(width, config.hidden, config.kernel, padding=config.kernel // 2)
         self.add = nn.Conv1d(config.hidden, width, config.kernel, padding=config.kernel // 2)
-        begin_at_zero(self.add)
+        zero_init(self.add)
 
     def forward(self, frames: Float[Tensor, "b t d"]) -> Float[Tensor, "b d"]:
         """The mean of the frames, each with what its neighbours say."""
@@ -167,7 +167,7 @@ class Recurrent(Aggregator):
         self.norm = nn.LayerNorm(width)
         self.memory = self.remember(width, config)
         self.add = nn.Linear(config.hidden, width)
-        begin_at_zero(self.add)
+        zero_init(self.add)
 
     @staticmethod
     @abstractmethod

@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
-from clipact.config import check_chance
+from clipact.config import check_probability
 from clipact.errors import ConfigError
-from clipact.models.nn.attention import stretch
-from clipact.models.towers.tower import Headed, ImageTower, Mapped, VisualTower
+from clipact.models.nn.attention import interpolate_positions
+from clipact.models.towers.tower import HasFeatureMaps, HasHead, ImageTower, VisualTower
 
 
-class AttentiveHead(nn.Module):
+class AttentionPoolHead(nn.Module):
     """Attention pooling by one learnt query a head (Set Transformer's PMA, arXiv 1810.00825, equation 11; the attentive
     probe of arXiv 2404.08471, section 4.1), then a projection.
 
@@ -34,7 +34,7 @@ class AttentiveHead(nn.Module):
         dropout: float = 0.0
 
         def __post_init__(self) -> None:
-            check_chance("dropout", self.dropout)
+            check_probability("dropout", self.dropout)
             if self.heads < 1 or self.width % self.heads:
                 raise ConfigError(f"heads is {self.heads}; it divides the width, {self.width}")
 
@@ -65,7 +65,7 @@ class AttentiveHead(nn.Module):
     def _weights(self, normed: Float[Tensor, "b t h w f"]) -> Float[Tensor, "b n t h w"]:
         steps, rows, columns = normed.shape[1:4]
         matrix = rearrange(self.key.weight, "(n d) f -> n d f", n=self.heads)
-        positions = rearrange(stretch(self.positions, steps), "t (n d) -> t n d", n=self.heads)
+        positions = rearrange(interpolate_positions(self.positions, steps), "t (n d) -> t n d", n=self.heads)
         looks = torch.einsum(
             "b t h w f, n f -> b n t h w", normed, torch.einsum("n d f, n d -> n f", matrix, self.query)
         )
@@ -74,7 +74,7 @@ class AttentiveHead(nn.Module):
         return rearrange(flat, "b n (t h w) -> b n t h w", t=steps, h=rows, w=columns)
 
 
-class AttentiveTower(VisualTower, Headed):
+class AttentionPoolTower(VisualTower, HasHead):
     """Any image tower that has a vector a place, made a video tower by attention pooling over places and frames.
 
     image  the tower for one frame
@@ -83,17 +83,17 @@ class AttentiveTower(VisualTower, Headed):
     """
 
     order_free = False
-    head: AttentiveHead
+    head: AttentionPoolHead
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """The head that looks."""
 
-        head: AttentiveHead.Config = field(default_factory=AttentiveHead.Config)
+        head: AttentionPoolHead.Config = field(default_factory=AttentionPoolHead.Config)
 
     def __init__(self, image: ImageTower, config: Config | None = None, *, spec: ClipSpec | None = None) -> None:
         super().__init__()
-        if not isinstance(image, Mapped):
+        if not isinstance(image, HasFeatureMaps):
             raise ConfigError(
                 f"a {type(image).__name__} gives no vector a place for attention to look at; "
                 "efficientnet_lite, transformers and the vision transformers of open_clip do"
@@ -101,12 +101,12 @@ class AttentiveTower(VisualTower, Headed):
         self.config = config or self.Config()
         self.image = image
         self.spec = spec or replace(image.spec, frames=ClipSpec().frames)
-        self.head = AttentiveHead(image.map_dim, frames=self.spec.frames, config=self.config.head)
+        self.head = AttentionPoolHead(image.map_dim, frames=self.spec.frames, config=self.config.head)
         self.dim = self.head.dim
 
     def features(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t h2 w2 f"]:
         """The image tower's vector of each place of each frame."""
-        assert isinstance(self.image, Mapped)
+        assert isinstance(self.image, HasFeatureMaps)
         maps = self.image.maps(rearrange(video, "b t c h w -> (b t) c h w"))
         return rearrange(maps, "(b t) h w f -> b t h w f", t=video.shape[1])
 

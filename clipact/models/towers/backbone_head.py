@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from clipact.errors import ModelError
 from clipact.models import towers
-from clipact.models.towers.frame_aggregator import FramesTower
-from clipact.models.towers.tower import Headed
+from clipact.models.towers.frame_aggregator import FrameAggregator
+from clipact.models.towers.tower import HasHead
 
 
 @dataclass(frozen=True)
-class Split:
+class BackboneHead:
     """A tower in two: its output is `head(body(inputs))`; `modules` hold the head's parameters."""
 
     body: Callable[[Tensor], Tensor]
@@ -30,13 +30,13 @@ class Split:
         return any(parameter is own for module in self.modules for own in module.parameters())
 
 
-def split(tower: nn.Module) -> Split:
+def split_backbone_head(tower: nn.Module) -> BackboneHead:
     """The tower in two. Of a frame-by-frame tower the head is the image tower's, and the aggregator.
 
     A tower without a head has an empty one: its features are its output.
     """
-    if isinstance(tower, FramesTower):
-        inner = split(tower.image)
+    if isinstance(tower, FrameAggregator):
+        inner = split_backbone_head(tower.image)
 
         def body(video: Tensor) -> Tensor:
             return tower.per_frame(inner.body, video)
@@ -45,15 +45,15 @@ def split(tower: nn.Module) -> Split:
             aggregated: Tensor = tower.aggregator(tower.per_frame(inner.head, features))
             return aggregated
 
-        return Split(body, head, (*inner.modules, tower.aggregator))
-    if isinstance(tower, Headed):
-        return Split(tower.features, tower.head, (tower.head,))
-    return Split(tower, lambda features: features, ())
+        return BackboneHead(body, head, (*inner.modules, tower.aggregator))
+    if isinstance(tower, HasHead):
+        return BackboneHead(tower.features, tower.head, (tower.head,))
+    return BackboneHead(tower, lambda features: features, ())
 
 
-def hash_body(tower: nn.Module) -> str:
+def hash_backbone(tower: nn.Module) -> str:
     """A hex sha256 of what decides what a tower's body does: its weights, and its configuration without the head's."""
-    parts = split(tower)
+    parts = split_backbone_head(tower)
     digest = hashlib.sha256(repr(_facts(tower)).encode())
     for name, value in tower.state_dict(keep_vars=True).items():
         if not (isinstance(value, nn.Parameter) and parts.learns(value)):

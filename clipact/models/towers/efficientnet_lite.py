@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from clipact.clip_spec import ClipSpec
-from clipact.config import check_chance
+from clipact.config import check_probability
 from clipact.models.nn.head import Head
-from clipact.models.towers.tower import Headed, ImageTower, Mapped, Shiftable
+from clipact.models.towers.tower import HasFeatureMaps, HasHead, ImageTower, SupportsTemporalShift
 
 
 def depthwise_conv(
@@ -88,9 +88,9 @@ def _at_weight(grad: Tensor, x: Tensor, weight: Tensor, *, stride: int, padding:
     return found
 
 
-Variant = Literal["lite0", "lite1", "lite2"]
+EfficientNetVariant = Literal["lite0", "lite1", "lite2"]
 
-_SCALES: dict[Variant, tuple[float, float, int]] = {  # width, depth, pixels
+_SCALES: dict[EfficientNetVariant, tuple[float, float, int]] = {  # width, depth, pixels
     "lite0": (1.0, 1.0, 224),
     "lite1": (1.0, 1.1, 240),
     "lite2": (1.1, 1.2, 260),
@@ -108,7 +108,7 @@ _STEM_CHANNELS, _FEATURES = 32, 1280
 _NORM_EPS = 1e-3  # TensorFlow's, not torch's 1e-5
 
 
-class EfficientNetLite(ImageTower, Headed, Shiftable, Mapped):
+class EfficientNetLite(ImageTower, HasHead, SupportsTemporalShift, HasFeatureMaps):
     """One picture in, its pooled features through a head out."""
 
     at_once = 4  # of 8 pictures of 260 pixels: 133 ms by fours, 150 by eights, 167 in twos on two cores with AVX-512
@@ -121,12 +121,12 @@ class EfficientNetLite(ImageTower, Headed, Shiftable, Mapped):
                           from block to block, up to this (arXiv 1603.09382, eq. 4)
         """
 
-        variant: Variant = "lite2"
+        variant: EfficientNetVariant = "lite2"
         stochastic_depth: float = 0.0
         head: Head.Config = field(default_factory=Head.Config)
 
         def __post_init__(self) -> None:
-            check_chance("stochastic_depth", self.stochastic_depth)
+            check_probability("stochastic_depth", self.stochastic_depth)
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class EfficientNetLite(ImageTower, Headed, Shiftable, Mapped):
         self.spec = ClipSpec(
             frames=1, size=(pixels, pixels), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic"
         )
-        self.stem = ConvNorm(3, _STEM_CHANNELS, kernel=3, stride=2)
+        self.stem = ConvNorm2d(3, _STEM_CHANNELS, kernel=3, stride=2)
         shapes = [
             (_round_to_eight(channels * width), expansion, kernel, stride if i == 0 else 1)
             for stage, (expansion, channels, count, stride, kernel) in enumerate(_STAGES)
@@ -145,11 +145,13 @@ class EfficientNetLite(ImageTower, Headed, Shiftable, Mapped):
         for i, (channels_out, expansion, kernel, stride) in enumerate(shapes):
             left_out = config.stochastic_depth * (i + 1) / len(shapes)
             blocks.append(
-                Block(channels_in, channels_out, expansion=expansion, kernel=kernel, stride=stride, left_out=left_out)
+                InvertedResidual(
+                    channels_in, channels_out, expansion=expansion, kernel=kernel, stride=stride, left_out=left_out
+                )
             )
             channels_in = channels_out
         self.blocks = blocks
-        self.last = ConvNorm(channels_in, _FEATURES)
+        self.last = ConvNorm2d(channels_in, _FEATURES)
         self.head = Head(_FEATURES, config.head)
         self.dim = self.head.dim
 
@@ -157,7 +159,9 @@ class EfficientNetLite(ImageTower, Headed, Shiftable, Mapped):
     def residual_branches(self) -> list[tuple[nn.Module, int]]:
         """The first convolution of each block that adds its input to its output."""
         return [
-            (block.expand or block.depthwise, 1) for block in self.blocks if isinstance(block, Block) and block.adds
+            (block.expand or block.depthwise, 1)
+            for block in self.blocks
+            if isinstance(block, InvertedResidual) and block.adds
         ]
 
     @property
@@ -183,7 +187,7 @@ class EfficientNetLite(ImageTower, Headed, Shiftable, Mapped):
         return self.head(self.features(images))
 
 
-class Block(nn.Module):
+class InvertedResidual(nn.Module):
     """Widen, filter each channel alone, narrow; the input is added where shapes agree (arXiv 1801.04381).
 
     left_out  in training, the chance that a picture's input passes as it is, where it is added
@@ -194,9 +198,9 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         wide = channels_in * expansion
-        self.expand = ConvNorm(channels_in, wide) if expansion > 1 else None
-        self.depthwise = ConvNorm(wide, wide, kernel=kernel, stride=stride, groups=wide)
-        self.project = ConvNorm(wide, channels_out)
+        self.expand = ConvNorm2d(channels_in, wide) if expansion > 1 else None
+        self.depthwise = ConvNorm2d(wide, wide, kernel=kernel, stride=stride, groups=wide)
+        self.project = ConvNorm2d(wide, channels_out)
         self.adds = stride == 1 and channels_in == channels_out
         self.left_out = left_out
 
@@ -210,7 +214,7 @@ class Block(nn.Module):
         return x + y if self.adds else y
 
 
-class ConvNorm(nn.Module):
+class ConvNorm2d(nn.Module):
     """A convolution with "SAME" padding, and its batch norm.
 
     Where the norm is frozen, as in evaluation, it is folded into the weights at each call: that costs 3 ms a batch and

@@ -18,12 +18,12 @@ from clipact.errors import ConfigError, choices
 from clipact.models.nn.inserts import INSERTS, SEES_ORDER, check_inserts
 from clipact.models.nn.temporal_shift import temporal_shift
 from clipact.models.towers.aggregators import AGGREGATORS
-from clipact.models.towers.tower import ImageTower, Shiftable, VisualTower
+from clipact.models.towers.tower import ImageTower, SupportsTemporalShift, VisualTower
 
 _LOOK: ContextVar[object] = ContextVar("look", default=None)  # the one under way in this thread
 
 
-class FramesTower(VisualTower):
+class FrameAggregator(VisualTower):
     """Any image tower, made a video tower by an aggregator over the frames' raw features.
 
     image   the tower for one frame
@@ -98,7 +98,7 @@ class FramesTower(VisualTower):
     def _branches(self) -> Sequence[tuple[nn.Module, int]]:
         if not self.config.shift:
             return ()
-        if not isinstance(self.image, Shiftable):
+        if not isinstance(self.image, SupportsTemporalShift):
             raise ConfigError(
                 f"shift is {self.config.shift:g}, but a {type(self.image).__name__} has no branches for it"
             )

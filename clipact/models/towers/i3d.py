@@ -20,7 +20,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
 from clipact.models.nn.head import Head
 from clipact.models.nn.inserts import check_inserts, with_inserts
-from clipact.models.towers.tower import Headed, VisualTower
+from clipact.models.towers.tower import HasHead, VisualTower
 
 Padding = Literal["edges", "same"]
 Triple = tuple[int, int, int]
@@ -89,7 +89,7 @@ class Inception3D(nn.Module):
                 layers[place] = MaxPool(*_POOLS[place], padding=padding)
             elif place in _CONVOLUTIONS:
                 out, kernel, stride = _CONVOLUTIONS[place]
-                layers[place] = ConvNorm(channels_in, out, kernel=kernel, stride=stride, padding=padding)
+                layers[place] = ConvNorm3d(channels_in, out, kernel=kernel, stride=stride, padding=padding)
             else:
                 layers[place] = Mixed(channels_in, _MIXED[place], padding=padding)
             channels_in = PLACES[place]
@@ -108,8 +108,8 @@ class Mixed(nn.Module):
     def __init__(self, channels_in: int, widths: tuple[int, int, int, int, int, int], *, padding: Padding) -> None:
         super().__init__()
 
-        def conv(inputs: int, outputs: int, side: int) -> ConvNorm:
-            return ConvNorm(inputs, outputs, kernel=(side, side, side), stride=(1, 1, 1), padding=padding)
+        def conv(inputs: int, outputs: int, side: int) -> ConvNorm3d:
+            return ConvNorm3d(inputs, outputs, kernel=(side, side, side), stride=(1, 1, 1), padding=padding)
 
         one, two_in, two, three_in, three, four = widths
         self.branch1 = conv(channels_in, one, 1)
@@ -122,7 +122,7 @@ class Mixed(nn.Module):
         return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], dim=1)
 
 
-class ConvNorm(nn.Module):
+class ConvNorm3d(nn.Module):
     """A padded convolution, batch norm, ReLU."""
 
     def __init__(
@@ -181,7 +181,7 @@ MINUS_ONE_TO_ONE = ClipSpec(mean=(0.5,) * 3, std=(0.5,) * 3)
 """How clips are prepared for pretrained weights; frames and size are free."""
 
 
-class I3D(VisualTower, Headed):
+class I3D(VisualTower, HasHead):
     """Clips of any number of frames and any size: what is left after its strides is averaged."""
 
     order_free = False

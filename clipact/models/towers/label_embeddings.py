@@ -18,7 +18,7 @@ from clipact.errors import ConfigError, LabelError, choices
 from clipact.models.towers.tower import TextTower
 
 
-class LabelTable(TextTower):
+class LabelEmbeddings(TextTower):
     """Labels in, the vector of each out; LabelError for any other sentence."""
 
     @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError
 from clipact.models.nn.head import Head
-from clipact.models.towers.tower import Headed, VisualTower
+from clipact.models.towers.tower import HasHead, VisualTower
 
-Variant = Literal["tiny", "small", "base"]
+SwinVariant = Literal["tiny", "small", "base"]
 
-_SIZES: dict[Variant, tuple[int, tuple[int, ...], tuple[int, ...], float]] = {  # width, depths, heads, stochastic depth
+_SIZES: dict[
+    SwinVariant, tuple[int, tuple[int, ...], tuple[int, ...], float]
+] = {  # width, depths, heads, stochastic depth
     "tiny": (96, (2, 2, 6, 2), (3, 6, 12, 24), 0.1),
     "small": (96, (2, 2, 18, 2), (3, 6, 12, 24), 0.1),
     "base": (128, (2, 2, 18, 2), (4, 8, 16, 32), 0.1),
@@ -39,7 +41,7 @@ KINETICS = ClipSpec(
 the clip_len and frame_rate of their stated accuracies. Pictures that shrink are antialiased here, and not there."""
 
 
-class Swin3D(VisualTower, Headed):
+class Swin3D(VisualTower, HasHead):
     """Clips of an even number of frames, at the size of its spec."""
 
     order_free = False
@@ -51,7 +53,7 @@ class Swin3D(VisualTower, Headed):
         width, depths, heads  in place of the variant's, all three: of the first stage, blocks and heads a stage
         """
 
-        variant: Variant = "tiny"
+        variant: SwinVariant = "tiny"
         window: tuple[int, int, int] = (8, 7, 7)
         width: int | None = None
         depths: tuple[int, ...] = ()

@@ -20,10 +20,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clipact.config import check_chance
+from clipact.config import check_probability
 from clipact.errors import ModelError
 from clipact.models.nn.head import Head
-from clipact.models.towers.tower import Headed, TextTower
+from clipact.models.towers.tower import HasHead, TextTower
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -32,7 +32,7 @@ TOKENIZER = "tokenizer.json"
 _NORM_EPS = 1e-12  # BERT's, not torch's 1e-5
 
 
-class BertText(TextTower, Headed):
+class BertText(TextTower, HasHead):
     """Sentences in, the mean of their tokens' features through a head out."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class BertText(TextTower, Headed):
         head: Head.Config = field(default_factory=Head.Config)
 
         def __post_init__(self) -> None:
-            check_chance("dropout", self.dropout)
+            check_probability("dropout", self.dropout)
 
     def __init__(self, config: Config, tokenizer_file: Path) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ from clipact.clip_spec import ClipSpec
 _DRAWS = {Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_}
 
 
-class NoRandomWeights(TorchFunctionMode):
+class SkipInit(TorchFunctionMode):
     """Leaves new weights as the memory was: a checkpoint overwrites each of them (ViT-B-32: 0.1 s, not 3.1)."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -82,7 +82,7 @@ class TextTower(nn.Module, ABC):
         """Write what `tokenize` needs into a checkpoint folder."""
 
 
-class Headed(ABC):
+class HasHead(ABC):
     """What a tower says of itself, besides, when its output is `head(features(inputs))`.
 
     Training may leave such a tower's body as it is, keep what it makes of the data, and teach the head alone.
@@ -95,7 +95,7 @@ class Headed(ABC):
         """What the head is given."""
 
 
-class Shiftable(ABC):
+class SupportsTemporalShift(ABC):
     """What an image tower says of itself, besides, when frames may lend channels to their neighbours inside it.
 
     A residual branch is named by a module whose input feeds the branch and nothing else, picture by picture, and by the
@@ -108,7 +108,7 @@ class Shiftable(ABC):
         """Module and axis of each branch, in order; ConfigError for a network that has none."""
 
 
-class Mapped(ABC):
+class HasFeatureMaps(ABC):
     """What an image tower says of itself, besides, when it has a vector for each place of a picture."""
 
     @property
@@ -121,7 +121,7 @@ class Mapped(ABC):
         """The vectors of each picture (b, c, h, w), before they are pooled: (b, rows, columns, map_dim)."""
 
 
-class PromptsText(ABC):
+class ConditionsText(ABC):
     """What a visual tower says of itself, besides, when a sentence's features depend on the clip it is compared with.
 
     Such a model's sentences have no embeddings of their own: none that could be kept, indexed or taught apart.

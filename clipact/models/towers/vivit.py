@@ -19,10 +19,19 @@ from torch import Tensor, nn
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError
 from clipact.losses import pick_patches
-from clipact.models.nn.attention import MLP, Activation, Attention, Block, begin_at_zero, grid_sines, sines, stretch
+from clipact.models.nn.attention import (
+    MLP,
+    Activation,
+    Attention,
+    Block,
+    grid_sines,
+    interpolate_positions,
+    sines,
+    zero_init,
+)
 from clipact.models.nn.head import Head
 from clipact.models.towers.aggregators import Transformer
-from clipact.models.towers.tower import Headed, VisualTower
+from clipact.models.towers.tower import HasHead, VisualTower
 
 
 class SpaceTimeBlock(nn.Module):
@@ -38,7 +47,7 @@ class SpaceTimeBlock(nn.Module):
         self.time = Attention(width, heads=heads)
         self.norm_mlp = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = MLP(width, hidden=hidden, activation=activation)
-        begin_at_zero(self.time.merge)
+        zero_init(self.time.merge)
 
     def forward(self, x: Float[Tensor, "b t l d"]) -> Float[Tensor, "b t l d"]:
         """The tokens after this block; each saw all of its frame, then its own place in all frames."""
@@ -52,10 +61,10 @@ class SpaceTimeBlock(nn.Module):
         return x + self.mlp(self.norm_mlp(x))
 
 
-Look = Literal["joint", "factorised_encoder", "factorised_self"]
+ClassToken = Literal["joint", "factorised_encoder", "factorised_self"]
 
 
-class ViViT(VisualTower, Headed):
+class ViViT(VisualTower, HasHead):
     """Clips of any number of frames that its tubelets divide, at the size of its spec."""
 
     order_free = False
@@ -82,7 +91,7 @@ class ViViT(VisualTower, Headed):
         patch: int = 16
         patch_bias: bool = True
         tubelet: int = 2
-        attention: Look = "factorised_self"
+        attention: ClassToken = "factorised_self"
         time_layers: int = 4
         positions: Literal["learnt", "sines", "number_sines"] = "learnt"
         class_token: Literal["clip", "frame", "none"] = "frame"
@@ -195,7 +204,7 @@ class ViViT(VisualTower, Headed):
     def _positions(self, steps: int) -> Float[Tensor, "s l d"]:
         config = self.config
         if config.positions == "learnt":
-            return stretch(self.positions, steps)
+            return interpolate_positions(self.positions, steps)
         rows, columns = (side // config.patch for side in self.spec.size)
         if config.positions == "number_sines":
             return rearrange(sines(steps * rows * columns, config.width), "(t l) d -> t l d", t=steps)

@@ -4,27 +4,27 @@ What trains is `clipact.train`, what judges is the one runner of `clipact.evalua
 which split, what is done already, and what came out.
 """
 
-from clipact.studies.compare.comparison import Comparison, Done, Failed, plan_comparison
-from clipact.studies.compare.execution import Hands
-from clipact.studies.compare.method import KINDS, Contender, read_contender
-from clipact.studies.compare.settings import Settings, load_settings
-from clipact.studies.compare.split import Split, read_split
-from clipact.studies.compare.table import Row, Table, tabulate
+from clipact.studies.compare.comparison import Comparison, FailedRun, FinishedRun, plan_comparison
+from clipact.studies.compare.execution import ExecutionContext
+from clipact.studies.compare.method import METHOD_KINDS, Method, parse_method
+from clipact.studies.compare.settings import CompareSettings, load_settings
+from clipact.studies.compare.split import ComparisonSplit, read_split
+from clipact.studies.compare.table import ComparisonTable, MethodRow, tabulate
 
 __all__ = [
-    "KINDS",
+    "METHOD_KINDS",
+    "CompareSettings",
     "Comparison",
-    "Contender",
-    "Done",
-    "Failed",
-    "Hands",
-    "Row",
-    "Settings",
-    "Split",
-    "Table",
+    "ComparisonSplit",
+    "ComparisonTable",
+    "ExecutionContext",
+    "FailedRun",
+    "FinishedRun",
+    "Method",
+    "MethodRow",
     "load_settings",
+    "parse_method",
     "plan_comparison",
-    "read_contender",
     "read_split",
     "tabulate",
 ]

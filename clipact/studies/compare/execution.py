@@ -6,23 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.train.feature_cache import Watch
-from clipact.train.log import Report
-from clipact.train.trainer import Course
+from clipact.train.log import StepMetrics
+from clipact.train.trainer import Trainer
 
 
 def _watch(items: Iterable[Any], _total: int, _what: str) -> Iterable[Any]:
     return items
 
 
-def _follow(_: Course, reports: Iterator[Report]) -> None:
+def _follow(_: Trainer, reports: Iterator[StepMetrics]) -> None:
     for _report in reports:
         pass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hands:
+class ExecutionContext:
     """Where it runs, and who watches.
 
     watch   is handed what is gone through, its number, and what is done with it
@@ -30,13 +30,13 @@ class Hands:
     """
 
     device: str = "auto"
-    store: Store = field(default_factory=Store)
+    store: Cache = field(default_factory=Cache)
     watch: Watch = _watch
-    follow: Callable[[Course, Iterator[Report]], None] = _follow
+    follow: Callable[[Trainer, Iterator[StepMetrics]], None] = _follow
 
 
 @dataclass(frozen=True, kw_only=True)
-class Took:
+class ResourceUsage:
     """What a row takes: means over its seeds, but for the least milliseconds and the most memory.
 
     parameters   of the tower that sees the clips; `learnt`: those that learnt for this row
@@ -56,14 +56,14 @@ class Took:
     explained: float | None = None
 
 
-def mean_of(facts: Sequence[dict[str, Any]]) -> Took:
+def mean_of(facts: Sequence[dict[str, Any]]) -> ResourceUsage:
     """What a row takes, from what each of its results says."""
 
     def mean(name: str) -> float | None:
         given = [one[name] for one in facts if name in one]
         return float(np.mean(given)) if given else None
 
-    return Took(
+    return ResourceUsage(
         parameters=facts[0]["parameters"],
         learnt=facts[0]["learnt"],
         gflops=facts[0]["gflops"],

@@ -5,13 +5,13 @@ from typing import Literal
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError, choices
-from clipact.evaluate.fit_probes import Probing
+from clipact.evaluate.fit_probes import ProbeConfig
 from clipact.models import zoo
 from clipact.models.model_config import weights_hash
 from clipact.train.baselines import BASELINES, baseline_recipe
 
-Kind = Literal["zero-shot", "probe", "knn", "few-shot"]
-KINDS: dict[str, str] = {
+MethodKind = Literal["zero-shot", "probe", "knn", "few-shot"]
+METHOD_KINDS: dict[str, str] = {
     "zero-shot:MODEL": "the labels' words, and no clip of them",
     "probe:MODEL": "logistic regression on the model's embeddings",
     "knn:MODEL@K": "the votes of the K nearest learnt clips, of 20 without @K",
@@ -30,7 +30,7 @@ _TOWER = "videomae"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
+class Method:
     """A row.
 
     name        as it was asked for, and is shown
@@ -62,11 +62,11 @@ class Contender:
         learning = ("whole" if self.learns_whole else "head",) if self.built else ()
         return ("clip", *learning, *(("pretraining",) if self.kind == "pretrained" else ()))
 
-    def probing(self, seed: int) -> Probing:
+    def probing(self, seed: int) -> ProbeConfig:
         """How its probe is fitted."""
         if self.kind == "knn":
-            return Probing(kind="nearest") if self.number is None else Probing(kind="nearest", k=self.number)
-        return Probing(shots=self.number, seed=seed)
+            return ProbeConfig(kind="nearest") if self.number is None else ProbeConfig(kind="nearest", k=self.number)
+        return ProbeConfig(shots=self.number, seed=seed)
 
     def check(self, clip: ClipSpec) -> None:
         """Nothing; UsageError when its model is not there, or its network does not take such clips."""
@@ -81,26 +81,26 @@ class Contender:
         return self.model if folder is None else weights_hash(folder)
 
 
-def read_contender(name: str) -> Contender:
+def parse_method(name: str) -> Method:
     """The row of that name; UsageError for one that means nothing."""
     kind, _, rest = name.partition(":")
     if kind in _PLAIN:
         return _of_model(name, kind, rest)
     if name == f"{_TOWER}+pretraining":
-        return Contender(name=name, kind="pretrained", built=_TOWER)
+        return Method(name=name, kind="pretrained", built=_TOWER)
     if name == _TOWER:
-        return Contender(name=name, kind="trained", built="vivit-joint")
+        return Method(name=name, kind="trained", built="vivit-joint")
     base, _, insert = kind.partition("+")
     if base not in BASELINES:
         raise UsageError(f"no row is called {name!r}; {choices(base, [*_PLAIN, *BASELINES, f'{_TOWER}+pretraining'])}")
     stands_on = rest or ("mini" if BASELINES[base].on == "model" else "")
     built = f"{base}+{insert.replace('-', '_')}" if insert else base
-    return Contender(
+    return Method(
         name=name, kind="trained", model=stands_on, built=f"{built}:{stands_on}" if stands_on or rest else built
     )
 
 
-def _of_model(name: str, kind: str, rest: str) -> Contender:
+def _of_model(name: str, kind: str, rest: str) -> Method:
     model, at, number = rest.rpartition("@")
     if not (at and number.isdecimal() and kind in ("few-shot", "knn")):
         model, number = rest, ""
@@ -110,5 +110,5 @@ def _of_model(name: str, kind: str, rest: str) -> Contender:
         raise UsageError(f"{name!r} has {number} behind @; it takes 1 or more")
     if kind == "few-shot" and not number:
         raise UsageError(f"{name!r} does not say how many clips a label there are; write {name}@8 for eight")
-    found: dict[str, Kind] = {"zero-shot": "zero-shot", "probe": "probe", "knn": "knn", "few-shot": "few-shot"}
-    return Contender(name=name, kind=found[kind], model=model, number=int(number) if number else None)
+    found: dict[str, MethodKind] = {"zero-shot": "zero-shot", "probe": "probe", "knn": "knn", "few-shot": "few-shot"}
+    return Method(name=name, kind=found[kind], model=model, number=int(number) if number else None)

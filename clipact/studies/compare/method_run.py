@@ -12,63 +12,63 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from clipact.classify.probe import LinearProbe, NearestProbe, ProbeClassifier
+from clipact.classify.probe import KNNProbe, LinearProbe, ProbeClassifier
 from clipact.classify.supervised import SupervisedClassifier
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.errors import DataError, ResultError, UsageError
-from clipact.evaluate import How, evaluate
+from clipact.evaluate import EvalOptions, evaluate
 from clipact.evaluate import results as scores
-from clipact.evaluate.fit_probes import Probing, fit_probes
-from clipact.evaluate.journal import Finding
-from clipact.evaluate.results import Scores
+from clipact.evaluate.fit_probes import ProbeConfig, fit_probes
+from clipact.evaluate.journal import SampleEmbedding
+from clipact.evaluate.results import ClassificationResult
 from clipact.models import zoo
 from clipact.models.profile import measure, parameters
 from clipact.models.zoo import Model
-from clipact.studies.compare.execution import Hands
-from clipact.studies.compare.method import Contender
-from clipact.studies.compare.settings import Settings
-from clipact.studies.compare.split import Split
-from clipact.studies.compare.train_method import Taught, teach
-from clipact.train.log import forget_peak_memory, peak_memory_bytes
-from clipact.train.trainer import STATE
+from clipact.studies.compare.execution import ExecutionContext
+from clipact.studies.compare.method import Method
+from clipact.studies.compare.settings import CompareSettings
+from clipact.studies.compare.split import ComparisonSplit
+from clipact.studies.compare.train_method import TrainedMethod, train_method
+from clipact.train.log import peak_memory_bytes, reset_peak_memory
+from clipact.train.trainer import STATE_FILE
 
 _RESULT = "result"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class MethodRun:
     """A row under a seed; `key` is of all that decides what comes out, `table` the split that training reads."""
 
-    contender: Contender
+    contender: Method
     seed: int
     key: str
-    split: Split
-    settings: Settings
+    split: ComparisonSplit
+    settings: CompareSettings
     folder: Path
     table: Path
 
-    def finished(self) -> Scores | None:
+    def finished(self) -> ClassificationResult | None:
         """Its result, where it is there and whole."""
         if not (self.folder / _RESULT).is_dir():
             return None
         try:
-            found = scores.load(self.folder / _RESULT)
+            found = scores.load_result(self.folder / _RESULT)
         except ResultError:
             return None
-        return found if isinstance(found, Scores) and found.run.get("asked") == self.key else None
+        return found if isinstance(found, ClassificationResult) and found.run.get("asked") == self.key else None
 
-    def carry_out(self, hands: Hands) -> Scores:
+    def carry_out(self, hands: ExecutionContext) -> ClassificationResult:
         """The result, written to the folder.
 
         UsageError where "zero-shot" would be said of a model that learnt from this data set, or from any of its files.
         """
         device = zoo.pick_device(hands.device)
-        forget_peak_memory(device)
+        reset_peak_memory(device)
 
-        def watch(findings: Iterable[Finding], total: int) -> Iterable[Finding]:
+        def watch(findings: Iterable[SampleEmbedding], total: int) -> Iterable[SampleEmbedding]:
             return hands.watch(findings, total, "judging")
 
-        how = How(store=hands.store, watch=watch)
+        how = EvalOptions(store=hands.store, watch=watch)
         recognizer, taught = self._recognizer(hands, how)
         cost = measure(taught.model.encoder, spec=self.settings.clip.in_colours_of(taught.model.encoder.spec))
         card = self.split.card
@@ -96,23 +96,23 @@ class Cell:
             "peak_memory_bytes": peak_memory_bytes(device),
         }
         result = replace(result, run={**result.run, "comparison": facts})
-        scores.save(result, self.folder / _RESULT)
+        scores.save_result(result, self.folder / _RESULT)
         for kept in ("run", "pretraining"):
-            (self.folder / kept / STATE).unlink(missing_ok=True)  # three times the model, and of no more use
+            (self.folder / kept / STATE_FILE).unlink(missing_ok=True)  # three times the model, and of no more use
         return result
 
     def _recognizer(
-        self, hands: Hands, how: How
-    ) -> tuple[ZeroShotClassifier | SupervisedClassifier | ProbeClassifier, Taught]:
+        self, hands: ExecutionContext, how: EvalOptions
+    ) -> tuple[ZeroShotClassifier | SupervisedClassifier | ProbeClassifier, TrainedMethod]:
         kind, clips = self.contender.kind, self.split.card.views.views
         if kind in ("trained", "pretrained"):
-            taught = teach(
+            taught = train_method(
                 self.contender, self.settings, table=self.table, split=self.split, seed=self.seed, hands=hands,
                 folder=self.folder,
             )  # fmt: skip
             spec = self.settings.clip.in_colours_of(taught.model.encoder.spec)
             return SupervisedClassifier(taught.model, clips=clips, spec=spec), taught
-        model = zoo.load(self.contender.model, device=hands.device, defer_text=kind != "zero-shot")
+        model = zoo.load_model(self.contender.model, device=hands.device, defer_text=kind != "zero-shot")
         if kind != "zero-shot":
             return self._probe(model, how)
         if model.labels:
@@ -126,14 +126,16 @@ class Cell:
             spec=self.settings.clip.in_colours_of(model.encoder.spec),
             store=hands.store,
         )
-        return words, Taught(model=model)
+        return words, TrainedMethod(model=model)
 
-    def _probe(self, model: Model, how: How) -> tuple[ProbeClassifier, Taught]:
+    def _probe(self, model: Model, how: EvalOptions) -> tuple[ProbeClassifier, TrainedMethod]:
         spec, clips = self.settings.clip.in_colours_of(model.encoder.spec), self.split.card.views.views
         learnt = self.split.learnt
         # Clips are encoded now, and kept: the seconds are those of learning, whichever row is the first.
-        all_of_them = next(fit_probes(model, learnt, Probing(kind="nearest"), spec=spec, clips=clips, how=how)).probe
-        assert isinstance(all_of_them, NearestProbe)
+        all_of_them = next(
+            fit_probes(model, learnt, ProbeConfig(kind="nearest"), spec=spec, clips=clips, how=how)
+        ).probe
+        assert isinstance(all_of_them, KNNProbe)
         if lost := len(learnt) - len(all_of_them.truth):
             raise DataError(
                 f"{lost} of the {len(learnt)} clips to learn from cannot be read; `clipact data check {self.table}` "
@@ -141,7 +143,7 @@ class Cell:
             )
         begun = time.perf_counter()
         probing = self.contender.probing(self.seed)
-        probe = next(fit_probes(model, learnt, probing, spec=spec, clips=clips, how=How(store=how.store)))
+        probe = next(fit_probes(model, learnt, probing, spec=spec, clips=clips, how=EvalOptions(store=how.store)))
         seconds, fitted = time.perf_counter() - begun, probe.probe
         count = fitted.weight.size + fitted.bias.size if isinstance(fitted, LinearProbe) else 0
-        return probe, Taught(model=model, learnt=count, seconds=seconds)
+        return probe, TrainedMethod(model=model, learnt=count, seconds=seconds)

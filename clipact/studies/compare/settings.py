@@ -9,7 +9,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.config import load_toml, override, parse, to_table
 from clipact.models.nn.masking import MaskConfig
 from clipact.train.optim import OptimConfig
-from clipact.train.recipe import Pace, TrainConfig
+from clipact.train.recipe import Schedule, TrainConfig
 from clipact.video.augment import Augment
 
 
@@ -26,7 +26,7 @@ class Budget:
 class PretrainBudget:
     """The same of learning without labels, with what is masked."""
 
-    train: Pace
+    train: Schedule
     optim: OptimConfig
     augment: Augment | None = None
     mask: MaskConfig = field(default_factory=MaskConfig)
@@ -49,14 +49,14 @@ def _head() -> Budget:
 
 def _pretraining() -> PretrainBudget:
     return PretrainBudget(
-        train=Pace(batch=32, chunk=256, epochs=300.0),
+        train=Schedule(batch=32, chunk=256, epochs=300.0),
         optim=OptimConfig(lr=1.5e-3, weight_decay=0.05, betas=(0.9, 0.95), warmup_steps=40),
         augment=Augment(scale=(0.5, 1.0)),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class CompareSettings:
     """How rows see clips and learn.
 
     clip         the frames of every row, and their size; colours are normalised as each model wants them
@@ -73,15 +73,15 @@ class Settings:
     workers: int = 1
 
 
-def load_settings(path: str | Path | None = None, *, changes: Sequence[str] = ()) -> Settings:
+def load_settings(path: str | Path | None = None, *, changes: Sequence[str] = ()) -> CompareSettings:
     """The settings of a TOML file after each `a.b=value` of `changes`; what neither says is as Settings has it.
 
     ConfigError names a key that is none.
     """
-    table = to_table(Settings())
+    table = to_table(CompareSettings())
     for layer in ({} if path is None else load_toml(path), *(override({}, change) for change in changes)):
         table = _laid_over(table, layer)
-    return parse(Settings, table)
+    return parse(CompareSettings, table)
 
 
 def _laid_over(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

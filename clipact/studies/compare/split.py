@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from clipact.data.manifest import read_manifest
-from clipact.data.protocol import Card
+from clipact.data.protocol import Protocol
 from clipact.errors import DataError, UsageError
-from clipact.evaluate import Item, Samples, manifest_card, read_samples
+from clipact.evaluate import EvalSample, EvalSamples, manifest_protocol, read_samples
 from clipact.evaluate.run_protocol import file_name
 from clipact.report.page import csv_text, write_text
 
@@ -19,7 +19,7 @@ _DEFAULT = "1/3"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class ComparisonSplit:
     """What is learnt from and what is judged, of the same labels, which are those that are learnt.
 
     said   how the samples were divided, in words
@@ -27,15 +27,15 @@ class Split:
     root   the folder that paths start from
     """
 
-    card: Card
-    learnt: Samples
-    tested: Samples
+    card: Protocol
+    learnt: EvalSamples
+    tested: EvalSamples
     said: str
     tag: str
     root: Path
 
     @property
-    def sides(self) -> tuple[tuple[str, Samples], tuple[str, Samples]]:
+    def sides(self) -> tuple[tuple[str, EvalSamples], tuple[str, EvalSamples]]:
         """Both parts, by what a table calls their split."""
         return ("train", self.learnt), ("test", self.tested)
 
@@ -51,7 +51,9 @@ class Split:
         return write_text(folder / f"{file_name(self.card.name)}-{self.tag}.csv", text)
 
 
-def read_split(protocol: Card | str | Path, data: Path, *, split: str | None = None, partial: bool = False) -> Split:
+def read_split(
+    protocol: Protocol | str | Path, data: Path, *, split: str | None = None, partial: bool = False
+) -> ComparisonSplit:
     """The samples of a card, or of a CSV table of one's own, in two parts.
 
     split  "1/3": groups in their order are dealt to three parts in turn, the first is judged by and the others are
@@ -59,7 +61,7 @@ def read_split(protocol: Card | str | Path, data: Path, *, split: str | None = N
            is learnt from. By default "test" of a table that has it, else "1/3"
     UsageError for captions, for a split that cannot be meant, and for a label that no learnt clip has.
     """
-    own = None if isinstance(protocol, Card) else Path(protocol)
+    own = None if isinstance(protocol, Protocol) else Path(protocol)
     if own is not None and split is None:
         there = {sample.split for sample in read_manifest(own).samples}
         split = "test" if {"train", "test"} <= there else None
@@ -68,12 +70,12 @@ def read_split(protocol: Card | str | Path, data: Path, *, split: str | None = N
     if dealt is None:
         if own is None:
             raise UsageError(f"--split is {split!r}; of a card it is one part of several, such as {_DEFAULT}")
-        card = manifest_card(own, split=split)
-        learnt = read_samples(manifest_card(own, split="train"), data, partial=partial)
+        card = manifest_protocol(own, split=split)
+        learnt = read_samples(manifest_protocol(own, split="train"), data, partial=partial)
         tested = read_samples(card, data, partial=partial)
         said = f"learnt from split train, judged by split {split}"
     else:
-        card = protocol if isinstance(protocol, Card) else manifest_card(protocol)
+        card = protocol if isinstance(protocol, Protocol) else manifest_protocol(protocol)
         learnt, tested, said = _deal(card, read_samples(card, data, partial=partial), *map(int, dealt.groups()))
     if learnt.labels is None or tested.labels is None:
         raise UsageError("captions are not labels: a comparison is of labels")
@@ -84,7 +86,7 @@ def read_split(protocol: Card | str | Path, data: Path, *, split: str | None = N
     both = {item.name for item in learnt.items} & {item.name for item in tested.items}
     if both:
         raise DataError(f"{len(both)} clips are learnt from and judged by, {min(both)} among them")
-    return Split(
+    return ComparisonSplit(
         card=card,
         learnt=replace(learnt, labels=labels),
         tested=replace(tested, labels=labels, data={**tested.data, "comparison_split": said}),
@@ -94,7 +96,7 @@ def read_split(protocol: Card | str | Path, data: Path, *, split: str | None = N
     )
 
 
-def _deal(card: Card, samples: Samples, part: int, parts: int) -> tuple[Samples, Samples, str]:
+def _deal(card: Protocol, samples: EvalSamples, part: int, parts: int) -> tuple[EvalSamples, EvalSamples, str]:
     if not 1 <= part <= parts or parts < 2:
         raise UsageError(f"--split is {part}/{parts}; write 1/{max(parts, 2)} to {max(parts, 2)}/{max(parts, 2)}")
     owners = [item.group or item.name for item in samples.items]
@@ -114,11 +116,11 @@ def _deal(card: Card, samples: Samples, part: int, parts: int) -> tuple[Samples,
     return _part(samples, learnt), replace(_part(samples, tested), partial_why=(*samples.partial_why, fewer)), said
 
 
-def _part(samples: Samples, items: list[Item]) -> Samples:
+def _part(samples: EvalSamples, items: list[EvalSample]) -> EvalSamples:
     return replace(samples, items=tuple(items), parts=dict[str, np.ndarray]())
 
 
-def describe_samples(samples: Samples) -> dict[str, object]:
+def describe_samples(samples: EvalSamples) -> dict[str, object]:
     """How many there are, of how many groups, and of each label."""
     groups = {item.group for item in samples.items if item.group}
     counts = Counter(str(item.label) for item in samples.items)

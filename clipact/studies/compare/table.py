@@ -12,13 +12,13 @@ from jaxtyping import Bool, Float
 
 from clipact import __version__, metrics
 from clipact.errors import ResultError
-from clipact.evaluate.results import Scores, verdict
+from clipact.evaluate.results import ClassificationResult, zero_shot_status
 from clipact.metrics import Difference
 from clipact.report.page import render, write_text
 from clipact.report.sections import section
-from clipact.studies.compare.comparison import Comparison, Done, Failed
-from clipact.studies.compare.execution import Took, mean_of
-from clipact.studies.compare.method import Contender
+from clipact.studies.compare.comparison import Comparison, FailedRun, FinishedRun
+from clipact.studies.compare.execution import ResourceUsage, mean_of
+from clipact.studies.compare.method import Method
 from clipact.studies.compare.split import describe_samples
 
 _DRAWS = 10_000  # of groups: fewer could not show p below 0.05 after a correction for a hundred pairs
@@ -26,7 +26,7 @@ _TOP = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class MethodRow:
     """A row that came to a result under one seed at least.
 
     runs, asked   seeds that are in its figures, and that should be
@@ -38,7 +38,7 @@ class Row:
     said          whether it is zero-shot, and why not, as every result here says it
     """
 
-    contender: Contender
+    contender: Method
     runs: int
     asked: int
     top_1: Difference
@@ -50,7 +50,7 @@ class Row:
     holm: float
     said: str
     zero_shot: bool
-    took: Took
+    took: ResourceUsage
 
     @property
     def name(self) -> str:
@@ -69,14 +69,14 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class ComparisonTable:
     """A whole comparison; `rows[0]` is what the others are compared with. `results` are those of the first seed."""
 
     comparison: Comparison
-    rows: tuple[Row, ...]
+    rows: tuple[MethodRow, ...]
     pairs: tuple[Pair, ...]
-    failed: tuple[Failed, ...]
-    results: tuple[Scores, ...]
+    failed: tuple[FailedRun, ...]
+    results: tuple[ClassificationResult, ...]
     labels: tuple[str, ...]
     counts: tuple[int, ...]
     unreadable: tuple[tuple[str, str], ...]
@@ -116,7 +116,7 @@ class Table:
         }
 
 
-def row_facts(row: Row) -> dict[str, Any]:
+def row_facts(row: MethodRow) -> dict[str, Any]:
     """A row as plain values, for JSON."""
     return {
         "row": row.name,
@@ -137,15 +137,15 @@ def row_facts(row: Row) -> dict[str, Any]:
     }
 
 
-def failure_facts(one: Failed) -> dict[str, Any]:
+def failure_facts(one: FailedRun) -> dict[str, Any]:
     """A failure as plain values, for JSON."""
     return {"row": one.cell.contender.name, "seed": one.cell.seed, "failed": one.cause, "file": str(one.file)}
 
 
-def tabulate(comparison: Comparison, outcomes: Sequence[Done | Failed]) -> Table:
+def tabulate(comparison: Comparison, outcomes: Sequence[FinishedRun | FailedRun]) -> ComparisonTable:
     """The table of what became of all cells; ResultError when nothing came to a result, or not on the same clips."""
-    done = [one for one in outcomes if isinstance(one, Done)]
-    failed = tuple(one for one in outcomes if isinstance(one, Failed))
+    done = [one for one in outcomes if isinstance(one, FinishedRun)]
+    failed = tuple(one for one in outcomes if isinstance(one, FailedRun))
     if not done:
         first = f"the first, {failed[0].cell.contender.name}: {failed[0].cause}" if failed else "there is none"
         raise ResultError(f"not one of {len(outcomes)} cells came to a result; {first}")
@@ -178,7 +178,7 @@ def tabulate(comparison: Comparison, outcomes: Sequence[Done | Failed]) -> Table
         classes = np.stack([metrics.per_class(right[i], base.truth, labels=len(base.labels)) for i in own]).mean(0)
         run = done[own[0]].result.run
         rows.append(
-            Row(
+            MethodRow(
                 contender=contender,
                 runs=len(own),
                 asked=comparison.seeds if contender.drawn else 1,
@@ -189,12 +189,12 @@ def tabulate(comparison: Comparison, outcomes: Sequence[Done | Failed]) -> Table
                 classes=tuple(classes.tolist()),
                 difference=compared.get(contender.name),
                 holm=corrected.get(contender.name, 1.0),
-                said=verdict(run),
+                said=zero_shot_status(run),
                 zero_shot=run["zero_shot"] is True,
                 took=mean_of([done[i].result.run["comparison"] for i in own]),
             )
         )
-    return Table(
+    return ComparisonTable(
         comparison=comparison,
         rows=tuple(rows),
         pairs=pairs,
@@ -239,7 +239,7 @@ def _pairs(drawn: dict[str, _Drawn]) -> tuple[Pair, ...]:
 _TEMPLATE = Path(__file__).with_name("comparison.html.j2")
 
 
-def write_comparison(table: Table, folder: Path) -> list[Path]:
+def write_comparison(table: ComparisonTable, folder: Path) -> list[Path]:
     """The two files; ResultError when one cannot be written."""
     text = json.dumps(table.facts(), indent=1, ensure_ascii=False, allow_nan=False)
     return [
@@ -248,7 +248,7 @@ def write_comparison(table: Table, folder: Path) -> list[Path]:
     ]
 
 
-def page(table: Table) -> str:
+def page(table: ComparisonTable) -> str:
     """One self-contained HTML page, every word of a result escaped."""
     return render(
         _TEMPLATE,

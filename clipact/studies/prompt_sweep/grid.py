@@ -7,9 +7,9 @@ from itertools import product
 
 from clipact.errors import ConfigError, choices
 from clipact.prompts import LabelSet, PromptSet, Template, set_names
-from clipact.prompts.label_set import Names, OverTemplates, Words
+from clipact.prompts.label_set import Names, OverTemplates, WordingParts
 
-WORDS: dict[str, tuple[Words, ...]] = {
+WORDS: dict[str, tuple[WordingParts, ...]] = {
     "phrase": ("phrase",),
     "synonyms": ("phrase", "synonyms"),
     "descriptions": ("phrase", "descriptions"),

@@ -15,24 +15,24 @@ import torch
 from torch import Tensor
 
 from clipact import metrics
-from clipact.cache import Store, content_key
-from clipact.classify.text_classifier import LabelVectors, label_vectors
+from clipact.cache import Cache, content_key
+from clipact.classify.text_classifier import TextClassifier, make_text_classifier
 from clipact.classify.zero_shot import ZeroShotClassifier
-from clipact.data.protocol import Card
-from clipact.errors import StoreError, UsageError
-from clipact.evaluate import How, Samples, evaluate_wordings
+from clipact.data.protocol import Protocol
+from clipact.errors import CacheError, UsageError
+from clipact.evaluate import EvalOptions, EvalSamples, evaluate_wordings
 from clipact.models.dual_encoder import Watch
 from clipact.models.zoo import Model
 from clipact.prompts import LabelSet, PromptSet
 from clipact.studies.prompt_sweep.grid import Grid, Variant, variants
-from clipact.studies.prompt_sweep.variant_results import Answered, Row, compare_answers
+from clipact.studies.prompt_sweep.variant_results import VariantResults, VariantRow, compare_answers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
     """A whole sweep; `rows[0]` is the baseline, the others stand in the grid's order. `counts` are samples a label."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[VariantRow, ...]
     labels: tuple[str, ...]
     counts: tuple[int, ...]
     samples: int
@@ -42,19 +42,19 @@ class Sweep:
     seconds: float
 
     @property
-    def best_first(self) -> list[Row]:
+    def best_first(self) -> list[VariantRow]:
         """The rows by top-1; among equals the baseline, then the fewest sentences."""
         return sorted(self.rows, key=lambda row: (-row.top_1.value, row is not self.rows[0], row.sentences))
 
 
 def sweep(
-    card: Card,
-    samples: Samples,
+    card: Protocol,
+    samples: EvalSamples,
     model: Model,
     grid: Grid | None = None,
     *,
     baseline: str | None = None,
-    how: How | None = None,
+    how: EvalOptions | None = None,
     watch_words: Watch = iter,
 ) -> Sweep:
     """Every variant of the grid on the samples of the card, beside a prompt set as it is (else the card's own).
@@ -62,13 +62,13 @@ def sweep(
     `how.store` keeps embeddings, so that a second sweep decodes and encodes nothing. `watch_words` is
     given the batches of sentences, as by `DualEncoder.encode_text`. UsageError for captions.
     """
-    begun, how = perf_counter(), how or How()
+    begun, how = perf_counter(), how or EvalOptions()
     if samples.labels is None:
         raise UsageError("captions are sentences already: a sweep is for labels")
     tried = variants(grid or Grid(), samples.labels, baseline=baseline or card.words.templates)
     how = replace(how, run={"card": card.name, "title": card.title, "metric": card.metric, **how.run})
-    words = _words(model, samples.labels, tried, store=how.store or Store(), watch=watch_words)
-    found: dict[int, Answered] = {}
+    words = _words(model, samples.labels, tried, store=how.store or Cache(), watch=watch_words)
+    found: dict[int, VariantResults] = {}
     first = None
     for frames in dict.fromkeys(variant.frames for variant in tried):
         places = [place for place, variant in enumerate(tried) if variant.frames == frames]
@@ -91,7 +91,7 @@ def sweep(
             first = first or result
             if result.samples != first.samples:
                 raise UsageError(f"with {frames} frames other files could be read: {result.unreadable[:3]}")
-            found[place] = Answered(
+            found[place] = VariantResults(
                 variant=tried[place],
                 answers=result.scores.argmax(1),
                 right=metrics.hits(result.scores, result.true),
@@ -114,8 +114,8 @@ def sweep(
 
 @torch.inference_mode()
 def _words(
-    model: Model, labels: LabelSet, tried: Sequence[Variant], *, store: Store, watch: Watch
-) -> dict[PromptSet, LabelVectors]:
+    model: Model, labels: LabelSet, tried: Sequence[Variant], *, store: Cache, watch: Watch
+) -> dict[PromptSet, TextClassifier]:
     """What clips are compared with under each wording, from one encoding of all their sentences."""
     wordings = list(dict.fromkeys(variant.prompts for variant in tried))
     texts = list(dict.fromkeys(prompt.text for prompts in wordings for prompt in prompts.fill(labels)))
@@ -125,16 +125,16 @@ def _words(
     def encode(said: Sequence[str]) -> Tensor:
         return rows[[place[text] for text in said]]
 
-    return {prompts: label_vectors(encode, labels, prompts) for prompts in wordings}
+    return {prompts: make_text_classifier(encode, labels, prompts) for prompts in wordings}
 
 
-def _encoded(model: Model, texts: list[str], *, store: Store, watch: Watch) -> Tensor:
+def _encoded(model: Model, texts: list[str], *, store: Cache, watch: Watch) -> Tensor:
     key = content_key("sentences 1", model.key, *texts)
     if (kept := store.read("text", key)) is not None:
         return torch.from_numpy(kept["rows"]).to(model.encoder.log_scale.device)
     rows = model.encoder.encode_text(texts, watch=watch)
     try:
         store.write("text", key, {"rows": rows.float().cpu().numpy()})
-    except StoreError as error:  # a cache that cannot be written costs time, not the answer
+    except CacheError as error:  # a cache that cannot be written costs time, not the answer
         warnings.warn(str(error), stacklevel=2)
     return rows

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from clipact import __version__
 from clipact.errors import ResultError
-from clipact.evaluate.results import verdict
+from clipact.evaluate.results import zero_shot_status
 from clipact.report.page import csv_text, render, write_text
 from clipact.studies.prompt_sweep.sweep import Sweep
-from clipact.studies.prompt_sweep.variant_results import Row
+from clipact.studies.prompt_sweep.variant_results import VariantRow
 
 _TEMPLATE = Path(__file__).with_name("sweep.html.j2")
 _SHOWN = 6  # variants whose labels and confusions the page shows
@@ -84,19 +84,19 @@ def page(found: Sweep) -> str:
         others=[row for row in best if all(row is not one for one in first)],
         shown=[row for row in found.best_first if row is not found.rows[0]][:_SHOWN],
         changes=lambda row: _changes(found, row),
-        verdict=verdict,
+        zero_shot_status=zero_shot_status,
         version=__version__,
     )
 
 
-def _changes(found: Sweep, row: Row) -> list[tuple[str, int, float, float]]:
+def _changes(found: Sweep, row: VariantRow) -> list[tuple[str, int, float, float]]:
     """Label, samples, share before and now: those that change, the largest change first."""
     lines = zip(found.labels, found.counts, found.rows[0].classes, row.classes, strict=True)
     moved = [line for line in lines if line[1] and line[2] != line[3]]
     return sorted(moved, key=lambda line: (-abs(line[3] - line[2]), line[0]))[:12]
 
 
-def _line(found: Sweep, row: Row) -> list[object]:
+def _line(found: Sweep, row: VariantRow) -> list[object]:
     prompts, wording, difference = row.variant.prompts, row.variant.prompts.wording, row.difference
     compared: list[object] = [""] * 9
     if difference is not None:
@@ -114,7 +114,7 @@ def _line(found: Sweep, row: Row) -> list[object]:
         *map(_number, (row.top_1.value, row.top_1.low, row.top_1.high, row.per_class)),
         *compared,
         " ".join(f"{weight:.4f}" for weight in row.weights),
-        verdict(found.run),
+        zero_shot_status(found.run),
     ]
 
 

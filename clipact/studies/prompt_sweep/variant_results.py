@@ -25,7 +25,7 @@ class Confusion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class VariantRow:
     """What came out for one variant.
 
     top_1        of all samples; `per_class` is the mean over labels
@@ -55,7 +55,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Answered:
+class VariantResults:
     """A variant's answers, which of them are right, and its templates' weights when they were found."""
 
     variant: Variant
@@ -65,12 +65,12 @@ class Answered:
 
 
 def compare_answers(
-    answered: Sequence[Answered],
+    answered: Sequence[VariantResults],
     truth: Int[np.ndarray, " n"],
     label_set: LabelSet,
     *,
     groups: Sequence[str] | None,
-) -> list[Row]:
+) -> list[VariantRow]:
     """A row for each variant, all of them beside the first; `groups` as in `Scores`."""
     labels, base = label_set.labels, answered[0]
     draws = 1000 if groups is None else _DRAWS
@@ -78,7 +78,7 @@ def compare_answers(
     rows = []
     for one, drawn in zip(answered, shares, strict=True):
         value = float(one.right.mean())
-        row = Row(
+        row = VariantRow(
             variant=one.variant,
             top_1=metrics.from_shares(value, drawn),
             per_class=metrics.mean_per_class(one.right, truth),
@@ -103,7 +103,7 @@ def compare_answers(
     return rows[:1] + [replace(row, holm=p) for row, p in zip(rows[1:], corrected, strict=True)]
 
 
-def _judged(one: Answered, truth: np.ndarray) -> np.ndarray:
+def _judged(one: VariantResults, truth: np.ndarray) -> np.ndarray:
     """The answers; another one that is true, too, is as good as the label and confuses nothing."""
     return np.where(one.right, truth, one.answers)
 

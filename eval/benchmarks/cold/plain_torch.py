@@ -15,13 +15,13 @@ import torch.nn.functional as F
 def frames_by_decoding_all(path, spec):
     import av
 
-    from clipact.video.sampling import middles
+    from clipact.video.sampling import segment_centers
     from clipact.video.transforms import fit_frame
 
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        wanted = set(middles(stream.frames, spec.frames))
+        wanted = set(segment_centers(stream.frames, spec.frames))
         frames = [f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(stream)) if i in wanted]
     return np.stack([fit_frame(frame, spec) for frame in frames])
 
@@ -35,11 +35,11 @@ def main():
 
     from clipact import load_clip
     from clipact.assets import asset_path
-    from clipact.models.checkpoint import load
+    from clipact.models.checkpoint import load_checkpoint
     from clipact.models.dual_encoder import normalise_frames
     from clipact.prompts import PromptSet, parse_labels
 
-    encoder = load(asset_path("mini"))
+    encoder = load_checkpoint(asset_path("mini"))
     labels = parse_labels([arguments.labels])
     sentences, groups = PromptSet.load("action").sentences(labels)
     if arguments.decode_all:

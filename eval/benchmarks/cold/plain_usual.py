@@ -16,7 +16,7 @@ from clipact.models.model_config import read_config
 from clipact.models.nn.head import Head
 from clipact.models.towers import visual_from
 from clipact.prompts import PromptSet, parse_labels
-from clipact.video.sampling import middles
+from clipact.video.sampling import segment_centers
 
 
 def to_transformers(ours, layers):
@@ -85,7 +85,7 @@ def main():
     with av.open(arguments.video) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        wanted = set(middles(stream.frames, config.clip.frames))
+        wanted = set(segment_centers(stream.frames, config.clip.frames))
         frames = [frame.to_image() for i, frame in enumerate(container.decode(stream)) if i in wanted]
     preprocess = transforms.Compose(
         [

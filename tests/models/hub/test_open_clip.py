@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from clipact.errors import ModelError
 from clipact.models.dual_encoder import DualEncoder, normalise_frames
-from clipact.models.hub.open_clip import load_parts
-from clipact.models.hub.open_clip_source import find_source
-from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.hub.open_clip import load_open_clip
+from clipact.models.hub.open_clip_source import find_open_clip_source
+from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.video.transforms import fit_frame
 from tests.tiny_open_clip import MODELS, open_clip_folder
 
@@ -27,8 +27,8 @@ def pair(request, tmp_path_factory):
     import open_clip
 
     folder = open_clip_folder(tmp_path_factory.mktemp("models") / request.param, request.param)
-    parts = load_parts(find_source(f"local-dir:{folder}"))
-    ours = DualEncoder(FramesTower(parts.image), parts.text, log_scale=parts.log_scale, bias=parts.bias).eval()
+    parts = load_open_clip(find_open_clip_source(f"local-dir:{folder}"))
+    ours = DualEncoder(FrameAggregator(parts.image), parts.text, log_scale=parts.log_scale, bias=parts.bias).eval()
     theirs, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     return ours, theirs.eval(), preprocess, open_clip.get_tokenizer(f"local-dir:{folder}")
 
@@ -108,7 +108,7 @@ def folder(tmp_path) -> Path:
 
 
 def test_every_weight_is_the_files(folder):
-    parts = load_parts(find_source(f"local-dir:{folder}"))
+    parts = load_open_clip(find_open_clip_source(f"local-dir:{folder}"))
     kept = load_file(folder / "open_clip_model.safetensors")
     visual = {name.removeprefix("visual."): value for name, value in kept.items() if name.startswith("visual.")}
     assert visual
@@ -132,22 +132,22 @@ def test_a_pickle_is_never_executed(folder, tmp_path, name, zipped):
     mark = tmp_path / "executed"
     torch.save({"state_dict": weights, "trap": _Trap(mark)}, folder / name, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ModelError, match="more than tensors"):
-        load_parts(find_source(f"local-dir:{folder}"))
+        load_open_clip(find_open_clip_source(f"local-dir:{folder}"))
     assert not mark.exists()
     with (folder / name).open("wb") as file:  # and as a bare pickle
         pickle.dump(_Trap(mark), file, protocol=2)
     with pytest.raises(ModelError, match="more than tensors"):
-        load_parts(find_source(f"local-dir:{folder}"))
+        load_open_clip(find_open_clip_source(f"local-dir:{folder}"))
     assert not mark.exists()
 
 
 def test_a_pickle_of_tensors_is_read(folder):
-    expected = load_parts(find_source(f"local-dir:{folder}"))
+    expected = load_open_clip(find_open_clip_source(f"local-dir:{folder}"))
     weights = load_file(folder / "open_clip_model.safetensors")
     (folder / "open_clip_model.safetensors").unlink()
     training = {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in weights.items()}}
     torch.save(training, folder / "epoch_3.pt")
-    parts = load_parts(find_source(f"local-dir:{folder}"))
+    parts = load_open_clip(find_open_clip_source(f"local-dir:{folder}"))
     for a, b in zip(parts.image.parameters(), expected.image.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -166,7 +166,7 @@ def test_a_tokenizer_brings_no_code(tmp_path):
     table = json.loads((folder / "open_clip_config.json").read_text())
     table["model_cfg"]["text_cfg"]["tokenizer_kwargs"]["trust_remote_code"] = True
     (folder / "open_clip_config.json").write_text(json.dumps(table))
-    text = load_parts(find_source(f"local-dir:{folder}")).text
+    text = load_open_clip(find_open_clip_source(f"local-dir:{folder}")).text
     with pytest.raises(ModelError, match="tokenizer"):
         text.load_tokenizer()
     assert not mark.exists()
@@ -183,14 +183,14 @@ def test_a_tokenizer_brings_no_code(tmp_path):
 def test_damaged_weights_are_named(folder, damage, message):
     damage(folder / "open_clip_model.safetensors")
     with pytest.raises(ModelError, match=rf"open_clip_model\.safetensors.*{message}"):
-        load_parts(find_source(f"local-dir:{folder}"))
+        load_open_clip(find_open_clip_source(f"local-dir:{folder}"))
 
 
 def test_weights_of_another_architecture_are_named(folder, tmp_path):
     other = open_clip_folder(tmp_path / "mobileclip", "mobileclip")
     shutil.copy(other / "open_clip_model.safetensors", folder)
     with pytest.raises(ModelError, match="does not fit"):
-        load_parts(find_source(f"local-dir:{folder}"))
+        load_open_clip(find_open_clip_source(f"local-dir:{folder}"))
 
 
 def test_an_architecture_that_open_clip_does_not_know(folder):
@@ -199,14 +199,14 @@ def test_an_architecture_that_open_clip_does_not_know(folder):
     table["model_cfg"]["vision_cfg"]["timm_model_name"] = "vit_of_next_year"
     path.write_text(json.dumps(table))
     with pytest.raises(ModelError, match="vit_of_next_year"):
-        load_parts(find_source(f"local-dir:{folder}"))
+        load_open_clip(find_open_clip_source(f"local-dir:{folder}"))
 
 
 def test_an_open_clip_model_can_be_kept_as_a_clipact_folder(pair, tmp_path):
-    from clipact.models.checkpoint import load, save
+    from clipact.models.checkpoint import load_checkpoint, save_model
 
     ours = pair[0]
-    kept = load(save(ours, tmp_path / "kept", name="kept"))
+    kept = load_checkpoint(save_model(ours, tmp_path / "kept", name="kept"))
     pictures = _pictures(ours.spec, 2)[:, None]
     with torch.inference_mode():
         torch.testing.assert_close(kept.encode_video(pictures), ours.encode_video(pictures), rtol=0, atol=1e-6)

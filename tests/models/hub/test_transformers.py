@@ -12,10 +12,10 @@ from PIL import Image
 
 from clipact.errors import ModelError
 from clipact.models import zoo
-from clipact.models.checkpoint import load, save
+from clipact.models.checkpoint import load_checkpoint, save_model
 from clipact.models.dual_encoder import normalise_frames
-from clipact.models.hub.transformers import load_parts, quiet
-from clipact.models.hub.transformers_source import DEFAULTS, clip_spec, find_source
+from clipact.models.hub.transformers import load_transformers, quiet
+from clipact.models.hub.transformers_source import DEFAULTS, find_transformers_source, transformers_clip_spec
 from clipact.video.transforms import fit_frame
 from tests.tiny_transformers import PREFIX, transformers_folder
 
@@ -28,7 +28,7 @@ def pair(request, tmp_path_factory):
     import transformers
 
     folder = transformers_folder(tmp_path_factory.mktemp("models") / request.param, request.param)
-    ours = zoo.load(f"transformers:{folder}", device="cpu").encoder
+    ours = zoo.load_model(f"transformers:{folder}", device="cpu").encoder
     with quiet():
         theirs = getattr(transformers, f"{PREFIX[request.param]}Model").from_pretrained(folder).eval()
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -95,7 +95,7 @@ def test_nothing_is_left_out_and_no_weight_is_shared(pair):
 
 def test_it_can_be_kept_as_a_clipact_folder(pair, tmp_path):
     ours = pair[0]
-    kept = load(save(ours, tmp_path / "kept", name="kept"))
+    kept = load_checkpoint(save_model(ours, tmp_path / "kept", name="kept"))
     pictures = _pictures(ours.spec, 2)[:, None]
     with torch.inference_mode():
         torch.testing.assert_close(kept.encode_video(pictures), ours.encode_video(pictures), rtol=0, atol=1e-6)
@@ -131,7 +131,7 @@ PROCESSORS = {
 def test_pictures_are_prepared_as_transformers_does(family, said, shape):
     import transformers
 
-    spec = clip_spec(family, said)
+    spec = transformers_clip_spec(family, said)
     shape = (64, 64) if family == "siglip2" else shape  # of other shapes it keeps the aspect ratio, see clip_spec
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     ours = normalise_frames(fit_frame(pixels, spec)[None], spec)[0]
@@ -158,12 +158,12 @@ def test_pictures_are_prepared_as_transformers_does(family, said, shape):
 )
 def test_a_preparation_that_no_spec_can_say_is_refused(said, message):
     with pytest.raises(ModelError, match=message):
-        clip_spec("clip", said)
+        transformers_clip_spec("clip", said)
 
 
 def test_every_family_has_a_preparation():
     for family in DEFAULTS:
-        assert clip_spec(family, {}, frames=4).frames == 4
+        assert transformers_clip_spec(family, {}, frames=4).frames == 4
 
 
 @pytest.fixture(scope="module")
@@ -178,13 +178,16 @@ def folder(clip, tmp_path) -> Path:
 
 def test_a_pickle_of_tensors_is_read_and_no_other(clip, tmp_path):
     pickled = transformers_folder(tmp_path / "pickled", "clip", pickled=True)
-    expected, found = load_parts(find_source(str(clip))), load_parts(find_source(str(pickled)))
+    expected, found = (
+        load_transformers(find_transformers_source(str(clip))),
+        load_transformers(find_transformers_source(str(pickled))),
+    )
     for a, b in zip(found.image.parameters(), expected.image.parameters(), strict=True):
         assert torch.equal(a, b)
     mark = tmp_path / "executed"
     torch.save({"trap": _Trap(mark)}, pickled / "pytorch_model.bin")
     with pytest.raises(ModelError, match="more than tensors"):
-        load_parts(find_source(str(pickled)))
+        load_transformers(find_transformers_source(str(pickled)))
     assert not mark.exists()
 
 
@@ -208,7 +211,7 @@ def test_a_models_own_code_is_not_run(folder, tmp_path):
     ):
         table = json.loads((folder / name).read_text()) | {"auto_map": code}
         (folder / name).write_text(json.dumps(table | ({"tokenizer_class": "Trap"} if "tokenizer" in name else {})))
-    assert zoo.load(f"transformers:{folder}", device="cpu").encoder.text.tokenize(["a"]).shape == (1, 3)
+    assert zoo.load_model(f"transformers:{folder}", device="cpu").encoder.text.tokenize(["a"]).shape == (1, 3)
     assert not mark.exists()
 
 
@@ -236,5 +239,5 @@ def _without_a_weight(folder):
 def test_what_is_wrong_with_a_folder_is_said_in_one_line(folder, damage, message):
     damage(folder)
     with pytest.raises(ModelError, match=message) as caught:
-        zoo.load(f"transformers:{folder}", device="cpu")
+        zoo.load_model(f"transformers:{folder}", device="cpu")
     assert "\n" not in str(caught.value)

@@ -5,14 +5,14 @@ import torch
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError
-from clipact.models.checkpoint import load, save
+from clipact.models.checkpoint import load_checkpoint, save_model
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.hub.transformers import quiet
-from clipact.models.hub.transformers_source import find_source
+from clipact.models.hub.transformers_source import find_transformers_source
 from clipact.models.hub.transformers_video import TransformersVideo, load_tower
-from clipact.models.nn.attention import stretch
+from clipact.models.nn.attention import interpolate_positions
 from clipact.models.nn.head import Head
-from clipact.train.initialization import Parts, Start, make_encoder
+from clipact.train.initialization import InitConfig, PretrainedWeights, make_encoder
 from tests.tiny_transformers import MODELS, PREFIX, VIDEO, transformers_folder
 
 HEAD = Head.Config(dim=6, blocks=0)
@@ -25,7 +25,7 @@ def pair(request, tmp_path_factory):
     folder = transformers_folder(tmp_path_factory.mktemp("models") / request.param, request.param)
     with quiet():
         theirs = getattr(transformers, f"{PREFIX[request.param]}Model").from_pretrained(folder).eval()
-    return load_tower(find_source(str(folder)), head=HEAD), theirs, folder
+    return load_tower(find_transformers_source(str(folder)), head=HEAD), theirs, folder
 
 
 def _video(frames, size=(32, 32)):
@@ -66,13 +66,13 @@ def test_another_length_is_the_network_made_for_it_with_stretched_positions(fami
     from transformers import AutoConfig, VideoMAEModel, VivitModel
 
     folder = transformers_folder(tmp_path / family, family)
-    tower = load_tower(find_source(str(folder)), head=HEAD)
+    tower = load_tower(find_transformers_source(str(folder)), head=HEAD)
     config = AutoConfig.from_pretrained(folder)
     config.num_frames = 8
     longer = {"videomae": VideoMAEModel, "vivit": VivitModel}[family](config).eval()
     weights, positions = tower.network.state_dict(), tower.network.embeddings.position_embeddings[0]
     places = positions[-2 * 16 :].reshape(2, 16, -1)
-    stretched = torch.cat([positions[: len(positions) - 32], stretch(places, 4).flatten(0, 1)])[None]
+    stretched = torch.cat([positions[: len(positions) - 32], interpolate_positions(places, 4).flatten(0, 1)])[None]
     weights["embeddings.position_embeddings"] = stretched
     longer.load_state_dict(weights, strict=False)
     longer.embeddings.position_embeddings.data = stretched
@@ -86,7 +86,7 @@ def test_v_jepa_2_takes_other_lengths_as_one_that_was_made_for_them(tmp_path):
     from transformers import AutoConfig, VJEPA2Model
 
     folder = transformers_folder(tmp_path / "vjepa2", "vjepa2")
-    tower = load_tower(find_source(str(folder)), head=HEAD)
+    tower = load_tower(find_transformers_source(str(folder)), head=HEAD)
     config = AutoConfig.from_pretrained(folder)
     config.frames_per_clip = 8
     longer = VJEPA2Model(config).eval()
@@ -102,7 +102,7 @@ def test_timesformer_sees_other_lengths_as_one_that_was_made_for_them(tmp_path):
     from transformers import TimesformerConfig, TimesformerModel
 
     folder = transformers_folder(tmp_path / "timesformer", "timesformer")
-    tower = load_tower(find_source(str(folder)), head=HEAD)
+    tower = load_tower(find_transformers_source(str(folder)), head=HEAD)
     table = {**MODELS["timesformer"][0], "num_frames": 8}
     longer = TimesformerModel(TimesformerConfig(**table)).eval()
     weights = tower.network.state_dict()
@@ -129,7 +129,7 @@ def test_timesformer_that_looks_along_space_alone_averages_the_frames_before_the
     table = {**MODELS["timesformer"][0], "attention_type": "space_only"}
     folder = transformers_folder(tmp_path / "timesformer", "timesformer", table=table)
     (folder / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 36}, "crop_size": 32}')
-    tower = load_tower(find_source(str(folder)), head=HEAD)
+    tower = load_tower(find_transformers_source(str(folder)), head=HEAD)
     for frames in (1, 4, 7):
         video, network = _video(frames), tower.network
         norm, network.layernorm = network.layernorm, None
@@ -140,8 +140,8 @@ def test_timesformer_that_looks_along_space_alone_averages_the_frames_before_the
 
 def test_it_is_kept_in_a_clipact_folder(pair, tiny, tmp_path):
     """Made again without a weight of its own, sines included, that the folder does not hold."""
-    tower = load_tower(find_source(str(pair[2])), head=Head.Config(dim=16))
-    kept = load(save(DualEncoder(tower, load(tiny).text), tmp_path / "kept", name="kept"))
+    tower = load_tower(find_transformers_source(str(pair[2])), head=Head.Config(dim=16))
+    kept = load_checkpoint(save_model(DualEncoder(tower, load_checkpoint(tiny).text), tmp_path / "kept", name="kept"))
     assert kept.spec == tower.spec
     for frames in (4, 8):
         with torch.inference_mode():
@@ -153,7 +153,7 @@ def test_another_size_is_refused_in_a_sentence(pair):
     with pytest.raises(ModelError, match="this tower takes"):
         tower(_video(4, size=(40, 40)))
     with pytest.raises(ConfigError, match="takes 32 pixels along each side"):
-        load_tower(find_source(str(pair[2])), head=HEAD, spec=ClipSpec(frames=4, size=(48, 48)))
+        load_tower(find_transformers_source(str(pair[2])), head=HEAD, spec=ClipSpec(frames=4, size=(48, 48)))
 
 
 def test_weights_of_a_classifier_are_a_towers_too(tmp_path):
@@ -166,7 +166,7 @@ def test_weights_of_a_classifier_are_a_towers_too(tmp_path):
             config = transformers.AutoConfig.from_pretrained(folder)
             model = getattr(transformers, f"{kind}ForVideoClassification")(config).eval()
             model.save_pretrained(folder)
-            tower = load_tower(find_source(str(folder)), head=HEAD)
+            tower = load_tower(find_transformers_source(str(folder)), head=HEAD)
             base = model.vivit if family == "vivit" else model.videomae
             with torch.inference_mode():
                 torch.testing.assert_close(tower.features(_video(4)), _vector(base, _video(4)), rtol=0, atol=1e-6)
@@ -182,4 +182,6 @@ def test_weights_of_a_classifier_are_a_towers_too(tmp_path):
 )
 def test_a_start_that_makes_no_sense_is_refused(start, message, pair, tiny):
     with pytest.raises(ConfigError, match=message):
-        make_encoder(Start(model=str(tiny), parts=Parts(visual=f"transformers:{pair[2]}"), **start), seed=0)
+        make_encoder(
+            InitConfig(model=str(tiny), parts=PretrainedWeights(visual=f"transformers:{pair[2]}"), **start), seed=0
+        )

@@ -9,17 +9,17 @@ import torch
 import torch.nn.functional as F
 from typer.testing import CliRunner
 
-from clipact.cache import Store
+from clipact.cache import Cache
 from clipact.classify.calibrated import CalibratedClassifier
 from clipact.classify.from_index import IndexClassifier
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.cli.app import app
 from clipact.errors import ModelError
-from clipact.evaluate import How, manifest_card, read_samples
-from clipact.evaluate.encoder_adapter import judge
+from clipact.evaluate import EvalOptions, manifest_protocol, read_samples
+from clipact.evaluate.encoder_adapter import make_clip_encoder
 from clipact.label_index import LabelIndex
 from clipact.models import zoo
-from clipact.models.checkpoint import load, save
+from clipact.models.checkpoint import load_checkpoint, save_model
 from clipact.models.dual_encoder import normalise_frames
 from clipact.models.hub.transformers import quiet
 from clipact.prompts import LabelSet, PromptSet
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ours(folder):
-    return zoo.load(f"transformers:{folder}", device="cpu")
+    return zoo.load_model(f"transformers:{folder}", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_any_number_of_frames_and_one_answer_whatever_the_neighbours(ours, frame
 
 
 def test_classify_averages_templates_beside_the_clip_and_views_after_it(ours, tmp_path):
-    store = Store(tmp_path)
+    store = Cache(tmp_path)
     classifier = ZeroShotClassifier(ours, ["read", "drink"], store=store)
     clips = [np.random.default_rng(i).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8) for i in range(2)]
     filled = classifier.prompts.fill(classifier.label_set)
@@ -96,19 +96,19 @@ def test_classify_averages_templates_beside_the_clip_and_views_after_it(ours, tm
 
 
 def test_what_needs_sentences_by_themselves_is_refused(ours, tmp_path):
-    classifier = ZeroShotClassifier(ours, ["read", "drink"], store=Store(tmp_path))
+    classifier = ZeroShotClassifier(ours, ["read", "drink"], store=Cache(tmp_path))
     (tmp_path / "t.csv").write_text("path,label\na.mp4,read\n")
-    card = manifest_card(tmp_path / "t.csv")
+    card = manifest_protocol(tmp_path / "t.csv")
     samples = read_samples(card, tmp_path, partial=True)
     for use in (
         lambda: ours.encoder.encode_text(SENTENCES),
         lambda: ours.encoder.embed_groups(SENTENCES, [0, 0, 1]),
         lambda: classifier.text_embeddings,
-        lambda: judge(ours, classifier.spec),
-        lambda: lint(LabelSet.of(["read", "drink"]), PromptSet.load("bare"), ours, store=Store(tmp_path)),
+        lambda: make_clip_encoder(ours, classifier.spec),
+        lambda: lint(LabelSet.of(["read", "drink"]), PromptSet.load("bare"), ours, store=Cache(tmp_path)),
         lambda: CalibratedClassifier(ours, labels=["read", "drink"], multi_label=True),
         lambda: IndexClassifier(ours, Mock(spec=LabelIndex)),  # which is not looked at
-        lambda: sweep(card, samples, ours, Grid(templates=("bare",)), how=How(store=Store(tmp_path))),
+        lambda: sweep(card, samples, ours, Grid(templates=("bare",)), how=EvalOptions(store=Cache(tmp_path))),
     ):
         with pytest.raises(ModelError, match="depends on the video.*clipact classify"):
             use()
@@ -136,7 +136,7 @@ def test_in_16_bits_logits_stay_near(ours):
 
 
 def test_it_can_be_kept_as_a_clipact_folder(ours, tmp_path):
-    kept = load(save(ours.encoder, tmp_path / "kept", name="kept"), defer_text=True)
+    kept = load_checkpoint(save_model(ours.encoder, tmp_path / "kept", name="kept"), defer_text=True)
     assert kept.text_depends_on_video
     video = _video(2, 4)
     with torch.inference_mode():

@@ -2,7 +2,7 @@ import pytest
 
 from clipact.errors import ConfigError
 from clipact.models.nn.head import Head
-from clipact.models.towers.attention_pool import AttentiveHead
+from clipact.models.towers.attention_pool import AttentionPoolHead
 from clipact.models.towers.text import BertText
 
 
@@ -13,7 +13,7 @@ from clipact.models.towers.text import BertText
         (Head.Config, {"dim": 0}, "dim is 0"),
         (Head.Config, {"hidden": -1}, "hidden -1"),
         (Head.Config, {"blocks": -1}, "blocks -1"),
-        (AttentiveHead.Config, {"dropout": -0.1}, "dropout is -0.1"),
+        (AttentionPoolHead.Config, {"dropout": -0.1}, "dropout is -0.1"),
         (BertText.Config, {"dropout": 1.0}, "dropout is 1;"),
         (BertText.Config, {"dropout": float("nan")}, "dropout is nan"),
     ],

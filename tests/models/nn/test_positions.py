@@ -2,15 +2,15 @@ import pytest
 import torch
 from einops import rearrange
 
-from clipact.models.nn.attention import grid_sines, sines, stretch
+from clipact.models.nn.attention import grid_sines, interpolate_positions, sines
 
 
 def test_positions_are_stretched_along_time_alone():
     table = torch.arange(4.0)[:, None, None].expand(4, 2, 3)
-    longer = stretch(table, 8)
+    longer = interpolate_positions(table, 8)
     assert longer.shape == (8, 2, 3)
     assert longer[:, 1, 2].tolist() == [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]
-    assert stretch(table, 4) is table
+    assert interpolate_positions(table, 4) is table
 
 
 def test_sines_tell_every_place_from_every_other():

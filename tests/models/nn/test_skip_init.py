@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from clipact.models.towers.tower import NoRandomWeights
+from clipact.models.towers.tower import SkipInit
 
 MAKERS = {
     "linear": lambda: nn.Linear(4, 4),
@@ -18,7 +18,7 @@ MAKERS = {
 @pytest.mark.parametrize("name", MAKERS)
 def test_modules_are_made_and_nothing_is_drawn(name):
     state = torch.get_rng_state()
-    with NoRandomWeights():
+    with SkipInit():
         made = MAKERS[name]()
     assert torch.equal(torch.get_rng_state(), state)
     again = MAKERS[name]()
@@ -27,5 +27,5 @@ def test_modules_are_made_and_nothing_is_drawn(name):
 
 
 def test_numbers_that_are_asked_for_are_drawn():
-    with NoRandomWeights():
+    with SkipInit():
         assert torch.randn(100).std() > 0.5

@@ -9,7 +9,7 @@ from clipact.models.hub.open_clip import OpenClipImage
 from clipact.models.hub.timm import TimmImage
 from clipact.models.nn.head import Head
 from clipact.models.nn.temporal_shift import BRANCHES
-from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.towers.frame_aggregator import FrameAggregator
 from tests.tiny_open_clip import MODELS, timm_inside
 
 SWIN = {"img_size": 56, "embed_dim": 16, "depths": [1, 2], "num_heads": [1, 2], "window_size": 7}
@@ -63,7 +63,7 @@ def case(request):
 
 
 def _shifted(image):
-    return FramesTower(image, FramesTower.Config(shift=0.25)).eval()
+    return FrameAggregator(image, FrameAggregator.Config(shift=0.25)).eval()
 
 
 @torch.inference_mode()
@@ -87,7 +87,7 @@ def test_a_branch_sees_one_picture_a_row_with_its_channels_where_the_table_says(
 @torch.inference_mode()
 def test_the_shift_reaches_the_output_through_the_branches_alone(case):
     image, video = case
-    plain, shifted = FramesTower(image).eval(), _shifted(image)
+    plain, shifted = FrameAggregator(image).eval(), _shifted(image)
     assert not torch.allclose(shifted(video), plain(video), atol=1e-4)
     hooks = [
         branch.register_forward_hook(lambda module, inputs, output: torch.zeros_like(output))

@@ -4,7 +4,7 @@ import torch
 from clipact.errors import ConfigError
 from clipact.models.nn.temporal_shift import temporal_shift
 from clipact.models.towers.aggregators import AGGREGATORS
-from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.towers.frame_aggregator import FrameAggregator
 from tests.tiny import SPEC
 from tests.train.small_run import SmallImage
 
@@ -47,10 +47,10 @@ def test_the_first_step_learns_from_the_order_of_frames(name):
 
 def test_settings_reach_the_aggregator_and_unknown_ones_are_named():
     image = SmallImage(SmallImage.Config())
-    tower = FramesTower(image, FramesTower.Config(aggregator="transformer", settings={"layers": 3}), spec=SPEC)
+    tower = FrameAggregator(image, FrameAggregator.Config(aggregator="transformer", settings={"layers": 3}), spec=SPEC)
     assert len(tower.aggregator.blocks) == 3
     with pytest.raises(ConfigError, match=r"transformer\.settings\.layer.*layers"):
-        FramesTower(image, FramesTower.Config(aggregator="transformer", settings={"layer": 3}), spec=SPEC)
+        FrameAggregator(image, FrameAggregator.Config(aggregator="transformer", settings={"layer": 3}), spec=SPEC)
 
 
 @pytest.mark.parametrize("axis", [1, 2])
@@ -70,4 +70,4 @@ def test_a_shift_takes_channels_from_the_neighbours(axis):
 
 def test_a_shift_needs_an_image_tower_with_branches():
     with pytest.raises(ConfigError, match="no branches"):
-        FramesTower(SmallImage(SmallImage.Config()), FramesTower.Config(shift=0.125), spec=SPEC)
+        FrameAggregator(SmallImage(SmallImage.Config()), FrameAggregator.Config(shift=0.125), spec=SPEC)

@@ -12,10 +12,10 @@ from clipact.models.dual_encoder import DualEncoder
 from clipact.models.hub.timm import TimmImage
 from clipact.models.nn.head import Head
 from clipact.models.towers import visual_from
-from clipact.models.towers.attention_pool import AttentiveHead, AttentiveTower
-from clipact.models.towers.backbone_head import hash_body
+from clipact.models.towers.attention_pool import AttentionPoolHead, AttentionPoolTower
+from clipact.models.towers.backbone_head import hash_backbone
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
-from clipact.models.towers.label_embeddings import LabelTable
+from clipact.models.towers.label_embeddings import LabelEmbeddings
 from clipact.video.clip import Clip, overlay_maps
 from tests.contracts.test_towers import IMAGE
 from tests.video.drawing import draw_video
@@ -26,8 +26,8 @@ SPEC = ClipSpec(frames=3, size=(64, 96))
 def _tower():
     torch.manual_seed(0)
     image = EfficientNetLite(EfficientNetLite.Config(variant="lite0", head=Head.Config(dim=8, hidden=8)))
-    config = AttentiveTower.Config(head=AttentiveHead.Config(dim=8, width=12, heads=3))
-    return AttentiveTower(image, config, spec=SPEC).eval()
+    config = AttentionPoolTower.Config(head=AttentionPoolHead.Config(dim=8, width=12, heads=3))
+    return AttentionPoolTower(image, config, spec=SPEC).eval()
 
 
 @torch.inference_mode()
@@ -44,7 +44,7 @@ def test_it_begins_as_the_mean_over_all_places():
 @torch.inference_mode()
 def test_a_head_looks_where_its_query_finds_its_key():
     torch.manual_seed(0)
-    head = AttentiveHead(6, frames=2, config=AttentiveHead.Config(dim=4, width=4, heads=1))
+    head = AttentionPoolHead(6, frames=2, config=AttentionPoolHead.Config(dim=4, width=4, heads=1))
     places = torch.randn(1, 2, 3, 3, 6)
     head.query.copy_(50 * head.key(head.norm(places))[0, 1, 2, 0][None])
     seen = head.weights(places)
@@ -62,14 +62,14 @@ def test_its_kept_features_are_not_taken_for_those_of_frames():
         for kind in ("attentive", "frames")
     )
     frames.image.load_state_dict(attentive.image.state_dict())
-    assert hash_body(attentive) != hash_body(frames)
+    assert hash_backbone(attentive) != hash_backbone(frames)
 
 
 def test_what_has_no_places_is_refused():
     with pytest.raises(ConfigError, match="TimmImage gives no vector a place"):
-        AttentiveTower(TimmImage(TimmImage.Config(name="test_vit", settings={"img_size": 32})))
+        AttentionPoolTower(TimmImage(TimmImage.Config(name="test_vit", settings={"img_size": 32})))
     with pytest.raises(ConfigError, match="heads is 3"):
-        AttentiveHead.Config(width=8, heads=3)
+        AttentionPoolHead.Config(width=8, heads=3)
 
 
 def test_the_brightest_glow_is_where_most_was_looked():
@@ -90,8 +90,8 @@ def test_a_command_draws_it(tmp_path, monkeypatch):
 
     from clipact.cli.app import app
 
-    model = DualEncoder(_tower(), LabelTable(LabelTable.Config(labels=("a", "b"), dim=8)))
-    folder = checkpoint.save(model, tmp_path / "looks", name="looks", trained_on=("drawn",))
+    model = DualEncoder(_tower(), LabelEmbeddings(LabelEmbeddings.Config(labels=("a", "b"), dim=8)))
+    folder = checkpoint.save_model(model, tmp_path / "looks", name="looks", trained_on=("drawn",))
     draw_video(tmp_path / "v.mp4", frames=6)
     words = ["frames", str(tmp_path / "v.mp4"), "-o", str(tmp_path / "looks.png"), "-m", str(folder)]
     plain = CliRunner().invoke(app, words)

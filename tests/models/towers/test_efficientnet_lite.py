@@ -5,7 +5,7 @@ import torch
 
 from clipact.errors import ConfigError
 from clipact.models.nn.head import Head
-from clipact.models.towers.efficientnet_lite import Block, EfficientNetLite
+from clipact.models.towers.efficientnet_lite import EfficientNetLite, InvertedResidual
 
 HEAD = Head.Config(dim=32, hidden=16)
 
@@ -107,7 +107,7 @@ def test_pictures_are_scaled_as_the_weights_expect():
 
 def test_stochastic_depth_leaves_whole_blocks_out_by_picture():
     torch.manual_seed(0)
-    block = Block(4, 4, expansion=1, kernel=3, stride=1).eval()
+    block = InvertedResidual(4, 4, expansion=1, kernel=3, stride=1).eval()
     x = torch.randn(400, 4, 5, 5)
     with torch.no_grad():
         added = block(x) - x

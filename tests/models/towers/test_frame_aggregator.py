@@ -10,15 +10,15 @@ from clipact.models import towers
 from clipact.models.nn.head import Head
 from clipact.models.towers.aggregators import AGGREGATORS
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
-from clipact.models.towers.frame_aggregator import FramesTower
+from clipact.models.towers.frame_aggregator import FrameAggregator
 from tests.tiny_open_clip import MODELS, timm_inside
 
 
 @pytest.fixture(scope="module")
-def tower() -> FramesTower:
+def tower() -> FrameAggregator:
     torch.manual_seed(0)
     config = EfficientNetLite.Config(variant="lite0", head=Head.Config(dim=16, hidden=16))
-    return FramesTower(EfficientNetLite(config)).eval()
+    return FrameAggregator(EfficientNetLite(config)).eval()
 
 
 def test_the_mean_of_its_frames_raw_features(tower):
@@ -55,12 +55,12 @@ def test_a_picture_is_a_clip_of_one_frame(tower):
 def test_specification(tower):
     assert tower.spec == tower.image.spec.with_frames(ClipSpec().frames)
     given = ClipSpec(frames=3, size=(64, 64))
-    assert FramesTower(tower.image, spec=given).spec == given
+    assert FrameAggregator(tower.image, spec=given).spec == given
 
 
 def test_an_unknown_aggregator_names_the_known():
     with pytest.raises(ConfigError, match="'maen'; did you mean 'mean'"):
-        FramesTower.Config(aggregator="maen")
+        FrameAggregator.Config(aggregator="maen")
 
 
 SWIN = {"img_size": 56, "embed_dim": 16, "depths": [1, 2], "num_heads": [1, 2], "window_size": 7}
@@ -82,8 +82,8 @@ def image(request):
 @pytest.mark.parametrize("how", [*AGGREGATORS, "shift"])
 @torch.inference_mode()
 def test_any_image_tower_goes_under_any_aggregator(image, how):
-    config = FramesTower.Config(shift=0.25) if how == "shift" else FramesTower.Config(aggregator=how)
-    tower = FramesTower(image, config).eval()
+    config = FrameAggregator.Config(shift=0.25) if how == "shift" else FrameAggregator.Config(aggregator=how)
+    tower = FrameAggregator(image, config).eval()
     for parameter in tower.aggregator.parameters():  # what begins at zero counts too
         parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     video = torch.randn(3, 4, 3, *image.spec.size, generator=torch.Generator().manual_seed(1))
@@ -98,7 +98,7 @@ def test_any_image_tower_goes_under_any_aggregator(image, how):
 def shifted():
     torch.manual_seed(0)
     image = towers.image_from({"tower": "open_clip", "model": MODELS["vit"][0]})
-    return FramesTower(image, FramesTower.Config(shift=0.25)).eval()
+    return FrameAggregator(image, FrameAggregator.Config(shift=0.25)).eval()
 
 
 @torch.inference_mode()
@@ -106,10 +106,10 @@ def test_an_image_tower_is_not_changed_by_a_shift_around_it(shifted):
     """What another tower is made of, or a picture alone, is not shifted; and two shifts do not add up."""
     video = torch.randn(2, 4, 3, 32, 32)
     once, pictures = shifted(video), shifted.image(video.flatten(0, 1)).unflatten(0, (2, 4))
-    plain = FramesTower(shifted.image).eval()(video)
+    plain = FrameAggregator(shifted.image).eval()(video)
     assert not torch.allclose(plain, once, atol=1e-4)
     torch.testing.assert_close(plain, pictures.mean(1), atol=1e-6, rtol=0)
-    again = FramesTower(shifted.image, FramesTower.Config(shift=0.25)).eval()
+    again = FrameAggregator(shifted.image, FrameAggregator.Config(shift=0.25)).eval()
     assert torch.equal(again(video), once)
 
 
@@ -153,8 +153,8 @@ def test_a_shift_ends_where_an_image_tower_fails(shifted):
 
 def test_an_insert_sees_all_frames_of_a_clip_and_leaves_the_image_tower_as_it_was(tower):
     torch.manual_seed(0)
-    config = FramesTower.Config(inserts={"blocks.3": "non_local", "last": "space_time"})
-    joined, video = FramesTower(tower.image, config).eval(), torch.randn(2, 3, 3, 64, 64)
+    config = FrameAggregator.Config(inserts={"blocks.3": "non_local", "last": "space_time"})
+    joined, video = FrameAggregator(tower.image, config).eval(), torch.randn(2, 3, 3, 64, 64)
     assert not joined.order_free
     seen = {}
     for place, block in joined.inserts.items():
@@ -168,7 +168,7 @@ def test_an_insert_sees_all_frames_of_a_clip_and_leaves_the_image_tower_as_it_wa
         "last": (2, 3, 2, 2),
     }
     assert not torch.allclose(gated, alone)
-    identity = FramesTower(tower.image, FramesTower.Config(inserts={"blocks.3": "non_local"})).eval()
+    identity = FrameAggregator(tower.image, FrameAggregator.Config(inserts={"blocks.3": "non_local"})).eval()
     with torch.inference_mode():
         torch.testing.assert_close(identity(video), alone, atol=1e-5, rtol=1e-5)
 
@@ -183,4 +183,4 @@ def test_an_insert_sees_all_frames_of_a_clip_and_leaves_the_image_tower_as_it_wa
 )
 def test_an_insert_that_has_no_place_is_refused(tower, inserts, said):
     with pytest.raises(ConfigError, match=said):
-        FramesTower(tower.image, FramesTower.Config(inserts=inserts))
+        FrameAggregator(tower.image, FrameAggregator.Config(inserts=inserts))

@@ -11,8 +11,8 @@ from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.errors import ConfigError
 from clipact.models.nn.inserts import NonLocal
-from clipact.models.towers.i3d import I3D, MINUS_ONE_TO_ONE, PLACES, ConvNorm, MaxPool
-from clipact.train.initialization import Start, _visual
+from clipact.models.towers.i3d import I3D, MINUS_ONE_TO_ONE, PLACES, ConvNorm3d, MaxPool
+from clipact.train.initialization import InitConfig, _visual
 
 SPEC = ClipSpec(frames=4, size=(40, 56), mean=(0.5,) * 3, std=(0.5,) * 3)
 
@@ -92,7 +92,7 @@ def test_published_weights_fit_from_a_file(tmp_path):
     assert "Mixed_4f.b2b.bn.running_var" in weights
     torch.save(weights, tmp_path / "rgb.pt")
     table = {"tower": "i3d", "padding": "same", "inserts": {"mixed_4f": "non_local"}}
-    start = parse(Start, {"model": "mini", "visual": table, "parts": {"visual": str(tmp_path / "rgb.pt")}})
+    start = parse(InitConfig, {"model": "mini", "visual": table, "parts": {"visual": str(tmp_path / "rgb.pt")}})
     again = _visual(start, ClipSpec()).eval()
     assert again.spec == MINUS_ONE_TO_ONE
     video = torch.randn(1, 4, 3, 40, 56)
@@ -132,7 +132,7 @@ def test_any_number_of_frames_and_any_size_will_do():
 @torch.inference_mode()
 def test_same_is_zeros_all_around_with_the_odd_one_behind(side, step):
     kernel, stride = (side,) * 3, (step,) * 3
-    conv = ConvNorm(2, 3, kernel=kernel, stride=stride, padding="same").eval()
+    conv = ConvNorm3d(2, 3, kernel=kernel, stride=stride, padding="same").eval()
     pool = MaxPool(kernel, stride, padding="same")
     for length in range(1, 10):
         maps = torch.rand(1, 2, length, length + 1, length + 2)

@@ -10,7 +10,7 @@ from tokenizers import BertWordPieceTokenizer
 from clipact.errors import ModelError
 from clipact.models.nn.head import Head
 from clipact.models.towers.text import BertText
-from clipact.train.chunks import Encoder, cut
+from clipact.train.chunks import Encoder, split_chunks
 from clipact.train.pretrained_weights import rename_bert
 
 SENTENCES = [
@@ -133,7 +133,7 @@ def test_neighbours_and_padding_change_nothing(tower):
 def test_a_chunk_is_the_same_bits_with_a_graph_and_without(tower):
     """What gradient caching rests on; only for answers are sentences grouped by length, which moves the last bits."""
     encoder = Encoder("text", tower, lambda said: tower(tower.tokenize(said)))
-    (chunk,), _ = cut(encoder, SENTENCES, chunk_size=len(SENTENCES), seed=0)
+    (chunk,), _ = split_chunks(encoder, SENTENCES, chunk_size=len(SENTENCES), seed=0)
     with torch.no_grad():
         first = chunk.embed()
     again = chunk.embed()
