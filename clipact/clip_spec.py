@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from clipact.errors import ConfigError, choices
 
-Sampling = Literal["uniform", "middles", "strided", "fps"]
+Sampling = Literal["uniform", "segment_centers", "strided", "fps"]
 Resize = Literal["shortest", "squash", "longest"]
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Rounding = Literal["even", "down"]
@@ -21,7 +21,7 @@ class ClipSpec:
 
     frames         frames a clip, at least 1
     sampling       "uniform": linspace that includes the first and last frame (PE, arXiv 2504.13181);
-                   "middles": the middle of equal segments (TSN, arXiv 1608.00859; InternVideo2);
+                   "segment_centers": the middle of equal segments (TSN, arXiv 1608.00859; InternVideo2);
                    "strided": `stride` frames from each other (SlowFast, Open-VCLIP);
                    "fps": `rate_fps` frames a second, whatever the rate of the video
     stride         for "strided", at least 1
@@ -38,7 +38,7 @@ class ClipSpec:
     """
 
     frames: int = 8
-    sampling: Sampling = "middles"
+    sampling: Sampling = "segment_centers"
     size: tuple[int, int] = (224, 224)
     resize: Resize = "shortest"
     interpolation: Interpolation = "bicubic"

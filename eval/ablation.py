@@ -3,11 +3,11 @@
     python eval/ablation.py eval/mini-ablation.toml --data DIR --out OUT [--only NAME ...]
 
 The table names a recipe and variants: `set` are changes to it as `clipact train --set` takes them, of all or of one,
-`teachers` variants whose models of seed 0 teach (`teach.models`), `seeds` is how many runs. The last stretch of
+`teachers` variants whose models of seed 0 teach (`distillation.teachers`), `seeds` is how many runs. The last stretch of
 the first variant, in which most learns, has `last_steps` steps; another's has as many as fit into the same time, by
 steps of both that are measured one after the other. So a slower network takes fewer, as it would in the end, and a
 slower machine gives the same table. What frozen towers make of the data is not counted: it is kept in the store. Each
-run has its own process. Judged are retrieval on Flickr8k's dev pictures (DIR/flickr8k) and the 22 sports of the card
+run has its own process. Judged are retrieval on Flickr8k's dev pictures (DIR/flickr8k) and the 22 sports of the protocol
 sports22-dev. Intervals are of the difference from the first variant, from 1,000 paired draws of whole pictures, seeds
 averaged.
 
@@ -45,7 +45,7 @@ def train(recipe_file, shared, changes, seed, last_steps, data, out):
 
     def begun(recipe):
         return ContrastiveTrainer(
-            recipe, data=data, device=torch.device("cpu"), store=Cache(), watch=lambda items, total, what: items
+            recipe, data=data, device=torch.device("cpu"), cache=Cache(), watch=lambda items, total, what: items
         )
 
     def measured(recipe):
@@ -54,7 +54,7 @@ def train(recipe_file, shared, changes, seed, last_steps, data, out):
         before_seconds = sum((phase.last - phase.first) * min(phase.step_seconds) for phase in before)
         return before_seconds, min(last.step_seconds)
 
-    common = [*shared, "judge.sets=[]", f"seed={seed}"]
+    common = [*shared, "validation.sets=[]", f"seed={seed}"]
     of_first = load_recipe(recipe_file, Recipe, changes=common)
     recipe = load_recipe(recipe_file, Recipe, changes=[*common, *changes])
     first, _ = begun(recipe).phases[-1]
@@ -87,14 +87,14 @@ def judge(model_folder, data, out):
     def digits(ranks):
         return "".join(str(next((k for k in KS if rank < k), 0)) for rank in ranks)
 
-    def answer(card, samples):
-        return run_protocol(card, samples, model, out, how=EvalOptions(store=Cache()))[0]
+    def answer(protocol, samples):
+        return run_protocol(protocol, samples, model, out, options=EvalOptions(cache=Cache()))[0]
 
     model = load_model(str(model_folder), device="cpu", precision="auto")
     captions, _ = ProtocolOverrides(frames=1).apply(manifest_protocol(str(data / CAPTIONS), split="dev"))
     pictures = answer(captions, read_samples(captions, (data / CAPTIONS).parent))
-    card = load_protocol(SPORTS)
-    sports = answer(card, read_samples(card, data))
+    protocol = load_protocol(SPORTS)
+    sports = answer(protocol, read_samples(protocol, data))
     every = np.arange(pictures.similarity.shape[1])
     return {
         "of_text": pictures.text_of.tolist(),
@@ -159,7 +159,9 @@ class Ablation:
         if teachers := asked["teachers"]:
             for teacher in teachers:
                 self.run(teacher, 0, teaches=True)
-            changes.append(f"teach.models={json.dumps([str(self.folder(one, 0) / 'run/last') for one in teachers])}")
+            changes.append(
+                f"distillation.teachers={json.dumps([str(self.folder(one, 0) / 'run/last') for one in teachers])}"
+            )
         shutil.rmtree(folder, ignore_errors=True)
         print(run_name, file=sys.stderr)
         run = {"asked": asked} | apart(

@@ -8,7 +8,7 @@ told three ways: on dev itself, where it was chosen and looks too good; on dev w
 judged on the fifth; and on the test part, which chose nothing. In that table every set says the phrase alone.
 
 A second table asks whether it is the templates that gain, or what is said of a label: `action` and the chosen ones with
-the phrase alone, and with synonyms and descriptions, on all cards with labels that mini is reported on.
+the phrase alone, and with synonyms and descriptions, on all protocols with labels that mini is reported on.
 """
 
 import argparse
@@ -65,20 +65,22 @@ def candidates():
 
 
 class Judged:
-    """A card's samples under every template: with unit vectors of each, an ensemble is a sum over a length."""
+    """A protocol's samples under every template: with unit vectors of each, an ensemble is a sum over a length."""
 
-    def __init__(self, card, data, model, templates):
-        samples = read_samples(card, data)
+    def __init__(self, protocol, data, model, templates):
+        samples = read_samples(protocol, data)
         self.templates = templates
         sets = [PromptSet.of([text]) for text in templates]
         classifiers = [
             ZeroShotClassifier(
-                model, samples.labels, prompts=one, store=Cache(), spec=card.views.apply(model.encoder.spec)
+                model, samples.labels, prompts=one, cache=Cache(), spec=protocol.views.apply(model.encoder.spec)
             )
             for one in sets
         ]
         results = list(
-            evaluate_wordings(classifiers, samples, averaging=card.views.averaging, how=EvalOptions(store=Cache()))
+            evaluate_wordings(
+                classifiers, samples, averaging=protocol.views.averaging, options=EvalOptions(cache=Cache())
+            )
         )
         self.truth = results[0].truth
         bias = 0.0 if model.encoder.bias is None else model.encoder.bias.item()
@@ -113,19 +115,23 @@ def gain(right, base, groups=None):
     return f"{100 * one.value:+.1f} ({100 * one.low:.1f} – {100 * one.high:.1f}), p {one.p:.3f}"
 
 
-def ablate(card, data, model, chosen):
-    """Cells for a card: `action` and chosen, each with the phrase alone and with all that is said, and the gains."""
-    samples = read_samples(card, data)
+def ablate(protocol, data, model, chosen):
+    """Cells for a protocol: `action` and chosen, each with the phrase alone and with all that is said, and the gains."""
+    samples = read_samples(protocol, data)
     both = [PromptSet.load("action"), PromptSet.of(chosen)]
     sets = [one.worded(words=said) for said in (("phrase",), _ALL) for one in both]
-    spec = card.views.apply(model.encoder.spec)
+    spec = protocol.views.apply(model.encoder.spec)
     classifiers = [
-        ZeroShotClassifier(model, samples.labels, prompts=one, clips=card.views.views, spec=spec, store=Cache())
+        ZeroShotClassifier(model, samples.labels, prompts=one, clips=protocol.views.views, spec=spec, cache=Cache())
         for one in sets
     ]
     results = list(
         evaluate_wordings(
-            classifiers, samples, averaging=card.views.averaging, crops=card.views.crops, how=EvalOptions(store=Cache())
+            classifiers,
+            samples,
+            averaging=protocol.views.averaging,
+            crops=protocol.views.crops,
+            options=EvalOptions(cache=Cache()),
         )
     )
     rights = [metrics.hits(result.scores, result.truth) for result in results]

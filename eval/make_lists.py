@@ -1,4 +1,4 @@
-"""Makes the lists of files beside the protocol cards, from what the data sets' authors published and from pictures.
+"""Makes the lists of files beside the protocols, from what the data sets' authors published and from pictures.
 
     python eval/make_lists.py published --splits DIR [--out eval/protocols/lists]
     python eval/make_lists.py sports22 --data DIR [--out eval/protocols/lists]

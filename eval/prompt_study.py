@@ -44,18 +44,23 @@ def percent(one):
 
 
 def judge(name, model, words, *, grid=None, baseline="bare"):
-    """The sweep of a card."""
-    card = load_protocol(name)
-    found = sweep(card, read_samples(card, words.data), model, grid, baseline=baseline, how=EvalOptions(store=Cache()))
+    """The sweep of a protocol."""
+    protocol = load_protocol(name)
+    found = sweep(
+        protocol, read_samples(protocol, words.data), model, grid, baseline=baseline, options=EvalOptions(cache=Cache())
+    )
     write_sweep(found, words.out / (name if baseline == "bare" else f"{name}-above-{baseline}"))
     return found
 
 
 def retrieval(model, words):
     """Text to picture, recall@1: figure and difference to bare captions, by prompt set."""
-    card = load_protocol("flickr8k")
+    protocol = load_protocol("flickr8k")
     result = evaluate_retrieval(
-        model, read_samples(card, words.data), spec=card.views.apply(model.encoder.spec), how=EvalOptions(store=Cache())
+        model,
+        read_samples(protocol, words.data),
+        spec=protocol.views.apply(model.encoder.spec),
+        options=EvalOptions(cache=Cache()),
     )
     firsts = [int(np.flatnonzero(result.text_of == row)[0]) for row in range(len(result.samples))]
     captions = [result.texts[i].strip().rstrip(".").strip() for i in firsts]
@@ -94,13 +99,13 @@ def main():
     rows = {name: {row.variant.name: row for row in found.rows} for name, found in swept.items()}
     print(f"| wording | {' | '.join(swept)} |\n|---|{'---|' * len(swept)}")
     for name in shown:
-        cells = [percent(rows[card][name].top_1) if name in rows[card] else "as above" for card in swept]
+        cells = [percent(rows[protocol][name].top_1) if name in rows[protocol] else "as above" for protocol in swept]
         print(f"| {'**' if name == chosen else ''}{name}{'**' if name == chosen else ''} | {' | '.join(cells)} |")
     print("\n| points above bare | " + " | ".join(swept) + f" |\n|---|{'---|' * len(swept)}")
     for name in shown[1:]:
         cells = []
-        for card in swept:
-            row = rows[card].get(name)
+        for protocol in swept:
+            row = rows[protocol].get(name)
             cells.append("as above" if row is None else f"{percent(row.difference)}, p {row.difference.p:.3f}")
         print(f"| {name} | {' | '.join(cells)} |")
     print(f"\n| points above {words.set} as shipped | {' | '.join(swept)} |\n|---|{'---|' * len(swept)}")

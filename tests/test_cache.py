@@ -14,9 +14,9 @@ KEY = content_key("a", "b")
 
 def test_what_was_written_is_read(tmp_path):
     arrays = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "y": np.array([1], dtype=np.int64)}
-    store = Cache(tmp_path)
-    assert store.read("text", KEY) is None
-    store.write("text", KEY, arrays)
+    cache = Cache(tmp_path)
+    assert cache.read("text", KEY) is None
+    cache.write("text", KEY, arrays)
     kept = Cache(tmp_path).read("text", KEY)
     assert kept.keys() == arrays.keys()
     for name, array in arrays.items():
@@ -40,31 +40,31 @@ def test_a_key_tells_parts_apart(parts, data):
 
 @pytest.mark.parametrize("cut", [0, 1, 31, 40, 60, -1])
 def test_a_damaged_entry_is_absent_and_can_be_written_again(tmp_path, cut):
-    store = Cache(tmp_path)
-    store.write("text", KEY, {"x": np.ones(4)})
+    cache = Cache(tmp_path)
+    cache.write("text", KEY, {"x": np.ones(4)})
     (path,) = [p for p in tmp_path.rglob("*") if p.is_file()]
     path.write_bytes(path.read_bytes()[:cut])
-    assert store.read("text", KEY) is None
-    store.write("text", KEY, {"x": np.ones(4)})
-    assert store.read("text", KEY) is not None
+    assert cache.read("text", KEY) is None
+    cache.write("text", KEY, {"x": np.ones(4)})
+    assert cache.read("text", KEY) is not None
 
 
 def test_a_flipped_bit_is_noticed(tmp_path):
-    store = Cache(tmp_path)
-    store.write("text", KEY, {"x": np.ones(4)})
+    cache = Cache(tmp_path)
+    cache.write("text", KEY, {"x": np.ones(4)})
     (path,) = [p for p in tmp_path.rglob("*") if p.is_file()]
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(raw)
-    assert store.read("text", KEY) is None
+    assert cache.read("text", KEY) is None
 
 
 def _write_and_read(root: str, number: int) -> bool:
-    store = Cache(root)
+    cache = Cache(root)
     expected = np.arange(50_000, dtype=np.float32)
     for _ in range(40):
-        store.write("text", KEY, {"x": expected})
-        kept = store.read("text", KEY)
+        cache.write("text", KEY, {"x": expected})
+        kept = cache.read("text", KEY)
         if kept is None or not np.array_equal(kept["x"], expected):
             return False
     return True
@@ -78,9 +78,9 @@ def test_two_processes_writing_the_same_entry_never_meet_half_of_one(tmp_path):
 
 def test_a_folder_that_cannot_be_used_says_what_to_do(tmp_path):
     (tmp_path / "file").write_text("")
-    store = Cache(tmp_path / "file")
+    cache = Cache(tmp_path / "file")
     with pytest.raises(CacheError, match="CLIPACT_CACHE"):
-        store.write("text", KEY, {"x": np.ones(1)})
+        cache.write("text", KEY, {"x": np.ones(1)})
 
 
 def test_the_default_folder_follows_the_environment(monkeypatch, tmp_path):

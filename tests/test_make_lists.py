@@ -1,4 +1,4 @@
-"""The script that makes the lists beside the cards: near copies of a picture never stand on both sides."""
+"""The script that makes the lists beside the protocols: near copies of a picture never stand on both sides."""
 
 import importlib.util
 from pathlib import Path

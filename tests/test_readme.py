@@ -135,7 +135,7 @@ def _recipe(folder, *, tower=None):
     """The README's own.toml, with another tower's lines where one is named."""
     lines = _block("train recipe").splitlines()
     if tower is not None:
-        lines = [line for line in lines if not line.startswith(("start.visual", "visual.learns"))]
+        lines = [line for line in lines if not line.startswith(("init.visual", "visual.trainable"))]
         lines += _block(f"train {tower}").splitlines()
     path = folder / "own.toml"
     path.write_text("\n".join(lines), encoding="utf-8")

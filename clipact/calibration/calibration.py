@@ -58,7 +58,7 @@ class CalibrationParams:
     coverage: float
     quantile: float
     score: str
-    false_rejections: float
+    false_rejection_rate: float
     threshold: float
     independent: IndependentProbabilities
     thresholds: tuple[float, ...]
@@ -68,8 +68,10 @@ class CalibrationParams:
         numbers = (self.temperature, self.quantile, self.threshold, *alone, *self.thresholds)
         if not all(map(math.isfinite, numbers)) or self.temperature <= 0 or self.independent.slope <= 0:
             raise ConfigError("all numbers of a judgement are finite, its temperature and its slope above 0")
-        if not 0 < self.coverage < 1 or not 0 < self.false_rejections < 1:
-            raise ConfigError(f"coverage is {self.coverage}, false_rejections {self.false_rejections}; between 0 and 1")
+        if not 0 < self.coverage < 1 or not 0 < self.false_rejection_rate < 1:
+            raise ConfigError(
+                f"coverage is {self.coverage}, false_rejections {self.false_rejection_rate}; between 0 and 1"
+            )
         if self.score not in OOD_SCORES:
             raise ConfigError(f"score is {self.score!r}; {choices(self.score, OOD_SCORES)}")
 

@@ -48,7 +48,7 @@ def fit_params(
     clips: LabelledClips,
     *,
     coverage: float = 0.9,
-    false_rejections: float = 0.05,
+    false_rejection_rate: float = 0.05,
     score: str = DEFAULT_OOD_SCORE,
     seed: int = 0,
 ) -> tuple[CalibrationParams, FitMetrics]:
@@ -63,9 +63,9 @@ def fit_params(
     score             of `rejection.OOD_SCORES`
     CalibrationError when there are too few clips for that.
     """
-    _check(clips, coverage=coverage, false_rejections=false_rejections, score=score)
+    _check(clips, coverage=coverage, false_rejection_rate=false_rejection_rate, score=score)
     one, other = clips.split(seed=seed)
-    _check_count(len(clips), len(other), coverage=coverage, false_rejections=false_rejections)
+    _check_count(len(clips), len(other), coverage=coverage, false_rejection_rate=false_rejection_rate)
     labels = np.arange(clips.logits.shape[1])
     temperature = fit_temperature(one.logits, one.truth)
     logits, background = other.among(labels)
@@ -76,8 +76,8 @@ def fit_params(
         coverage=coverage,
         quantile=conformal_quantile(probabilities(logits / temperature), other.truth, coverage=coverage),
         score=score,
-        false_rejections=false_rejections,
-        threshold=-upper_quantile(-fits, share=1 - false_rejections),
+        false_rejection_rate=false_rejection_rate,
+        threshold=-upper_quantile(-fits, share=1 - false_rejection_rate),
         independent=independent,
         thresholds=tuple(fit_thresholds(independent.probabilities(*one.among(labels)), one.true).tolist()),
     )
@@ -100,9 +100,9 @@ def _figures(clips: LabelledClips, unseen: LabelledClips, judgement: Calibration
     )
 
 
-def _check(clips: LabelledClips, *, coverage: float, false_rejections: float, score: str) -> None:
-    if not 0 < coverage < 1 or not 0 < false_rejections < 1:
-        raise UsageError(f"coverage is {coverage} and false_rejections {false_rejections}; shares between 0 and 1")
+def _check(clips: LabelledClips, *, coverage: float, false_rejection_rate: float, score: str) -> None:
+    if not 0 < coverage < 1 or not 0 < false_rejection_rate < 1:
+        raise UsageError(f"coverage is {coverage} and false_rejections {false_rejection_rate}; shares between 0 and 1")
     if score not in OOD_SCORES:
         raise UsageError(f"the rejection score is {score!r}; {choices(score, OOD_SCORES)}")
     if clips.logits.shape[1] < 2:
@@ -113,11 +113,11 @@ def _check(clips: LabelledClips, *, coverage: float, false_rejections: float, sc
         raise CalibrationError("all clips are of one group; half of them fit and half check, so that it takes two")
 
 
-def _check_count(clips: int, checking: int, *, coverage: float, false_rejections: float) -> None:
-    needed = max(fewest(coverage), fewest(1 - false_rejections))
+def _check_count(clips: int, checking: int, *, coverage: float, false_rejection_rate: float) -> None:
+    needed = max(fewest(coverage), fewest(1 - false_rejection_rate))
     if checking < needed:
         raise CalibrationError(
             f"{clips} labelled clips could be read, and {checking} of them are left to check the rest; coverage "
-            f"{coverage:g} and false rejections {false_rejections:g} need {needed}: give more clips, or ask for less "
+            f"{coverage:g} and false rejections {false_rejection_rate:g} need {needed}: give more clips, or ask for less "
             "(--coverage 0.8 --false-rejections 0.2 needs 10 clips to check)"
         )

@@ -65,7 +65,7 @@ class Trust:
     """What a calibration makes of an answer.
 
     none_of_these  whether the clip fits none of the labels: `fit`, a score by the name `score`, is below `threshold`,
-                   as it is for a share of clips that fit: `false_rejections`
+                   as it is for a share of clips that fit: `false_rejection_rate`
     label_set      the labels that could be right, likeliest first: they hold the right one in `coverage` of clips
     """
 
@@ -73,7 +73,7 @@ class Trust:
     fit: float
     threshold: float
     score: str
-    false_rejections: float
+    false_rejection_rate: float
     label_set: tuple[str, ...]
     coverage: float
 

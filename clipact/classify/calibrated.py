@@ -46,7 +46,7 @@ class Background:
 
 
 def choose_background(
-    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, store: Cache, watch: Watch = iter
+    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, cache: Cache, watch: Watch = iter
 ) -> Background:
     """The shipped words that are no label, by the vectors of their sentences.
 
@@ -58,7 +58,7 @@ def choose_background(
     if model.encoder.text_depends_on_video:
         raise model.encoder.text_needs_video()
     words, count = exclude_labels(background_words(), labels), len(labels)
-    both = embed_with_background(model, labels, words, prompts, store=store, watch=watch)
+    both = embed_with_background(model, labels, words, prompts, cache=cache, watch=watch)
     vectors = unit(both.rows.float().mean(0)).cpu().numpy()
     owner = both.owner.cpu().numpy()
     meant = np.zeros((len(words), count), dtype=bool)
@@ -80,17 +80,17 @@ def embed_with_background(
     background: Sequence[str],
     prompts: PromptSet,
     *,
-    store: Cache,
+    cache: Cache,
     watch: Watch = iter,
 ) -> TextClassifier:
     """What clips are compared with: the labels' vectors, and after them the background words'."""
-    own = embed_labels(model, labels, prompts, store=store, watch=watch)
+    own = embed_labels(model, labels, prompts, cache=cache, watch=watch)
     if not background:
         return own
     shipped = background_words()
     known = shipped if set(background) <= set(shipped) else tuple(background)
     others = LabelSet.of(known, phrases=known, name="background")
-    vectors = embed_labels(model, others, prompts, store=store, watch=watch)
+    vectors = embed_labels(model, others, prompts, cache=cache, watch=watch)
     return own.beside(vectors.only([known.index(word) for word in background]))
 
 
@@ -119,14 +119,14 @@ class CalibratedClassifier(VideoClassifier):
         clips: int | None = None,
         multi_label: bool = False,
         decoder: str = "pyav",
-        store: Cache | None = None,
+        cache: Cache | None = None,
         watch: Watch = iter,
     ) -> None:
         if isinstance(calibration, str | Path):
             calibration = Calibration.load(calibration)
         asked = None if labels is None else LabelSet.of_any(labels)
         said = PromptSet.load(prompts) if isinstance(prompts, str) else prompts
-        spec, store = model.encoder.spec, store or Cache()
+        spec, cache = model.encoder.spec, cache or Cache()
         if calibration is not None:
             own = calibration.answers
             check_target(own, model, labels=asked, prompts=said, frames=frames, clips=clips)
@@ -138,8 +138,8 @@ class CalibratedClassifier(VideoClassifier):
             raise UsageError("there are no labels; give some, or a calibration, which brings its own")
         else:
             said = said or PromptSet.load("action")
-            background = choose_background(model, asked, said, store=store, watch=watch).far
-        words = embed_with_background(model, asked, background, said, store=store, watch=watch)
+            background = choose_background(model, asked, said, cache=cache, watch=watch).far
+        words = embed_with_background(model, asked, background, said, cache=cache, watch=watch)
         self.calibration, self.multi_label, self.label_set = calibration, multi_label, asked
         self.inner = ZeroShotClassifier(
             model,
@@ -186,7 +186,7 @@ class CalibratedClassifier(VideoClassifier):
                 fit=verdict.fit,
                 threshold=judgement.threshold,
                 score=judgement.score,
-                false_rejections=judgement.false_rejections,
+                false_rejection_rate=judgement.false_rejection_rate,
                 label_set=tuple(labels[i] for i in verdict.label_set),
                 coverage=judgement.coverage,
             )

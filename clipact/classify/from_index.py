@@ -55,7 +55,7 @@ class IndexClassifier(VideoClassifier):
     ) -> "IndexClassifier":
         """A classifier from a model's name and an index's folder; `options` as for the constructor."""
         loaded = zoo.load_model(model, device=device, precision=precision, defer_text=True)
-        return cls(loaded, LabelIndex.open(folder, model_key=loaded.key, store=Cache()), **options)
+        return cls(loaded, LabelIndex.open(folder, model_key=loaded.key, cache=Cache()), **options)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ class ZeroShotClassifier(VideoClassifier):
         clips: int = 1,
         spec: ClipSpec | None = None,
         decoder: str = "pyav",
-        store: Cache | None = None,
+        cache: Cache | None = None,
         watch: Watch = iter,
         words: TextClassifier | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class ZeroShotClassifier(VideoClassifier):
         if model.encoder.text_depends_on_video:
             self._unprompted = self._text_features(watch)
         else:
-            self._text = words or embed_labels(model, self.label_set, self.prompts, store=store or Cache(), watch=watch)
+            self._text = words or embed_labels(model, self.label_set, self.prompts, cache=cache or Cache(), watch=watch)
 
     @classmethod
     def load(
@@ -163,7 +163,7 @@ class ZeroShotClassifier(VideoClassifier):
 
 @torch.inference_mode()
 def embed_labels(
-    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, store: Cache, watch: Watch = iter
+    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, cache: Cache, watch: Watch = iter
 ) -> TextClassifier:
     """What clips are compared with, on the model's device, from the store when it was computed before.
 
@@ -172,7 +172,7 @@ def embed_labels(
     """
     key = content_key("label vectors 2", model.key, wording_key(labels, prompts))
     device = model.encoder.log_scale.device
-    if (kept := store.read("text", key)) is not None:
+    if (kept := cache.read("text", key)) is not None:
         return TextClassifier(
             rows=torch.from_numpy(kept["rows"]).to(device),
             owner=torch.from_numpy(kept["owner"]).to(device),
@@ -181,7 +181,7 @@ def embed_labels(
         )
     vectors = make_text_classifier(partial(model.encoder.encode_text, watch=watch), labels, prompts)
     try:
-        store.write("text", key, {"rows": vectors.rows.float().cpu().numpy(), "owner": vectors.owner.cpu().numpy()})
+        cache.write("text", key, {"rows": vectors.rows.float().cpu().numpy(), "owner": vectors.owner.cpu().numpy()})
     except CacheError as error:  # a cache that cannot be written costs time, not the answer
         warnings.warn(str(error), stacklevel=2)
     return vectors

@@ -18,8 +18,9 @@ _FEW = 10  # groups, for whom no share of them says much
 
 
 def calibrate(
-    protocol: Annotated[
-        str, typer.Argument(metavar="CARD|MANIFEST", help="A card, or a CSV table of path and label (and group).")
+    protocol_or_table: Annotated[
+        str,
+        typer.Argument(metavar="PROTOCOL|MANIFEST", help="A protocol, or a CSV table of path and label (and group)."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The calibration, a small JSON file.")],
     model: ModelName = "mini",
@@ -28,14 +29,18 @@ def calibrate(
         list[str] | None,
         typer.Option("--labels", "-l", show_default="the clips' own", help="All that is chosen from."),
     ] = None,
-    prompts: Annotated[str | None, typer.Option(show_default="the card's, or action", help="The sentences.")] = None,
-    frames: Annotated[
-        int | None, typer.Option(min=1, show_default="the card's, or the model's", help="Frames a clip.")
+    prompts: Annotated[
+        str | None, typer.Option(show_default="the protocol's, or action", help="The sentences.")
     ] = None,
-    clips: Annotated[int | None, typer.Option(min=1, show_default="the card's, or 1", help="Clips a video.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, show_default="the protocol's, or the model's", help="Frames a clip.")
+    ] = None,
+    clips: Annotated[
+        int | None, typer.Option(min=1, show_default="the protocol's, or 1", help="Clips a video.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
     coverage: Annotated[float, typer.Option(help="How often a label set is to hold the right label.")] = 0.9,
-    false_rejections: Annotated[
+    false_rejection_rate: Annotated[
         float, typer.Option(help="The share of clips that fit a label and may be called none of these.")
     ] = 0.05,
     rejection: Annotated[
@@ -69,12 +74,12 @@ def calibrate(
     from clipact.errors import UsageError, choices
     from clipact.prompts import PromptSet, parse_labels
 
-    for name, share in (("coverage", coverage), ("false-rejections", false_rejections)):
+    for name, share in (("coverage", coverage), ("false-rejections", false_rejection_rate)):
         if not 0 < share < 1:
             raise UsageError(f"--{name} is {share:g}; a share between 0 and 1, such as 0.1")
-    card, folder = find_protocol(protocol, data, split=split)
+    protocol, folder = find_protocol(protocol_or_table, data, split=split)
     label_set = parse_labels(labels) if labels else None
-    prompt_set = PromptSet.load(prompts or card.words.templates)
+    prompt_set = PromptSet.load(prompts or protocol.words.templates)
 
     from clipact.cache import Cache
     from clipact.calibration import OOD_SCORES, check_out_path
@@ -85,22 +90,22 @@ def calibrate(
     if rejection not in OOD_SCORES:
         raise UsageError(f"--rejection is {rejection!r}; {choices(rejection, OOD_SCORES)}")
     check_out_path(out)
-    samples = read_samples(card, folder, partial=partial)
+    samples = read_samples(protocol, folder, partial=partial)
 
     def watch(findings: Iterable[Any], total: int) -> Iterable[Any]:
-        return track(findings, total=total, what=card.name)
+        return track(findings, total=total, what=protocol.name)
 
     calibration, scores = fit(
         load_model(model, device=device, precision=precision, defer_text=True),
         samples,
         labels=label_set,
         prompts=prompt_set,
-        views=replace(card.views, frames=frames or card.views.frames, views=clips or card.views.views),
-        source=card.title + (", partial" if samples.partial_why else ""),
+        views=replace(protocol.views, frames=frames or protocol.views.frames, views=clips or protocol.views.views),
+        source=protocol.title + (", partial" if samples.partial_why else ""),
         coverage=coverage,
-        false_rejections=false_rejections,
+        false_rejection_rate=false_rejection_rate,
         score=rejection,
-        how=EvalOptions(store=Cache(), watch=watch),
+        options=EvalOptions(cache=Cache(), watch=watch),
     )
     calibration.save(out)
     if as_json:
@@ -148,7 +153,7 @@ def _show(found: "Calibration", out: Path) -> None:
     table.add_row("label sets", f"{figures.set_size:.1f} labels on average, for a coverage of {judgement.coverage:.0%}")
     table.add_row(
         "none of these",
-        f"{judgement.score} under {judgement.threshold:.2f}, for {judgement.false_rejections:.0%} false rejections",
+        f"{judgement.score} under {judgement.threshold:.2f}, for {judgement.false_rejection_rate:.0%} false rejections",
     )
     known = ", ".join(f"{name} {value:.2f}" for name, value in sorted(figures.auroc.items(), key=lambda one: -one[1]))
     table.add_row("half hidden", f"AUROC {known}; 0.5 is chance")

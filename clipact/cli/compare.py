@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    protocol: ProtocolArgument,
+    protocol_or_table: ProtocolArgument,
     models: Annotated[str, typer.Option("--models", "-m", help="Rows, between commas; the first is the reference.")],
     data: DataFolder = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where all of it goes.")] = Path("comparison"),
@@ -71,8 +71,8 @@ def compare(
     from clipact.studies.compare.table import write_comparison
 
     settings = load_settings(recipe, changes=changes or ())
-    card, folder = find_protocol(protocol, data)
-    own = Path(protocol) if protocol.endswith(".csv") else card
+    protocol, folder = find_protocol(protocol_or_table, data)
+    own = Path(protocol_or_table) if protocol_or_table.endswith(".csv") else protocol
     parts = read_split(own, folder, split=split, partial=partial)
     names = [name.strip() for name in models.split(",") if name.strip()]
     planned = plan_comparison(names, parts, out, settings=settings, seeds=seeds)
@@ -80,7 +80,7 @@ def compare(
     try:
         with TrainScreen() as screen:
             whole = screen.progress.add_task("compare", total=len(planned.cells))
-            hands = ExecutionContext(device=device, store=Cache(), watch=screen.watch, follow=screen.follow)
+            hands = ExecutionContext(device=device, cache=Cache(), watch=screen.watch, follow=screen.follow)
             for outcome in planned.carry_out(hands):
                 outcomes.append(outcome)
                 screen.progress.advance(whole)
@@ -130,7 +130,7 @@ def _show(table: "ComparisonTable", paths: Sequence[Path]) -> None:
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
     split, clip = table.comparison.split, table.comparison.settings.clip
     size = f"{clip.frames} frames of {clip.size[0]} x {clip.size[1]} pixels"
-    console.print(Text(f"{split.card.name} · {size} · {sum(table.counts)} clips judge", style="bold"))
+    console.print(Text(f"{split.protocol.name} · {size} · {sum(table.counts)} clips judge", style="bold"))
     console.print(Text(f"split {split.said}", style="dim"))
 
     def grid(*titles: str) -> Grid:

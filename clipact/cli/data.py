@@ -41,7 +41,7 @@ def check(
     frames: Annotated[int, typer.Option(min=1, help="Frames decoded of each file, from its first to its last.")] = 8,
     against: Annotated[
         list[str] | None,
-        typer.Option(metavar="CARD", help="Of a recipe: name what this protocol card judges by. Repeatable."),
+        typer.Option(metavar="PROTOCOL", help="Of a recipe: name what this protocol judges by. Repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a table.")] = False,
 ) -> None:
@@ -52,7 +52,7 @@ def check(
     clipact data check own.toml --data ~/data --against sports22
 
     The second reads the tables of a recipe, and compares what would be learnt
-    from with all that the card judges by: files by their bytes, pictures by what
+    from with all that the protocol judges by: files by their bytes, pictures by what
     they look like, too (64 bits each, of which at most 6 differ), so that copies
     can be left out before a run.
 
@@ -67,13 +67,13 @@ def check(
         return track(items, total=total, what="reading")
 
     if table.suffix == ".toml":
-        below, cards = folder or Path(), [load_protocol(name) for name in dict.fromkeys(against or ())]
-        held = [one for card in cards for one in read_held_out(card, below, watch=watch)]
+        below, protocols = folder or Path(), [load_protocol(name) for name in dict.fromkeys(against or ())]
+        held = [one for protocol in protocols for one in read_held_out(protocol, below, watch=watch)]
         tables = _tables(table, below)
     else:
         if against:
             raise UsageError(
-                "--against is for a recipe, whose tables lie below the same folder as the data of cards; name this one "
+                "--against is for a recipe, whose tables lie below the same folder as the data of protocols; name this one "
                 "in a recipe's data.sources"
             )
         held, tables = [], [(table, folder, "all")]

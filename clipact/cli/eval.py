@@ -19,30 +19,32 @@ if TYPE_CHECKING:
 
 
 def _help() -> str:
-    cards = "\n\n".join(f"[bold]{name}[/] {load_protocol(name).title}" for name in protocol_names())
-    return f"""Score models under a protocol card, or on a table of your own, with 95 % intervals.
+    protocols = "\n\n".join(f"[bold]{name}[/] {load_protocol(name).title}" for name in protocol_names())
+    return f"""Score models under a protocol, or on a table of your own, with 95 % intervals.
 
 clipact eval weizmann ut_interaction --data ~/data --model mini
 
 clipact eval mine.csv --data ~/videos --model mini --model runs/best --prompts single
 
-A card fixes the files (by hash and count), the words, the frames and the average; other data are refused, or with \
+A protocol fixes the files (by hash and count), the words, the frames and the average; other data are refused, or with \
 --partial the result is marked. A table is CSV with path and label, or path and caption; its paths start beside it, or \
 at --data; what shares a value in a column named group (a person, a film) counts as one for the intervals, and a \
-column also names other labels that are true, with | between them. Results go to OUT/CARD--MODEL; `clipact report` \
+column also names other labels that are true, with | between them. Results go to OUT/PROTOCOL--MODEL; `clipact report` \
 makes a page of them. A run that was killed goes on with --resume, bit for bit. \
 Embeddings are kept: other prompts or labels need no decoding. Exit code 1 when a file could not be read.
 
-The cards:
+The protocols:
 
-{cards}"""
+{protocols}"""
 
 
 HELP = _help()
 
 
 def evaluate(
-    protocols: Annotated[list[str], typer.Argument(metavar="CARD|MANIFEST", help="Cards, or CSV tables.")],
+    protocols_or_tables: Annotated[
+        list[str], typer.Argument(metavar="PROTOCOL|MANIFEST", help="Protocols, or CSV tables.")
+    ],
     model: Annotated[
         list[str], typer.Option("--model", "-m", help="mini, a folder, or open_clip:ARCH/TAG. Repeatable.")
     ] = ["mini"],  # noqa: B006
@@ -51,7 +53,7 @@ def evaluate(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run was stopped; keep what is done.")] = False,
     partial: AllowMismatch = False,
     split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
-    prompts: Annotated[str | None, typer.Option(help="Other sentences than the card's.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Other sentences than the protocol's.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Other frames a view.")] = None,
     views: Annotated[int | None, typer.Option(min=1, help="Other views a file.")] = None,
     averaging: Annotated[str | None, typer.Option(help="embeddings, logits or probabilities.")] = None,
@@ -79,26 +81,28 @@ def evaluate(
     # All that is asked for is known to be there before the first of it runs.
     models = {name: pick_precision(name, precision, device=device) for name in model}
     chosen = []
-    for protocol in dict.fromkeys(protocols):
-        own, folder = find_protocol(protocol, data, split=split)
-        card, said = changes.apply(own)
-        if not card.retrieval:
-            PromptSet.load(card.words.templates)
+    for protocol_or_table in dict.fromkeys(protocols_or_tables):
+        own, folder = find_protocol(protocol_or_table, data, split=split)
+        protocol, said = changes.apply(own)
+        if not protocol.retrieval:
+            PromptSet.load(protocol.words.templates)
         for name, computed_in in models.items():
-            result_folder(card, name, out, precision=computed_in)
-        chosen.append((card, read_samples(own, folder, partial=partial), () if protocol.endswith(".csv") else said))
-    store, unread = Cache(), 0
+            result_folder(protocol, name, out, precision=computed_in)
+        chosen.append(
+            (protocol, read_samples(own, folder, partial=partial), () if protocol_or_table.endswith(".csv") else said)
+        )
+    cache, unread = Cache(), 0
     for name, computed_in in models.items():
         loaded = load_model(name, device=device, precision=computed_in, defer_text=True)
-        for card, samples, said in chosen:
+        for protocol, samples, said in chosen:
 
-            def watch(findings: Iterable[Any], total: int, what: str = f"{card.name}, {name}") -> Iterable[Any]:
+            def watch(findings: Iterable[Any], total: int, what: str = f"{protocol.name}, {name}") -> Iterable[Any]:
                 return track(findings, total=total, what=what)
 
-            how = EvalOptions(store=store, resume=resume, watch=watch)
-            result, folder = run_protocol(card, samples, loaded, out, changed=said, how=how)
+            options = EvalOptions(cache=cache, resume=resume, watch=watch)
+            result, folder = run_protocol(protocol, samples, loaded, out, changed=said, options=options)
             unread += len(result.unreadable)
-            row = (card.name, name, result, folder, metric_values(result))
+            row = (protocol.name, name, result, folder, metric_values(result))
             if as_json:
                 print(json.dumps(_object(row), ensure_ascii=False, allow_nan=False), flush=True)
             else:
@@ -115,10 +119,10 @@ def _object(row: "Row") -> dict[str, Any]:
 
     from clipact.evaluate.results import zero_shot_status
 
-    card, name, result, folder, found = row
+    protocol, name, result, folder, found = row
     run = result.run
     return {
-        "card": card,
+        "protocol": protocol,
         "model": name,
         "result": str(folder),
         "zero_shot": run["zero_shot"],
@@ -140,7 +144,7 @@ def _show(row: "Row") -> None:
 
     from clipact.evaluate.results import zero_shot_status
 
-    card, name, result, folder, found = row
+    protocol, name, result, folder, found = row
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("figure", overflow="fold", max_width=32)
@@ -152,7 +156,7 @@ def _show(row: "Row") -> None:
         between = f"{one.low:.1f} – {one.high:.1f}" if one.is_rank else f"{one.low:.1%} – {one.high:.1%}"
         style = "bold" if one.headline else ""
         table.add_row(Text(one.name, style=style), Text(value, style=style), between, f"{one.count:,}")
-    console.print(Text(f"{card} · {name}", style="bold"))
+    console.print(Text(f"{protocol} · {name}", style="bold"))
     warned = "" if result.run["zero_shot"] else "yellow"
     console.print(Text(zero_shot_status(result.run), style=warned), soft_wrap=False)
     for why in result.run["partial_why"]:

@@ -82,7 +82,7 @@ def _with_attention(clip: "Clip", spec: ClipSpec, model: str) -> "Clip":
     if not isinstance(tower, AttentionPoolTower):
         raise UsageError(
             f"--attention is for a model with an attentive tower; {model} has a {type(tower).__name__}: train one with "
-            'start.visual.tower = "attentive"'
+            'init.visual.tower = "attention_pool"'
         )
     with torch.inference_mode():
         maps = tower.attention(prepare_views([clip.frames], spec, device=torch.device("cpu")))[0]

@@ -168,7 +168,7 @@ def query(
     if not videos and not text:
         raise UsageError("nothing is asked: name videos, or sentences with --text")
     loaded = load_model(model, device=device, precision=precision, defer_text=True)
-    opened = LabelIndex.open(folder, model_key=loaded.key, store=Cache())
+    opened = LabelIndex.open(folder, model_key=loaded.key, cache=Cache())
     paths = expand_videos(videos) if videos else []
     failed = 0
     asked = _vectors(loaded, paths, [clean(one) for one in text or ()])

@@ -25,7 +25,7 @@ def pretrain(
 
     Each time that it is judged, held-out clips say how much of the masked pixels it predicts (0 % is as good as each
     patch's mean), and OUT/pictures shows some of them. OUT/best and OUT/last are visual towers without words; a recipe
-    of clipact train begins from one by start.visual.tower = "vivit" and start.parts.visual = "runs/videomae/best".
+    of clipact train begins from one by init.visual.tower = "vivit" and init.pretrained.visual = "runs/videomae/best".
 
     Ctrl-C saves the run after the step at hand; --resume goes on with it as if nothing had happened.
     """
@@ -42,7 +42,7 @@ def pretrain(
         screen.follow(run, run.train(out, resume=resume, tensorboard=tensorboard))
     leave_if_stopped(run)
     print(out / "best")
-    best, name = run.progress.best or 0.0, table.judge.sets[0].name
+    best, name = run.progress.best or 0.0, table.validation.sets[0].name
     verdict = f"better than each patch's mean by {best:.1%} of the variance" if best > 0 else "no better than the mean"
     note(f"best at step {run.progress.best_step}: masked pixels of {name} are predicted {verdict}")
-    note(f'begin from it: start.visual.tower = "vivit" and start.parts.visual = "{out / "best"}" in a recipe')
+    note(f'begin from it: init.visual.tower = "vivit" and init.pretrained.visual = "{out / "best"}" in a recipe')

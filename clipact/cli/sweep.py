@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    protocol: ProtocolArgument,
+    protocol_or_table: ProtocolArgument,
     model: Annotated[str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="As for classify.")] = "mini",
     data: DataFolder = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the tables and sweep.html go.")] = Path("sweep"),
@@ -39,10 +39,10 @@ def sweep(
         str, typer.Option(help="Templates' mean vector, their mean probability, or weighted from unlabelled clips.")
     ] = "embeddings,probabilities,weighted",
     frames: Annotated[
-        str | None, typer.Option(show_default="the card's", help="Frames a clip: each number is tried.")
+        str | None, typer.Option(show_default="the protocol's", help="Frames a clip: each number is tried.")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(show_default="the card's", help="The prompt set that all are compared with.")
+        str | None, typer.Option(show_default="the protocol's", help="The prompt set that all are compared with.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
     partial: AllowMismatch = False,
@@ -69,11 +69,11 @@ def sweep(
     from clipact.studies import Grid, sweep
     from clipact.studies.prompt_sweep.sweep_files import make_room, write_sweep
 
-    card, folder = find_protocol(protocol, data, split=split)
+    protocol, folder = find_protocol(protocol_or_table, data, split=split)
     if labels is not None:
-        if not protocol.endswith(".csv"):
-            raise UsageError("--labels is for tables; a card names its own")
-        card = replace(card, words=replace(card.words, set=labels.removeprefix("@")))
+        if not protocol_or_table.endswith(".csv"):
+            raise UsageError("--labels is for tables; a protocol names its own")
+        protocol = replace(protocol, words=replace(protocol.words, set=labels.removeprefix("@")))
     grid = Grid(
         templates=_split(templates),
         names=_split(names),
@@ -81,15 +81,15 @@ def sweep(
         pooling=_split(pooling),
         frames=_numbers(frames),
     )
-    samples = read_samples(card, folder, partial=partial)
+    samples = read_samples(protocol, folder, partial=partial)
     make_room(out)
     loaded = load_model(model, device=device, defer_text=True)
 
     def watch(findings: Iterable[Any], total: int) -> Iterable[Any]:
-        return track(findings, total=total, what=card.name)
+        return track(findings, total=total, what=protocol.name)
 
-    how = EvalOptions(store=Cache(), watch=watch)
-    found = sweep(card, samples, loaded, grid, baseline=baseline, how=how, watch_words=encoding)
+    options = EvalOptions(cache=Cache(), watch=watch)
+    found = sweep(protocol, samples, loaded, grid, baseline=baseline, options=options, watch_words=encoding)
     paths = write_sweep(found, out)
     _show(found, as_json=as_json)
     if not as_json:
@@ -159,7 +159,7 @@ def _show(found: "Sweep", *, as_json: bool) -> None:
         shown = Text(row.variant.name, style=style)
         table.add_row(shown, f"{top.value:.1%}", f"{top.low:.1%} – {top.high:.1%}", *rest)
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
-    head = f"{found.run['card']} · {found.run['model']['name']} · {len(best)} wordings, {found.samples:,} samples"
+    head = f"{found.run['protocol']} · {found.run['model']['name']} · {len(best)} wordings, {found.samples:,} samples"
     console.print(Text(head, style="bold"))
     console.print(Text(zero_shot_status(found.run), style="" if found.run["zero_shot"] else "yellow"))
     console.print(table)

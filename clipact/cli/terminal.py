@@ -38,11 +38,11 @@ PrecisionOption = Annotated[
 ]
 """Options of every command that has a model look, and where it may look in 16 bits."""
 
-ProtocolArgument = Annotated[str, typer.Argument(metavar="CARD|MANIFEST", help="A card, or a CSV table.")]
+ProtocolArgument = Annotated[str, typer.Argument(metavar="PROTOCOL|MANIFEST", help="A protocol, or a CSV table.")]
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
 ]
-AllowMismatch = Annotated[bool, typer.Option("--partial", help="Take data that are not the card's; mark it.")]
+AllowMismatch = Annotated[bool, typer.Option("--partial", help="Take data that are not the protocol's; mark it.")]
 """Options of every command that is carried out under a protocol."""
 
 RunFolder = Annotated[
@@ -81,16 +81,16 @@ def index_folder(labels: Sequence[str]) -> Path | None:
     return Path(named[0]).expanduser() if named else None
 
 
-def find_protocol(protocol: str, data: Path | None, *, split: str = "all") -> "tuple[Protocol, Path]":
-    """The card by its name or file, or that of a CSV table of one's own, and the folder of its data."""
+def find_protocol(protocol_or_table: str, data: Path | None, *, split: str = "all") -> "tuple[Protocol, Path]":
+    """The protocol by its name or file, or that of a CSV table of one's own, and the folder of its data."""
     from clipact.data.protocol import load_protocol
     from clipact.evaluate import manifest_protocol
 
-    if protocol.endswith(".csv"):
-        return manifest_protocol(protocol, split=split), data or Path(protocol).parent
+    if protocol_or_table.endswith(".csv"):
+        return manifest_protocol(protocol_or_table, split=split), data or Path(protocol_or_table).parent
     if split != "all":
-        raise UsageError("--split is for tables; a card names its own")
-    return load_protocol(protocol), data or Path()
+        raise UsageError("--split is for tables; a protocol names its own")
+    return load_protocol(protocol_or_table), data or Path()
 
 
 T = TypeVar("T")
@@ -167,7 +167,7 @@ def _remarks(prediction: Prediction) -> Iterator[tuple[str, str]]:
         yield (f"fits by itself: {fitting}", "") if fitting else ("none of these fits by itself", "bold yellow")
     if trust is not None:
         if trust.none_of_these:
-            fitting = f"{1 - trust.false_rejections:.0%} of clips that fit have {trust.threshold:.2f} or more"
+            fitting = f"{1 - trust.false_rejection_rate:.0%} of clips that fit have {trust.threshold:.2f} or more"
             yield f"none of these: {trust.score} score {trust.fit:.2f}, and {fitting}", "bold yellow"
         every = len(trust.label_set) == len(prediction.ranked)
         could = f"all {len(trust.label_set)} labels" if every else _listed(trust.label_set)

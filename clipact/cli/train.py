@@ -81,7 +81,7 @@ class TrainScreen:
                 elif not self.watched and (time.monotonic() - said > _QUIET_SECONDS or report.step == run.steps):
                     self.say(f"step {report.step} of {run.steps}: {facts}")
                     said = time.monotonic()
-        for path, cause in run.broken.items():
+        for path, cause in run.unreadable_files.items():
             self.say(f"left out: {path}: {cause}")
 
     @contextmanager
@@ -140,7 +140,7 @@ def show_plan(plan: "DryRun") -> None:
             table.add_row("", f"steps {phase.first:,} to {phase.last - 1:,}", style="bold")
         for tower in phase.towers:
             kept = "; what it sees is encoded once and kept" if tower.kept else ""
-            table.add_row(tower.name, f"{tower.learns} learns: {tower.learning:,} of {tower.all:,} parameters{kept}")
+            table.add_row(tower.name, f"{tower.trainable} learns: {tower.learning:,} of {tower.all:,} parameters{kept}")
             table.add_row("", f"{tower.chunks} chunks a batch, the graphs of {tower.kept_chunks} kept")
             table.add_row("", f"batch norm: {tower.batch_norm}")
         table.add_row("graphs", f"{_bytes(phase.graph_bytes)} at most at a time")
@@ -204,11 +204,11 @@ def train(
     A whole own.toml, which teaches mini a transformer over the frames:
         name = "own"
         trained_on = ["my clips"]
-        start.model = "mini"
-        start.visual = { tower = "frames", aggregator = "transformer" }
+        init.model = "mini"
+        init.visual = { tower = "frame_aggregator", aggregator = "transformer" }
         data.sources = [{ manifest = "clips.csv", frames = 8 }]
-        visual.learns = "head"
-        text.learns = "nothing"
+        visual.trainable = "head"
+        text.trainable = "nothing"
         train = { batch = 32, steps = 100 }
 
     clips.csv lies in --data, with the columns path and label (or caption), and
@@ -230,7 +230,7 @@ def train(
     table = load_recipe(recipe, Recipe, changes=changes or ())
     out = out or Path("runs") / table.name
     with TrainScreen() as screen:
-        run = ContrastiveTrainer(table, data=data, device=pick_device(device), store=Cache(), watch=screen.watch)
+        run = ContrastiveTrainer(table, data=data, device=pick_device(device), cache=Cache(), watch=screen.watch)
         if verify_grad:
             show_checks(verify_run(run))
         if dry_run:
@@ -240,5 +240,5 @@ def train(
     leave_if_stopped(run)
     model = out / ("best" if (out / "best").exists() else "last")
     print(model)
-    asked = "" if table.start.labels_only else " --labels drink,read"
+    asked = "" if table.init.labels_only else " --labels drink,read"
     note(f"try it: clipact classify video.mp4{asked} --model {model}")

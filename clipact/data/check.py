@@ -1,7 +1,7 @@
 """Reads everything that a manifest names, and says what is wrong with it: the table, the files, and what they share.
 
 An error is what training would stumble over; a warning is what a person should know and training would not notice, such
-as a picture that is in two splits under two names, or nearly one that a protocol card judges by.
+as a picture that is in two splits under two names, or nearly one that a protocol judges by.
 """
 
 import os
@@ -25,9 +25,9 @@ from clipact.video.load import load_clips
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutFile:
-    """A file that a card judges by; `name` is its place below the card's root."""
+    """A file that a protocol judges by; `name` is its place below the protocol's root."""
 
-    card: str
+    protocol: str
     name: str
     fingerprint: Fingerprint
 
@@ -42,22 +42,24 @@ class NearDuplicate:
     same_bytes: bool
 
 
-def read_held_out(card: Protocol, data: Path, *, watch: Watch = lambda taken, _: taken) -> list[HeldOutFile]:
-    """All that the card judges by, below the folder `data`; DataError when it is not all there."""
-    lists = read_lists(card, data)
+def read_held_out(protocol: Protocol, data: Path, *, watch: Watch = lambda taken, _: taken) -> list[HeldOutFile]:
+    """All that the protocol judges by, below the folder `data`; DataError when it is not all there."""
+    lists = read_lists(protocol, data)
     names = list(dict.fromkeys(sample.path for sample in distinct_samples(lists)))
-    prints = take_fingerprints([data / card.data.root / name for name in names], watch=watch)
-    held = [HeldOutFile(card=card.name, name=name, fingerprint=one) for name, one in zip(names, prints, strict=True)]
+    prints = take_fingerprints([data / protocol.data.root / name for name in names], watch=watch)
+    held = [
+        HeldOutFile(protocol=protocol.name, name=name, fingerprint=one) for name, one in zip(names, prints, strict=True)
+    ]
     wrong = [cause for one in lists for cause in one.wrong]
     if missing := [one.name for one in held if not one.fingerprint.sha256]:
         wrong.append(f"{len(missing):,} of {len(held):,} files cannot be read, {missing[0]} among them")
     if wrong:
-        raise DataError(f"the data in {data} are not those of card {card.name}: {'; '.join(wrong)}")
+        raise DataError(f"the data in {data} are not those of protocol {protocol.name}: {'; '.join(wrong)}")
     return held
 
 
 def find_near_duplicates(prints: Sequence[Fingerprint], held: Sequence[HeldOutFile]) -> list[NearDuplicate]:
-    """Of each row and card the nearest file, where the two are the same or near each other; by row."""
+    """Of each row and protocol the nearest file, where the two are the same or near each other; by row."""
     by_bytes: dict[str, list[HeldOutFile]] = {}
     for one in held:
         by_bytes.setdefault(one.fingerprint.sha256, []).append(one)
@@ -73,7 +75,7 @@ def find_near_duplicates(prints: Sequence[Fingerprint], held: Sequence[HeldOutFi
     ]
     nearest: dict[tuple[int, str], NearDuplicate] = {}
     for copy in sorted(copies, key=lambda copy: (copy.row, not copy.same_bytes, copy.apart)):
-        nearest.setdefault((copy.row, copy.of.card), copy)
+        nearest.setdefault((copy.row, copy.of.protocol), copy)
     return list(nearest.values())
 
 
@@ -173,8 +175,10 @@ def _look_at(path: Path, sample: ManifestSample, spec: ClipSpec, *, looks: bool)
     try:
         (clip,) = load_clips(path, spec, start_seconds=start, end_seconds=end)
     except VideoError as error:
-        broken = DataIssue(kind="error", line=sample.line, path=sample.path, cause=error.cause)
-        return _Seen(sample=sample, fingerprint=Fingerprint(sha256="", difference_hash=""), findings=(broken,))
+        unreadable_files = DataIssue(kind="error", line=sample.line, path=sample.path, cause=error.cause)
+        return _Seen(
+            sample=sample, fingerprint=Fingerprint(sha256="", difference_hash=""), findings=(unreadable_files,)
+        )
     # That a picture's only frame repeats is as it should be.
     notes = () if len(set(clip.stamps)) == 1 else clip.notes
     findings = (DataIssue(kind="warning", line=sample.line, path=sample.path, cause=note) for note in notes)
@@ -202,6 +206,6 @@ def _same_bytes(seen: Iterable[_Seen]) -> Iterator[DataIssue]:
 def _held_out(seen: Sequence[_Seen], against: Sequence[HeldOutFile]) -> Iterator[DataIssue]:
     """A warning for every file that is one of `against`, or nearly."""
     for copy in find_near_duplicates([one.fingerprint for one in seen], against):
-        which, sample = f"{copy.of.name}, which card {copy.of.card} judges by", seen[copy.row].sample
+        which, sample = f"{copy.of.name}, which protocol {copy.of.protocol} judges by", seen[copy.row].sample
         cause = f"it is {which}" if copy.same_bytes else f"it is nearly {which}: {copy.apart} of 64 bits differ"
         yield DataIssue(kind="warning", line=sample.line, path=sample.path, cause=cause)

@@ -79,8 +79,11 @@ def draw_texts(entry: TrainingExample, *, seed: int, epoch: int) -> tuple[tuple[
         others = [sentence for sentence in dict.fromkeys(entry.sentences) if sentence != sentences[0]]
         order = np.random.default_rng(seed_from("sentences", rest)).permutation(len(others))
         sentences += [others[i] for i in order[: entry.drawn - 1]]
-    if entry.vary is not None:
-        varied = (entry.vary.draw(sentence, seed=seed_from("vary", rest, sentence)) for sentence in sentences)
+    if entry.caption_augmentation is not None:
+        varied = (
+            entry.caption_augmentation.draw(sentence, seed=seed_from("caption_augmentation", rest, sentence))
+            for sentence in sentences
+        )
         sentences = list(dict.fromkeys(varied))
     return tuple((sentence, pair_ids(entry, sentence)) for sentence in sentences), rest
 

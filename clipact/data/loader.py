@@ -38,11 +38,11 @@ class ReadConfig:
 
     augment: Augment | None = None
     workers: int = 2
-    broken_limit: int = 0
+    max_unreadable: int = 0
 
     def __post_init__(self) -> None:
-        if self.workers < 0 or self.broken_limit < 0:
-            raise ConfigError(f"workers is {self.workers}, broken_limit {self.broken_limit}; none is below 0")
+        if self.workers < 0 or self.max_unreadable < 0:
+            raise ConfigError(f"workers is {self.workers}, broken_limit {self.max_unreadable}; none is below 0")
 
 
 _AHEAD = 4  # pieces that each worker decodes before they are asked for
@@ -89,13 +89,13 @@ class Loader:
         chunk: int,
         workers: int = 0,
         shuffled: bool = True,
-        broken: dict[str, str] | None = None,
-        broken_limit: int = 0,
+        unreadable_files: dict[str, str] | None = None,
+        max_unreadable: int = 0,
     ) -> None:
         self.samples, self.batch, self.chunk, self.workers = samples, batch, chunk, workers
         self.stream = EpochSampler(len(samples), seed=samples.seed, shuffled=shuffled)
-        self.broken = {} if broken is None else broken
-        self.broken_limit = broken_limit
+        self.unreadable_files = {} if unreadable_files is None else unreadable_files
+        self.max_unreadable = max_unreadable
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """The batches of the steps from `first_step` up to and without `last_step`."""
@@ -159,7 +159,7 @@ class Loader:
         )
 
     def _join(self, pieces: Sequence["_Piece"]) -> Batch:
-        self._count_broken(broken for piece in pieces for broken in piece.broken)
+        self._count_broken(unreadable_files for piece in pieces for unreadable_files in piece.unreadable_files)
         sentences = tuple(sentence for piece in pieces for sentence in piece.sentences)
         if not sentences:
             raise DataError(f"not one of the {self.batch} files of a batch could be read; {self._causes()}")
@@ -173,16 +173,16 @@ class Loader:
             label_ids=label_ids,
         )
 
-    def _count_broken(self, broken: Iterable[UnreadableFile]) -> None:
-        self.broken.update((one.path, one.cause) for one in broken)
-        if len(self.broken) > self.broken_limit:
+    def _count_broken(self, unreadable_files: Iterable[UnreadableFile]) -> None:
+        self.unreadable_files.update((one.path, one.cause) for one in unreadable_files)
+        if len(self.unreadable_files) > self.max_unreadable:
             raise DataError(
-                f"{len(self.broken)} files could not be read, more than broken_limit = {self.broken_limit}; "
+                f"{len(self.unreadable_files)} files could not be read, more than broken_limit = {self.max_unreadable}; "
                 f"{self._causes()}"
             )
 
     def _causes(self) -> str:
-        named = [f"{path}: {cause}" for path, cause in islice(self.broken.items(), 5)]
+        named = [f"{path}: {cause}" for path, cause in islice(self.unreadable_files.items(), 5)]
         return "; ".join(named) + ". `clipact data check` finds all of them"
 
 
@@ -194,7 +194,7 @@ class _Piece:
     repeats: tuple[int, ...]
     sentences: tuple[str, ...]
     ids: Int64[Tensor, "b 3"]
-    broken: tuple[UnreadableFile, ...]
+    unreadable_files: tuple[UnreadableFile, ...]
 
 
 def _prepare_worker(_: int) -> None:
@@ -238,7 +238,7 @@ def _collate(items: Sequence[Example | UnreadableFile]) -> _Piece:
         repeats=tuple(len(one.said) for one in examples for _ in one.clips),
         sentences=tuple(sentence for sentence, _ in rows),
         ids=torch.tensor([ids for _, ids in rows], dtype=torch.int64).reshape(-1, 3),
-        broken=tuple(item for item in items if isinstance(item, UnreadableFile)),
+        unreadable_files=tuple(item for item in items if isinstance(item, UnreadableFile)),
     )
 
 

@@ -1,7 +1,7 @@
-"""A protocol card says how a figure is made: which files, which words, which frames, which average, which metric.
+"""A protocol says how a figure is made: which files, which words, which frames, which average, which metric.
 
-Cards are TOML files; those that come with clipact lie under eval/protocols, with the lists of files that they name. A
-card is read strictly and completely here; no data are looked at (clipact.evaluate does that).
+Protocols are TOML files; those that come with clipact lie under eval/protocols, with the lists of files that they name. A
+protocol is read strictly and completely here; no data are looked at (clipact.evaluate does that).
 """
 
 import re
@@ -20,11 +20,11 @@ Metric = Literal["top_1", "mean_per_class", "mean_ap", "retrieval"]
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolPart:
-    """One list of files: a manifest beside the card (`list`) or below the data folder (`manifest`).
+    """One list of files: a manifest beside the protocol (`list`) or below the data folder (`manifest`).
 
     name    what the part is called in results; needed when there are several
     sha256  of the list's bytes
-    count   samples in it, of the card's split
+    count   samples in it, of the protocol's split
     """
 
     name: str = ""
@@ -35,7 +35,7 @@ class ProtocolPart:
 
     def __post_init__(self) -> None:
         if bool(self.list) == bool(self.manifest):
-            raise ConfigError(f"part {self.name!r} takes one of list (beside the card) and manifest (below --data)")
+            raise ConfigError(f"part {self.name!r} takes one of list (beside the protocol) and manifest (below --data)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class ProtocolData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProtocolLabels:
+class ProtocolWords:
     """Labels and the sentences made of them.
 
     set        a shipped label set or a file of one; its phrases are used
@@ -120,7 +120,7 @@ class Views:
             raise ConfigError(f"averaging is {self.averaging!r}; {choices(self.averaging, get_args(Averaging))}")
 
     def apply(self, spec: ClipSpec) -> ClipSpec:
-        """The model's spec with what the card asks instead."""
+        """The model's spec with what the protocol asks instead."""
         asked = {name: getattr(self, name) for name in ("frames", "sampling", "resize", "stride")}
         return replace(spec, **{name: value for name, value in asked.items() if value is not None})
 
@@ -137,15 +137,15 @@ class Protocol:
     metric: Metric
     source: str
     data: ProtocolData
-    words: ProtocolLabels = field(default_factory=ProtocolLabels)
+    words: ProtocolWords = field(default_factory=ProtocolWords)
     views: Views = field(default_factory=Views)
     notes: str = ""
     folder: Path = Path()
 
     def __post_init__(self) -> None:
-        if self.retrieval and (self.words != ProtocolLabels() or self.views.averaging != "embeddings"):
+        if self.retrieval and (self.words != ProtocolWords() or self.views.averaging != "embeddings"):
             raise ConfigError(
-                "a card of retrieval takes no [words] and no views.averaging: captions are sentences already, "
+                "a protocol of retrieval takes no [words] and no views.averaging: captions are sentences already, "
                 "and compared with the mean of the views' embeddings"
             )
 
@@ -156,18 +156,20 @@ class Protocol:
 
 
 def protocol_names() -> list[str]:
-    """The cards that come with clipact, sorted."""
+    """The protocols that come with clipact, sorted."""
     return [name.removesuffix(".toml") for name in asset_names("eval/protocols") if name.endswith(".toml")]
 
 
 def load_protocol(name_or_path: str | Path) -> Protocol:
-    """A shipped card by its name, or a TOML file by its path; UsageError when it is neither."""
+    """A shipped protocol by its name, or a TOML file by its path; UsageError when it is neither."""
     names = protocol_names()
     path = (
         asset_path(f"eval/protocols/{name_or_path}.toml") if name_or_path in names else Path(name_or_path).expanduser()
     )
     if not path.is_file():
-        raise UsageError(f"there is no card {str(name_or_path)!r}; {choices(str(name_or_path), names)}; or give a file")
+        raise UsageError(
+            f"there is no protocol {str(name_or_path)!r}; {choices(str(name_or_path), names)}; or give a file"
+        )
     try:
         return replace(parse(Protocol, load_toml(path)), folder=path.parent)
     except ConfigError as error:

@@ -1,6 +1,6 @@
-"""A protocol card's lists of files below a data folder: to evaluate on the card's own split, or to learn from another.
+"""A protocol's lists of files below a data folder: to evaluate on the protocol's own split, or to learn from another.
 
-Lists are read and hashed, and what is not as the card says is written down; no media file is opened.
+Lists are read and hashed, and what is not as the protocol says is written down; no media file is opened.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,12 +16,12 @@ from clipact.prompts import LabelSet
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolList:
-    """One part of a card.
+    """One part of a protocol.
 
-    manifest  the whole list, whose paths start from the card's root
+    manifest  the whole list, whose paths start from the protocol's root
     samples   those of the split
     sha256    of the list's bytes
-    wrong     how it is not the card's
+    wrong     how it is not the protocol's
     """
 
     part: ProtocolPart
@@ -31,23 +31,23 @@ class ProtocolList:
     wrong: tuple[str, ...]
 
 
-def list_paths(card: Protocol, data: Path) -> Iterator[tuple[ProtocolPart, Path, Path]]:
+def list_paths(protocol: Protocol, data: Path) -> Iterator[tuple[ProtocolPart, Path, Path]]:
     """Each part, its list and the folder that its paths start from."""
-    for part in card.data.parts:
-        yield part, card.folder / part.list if part.list else data / part.manifest, data / card.data.root
+    for part in protocol.data.parts:
+        yield part, protocol.folder / part.list if part.list else data / part.manifest, data / protocol.data.root
 
 
-def read_lists(card: Protocol, data: Path, *, split: str | None = None) -> list[ProtocolList]:
-    """The card's lists, in order, with their samples of `split`, by default the card's own."""
+def read_lists(protocol: Protocol, data: Path, *, split: str | None = None) -> list[ProtocolList]:
+    """The protocol's lists, in order, with their samples of `split`, by default the protocol's own."""
     found = []
-    for part, path, root in list_paths(card, data):
-        manifest = read_manifest(path, root, group_column=card.data.group)
-        samples = manifest.of_split(split or card.data.split)
+    for part, path, root in list_paths(protocol, data):
+        manifest = read_manifest(path, root, group_column=protocol.data.group)
+        samples = manifest.of_split(split or protocol.data.split)
         digest, wrong = file_digest(path), []
         if part.sha256 and part.sha256 != digest:
-            wrong.append(f"{path.name} has the sha256 {digest[:12]}…, the card says {part.sha256[:12]}…")
-        if split in (None, card.data.split) and part.count is not None and part.count != len(samples):
-            wrong.append(f"{path.name} has {len(samples):,} samples, the card says {part.count:,}")
+            wrong.append(f"{path.name} has the sha256 {digest[:12]}…, the protocol says {part.sha256[:12]}…")
+        if split in (None, protocol.data.split) and part.count is not None and part.count != len(samples):
+            wrong.append(f"{path.name} has {len(samples):,} samples, the protocol says {part.count:,}")
         found.append(ProtocolList(part=part, manifest=manifest, samples=samples, sha256=digest, wrong=tuple(wrong)))
     return found
 
@@ -61,15 +61,15 @@ def distinct_samples(lists: Iterable[ProtocolList]) -> tuple[ManifestSample, ...
     return tuple(found.values())
 
 
-def protocol_labels(card: Protocol, lists: Sequence[ProtocolList]) -> LabelSet:
-    """What is chosen from under the card, and how it is written; ManifestError for a label that is not among it."""
+def protocol_labels(protocol: Protocol, lists: Sequence[ProtocolList]) -> LabelSet:
+    """What is chosen from under the protocol, and how it is written; ManifestError for a label that is not among it."""
     there = {label for one in lists for sample in one.samples for label in sample.labels}
-    words = card.words
-    labels = LabelSet.load(words.set) if words.set else LabelSet.of(words.names or sorted(there), name=card.name)
+    words = protocol.words
+    labels = LabelSet.load(words.set) if words.set else LabelSet.of(words.names or sorted(there), name=protocol.name)
     if words.verbatim:
         labels = replace(labels, phrases=labels.labels)
     for one in lists:
-        refuse_unknown(one.manifest, one.samples, labels, of=f"card {card.name}")
+        refuse_unknown(one.manifest, one.samples, labels, of=f"protocol {protocol.name}")
     return labels
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from clipact.data.caption_augmentation import CaptionAugmentation
 from clipact.data.fingerprint import seed_from, take_fingerprints
 from clipact.data.manifest import ManifestSample, read_manifest
-from clipact.data.protocol import Protocol, ProtocolLabels, load_protocol
+from clipact.data.protocol import Protocol, ProtocolWords, load_protocol
 from clipact.data.protocol_lists import distinct_samples, list_paths, protocol_labels, read_lists, refuse_unknown
 from clipact.errors import ConfigError, DataError, ManifestError
 from clipact.models.model_config import FileSeen
@@ -19,20 +19,20 @@ from clipact.prompts import LabelSet, PromptSet
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """One manifest or protocol card in a recipe.
+    """One manifest or protocol in a recipe.
 
     manifest  the CSV file, below the data folder
     root      the folder its paths start from, below the data folder; by default the manifest's own
     labels    a label set or a file of one, which says more of the manifest's labels
-    card      or a card, by its name or file, which says lists, root, labels and templates: its labels are said here as
+    protocol      or a protocol, by its name or file, which says lists, root, labels and templates: its labels are said here as
               `clipact eval` says them
-    split     which of the samples, or "all"; the card's own split is what judges
+    split     which of the samples, or "all"; the protocol's own split is what judges
     frames    frames a clip: 1 for pictures
     clips     clips a file, each of which is paired with the file's text
     captions  "one": each epoch draws from a sample's captions; "all": each caption is an entry of its own
     sentences how many different sentences of a sample are drawn each epoch, all where it has fewer; its clips are
               encoded once, and each goes with each of them
-    prompts   the templates that labels are put into, written as its wording says, by default the card's, or "action";
+    prompts   the templates that labels are put into, written as its wording says, by default the protocol's, or "action";
               each epoch draws from what comes out, so that how sentences are taken together does not matter
     vary      how often a caption that is drawn is said otherwise
     """
@@ -40,20 +40,22 @@ class SourceConfig:
     manifest: Path | None = None
     root: Path | None = None
     labels: str | None = None
-    card: str | None = None
+    protocol: str | None = None
     split: str = "train"
     frames: int = 1
     clips: int = 1
     captions: Literal["one", "all"] = "one"
     sentences: int = 1
     prompts: str | None = None
-    vary: CaptionAugmentation | None = None
+    caption_augmentation: CaptionAugmentation | None = None
 
     def __post_init__(self) -> None:
-        if (self.manifest is None) == (self.card is None):
-            raise ConfigError("a source is a manifest or a card; give one of the two")
-        if self.card is not None and (self.root is not None or self.labels is not None):
-            raise ConfigError(f"a source is the card {self.card!r}, which says root and labels; leave these out")
+        if (self.manifest is None) == (self.protocol is None):
+            raise ConfigError("a source is a manifest or a protocol; give one of the two")
+        if self.protocol is not None and (self.root is not None or self.labels is not None):
+            raise ConfigError(
+                f"a source is the protocol {self.protocol!r}, which says root and labels; leave these out"
+            )
         if self.frames < 1 or self.clips < 1:
             raise ConfigError(f"frames is {self.frames} and clips {self.clips}; both are at least 1")
         if self.sentences < 1:
@@ -68,7 +70,7 @@ class SourceConfig:
 class OpenedSource:
     """What is in a source.
 
-    name    of the manifest below the data folder, or of the card
+    name    of the manifest below the data folder, or of the protocol
     root    where the samples' paths start
     labels  how labels are written, where anything says so
     """
@@ -95,10 +97,10 @@ class OpenedSource:
 def open_training_source(source: SourceConfig, data: Path) -> OpenedSource:
     """The samples of a source, whose manifest and root are looked for below the folder `data`.
 
-    DataError when a card's list is not the card's.
+    DataError when a protocol's list is not the protocol's.
     """
-    if source.card is not None:
-        return _open_card(load_protocol(source.card), source, data)
+    if source.protocol is not None:
+        return _open_protocol(load_protocol(source.protocol), source, data)
     ((path, root),) = table_paths(source, data)
     manifest, labels = read_manifest(path, root), None
     samples = manifest.of_split(source.split)
@@ -112,41 +114,41 @@ def open_training_source(source: SourceConfig, data: Path) -> OpenedSource:
         root=manifest.root,
         samples=samples,
         labels=labels,
-        prompts=PromptSet.load(source.prompts or ProtocolLabels().templates),
+        prompts=PromptSet.load(source.prompts or ProtocolWords().templates),
     )
 
 
-def _open_card(card: Protocol, source: SourceConfig, data: Path) -> OpenedSource:
-    lists = read_lists(card, data, split=source.split)
+def _open_protocol(protocol: Protocol, source: SourceConfig, data: Path) -> OpenedSource:
+    lists = read_lists(protocol, data, split=source.split)
     if wrong := [cause for one in lists for cause in one.wrong]:
-        raise DataError(f"the lists in {data} are not those of card {card.name}: {'; '.join(wrong)}")
+        raise DataError(f"the lists in {data} are not those of protocol {protocol.name}: {'; '.join(wrong)}")
     return OpenedSource(
-        name=card.name,
-        root=data / card.data.root,
+        name=protocol.name,
+        root=data / protocol.data.root,
         samples=distinct_samples(lists),
-        labels=None if card.retrieval else protocol_labels(card, lists),
-        prompts=PromptSet.load(source.prompts or card.words.templates),
+        labels=None if protocol.retrieval else protocol_labels(protocol, lists),
+        prompts=PromptSet.load(source.prompts or protocol.words.templates),
     )
 
 
 def table_paths(source: SourceConfig, data: Path) -> list[tuple[Path, Path | None]]:
     """The tables of a source, and the folder that the paths in each start from, None for the table's own."""
-    if source.card is not None:
-        return [(path, root) for _, path, root in list_paths(load_protocol(source.card), data)]
+    if source.protocol is not None:
+        return [(path, root) for _, path, root in list_paths(load_protocol(source.protocol), data)]
     assert source.manifest is not None
     return [(data / source.manifest, None if source.root is None else data / source.root)]
 
 
 def trained_sets(sources: Iterable[SourceConfig]) -> tuple[str, ...]:
-    """The data sets of the cards among the sources and their splits, as a model's `trained_on` names them."""
-    return tuple(f"{load_protocol(one.card).data.set} {one.split}" for one in sources if one.card is not None)
+    """The data sets of the protocols among the sources and their splits, as a model's `trained_on` names them."""
+    return tuple(f"{load_protocol(one.protocol).data.set} {one.split}" for one in sources if one.protocol is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingExample:
     """What is learnt from at a time: a file, or a part of it, and the sentences of which `drawn` are said at its turn.
 
-    source     the manifest below the data folder, or the card, that names it
+    source     the manifest below the data folder, or the protocol, that names it
     file       the path below its root: the same wherever the data lie
     visual_id  the same for the same part of the same file
     label      what happens in it, in one phrase; None where captions say it
@@ -166,7 +168,7 @@ class TrainingExample:
     label_id: int | None
     label: str | None = None
     drawn: int = 1
-    vary: CaptionAugmentation | None = None
+    caption_augmentation: CaptionAugmentation | None = None
 
     @property
     def name(self) -> str:
@@ -176,9 +178,9 @@ class TrainingExample:
     @property
     def sayings(self) -> tuple[str, ...]:
         """Everything that may be said at its turn."""
-        if self.vary is None:
+        if self.caption_augmentation is None:
             return self.sentences
-        return tuple(said for sentence in self.sentences for said in self.vary.sayings(sentence))
+        return tuple(said for sentence in self.sentences for said in self.caption_augmentation.sayings(sentence))
 
 
 def read_sources(
@@ -194,7 +196,7 @@ def read_sources(
 def _entries(source: SourceConfig, data: Path, *, as_labels: bool) -> Iterator[TrainingExample]:
     opened = open_training_source(source, data)
     labels = {sample.label for sample in opened.samples if sample.label is not None}
-    if labels and source.vary is not None:
+    if labels and source.caption_augmentation is not None:
         raise ConfigError(f"vary is of captions, and {opened.name} has labels; its prompts say them in other ways")
     worded = {label: (label,) if as_labels else opened.say(label) for label in labels}
     most = 1
@@ -230,7 +232,7 @@ def _entry(
         label_id=None if sample.label is None else seed_from("label", sample.label),
         label=sample.label,
         drawn=min(source.sentences, len(set(sentences))),
-        vary=source.vary,
+        caption_augmentation=source.caption_augmentation,
     )
 
 

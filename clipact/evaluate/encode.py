@@ -55,7 +55,7 @@ def encode_all(
     items: Sequence[EvalSample],
     judged: ClipEncoder,
     *,
-    store: Cache | None,
+    cache: Cache | None,
     journal: Journal | None,
     done: Sequence[Sequence[SampleEmbedding]] = (),
     workers: int,
@@ -70,7 +70,7 @@ def encode_all(
     for findings in done:
         yield from findings
     rest = items[sum(map(len, done)) :]
-    take = partial(_take, judged=judged, store=store, key="" if store is None else judged.key(), mine=mine)
+    take = partial(_take, judged=judged, cache=cache, key="" if cache is None else judged.key(), mine=mine)
     units = (_on_cores if judged.on_cpu else _on_gpu)(rest, take, judged, unit=unit, at_once=at_once, workers=workers)
     warned = False
     while True:
@@ -85,13 +85,13 @@ def encode_all(
                 if what == "encode" and not judged.on_cpu:
                     seconds["wait"] -= spent
         fresh = [one for one in taken if one.fresh]
-        findings = [_finding(one, judged, kept=store is not None and one.fresh) for one in taken]
+        findings = [_finding(one, judged, kept=cache is not None and one.fresh) for one in taken]
         begun = time.perf_counter()
         if journal is not None:
             journal.append(findings)
-        if store is not None:
+        if cache is not None:
             try:
-                _keep(fresh, store, judged.kind, mine)
+                _keep(fresh, cache, judged.kind, mine)
             except CacheError as error:  # a store that cannot be written costs time later, not the answer
                 if not warned:
                     warnings.warn(str(error), stacklevel=2)
@@ -151,14 +151,14 @@ def unit_size(judged: ClipEncoder, frames_at_once: int) -> int:
     return max(1, frames_at_once // (judged.views_a_sample * judged.spec.frames))
 
 
-def _take(item: EvalSample, *, judged: ClipEncoder, store: Cache | None, key: str, mine: set[str]) -> _Taken:
+def _take(item: EvalSample, *, judged: ClipEncoder, cache: Cache | None, key: str, mine: set[str]) -> _Taken:
     """Runs in a thread: the store is asked first, then the file is decoded."""
     begun = time.perf_counter()
     taken = _Taken(digest=file_digest(item.path))
     span = (item.start_seconds, item.end_seconds)
-    if store is not None and taken.digest:
+    if cache is not None and taken.digest:
         taken.key = store_key(judged, key, taken.digest, span, DECODERS)
-        _recall(taken, store, judged, mine)
+        _recall(taken, cache, judged, mine)
     taken.seconds["lookup"] = time.perf_counter() - begun
     if taken.features is not None:
         return taken
@@ -183,9 +183,9 @@ def _take(item: EvalSample, *, judged: ClipEncoder, store: Cache | None, key: st
     return taken
 
 
-def _recall(taken: _Taken, store: Cache, judged: ClipEncoder, mine: set[str]) -> None:
+def _recall(taken: _Taken, cache: Cache, judged: ClipEncoder, mine: set[str]) -> None:
     """Features from the store, but for what this run has put there."""
-    entry = store.read(judged.kind, taken.key)
+    entry = cache.read(judged.kind, taken.key)
     # `mine` is asked after reading: whoever writes an entry names it there before.
     if entry is None or taken.key in mine or len(entry["values"]) != judged.views_a_sample:
         return
@@ -221,9 +221,9 @@ def _finding(taken: _Taken, judged: ClipEncoder, *, kept: bool) -> SampleEmbeddi
     )
 
 
-def _keep(fresh: Sequence[_Taken], store: Cache, kind: str, mine: set[str]) -> None:
+def _keep(fresh: Sequence[_Taken], cache: Cache, kind: str, mine: set[str]) -> None:
     for one in fresh:
         if one.features is not None and one.key:
             mine.add(one.key)
             facts = json.dumps({"decoder": one.decoder, "notes": one.notes}, ensure_ascii=False).encode()
-            store.write(kind, one.key, {"facts": np.frombuffer(facts, np.uint8), "values": one.features})
+            cache.write(kind, one.key, {"facts": np.frombuffer(facts, np.uint8), "values": one.features})

@@ -31,7 +31,7 @@ def labelled_clips(
     prompts: PromptSet,
     *,
     views: Views,
-    how: EvalOptions | None = None,
+    options: EvalOptions | None = None,
 ) -> tuple[LabelledClips, Background, ClassificationResult]:
     """What a calibration is fitted on, the background, and the scores with what could not be read."""
     if views.averaging != "embeddings" or views.crops != 1:
@@ -41,17 +41,17 @@ def labelled_clips(
         )
     if prompts.awaits_weights:
         raise UsageError(f"the templates of {prompts.name!r} await their weights; write weights = [...] into the file")
-    store = (None if how is None else how.store) or Cache()
-    background = choose_background(model, labels, prompts, store=store)
+    cache = (None if options is None else options.cache) or Cache()
+    background = choose_background(model, labels, prompts, cache=cache)
     classifier = ZeroShotClassifier(
         model,
         append_background(labels, background.words),
         prompts=prompts,
         spec=views.apply(model.encoder.spec),
         clips=views.views,
-        words=embed_with_background(model, labels, background.words, prompts, store=store),
+        words=embed_with_background(model, labels, background.words, prompts, cache=cache),
     )
-    scores, count = evaluate(classifier, samples, how=how), len(labels)
+    scores, count = evaluate(classifier, samples, options=options), len(labels)
     clips = LabelledClips(
         logits=scores.scores[:, :count],
         background=scores.scores[:, count:],
@@ -79,9 +79,9 @@ def fit_calibration(
     labels: LabelSet | None = None,
     source: str = "",
     coverage: float = 0.9,
-    false_rejections: float = 0.05,
+    false_rejection_rate: float = 0.05,
     score: str = DEFAULT_OOD_SCORE,
-    how: EvalOptions | None = None,
+    options: EvalOptions | None = None,
 ) -> tuple[Calibration, ClassificationResult]:
     """A calibration of the model's answers among the samples' labels, and the scores that it was fitted on.
 
@@ -91,8 +91,8 @@ def fit_calibration(
     own = labels or samples.labels
     if own is None:
         raise UsageError("these samples have captions; a calibration is fitted on clips with labels")
-    clips, background, scores = labelled_clips(model, samples, own, prompts, views=views, how=how)
-    judgement, figures = fit_params(clips, coverage=coverage, false_rejections=false_rejections, score=score)
+    clips, background, scores = labelled_clips(model, samples, own, prompts, views=views, options=options)
+    judgement, figures = fit_params(clips, coverage=coverage, false_rejection_rate=false_rejection_rate, score=score)
     answers = CalibrationTarget(
         model=model.name,
         model_key=model.key,

@@ -42,20 +42,20 @@ def fit_probes(
     *,
     spec: ClipSpec | None = None,
     clips: int = 1,
-    how: EvalOptions | None = None,
+    options: EvalOptions | None = None,
 ) -> Iterator[ProbeClassifier]:
     """A classifier of the samples' labels for each draw, from one encoding of the samples.
 
-    `spec` and `clips` are as for `ZeroShotClassifier`, `how` as for `evaluate`: with a store nothing is encoded twice.
+    `spec` and `clips` are as for `ZeroShotClassifier`, `options` as for `evaluate`: with a store nothing is encoded twice.
     UsageError when a sample has no label, or a label too few samples; DataError when not one file can be read.
     """
-    samples, how = as_samples(samples), how or EvalOptions()
+    samples, options = as_samples(samples), options or EvalOptions()
     for item in samples.items:
         if item.label is None:
             raise UsageError(f"{item.name} has no label; a probe learns labels")
     labels = tuple(sorted({str(item.label) for item in samples.items}))
     judged = make_clip_encoder(model, spec or model.encoder.spec, views=clips)
-    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, how, {}))
+    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, options, {}))
     truth = np.array([labels.index(str(samples.items[i].label)) for i in outcome.rows], dtype=np.int64)
     rows = iter([np.arange(len(truth))])
     if probing.shots is not None:

@@ -31,12 +31,12 @@ class EvalOptions:
     journal         a file that makes the run safe from being killed
     resume          whether a journal that is there is taken up, or begun anew
     watch           is handed the findings as they come, and their number
-    run             more to say in the result: command, card, metric
+    run             more to say in the result: command, protocol, metric
     """
 
     workers: int | None = None
     frames_at_once: int | None = None
-    store: Cache | None = None
+    cache: Cache | None = None
     journal: Path | None = None
     resume: bool = False
     watch: Watch = _watch
@@ -54,32 +54,34 @@ def files_seen(model: Model) -> frozenset[str]:
 
 
 def as_samples(samples: EvalSamples | Sequence[EvalSample]) -> EvalSamples:
-    """A list of items as samples of no card."""
+    """A list of items as samples of no protocol."""
     return samples if isinstance(samples, EvalSamples) else EvalSamples(items=tuple(samples), labels=None)
 
 
 def encode_samples(
-    samples: EvalSamples, judged: ClipEncoder, how: EvalOptions, clock: dict[str, float]
+    samples: EvalSamples, judged: ClipEncoder, options: EvalOptions, clock: dict[str, float]
 ) -> list[SampleEmbedding]:
     """What was found of each sample, in order; what a resumed journal holds is not looked for again."""
-    at_once = how.frames_at_once or judged.frames_at_once
+    at_once = options.frames_at_once or judged.frames_at_once
     journal = None
     done: list[list[SampleEmbedding]] = []
-    if how.journal is not None:
+    if options.journal is not None:
         names = [f"{item.name} {item.start_seconds} {item.end_seconds}" for item in samples.items]
-        journal = Journal(how.journal, content_key("run 1", judged.identity, str(unit_size(judged, at_once)), *names))
-        if how.resume:
+        journal = Journal(
+            options.journal, content_key("run 1", judged.identity, str(unit_size(judged, at_once)), *names)
+        )
+        if options.resume:
             done = journal.resume()
         else:
             journal.start()
     found = encode_all(
         samples.items,
         judged,
-        store=how.store,
+        cache=options.cache,
         journal=journal,
         done=done,
-        workers=how.workers or max(2, _cores()),
+        workers=options.workers or max(2, _cores()),
         frames_at_once=at_once,
         seconds=clock,
     )
-    return list(how.watch(found, len(samples)))
+    return list(options.watch(found, len(samples)))

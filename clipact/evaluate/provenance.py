@@ -78,7 +78,7 @@ def zero_shot(trained_on: tuple[str, ...], data: dict[str, Any]) -> tuple[bool |
     if not ours:
         return (
             None,
-            f"the model was trained on {', '.join(trained_on)}; of which data set these files are, no card says",
+            f"the model was trained on {', '.join(trained_on)}; of which data set these files are, no protocol says",
         )
     return True, ""
 

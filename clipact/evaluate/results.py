@@ -7,7 +7,7 @@ needs torch, and nothing is unpickled.
 `run` is a plain dict, as JSON would give it back:
 
     command, folder, date, seed  what was typed, in which folder, when (UTC), what random draws began from
-    card, title, metric       the protocol: "top_1", "mean_per_class", "mean_ap" or "retrieval" is its figure
+    protocol, title, metric       the protocol: "top_1", "mean_per_class", "mean_ap" or "retrieval" is its figure
     model                     name, key (sha256 of the weights), trained_on, scale
     data                      set, source, root (samples are below it), list_sha256, files_sha256, count
     prompts                   name, templates, wording, weights, phrases (one a label)

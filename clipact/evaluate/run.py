@@ -39,7 +39,7 @@ def evaluate(
     *,
     averaging: Averaging = "embeddings",
     crops: int = 1,
-    how: EvalOptions | None = None,
+    options: EvalOptions | None = None,
 ) -> ClassificationResult:
     """The logits of every sample for every label of the recogniser, and all that would repeat them.
 
@@ -55,13 +55,13 @@ def evaluate(
     if isinstance(recognizer, SupervisedClassifier):
         recognizer = recognizer.nearest
     if isinstance(recognizer, ZeroShotClassifier):
-        return next(evaluate_wordings([recognizer], samples, averaging=averaging, crops=crops, how=how))
+        return next(evaluate_wordings([recognizer], samples, averaging=averaging, crops=crops, options=options))
     if isinstance(recognizer, ProbeClassifier):
         if averaging != "embeddings":
             raise UsageError(f"averaging is {averaging!r}; a probe was fitted to embeddings and averages these")
-        return _evaluate_probe(recognizer, as_samples(samples), crops=crops, how=how or EvalOptions())
-    samples, how, clock = as_samples(samples), how or EvalOptions(), dict[str, float]()
-    if (averaging, crops, replace(how, watch=EvalOptions().watch, run={})) != ("embeddings", 1, EvalOptions()):
+        return _evaluate_probe(recognizer, as_samples(samples), crops=crops, options=options or EvalOptions())
+    samples, options, clock = as_samples(samples), options or EvalOptions(), dict[str, float]()
+    if (averaging, crops, replace(options, watch=EvalOptions().watch, run={})) != ("embeddings", 1, EvalOptions()):
         raise UsageError(
             f"{type(recognizer).__name__} looks at files in its own way: averaging, crops, store, journal, resume, "
             "workers and frames_at_once are for ZeroShotClassifier"
@@ -69,29 +69,29 @@ def evaluate(
     model = recognizer.model if isinstance(recognizer, IndexClassifier) else None
     truth = _truth(samples.items, recognizer.labels)
     begun = time.perf_counter()
-    outcome = EncodedSamples.of(samples, list(how.watch(_ask(recognizer, samples.items), len(samples))))
+    outcome = EncodedSamples.of(samples, list(options.watch(_ask(recognizer, samples.items), len(samples))))
     spend(clock, "total", begun)
     seen = frozenset[str]() if model is None else files_seen(model)
     facts = describe_run(model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {"views": {}}
     facts["model"] = facts["model"] or {"name": type(recognizer).__name__}
-    run = outcome.describe(facts, how.run)
+    run = outcome.describe(facts, options.run)
     return outcome.label_scores(recognizer.labels, truth, outcome.vectors, run=run, seconds=clock)
 
 
 def _evaluate_probe(
-    probe: ProbeClassifier, samples: EvalSamples, *, crops: int, how: EvalOptions
+    probe: ProbeClassifier, samples: EvalSamples, *, crops: int, options: EvalOptions
 ) -> ClassificationResult:
     clock, begun = dict[str, float](), time.perf_counter()
     truth = _truth(samples.items, probe.labels)
     judged = make_clip_encoder(probe.model, probe.spec, views=probe.clips, crops=crops)
-    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, how, clock))
+    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, options, clock))
     seen = files_seen(probe.model) | probe.files_seen
     facts = describe_run(
         probe.model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen, taught=probe.taught
     ) | {"views": describe_views(judged, "embeddings")}
     logits = probe.probe.logits(outcome.vectors)
     spend(clock, "total", begun)
-    return outcome.label_scores(probe.labels, truth, logits, run=outcome.describe(facts, how.run), seconds=clock)
+    return outcome.label_scores(probe.labels, truth, logits, run=outcome.describe(facts, options.run), seconds=clock)
 
 
 def evaluate_wordings(
@@ -100,13 +100,13 @@ def evaluate_wordings(
     *,
     averaging: Averaging = "embeddings",
     crops: int = 1,
-    how: EvalOptions | None = None,
+    options: EvalOptions | None = None,
 ) -> Iterator[ClassificationResult]:
     """What `evaluate` gives for each classifier, in order, from one encoding of the samples.
 
     The classifiers differ in their words alone: UsageError when model, frames, clips or labels differ.
     """
-    first, samples, how, clock = classifiers[0], as_samples(samples), how or EvalOptions(), dict[str, float]()
+    first, samples, options, clock = classifiers[0], as_samples(samples), options or EvalOptions(), dict[str, float]()
     for other in classifiers:
         if (other.model.key, other.spec, other.clips, other.decoder, other.labels) != (
             first.model.key, first.spec, first.clips, first.decoder, first.labels
@@ -118,11 +118,11 @@ def evaluate_wordings(
     judged = make_clip_encoder(
         first.model, first.spec, views=first.clips, crops=crops, averaging=averaging, decoder=first.decoder
     )
-    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, how, clock))
+    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, options, clock))
     facts = describe_run(first.model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {
         "views": describe_views(judged, averaging)
     }
-    run = outcome.describe(facts, how.run)
+    run = outcome.describe(facts, options.run)
     for classifier in classifiers:
         started = time.perf_counter()
         if classifier.words.weigh:
@@ -144,16 +144,16 @@ def evaluate_retrieval(
     spec: ClipSpec | None = None,
     views: int = 1,
     crops: int = 1,
-    how: EvalOptions | None = None,
+    options: EvalOptions | None = None,
 ) -> RetrievalResult:
     """The unit vectors of every file and of every caption of a readable one; options as for `evaluate`.
 
     Captions are sentences already: no template is used.
     """
-    how, clock, seen = how or EvalOptions(), dict[str, float](), files_seen(model)
+    options, clock, seen = options or EvalOptions(), dict[str, float](), files_seen(model)
     begun = time.perf_counter()
     judged = make_clip_encoder(model, spec or model.encoder.spec, views=views, crops=crops)
-    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, how, clock))
+    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, options, clock))
     said = [(text, row) for row, i in enumerate(outcome.rows) for text in samples.items[i].texts]
     if not said:
         raise UsageError("these samples have no captions: nothing can be retrieved")
@@ -173,7 +173,7 @@ def evaluate_retrieval(
         text=text,
         groups=outcome.groups,
         unreadable=outcome.unreadable,
-        run=outcome.describe(facts, how.run),
+        run=outcome.describe(facts, options.run),
         seconds=clock,
     )
 

@@ -1,4 +1,4 @@
-"""A card, a model and a data folder become a result on disk: OUT/CARD--MODEL, with a journal beside it meanwhile."""
+"""A protocol, a model and a data folder become a result on disk: OUT/PROTOCOL--MODEL, with a journal beside it meanwhile."""
 
 import json
 import re
@@ -22,23 +22,23 @@ from clipact.prompts import PromptSet
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolOverrides:
-    """What a person asks for instead of the card's own way; None leaves it."""
+    """What a person asks for instead of the protocol's own way; None leaves it."""
 
     prompts: str | None = None
     frames: int | None = None
     views: int | None = None
     averaging: Averaging | None = None
 
-    def apply(self, card: Protocol) -> tuple[Protocol, tuple[str, ...]]:
-        """The changed card under a name that says so, and each change in words."""
-        words, views = card.words, card.views
+    def apply(self, protocol: Protocol) -> tuple[Protocol, tuple[str, ...]]:
+        """The changed protocol under a name that says so, and each change in words."""
+        words, views = protocol.words, protocol.views
         said, tags = [], []
-        if card.retrieval and self.averaging is not None:
+        if protocol.retrieval and self.averaging is not None:
             raise UsageError(
                 "captions are compared with embeddings, averaged over the views: --averaging is for labels"
             )
         if self.prompts is not None and self.prompts != words.templates:
-            if card.retrieval:
+            if protocol.retrieval:
                 raise UsageError("captions are sentences already: --prompts is for labels")
             said.append(f"prompts {self.prompts} instead of {words.templates}")
             tags.append(Path(self.prompts).stem)
@@ -49,73 +49,75 @@ class ProtocolOverrides:
                 said.append(f"{name} {asked} instead of {'the model’s own' if own is None else own}")
                 tags.append(f"{name}-{asked}" if name != "averaging" else asked)
                 views = replace(views, **{name: asked})
-        return replace(card, name="--".join([card.name, *tags]), words=words, views=views), tuple(said)
+        return replace(protocol, name="--".join([protocol.name, *tags]), words=words, views=views), tuple(said)
 
 
 def run_protocol(
-    card: Protocol,
+    protocol: Protocol,
     samples: EvalSamples,
     model: zoo.Model,
     out: Path,
     *,
     changed: tuple[str, ...] = (),
-    how: EvalOptions | None = None,
+    options: EvalOptions | None = None,
 ) -> tuple[ClassificationResult | RetrievalResult, Path]:
-    """The result of a model under a card, and the folder that holds it.
+    """The result of a model under a protocol, and the folder that holds it.
 
-    With `how.resume` a result that is there already is taken as it is when the same was asked for (model, card, list of
+    With `options.resume` a result that is there already is taken as it is when the same was asked for (model, protocol, list of
     samples, and every sentence of every label; the samples' files are not read again), and a journal is taken up.
     """
     precision = model.encoder.precision
-    letters = _letters(card, model.name)
-    folder = result_folder(card, model.name, out, precision=precision)
+    letters = _letters(protocol, model.name)
+    folder = result_folder(protocol, model.name, out, precision=precision)
     journal = folder.with_name(f"{folder.name}.journal")
-    prompts = None if samples.labels is None else PromptSet.load(card.words.templates)
+    prompts = None if samples.labels is None else PromptSet.load(protocol.words.templates)
     sentences = "" if samples.labels is None or prompts is None else wording_key(samples.labels, prompts)
-    table = json.dumps(to_table(card), sort_keys=True, default=str)
+    table = json.dumps(to_table(protocol), sort_keys=True, default=str)
     asked = content_key("asked 3", model.key, precision, table, sentences)
-    how = how or EvalOptions()
-    if how.resume and not journal.exists() and (kept := _finished(folder, asked, samples)) is not None:
+    options = options or EvalOptions()
+    if options.resume and not journal.exists() and (kept := _finished(folder, asked, samples)) is not None:
         return kept, folder
     run = {
-        "card": card.name,
-        "title": card.title,
-        "metric": card.metric,
+        "protocol": protocol.name,
+        "title": protocol.title,
+        "metric": protocol.metric,
         "asked": asked,
         "place": letters,
         "partial_why": list(changed),
-        **how.run,
+        **options.run,
     }
-    how = replace(how, journal=journal, run=run)
-    spec = card.views.apply(model.encoder.spec)
+    options = replace(options, journal=journal, run=run)
+    spec = protocol.views.apply(model.encoder.spec)
     result: ClassificationResult | RetrievalResult
     if samples.labels is None or prompts is None:
         result = evaluate_retrieval(
-            model, samples, spec=spec, views=card.views.views, crops=card.views.crops, how=how
+            model, samples, spec=spec, views=protocol.views.views, crops=protocol.views.crops, options=options
         )  # fmt: skip
     else:
         classifier: ZeroShotClassifier | SupervisedClassifier
         if model.labels:
-            classifier = SupervisedClassifier(model, samples.labels, clips=card.views.views, spec=spec)
+            classifier = SupervisedClassifier(model, samples.labels, clips=protocol.views.views, spec=spec)
         else:
             classifier = ZeroShotClassifier(
-                model, samples.labels, prompts=prompts, clips=card.views.views, spec=spec, store=how.store
+                model, samples.labels, prompts=prompts, clips=protocol.views.views, spec=spec, cache=options.cache
             )
-        result = evaluate(classifier, samples, averaging=card.views.averaging, crops=card.views.crops, how=how)
+        result = evaluate(
+            classifier, samples, averaging=protocol.views.averaging, crops=protocol.views.crops, options=options
+        )
     save_result(result, folder)
     journal.unlink(missing_ok=True)
     return result, folder
 
 
-def result_folder(card: Protocol, model: str, out: Path, *, precision: str = "fp32") -> Path:
-    """OUT/CARD--MODEL, with the precision where it is not fp32; when a result of another model, table or prompt file of
+def result_folder(protocol: Protocol, model: str, out: Path, *, precision: str = "fp32") -> Path:
+    """OUT/PROTOCOL--MODEL, with the precision where it is not fp32; when a result of another model, table or prompt file of
     that name lies there, with letters more.
 
     runs/a/best and runs/b/best are two models, a/test.csv and b/test.csv two tables: neither overwrites the other.
     ResultError when something else lies there.
     """
-    name = f"{file_name(card.name)}--{file_name(model)}" + ("" if precision == "fp32" else f"-{precision}")
-    plain, letters = out / name, _letters(card, model)
+    name = f"{file_name(protocol.name)}--{file_name(model)}" + ("" if precision == "fp32" else f"-{precision}")
+    plain, letters = out / name, _letters(protocol, model)
     run = read_run(plain)
     if not run or run.get("place") == letters:
         return plain
@@ -129,9 +131,11 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", Path(name).name if Path(name).is_dir() else name).strip("-.") or "model"
 
 
-def _letters(card: Protocol, model: str) -> str:
+def _letters(protocol: Protocol, model: str) -> str:
     """What tells apart results that would have one name."""
-    return content_key(model, card.source, str(card.folder), card.name, card.words.set, card.words.templates)[:8]
+    return content_key(
+        model, protocol.source, str(protocol.folder), protocol.name, protocol.words.set, protocol.words.templates
+    )[:8]
 
 
 def _finished(folder: Path, asked: str, samples: EvalSamples) -> ClassificationResult | RetrievalResult | None:

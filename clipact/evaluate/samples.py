@@ -1,6 +1,6 @@
-"""From a card or a table to the samples of an evaluation: files, what is true of them, whether they are the right ones.
+"""From a protocol or a table to the samples of an evaluation: files, what is true of them, whether they are the right ones.
 
-Lists are read and hashed here; media files are looked for, and hashed when the card says what must come out.
+Lists are read and hashed here; media files are looked for, and hashed when the protocol says what must come out.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ class EvalSamples:
 
 
 def manifest_protocol(manifest: str | Path, *, split: str = "all") -> Protocol:
-    """A card for a table of one's own: its labels, or its captions, with the usual prompts.
+    """A protocol for a table of one's own: its labels, or its captions, with the usual prompts.
 
     The table may lie anywhere: the data folder is where its paths start. It is of no data set that has a name. What has
     the same in a column `group` (a person, a film) is not independent of each other.
@@ -85,40 +85,42 @@ def manifest_protocol(manifest: str | Path, *, split: str = "all") -> Protocol:
     )
 
 
-def read_samples(card: Protocol, data: str | Path, *, partial: bool = False) -> EvalSamples:
-    """The samples that the card names, below the folder `data`.
+def read_samples(protocol: Protocol, data: str | Path, *, partial: bool = False) -> EvalSamples:
+    """The samples that the protocol names, below the folder `data`.
 
-    DataError when a list, a count or a file is not as the card says; with `partial` that is written down instead.
+    DataError when a list, a count or a file is not as the protocol says; with `partial` that is written down instead.
     """
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise UsageError(
-            f"the data folder {folder} is not there; name with --data the one that card {card.name} is for"
+            f"the data folder {folder} is not there; name with --data the one that protocol {protocol.name} is for"
         )
-    lists = read_lists(card, folder)
+    lists = read_lists(protocol, folder)
     wrong = [cause for one in lists for cause in one.wrong]
-    items = [_item(card, sample, folder) for sample in distinct_samples(lists)]
+    items = [_item(protocol, sample, folder) for sample in distinct_samples(lists)]
     rows = {item.name: row for row, item in enumerate(items)}
     members = [np.array([rows[sample.name] for sample in one.samples], dtype=np.int64) for one in lists]
-    labels = None if card.retrieval else protocol_labels(card, lists)
-    if card.data.count is not None and card.data.count != len(items):
-        wrong.append(f"{len(items):,} samples, where the card says {card.data.count:,}")
-    _check_files(card, items, wrong)
+    labels = None if protocol.retrieval else protocol_labels(protocol, lists)
+    if protocol.data.count is not None and protocol.data.count != len(items):
+        wrong.append(f"{len(items):,} samples, where the protocol says {protocol.data.count:,}")
+    _check_files(protocol, items, wrong)
     if wrong and not partial:
         raise DataError(
-            f"the data in {folder} are not those of card {card.name}: {'; '.join(wrong)}. "
+            f"the data in {folder} are not those of protocol {protocol.name}: {'; '.join(wrong)}. "
             "--partial goes on, and marks the result"
         )
     return EvalSamples(
         items=tuple(items),
         labels=labels,
-        parts={part.name: own for part, own in zip(card.data.parts, members, strict=True)} if len(lists) > 1 else {},
+        parts={part.name: own for part, own in zip(protocol.data.parts, members, strict=True)}
+        if len(lists) > 1
+        else {},
         data={
-            "set": card.data.set,
-            "also": list(card.data.also),
-            "root": card.data.root,
-            "source": card.source,
-            "split": card.data.split,
+            "set": protocol.data.set,
+            "also": list(protocol.data.also),
+            "root": protocol.data.root,
+            "source": protocol.source,
+            "split": protocol.data.split,
             "lists": [{"name": one.part.list or one.part.manifest, "sha256": one.sha256} for one in lists],
             "list_sha256": hashlib.sha256("".join(one.sha256 for one in lists).encode()).hexdigest(),
             "count": len(items),
@@ -128,23 +130,23 @@ def read_samples(card: Protocol, data: str | Path, *, partial: bool = False) -> 
 
 
 def files_digest(names: Sequence[str], digests: Mapping[str, str]) -> str:
-    """What a card calls files_sha256: of the lines "name sha256", with "-" for a file that could not be read."""
+    """What a protocol calls files_sha256: of the lines "name sha256", with "-" for a file that could not be read."""
     lines = "".join(f"{name} {digests.get(name) or '-'}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _item(card: Protocol, sample: ManifestSample, folder: Path) -> EvalSample:
+def _item(protocol: Protocol, sample: ManifestSample, folder: Path) -> EvalSample:
     group = sample.group
-    if card.data.group_pattern:
-        found = re.search(card.data.group_pattern, sample.path)
+    if protocol.data.group_pattern:
+        found = re.search(protocol.data.group_pattern, sample.path)
         if found is None:
             raise DataError(
-                f"card {card.name}: data.group_pattern {card.data.group_pattern!r} matches no part of {sample.name}"
+                f"protocol {protocol.name}: data.group_pattern {protocol.data.group_pattern!r} matches no part of {sample.name}"
             )
         group = found["group" if "group" in found.re.groupindex else 1]
     return EvalSample(
         name=sample.name,
-        path=folder / card.data.root / sample.path,
+        path=folder / protocol.data.root / sample.path,
         label=sample.label,
         texts=sample.captions,
         also=sample.also,
@@ -154,16 +156,18 @@ def _item(card: Protocol, sample: ManifestSample, folder: Path) -> EvalSample:
     )
 
 
-def _check_files(card: Protocol, items: Sequence[EvalSample], wrong: list[str]) -> None:
-    """Add to what is wrong: files that are missing or, where the card says what they are, others."""
+def _check_files(protocol: Protocol, items: Sequence[EvalSample], wrong: list[str]) -> None:
+    """Add to what is wrong: files that are missing or, where the protocol says what they are, others."""
     missing = [item.name for item in items if not item.path.is_file()]
     if missing:
         more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
         wrong.append(f"{len(missing):,} of {len(items):,} files are missing: {', '.join(missing[:_NAMED])}{more}")
-    if not card.data.files_sha256 or missing:
+    if not protocol.data.files_sha256 or missing:
         return
     with ThreadPoolExecutor() as pool:
         digests = dict(zip((item.name for item in items), pool.map(lambda i: file_digest(i.path), items), strict=True))
     whole = files_digest([item.name for item in items], digests)
-    if whole != card.data.files_sha256:
-        wrong.append(f"the files together have the sha256 {whole[:12]}…, the card says {card.data.files_sha256[:12]}…")
+    if whole != protocol.data.files_sha256:
+        wrong.append(
+            f"the files together have the sha256 {whole[:12]}…, the protocol says {protocol.data.files_sha256[:12]}…"
+        )

@@ -49,10 +49,10 @@ class LabelIndex:
         self._alive = self.rows.alive_mask()
 
     @classmethod
-    def open(cls, path: str | Path, *, model_key: str | None = None, store: Cache | None = None) -> "LabelIndex":
+    def open(cls, path: str | Path, *, model_key: str | None = None, cache: Cache | None = None) -> "LabelIndex":
         """The index in a folder.
 
-        Every file is compared with its hash; with a `store` only once, as long as no file is touched.
+        Every file is compared with its hash; with a `cache` only once, as long as no file is touched.
         LabelIndexError when there is none, when a file is damaged, or when `model_key` is not its model's.
         """
         folder = IndexFolder(path)
@@ -65,11 +65,11 @@ class LabelIndex:
                 f"one that is used now ({model_key[:12]}…): build it again, or name its own model with --model"
             )
         try:
-            folder.check(list(table.files), store)
+            folder.check(list(table.files), cache)
         except LabelIndexError:
             if (now := read_index_manifest(folder)) is None or now == table:
                 raise
-            return cls.open(path, model_key=model_key, store=store)  # it was written to while it was opened
+            return cls.open(path, model_key=model_key, cache=cache)  # it was written to while it was opened
         return cls(folder, table)
 
     def __len__(self) -> int:

@@ -102,14 +102,14 @@ class IndexFolder:
         except (OSError, ValueError) as error:
             raise LabelIndexError(f"{self.path / record.name} cannot be read: {error}") from error
 
-    def check(self, records: Sequence[FileRecord], store: Cache | None = None) -> None:
+    def check(self, records: Sequence[FileRecord], cache: Cache | None = None) -> None:
         """LabelIndexError unless each file is there with the length and the hash of its record.
 
-        With a `store`, files that were found right before, and have not been touched since, are not read again.
+        With a `cache`, files that were found right before, and have not been touched since, are not read again.
         """
         stamp = [self._stat(record) for record in records]
         key = content_key("checked files 1", *stamp, *(record.sha256 for record in records))
-        if store is not None and store.read("checked", key) is not None:
+        if cache is not None and cache.read("checked", key) is not None:
             return
         for record in records:
             with (self.path / record.name).open("rb") as file:
@@ -117,9 +117,9 @@ class IndexFolder:
                     raise LabelIndexError(
                         f"{self.path / record.name} is damaged: its sha256 is not the one in {TABLE}; build it again"
                     )
-        if store is not None:
+        if cache is not None:
             with suppress(CacheError):  # then it is read again the next time
-                store.write("checked", key, {"right": np.ones(1, np.uint8)})
+                cache.write("checked", key, {"right": np.ones(1, np.uint8)})
 
     def collect(self, kept: Iterable[FileRecord]) -> None:
         """Delete data files other than these, and what a kill left behind. Whoever has one mapped keeps it."""

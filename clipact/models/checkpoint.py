@@ -197,7 +197,7 @@ def load_checkpoint(folder: str | Path, *, defer_text: bool = False) -> DualEnco
     if not config.text:
         raise ModelError(
             f"{folder} holds a visual tower without words; begin from it with clipact train, where a recipe says "
-            f'start.visual.tower = "{config.visual["tower"]}" and start.parts.visual = "{folder}"'
+            f'init.visual.tower = "{config.visual["tower"]}" and init.pretrained.visual = "{folder}"'
         )
     visual = _visual(folder, config)
 

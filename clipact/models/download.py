@@ -46,8 +46,10 @@ def hub_file(repository: str, *names: str) -> Path:
         try:
             return Path(hf_hub_download(repository, name))
         except Exception as error:
-            broken = f"the download of {name} from {repository} broke off ({_first_line(error)}): run the command again"
-            raise _explained(error, repository, otherwise=broken) from error
+            unreadable_files = (
+                f"the download of {name} from {repository} broke off ({_first_line(error)}): run the command again"
+            )
+            raise _explained(error, repository, otherwise=unreadable_files) from error
     raise AbsentFileError(f"{repository} on the hub has no {' or '.join(names)}: it holds no model that can be read")
 
 

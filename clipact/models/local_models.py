@@ -150,7 +150,7 @@ def _transformers(name: str, path: Path, *, trained_on: tuple[str, ...] = ()) ->
     table = _table(path / transformers_source.CONFIG)
     if (family := table["model_type"]) in transformers_video.VIDEO_NETWORKS:
         raise ModelError(
-            f"{name} is a visual tower alone, a {family!r}: `clipact train` begins from it with start.parts.visual"
+            f"{name} is a visual tower alone, a {family!r}: `clipact train` begins from it with init.pretrained.visual"
         )
     if family not in DUAL_ENCODERS:
         if "vision_config" not in table:  # a model of language, say: nothing for video

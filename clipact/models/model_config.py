@@ -48,7 +48,7 @@ class ModelConfig:
     @property
     def labels(self) -> tuple[str, ...]:
         """All that a supervised model can say; () for one that knows words."""
-        return tuple(self.text["labels"]) if self.text.get("tower") == "labels" else ()
+        return tuple(self.text["labels"]) if self.text.get("tower") == "label_embeddings" else ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,9 @@ class Wording:
             if value not in allowed:
                 raise ConfigError(f"wording.{name} is {value!r}; {choices(str(value), allowed)}")
         if not self.words or len(set(self.words)) < len(self.words) or set(self.words) - set(get_args(WordingParts)):
-            raise ConfigError(f"wording.words is {list(self.words)}; one or more of {', '.join(get_args(WordingParts))}")
+            raise ConfigError(
+                f"wording.words is {list(self.words)}; one or more of {', '.join(get_args(WordingParts))}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,7 +124,7 @@ def write_page(results: Sequence[Result], path: Path, *, data: Path | None = Non
 
 def titles(results: Sequence[Result]) -> tuple[str, list[str]]:
     """The page's title, and what each result is called: by what tells it from the others, at last by a number."""
-    titles = [str(result.run.get("title") or result.run.get("card") or "an evaluation") for result in results]
+    titles = [str(result.run.get("title") or result.run.get("protocol") or "an evaluation") for result in results]
     models = [str((result.run.get("model") or {}).get("name", "model")) for result in results]
     if len(set(titles)) == 1:
         title, names = titles[0], models
@@ -132,7 +132,10 @@ def titles(results: Sequence[Result]) -> tuple[str, list[str]]:
         title, names = f"{models[0]}: {len(results)} evaluations", titles
     else:
         title, names = f"{len(results)} evaluations", [f"{one} · {of}" for one, of in zip(models, titles, strict=True)]
-    for more in ([str(result.run.get("card", "")) for result in results], [str(n + 1) for n in range(len(results))]):
+    for more in (
+        [str(result.run.get("protocol", "")) for result in results],
+        [str(n + 1) for n in range(len(results))],
+    ):
         if len(set(names)) < len(names) and len(set(more)) > 1:
             names = [f"{name} · {one}" for name, one in zip(names, more, strict=True)]
     return title[:1].upper() + title[1:], names

@@ -1,10 +1,10 @@
 """What to doubt about labels before a run: words alike to the model, cut, stuck together, ambiguous, or beyond it."""
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations
 from typing import Literal
 
@@ -93,18 +93,18 @@ def _stuck(word: str) -> str:
     return ""
 
 
-@cache
+@functools.cache
 def _lists() -> _Lists:
     return parse(_Lists, load_toml(asset_path("prompts/lint.toml")))
 
 
-@cache
+@functools.cache
 def _opposites() -> list[tuple[Counter[str], Counter[str]]]:
     lines = [line.partition(" / ") for line in _lists().opposites.strip().splitlines()]
     return [(Counter(one.split()), Counter(other.split())) for one, _, other in lines]
 
 
-@cache
+@functools.cache
 def _known_words() -> frozenset[str]:
     """Verbs, their gerunds, and every word in the sentences of the shipped sets."""
     from clipact.prompts.label_set import LabelSet
@@ -153,14 +153,14 @@ class LintReport:
 
 
 @torch.inference_mode()
-def lint(labels: LabelSet, prompts: PromptSet, model: Model, *, store: Cache | None = None) -> LintReport:
+def lint(labels: LabelSet, prompts: PromptSet, model: Model, *, cache: Cache | None = None) -> LintReport:
     """What is doubtful about the labels in these sentences, for this model; near duplicates by the model's own eyes.
 
     Two labels are near duplicates when their vectors are less than a fifth as far apart as labels of the set are on
     average: an absolute threshold would fit one model and no other.
     """
     written = labels.written(prompts.wording.names)
-    similarity = _similarity(labels, prompts, model, store or Cache())
+    similarity = _similarity(labels, prompts, model, cache or Cache())
     count = len(labels)
     order = similarity.triu(1).add(torch.tril(torch.full((count, count), -2.0))).flatten().argsort(descending=True)
     pairs = [divmod(int(place), count) for place in order[: min(count * (count - 1) // 2, 200)]]
@@ -185,12 +185,12 @@ def lint(labels: LabelSet, prompts: PromptSet, model: Model, *, store: Cache | N
     return LintReport(doubts=tuple(doubts), closest=closest)
 
 
-def _similarity(labels: LabelSet, prompts: PromptSet, model: Model, store: Cache) -> torch.Tensor:
+def _similarity(labels: LabelSet, prompts: PromptSet, model: Model, cache: Cache) -> torch.Tensor:
     if prompts.awaits_weights or prompts.wording.over_words == "max":
         raise UsageError(
             f"with the prompts {prompts.name!r} a label has several vectors; lint its templates with a plain wording"
         )
-    rows = embed_labels(model, labels, prompts, store=store).rows
+    rows = embed_labels(model, labels, prompts, cache=cache).rows
     vectors = torch.nn.functional.normalize(rows.mean(0).float(), dim=1)
     return (vectors @ vectors.T).cpu()
 

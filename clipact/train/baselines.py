@@ -28,7 +28,7 @@ class Baseline:
 
     title    what it is, in one line
     source   where it comes from, an arXiv id
-    visual   the recipe's start.visual for clips as a spec says
+    visual   the recipe's init.visual for clips as a spec says
     on       what it stands on: "nothing", it begins at random; a "model", whose image tower stays as it is; or a
              "tower", which `clipact pretrain` wrote and which is fine-tuned
     takes    whether it takes an insert: "i3d+cbam"
@@ -42,14 +42,17 @@ class Baseline:
 
 
 def _frames(aggregator: str) -> Callable[[ClipSpec], dict[str, Any]]:
-    return lambda spec: {"tower": "frames", "aggregator": aggregator}
+    return lambda spec: {"tower": "frame_aggregator", "aggregator": aggregator}
 
 
 def _vit(spec: ClipSpec) -> dict[str, Any]:
     sizes = _sizes(spec)
     settings = {"img_size": list(spec.size), "patch_size": sizes["patch"], "embed_dim": sizes["width"]}
     settings |= {"depth": sizes["layers"], "num_heads": sizes["heads"], "mlp_ratio": sizes["hidden"] / sizes["width"]}
-    return {"tower": "frames", "image": {"tower": "timm", "name": "vit_tiny_patch16_224", "settings": settings}}
+    return {
+        "tower": "frame_aggregator",
+        "image": {"tower": "timm", "name": "vit_tiny_patch16_224", "settings": settings},
+    }
 
 
 def _vivit(spec: ClipSpec) -> dict[str, Any]:
@@ -81,7 +84,7 @@ BASELINES: dict[str, Baseline] = {
     "mean": _a("frozen frames, their mean", "2103.00020", _frames("mean"), on="model"),
     "lstm": _a("frozen frames, an LSTM", "1411.4389", _frames("lstm"), on="model"),
     "gru": _a("frozen frames, a GRU", "1406.1078", _frames("gru"), on="model"),
-    "attentive": _a("frozen maps, attention pooling", "2404.08471", lambda _: {"tower": "attentive"}, on="model"),
+    "attentive": _a("frozen maps, attention pooling", "2404.08471", lambda _: {"tower": "attention_pool"}, on="model"),
     "vit": _a("ViT over frames, their mean", "2010.11929", _vit),
     "vivit": _a("ViViT, factorised attention", "2103.15691", _vivit),
     "vivit-joint": _a("the ViViT of VideoMAE, not pretrained", "2103.15691", _joint_vivit),
@@ -115,7 +118,7 @@ def baseline_recipe(name: str, *, clip: ClipSpec, **tables: Any) -> dict[str, An
     if not place and baseline.on == "tower":
         raise UsageError(f"{base} stands on a tower of `clipact pretrain`; name its folder: {base}:runs/NAME/best")
     visual = baseline.visual(clip) | ({"inserts": dict.fromkeys(_INSERT_PLACES, insert)} if insert else {})
-    start: dict[str, Any] = {"visual": visual, "text": {"tower": "labels"}}
+    start: dict[str, Any] = {"visual": visual, "text": {"tower": "label_embeddings"}}
     if baseline.on == "model":
         start["model"] = place or "mini"
         folder = checkpoint_folder(start["model"])
@@ -126,7 +129,7 @@ def baseline_recipe(name: str, *, clip: ClipSpec, **tables: Any) -> dict[str, An
         start["clip"] = to_table(clip)
     if baseline.on == "tower":
         start["parts"] = {"visual": place}
-    table = {"name": name, "start": start, "visual": {"learns": "head" if baseline.on == "model" else "all"}}
+    table = {"name": name, "init": start, "visual": {"trainable": "head" if baseline.on == "model" else "all"}}
     return table | tables | {"train": {"loss": "cross_entropy"} | tables.get("train", {})}
 
 

@@ -33,7 +33,7 @@ class Encoder:
     encode: Callable[[Any], Float[Tensor, "b d"]]
 
     @property
-    def learns(self) -> bool:
+    def trainable(self) -> bool:
         """Whether any of its parameters takes a gradient."""
         return any(parameter.requires_grad for parameter in self.module.parameters())
 

@@ -119,22 +119,22 @@ def loss_of(
 class ContrastiveTrainer(Trainer):
     """A recipe, with its model and data at hand."""
 
-    def __init__(self, recipe: Recipe, *, data: Path, device: torch.device, store: Cache, watch: Watch) -> None:
-        self.recipe, self.store, self.watch = recipe, store, watch
-        self.learnt_before = prior_training(recipe.start, *recipe.teach.models)
-        own, held = recipe.start.labels_only, recipe.judge.sets
+    def __init__(self, recipe: Recipe, *, data: Path, device: torch.device, cache: Cache, watch: Watch) -> None:
+        self.recipe, self.cache, self.watch = recipe, cache, watch
+        self.learnt_before = prior_training(recipe.init, *recipe.distillation.teachers)
+        own, held = recipe.init.labels_only, recipe.validation.sets
         entries = read_sources(recipe.data.sources, data, as_labels=own)
         self.judged = {one.name: read_sources([one.source], data, as_labels=own) for one in held}
         self.answers = _answers(entries) if recipe.train.loss == "cross_entropy" else ()
         labels = tuple(sorted({entry.label for entry in entries if entry.label is not None}))
-        self.encoder = make_encoder(recipe.start, seed=recipe.seed, labels=labels).to(device)
+        self.encoder = make_encoder(recipe.init, seed=recipe.seed, labels=labels).to(device)
         if self.encoder.text_depends_on_video:
             raise ConfigError(
                 "with X-CLIP a sentence's features depend on the video, so that neither side can be encoded by itself, "
-                "as training does; begin from a model whose text stands alone, or give it another start.visual"
+                "as training does; begin from a model whose text stands alone, or give it another init.visual"
             )
         if recipe.train.loss == "sigmoid" and self.encoder.bias is None:
-            raise ConfigError("train.loss is 'sigmoid', but the model has no bias; set start.bias, such as -10")
+            raise ConfigError("train.loss is 'sigmoid', but the model has no bias; set init.bias, such as -10")
         for tower in (self.encoder.visual, self.encoder.text):
             towers.describe(tower)  # what cannot be saved is said before it is trained
         if isinstance(
@@ -142,7 +142,9 @@ class ContrastiveTrainer(Trainer):
         ):  # a label without a vector is named now, not when it is judged
             known = [one.label for some in (entries, *self.judged.values()) for one in some if one.label is not None]
             self.encoder.text.tokenize(sorted(set(known)))
-        recipe.judge.check_best([f"{name}.{x}" for name, held in self.judged.items() for x in metric_names(held)])
+        recipe.validation.check_monitor(
+            [f"{name}.{x}" for name, held in self.judged.items() for x in metric_names(held)]
+        )
         self.learning = Freezing(visual=recipe.visual, text=recipe.text)
         self._judged_feeds: dict[str, EncodedBatches] = {}
         super().__init__(
@@ -150,10 +152,10 @@ class ContrastiveTrainer(Trainer):
             self.encoder,
             self.learning.names_ever(self.encoder),
             entries=entries,
-            judge_every=recipe.judge.every,
+            judge_every=recipe.validation.every_steps,
             device=device,
         )
-        self.teachers = self._teachers() if recipe.teach.models else None
+        self.teachers = self._teachers() if recipe.distillation.teachers else None
 
     @property
     def phases(self) -> list[tuple[int, int]]:
@@ -193,7 +195,7 @@ class ContrastiveTrainer(Trainer):
 
     def pick(self, figures: dict[str, float]) -> float | None:
         """The figure that the recipe names, or the first."""
-        return self.recipe.judge.pick(figures)
+        return self.recipe.validation.pick(figures)
 
     def save_model(self, folder: Path, figures: dict[str, float]) -> None:
         """Write the dual encoder as a folder."""
@@ -242,13 +244,13 @@ class ContrastiveTrainer(Trainer):
         train, phase = self.recipe.train, str(self.learning.border_before(first))
         if phase not in self.progress.kept_chunks:
             kept: tuple[int, ...] = (0, 0)
-            if train.memory_gb:
+            if train.graph_memory_gb:
                 (batch,) = feed.batches(first * train.accumulate, first * train.accumulate + 1, batch=train.batch)
                 kept = plan_graph_budget(
                     feed.encoders,
                     inputs_of(batch, answers=self.answers),
                     chunk_size=train.chunk,
-                    memory_gb=train.memory_gb,
+                    graph_memory_gb=train.graph_memory_gb,
                     autocast=PRECISIONS[train.precision],
                 ).keep
             self.progress = replace(self.progress, kept_chunks=self.progress.kept_chunks | {phase: kept})
@@ -267,12 +269,14 @@ class ContrastiveTrainer(Trainer):
 
     def _teachers(self) -> Teachers:
         feeds = []
-        for name in self.recipe.teach.models:
+        for name in self.recipe.distillation.teachers:
             encoder = zoo.load_model(name, device=str(self.device)).encoder.requires_grad_(False)
             if encoder.text_depends_on_video:
-                raise ConfigError(f"teach.models has {name}, whose sentences depend on the video; take another")
+                raise ConfigError(
+                    f"distillation.teachers has {name}, whose sentences depend on the video; take another"
+                )
             feeds.append(self._feed_of(encoder, self.entries, keeps=("visual", "text"), judging=True))
-        return Teachers(feeds, share=self.recipe.teach.share)
+        return Teachers(feeds, share=self.recipe.distillation.weight)
 
     def _feed_of(
         self, encoder: DualEncoder, entries: Sequence[TrainingExample], *, keeps: tuple[str, ...], judging: bool
@@ -284,8 +288,8 @@ class ContrastiveTrainer(Trainer):
             chunk=self.recipe.train.chunk,
             seed=self.recipe.seed,
             keeps=keeps,
-            broken=self.broken,
-            store=self.store,
+            unreadable_files=self.unreadable_files,
+            cache=self.cache,
             watch=self.watch,
             judging=judging,
             precision="fp32" if judging else self.recipe.train.precision,

@@ -22,16 +22,16 @@ from clipact.train.encoded_batches import EncodedBatches
 class DistillationConfig:
     """Whom a run learns from.
 
-    models  names that `clipact.models.zoo.load` knows: an ensemble, whose probabilities are averaged
-    share   of the loss that is theirs; the ids of the data have the rest
+    teachers  names that `clipact.models.zoo.load` knows: an ensemble, whose probabilities are averaged
+    weight    of the loss that is theirs; the ids of the data have the rest
     """
 
-    models: tuple[str, ...] = ()
-    share: float = 0.5
+    teachers: tuple[str, ...] = ()
+    weight: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ConfigError(f"teach.share is {self.share:g}; it lies above 0, and is 1 at most")
+        if not 0 < self.weight <= 1:
+            raise ConfigError(f"distillation.weight is {self.weight:g}; it lies above 0, and is 1 at most")
 
 
 class Teachers:

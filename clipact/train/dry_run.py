@@ -36,7 +36,7 @@ class TowerPlan:
     """
 
     name: str
-    learns: str
+    trainable: str
     learning: int
     all: int
     kept: bool
@@ -114,10 +114,10 @@ def _plan_phase(run: ContrastiveTrainer, first: int, last: int) -> tuple[PhasePl
         feed.encoders,
         inputs_of(rows[0], answers=run.answers),
         chunk_size=train.chunk,
-        memory_gb=train.memory_gb or _NO_LIMIT_GB,
+        graph_memory_gb=train.graph_memory_gb or _NO_LIMIT_GB,
         autocast=PRECISIONS[train.precision],
     )
-    if not train.memory_gb:
+    if not train.graph_memory_gb:
         retention = replace(retention, keep=(0,) * len(retention.keep))
     # Reading pretrained parts, or encoding by frozen ones, may have taken more than a step will.
     expected = max(peak_memory_bytes(run.device), memory_bytes(run.device) + _added_bytes(run, rows[0], retention))
@@ -144,7 +144,7 @@ def _plan_phase(run: ContrastiveTrainer, first: int, last: int) -> tuple[PhasePl
     towers = tuple(
         TowerPlan(
             name=name,
-            learns=config.at(first),
+            trainable=config.at(first),
             learning=_count(run, name, learning=True),
             all=_count(run, name, learning=False),
             kept=name in feed.keeps,
@@ -176,7 +176,7 @@ def verify_run(run: ContrastiveTrainer) -> dict[int, GradientCheck]:
         batch = min(train.batch, max(2, (3 * train.chunk + train.chunk // 2) // most))
         (looked_at,) = feed.batches(0, 1, batch=batch)
         # Every chunk encoded twice; then, where graphs are kept, one of them: a lone chunk must not pass by being kept.
-        for retain in (0, 1) if train.memory_gb else (0,):
+        for retain in (0, 1) if train.graph_memory_gb else (0,):
             check = verify_gradient(
                 feed.encoders,
                 inputs_of(looked_at, answers=run.answers),

@@ -39,7 +39,7 @@ _FRAMES_AT_ONCE = 16  # encoded as one piece there: more is no faster on a CPU, 
 class DataConfig(ReadConfig):
     """What is learnt from, and how it is read.
 
-    sources  manifests and cards, mixed in one stream
+    sources  manifests and protocols, mixed in one stream
     cache    encode what a frozen tower sees once, and keep it
     views    with a frozen visual tower: in how many ways each clip is kept, as it is and then augmented
     """
@@ -51,7 +51,7 @@ class DataConfig(ReadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.sources:
-            raise ConfigError("data.sources is empty; name one manifest or card at least, under [[data.sources]]")
+            raise ConfigError("data.sources is empty; name one manifest or protocol at least, under [[data.sources]]")
         if self.views < 1:
             raise ConfigError(f"views is {self.views}; it is at least 1")
         if (self.views > 1) and (self.augment is None or not self.cache):
@@ -76,15 +76,15 @@ class EncodedBatches:
         chunk: int,
         seed: int,
         keeps: Sequence[str],
-        broken: dict[str, str],
-        store: Cache,
+        unreadable_files: dict[str, str],
+        cache: Cache,
         watch: Watch,
         judging: bool = False,
         precision: str = "fp32",
     ) -> None:
         self.encoder, self.entries, self.data, self.keeps = encoder, entries, data, keeps
         self.chunk, self.seed = chunk, seed
-        self.broken, self.store, self.watch, self.judging = broken, store, watch, judging
+        self.unreadable_files, self.cache, self.watch, self.judging = unreadable_files, cache, watch, judging
         self.precision = precision
         self.device = encoder.log_scale.device
 
@@ -159,7 +159,7 @@ class EncodedBatches:
             views=views,
             loader=loader,
             precision=self.precision,
-            store=self.store,
+            cache=self.cache,
             watch=self.watch,
         )
 
@@ -168,7 +168,7 @@ class EncodedBatches:
         """What the frozen text body makes of every sentence that the entries may say."""
         sentences = (sentence for entry in self.entries for sentence in entry.sayings)
         return encode_sentences(
-            self.encoder.text, sentences, precision=self.precision, store=self.store, watch=self.watch
+            self.encoder.text, sentences, precision=self.precision, cache=self.cache, watch=self.watch
         )
 
     def _in_order(self, entries: Sequence[TrainingExample], *, augment: Augment | None = None) -> Loader:
@@ -182,6 +182,6 @@ class EncodedBatches:
             chunk=chunk,
             workers=self.data.workers,
             shuffled=shuffled,
-            broken=self.broken,
-            broken_limit=self.data.broken_limit,
+            unreadable_files=self.unreadable_files,
+            max_unreadable=self.data.max_unreadable,
         )

@@ -116,7 +116,7 @@ def encode_visuals(
     views: int,
     loader: Callable[[Sequence[TrainingExample], bool], Loader],
     precision: str,
-    store: Cache,
+    cache: Cache,
     watch: Watch,
 ) -> VisualFeatures:
     """The features of every clip of the entries in each view, from the store or from the files.
@@ -133,7 +133,7 @@ def encode_visuals(
         for augmented, numbers in ((False, range(1)), (True, range(1, views))):
             reader = loader(alike, augmented)
             key = (body, precision, repr(tower.spec), str(shape), repr(reader.samples.augment))
-            for view, ids, features in _shards(tower, alike, hashes, numbers, reader, precision, key, store, watch):
+            for view, ids, features in _shards(tower, alike, hashes, numbers, reader, precision, key, cache, watch):
                 rows[view] |= zip(ids, features, strict=True)
         whole = [visual_id for visual_id in rows[0] if all(visual_id in view for view in rows)]
         if whole:
@@ -149,7 +149,7 @@ def _shards(
     reader: Loader,
     precision: str,
     key: tuple[str, ...],
-    store: Cache,
+    cache: Cache,
     watch: Watch,
 ) -> Iterator[tuple[int, list[int], Float[Tensor, "n k ..."]]]:
     """View, visual ids and features of each shard; those that the store lacks are encoded and put there."""
@@ -158,7 +158,7 @@ def _shards(
         for start in range(0, len(entries), _SHARD):
             part = range(start, min(start + _SHARD, len(entries)))
             name = content_key("clip features 2", *key, str(view), *hashes[part.start : part.stop])
-            if (kept := store.read("features", name)) is not None:
+            if (kept := cache.read("features", name)) is not None:
                 yield view, [entries[i].visual_id for i in part], torch.from_numpy(kept["features"])
             else:
                 missing.append((view, part, name))
@@ -173,13 +173,13 @@ def _shards(
             pieces = [body(frames).float().cpu() for frames in prepared]
         features = rearrange(torch.cat(pieces), "(n k) ... -> n k ...", k=clips)
         if len(features) == len(part):  # a shard with broken files is read anew, so that they are named anew
-            store.write("features", name, {"features": features.numpy()})
+            cache.write("features", name, {"features": features.numpy()})
         yield view, batch.visual_ids[::clips].tolist(), features
 
 
 @torch.no_grad()
 def encode_sentences(
-    tower: TextTower, sentences: Iterable[str], *, precision: str, store: Cache, watch: Watch
+    tower: TextTower, sentences: Iterable[str], *, precision: str, cache: Cache, watch: Watch
 ) -> SentenceFeatures:
     """The features of each distinct sentence, from the store or from the body."""
     # Sentences of like length share a shard, so that little is spent on padding.
@@ -189,10 +189,10 @@ def encode_sentences(
     for shard in watch(shards, len(shards), "encoding sentences"):
         ids = tower.tokenize(shard)
         name = content_key("sentence features 2", weights, precision, str(tuple(ids.shape)), ids.numpy().tobytes())
-        if (kept := store.read("features", name)) is None:
+        if (kept := cache.read("features", name)) is None:
             with computing(precision, device_of(tower)):
                 kept = {"features": body(ids.to(device_of(tower))).float().cpu().numpy()}
-            store.write("features", name, kept)
+            cache.write("features", name, kept)
         rows.append(torch.from_numpy(kept["features"]))
     return SentenceFeatures(ordered, torch.cat(rows))
 

@@ -70,7 +70,7 @@ class TowerConfig:
                    clips at the speed of an answer, and nothing of them is kept for a gradient
     """
 
-    learns: Trainable = "all"
+    trainable: Trainable = "all"
     unfreeze_step: int | None = None
     batch_norm: Literal["update", "frozen"] = "update"
     frozen_layers: int = 0
@@ -78,9 +78,9 @@ class TowerConfig:
     def __post_init__(self) -> None:
         if self.frozen_layers < 0:
             raise ConfigError(f"frozen_layers is {self.frozen_layers}; it is a number of layers, or 0")
-        if self.frozen_layers and self.learns != "all" and self.unfreeze_step is None:
+        if self.frozen_layers and self.trainable != "all" and self.unfreeze_step is None:
             raise ConfigError(
-                f"frozen_layers is {self.frozen_layers} where learns is {self.learns!r} for good; it is for a tower "
+                f"frozen_layers is {self.frozen_layers} where learns is {self.trainable!r} for good; it is for a tower "
                 "that learns whole, at once or from unfreeze_step on"
             )
         if self.unfreeze_step is not None and self.unfreeze_step < 0:
@@ -88,7 +88,7 @@ class TowerConfig:
 
     def at(self, step: int) -> Trainable:
         """What learns in this step."""
-        return "all" if self.unfreeze_step is not None and step >= self.unfreeze_step else self.learns
+        return "all" if self.unfreeze_step is not None and step >= self.unfreeze_step else self.trainable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,29 +122,29 @@ class Freezing:
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(name in learning)
         for tower, config in ((encoder.visual, self.visual), (encoder.text, self.text)):
-            learns = config.at(step)
-            tower.train(learns == "all")
-            for module in split_backbone_head(tower).modules if learns == "head" else ():
+            trainable = config.at(step)
+            tower.train(trainable == "all")
+            for module in split_backbone_head(tower).modules if trainable == "head" else ():
                 module.train()
             for module in tower.modules():
                 own = list(module.parameters())
-                still = learns == "all" and own and not any(parameter.requires_grad for parameter in own)
+                still = trainable == "all" and own and not any(parameter.requires_grad for parameter in own)
                 if still or (config.batch_norm == "frozen" and isinstance(module, _NormBase)):
                     module.eval()
 
-    def _names(self, encoder: DualEncoder, learns: dict[str, Trainable]) -> Iterator[str]:
+    def _names(self, encoder: DualEncoder, trainable: dict[str, Trainable]) -> Iterator[str]:
         sides = (("visual", encoder.visual, self.visual), ("text", encoder.text, self.text))
         for side, tower, config in sides:
             parts, frozen = split_backbone_head(tower), _below(side, tower, config.frozen_layers)
             chosen = [
                 f"{side}.{name}"
                 for name, parameter in tower.named_parameters()
-                if (learns[side] == "all" and name not in frozen)
-                or (learns[side] == "head" and parts.learns(parameter))
+                if (trainable[side] == "all" and name not in frozen)
+                or (trainable[side] == "head" and parts.owns(parameter))
             ]
-            if learns[side] == "head" and not chosen:
+            if trainable[side] == "head" and not chosen:
                 raise ConfigError(
-                    f"learns is 'head' for the {side} tower, a {type(tower).__name__}, which has none; "
+                    f"trainable is 'head' for the {side} tower, a {type(tower).__name__}, which has none; "
                     "take 'all' or 'nothing'"
                 )
             yield from chosen

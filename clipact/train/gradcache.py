@@ -80,11 +80,11 @@ class _Side:
     """One encoder's share of a step: its chunks, and the rows at which the loss's gradient arrives."""
 
     def __init__(self, chunks: list[Chunk], index: list[int] | None, *, keep: int, no_sync: NoSync | None) -> None:
-        learns = chunks[0].encoder.learns
+        trainable = chunks[0].encoder.trainable
         most = len(chunks) if no_sync is None else len(chunks) - 1
-        replayed = len(chunks) - min(keep, most) if learns else len(chunks)
+        replayed = len(chunks) - min(keep, most) if trainable else len(chunks)
         self.replayed, self.kept = chunks[:replayed], chunks[replayed:]
-        self.learns, self.index, self.no_sync = learns, index, no_sync or nullcontext
+        self.trainable, self.index, self.no_sync = trainable, index, no_sync or nullcontext
         self.graphs: list[Tensor] = []
 
     def encode(self) -> Float[Tensor, "b d"]:
@@ -93,7 +93,7 @@ class _Side:
             embedded = [chunk.embed() for chunk in self.replayed]
         with self.no_sync():
             self.graphs = [chunk.embed() for chunk in self.kept]
-        self.leaves = [rows.detach().requires_grad_(self.learns) for rows in [*embedded, *self.graphs]]
+        self.leaves = [rows.detach().requires_grad_(self.trainable) for rows in [*embedded, *self.graphs]]
         rows = torch.cat(self.leaves)
         return rows if self.index is None else rows[self.index]
 
@@ -105,7 +105,7 @@ class _Side:
 
     def replay(self) -> None:
         """Encode the other chunks again, each with its graph, and send the gradient through."""
-        for chunk in self.replayed if self.learns else []:
+        for chunk in self.replayed if self.trainable else []:
             last = chunk is self.replayed[-1]
             with nullcontext() if last else self.no_sync():
                 self._backward(chunk.embed(), self.leaves.pop(0))

@@ -55,11 +55,11 @@ def plan_graph_budget(
     inputs: Sequence[Any],
     *,
     chunk_size: int,
-    memory_gb: float,
+    graph_memory_gb: float,
     seed: int = 0,
     autocast: torch.dtype | None = None,
 ) -> GraphBudget:
-    """The chunks to keep so that graphs stay within `memory_gb` (10^9 bytes); ConfigError when not one fits.
+    """The chunks to keep so that graphs stay within `graph_memory_gb` (10^9 bytes); ConfigError when not one fits.
 
     The encoder that saves most seconds a byte comes first: often that is the text tower, whose graphs are small.
     Parameters, their gradients and the optimiser's state are not in the budget; nor are inputs and embeddings.
@@ -70,10 +70,10 @@ def plan_graph_budget(
     ]
     with preserve_state(encoders):
         graphs, seconds = zip(*map(_measure, batches), strict=True)
-    left = int(memory_gb * GB)
+    left = int(graph_memory_gb * GB)
     if max(graphs) > left:
         raise ConfigError(
-            f"memory_gb is {memory_gb:g}, but the graph of one chunk of {chunk_size} rows holds "
+            f"memory_gb is {graph_memory_gb:g}, but the graph of one chunk of {chunk_size} rows holds "
             f"{max(graphs) / GB:.2g} GB; allow at least that, or take smaller chunks (train.chunk)"
         )
     keep = [len(chunks) for chunks in batches]

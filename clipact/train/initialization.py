@@ -40,7 +40,7 @@ class PretrainedWeights:
 
     visual, image, text  weights of the towers but for their heads; a tower without begins at random. `visual` may also
                   be a folder that clipact wrote, or transformers:ORG/NAME or transformers:FOLDER for a "transformers"
-                  tower: its config.json makes the tower then, and start.visual says tower and head alone
+                  tower: its config.json makes the tower then, and init.visual says tower and head alone
     tokenizer            the text tower's tokenizer.json, when there is no model to have one from
     """
 
@@ -55,7 +55,7 @@ class InitConfig:
     """A model, or a model with another visual tower, or two towers.
 
     model         "mini", a folder, or another name that `clipact.models.zoo.load` knows
-    visual, text  tables of towers, as a model's config.json has them. `text.tower = "labels"` has a learnt vector for
+    visual, text  tables of towers, as a model's config.json has them. `text.tower = "label_embeddings"` has a learnt vector for
                   each label of the data and knows nothing else: a supervised classifier comes out, with or without a
                   model to have a visual tower from. Beside a model, `visual` takes the place of its visual tower: a
                   "frames" or "attentive" tower without `image` keeps its image tower, and "frames" its shift unless
@@ -71,42 +71,52 @@ class InitConfig:
     model: str | None = None
     visual: dict[str, Any] = field(default_factory=dict)
     text: dict[str, Any] = field(default_factory=dict)
-    parts: PretrainedWeights | None = None
+    pretrained: PretrainedWeights | None = None
     clip: ClipSpec | None = None
     scale: float | None = None
     bias: float | None = None
 
     def __post_init__(self) -> None:
-        words = self.labels_only or (self.text and self.parts and self.parts.tokenizer)
+        words = self.labels_only or (self.text and self.pretrained and self.pretrained.tokenizer)
         if self.model is None and not (self.visual and words):
-            raise ConfigError("start takes model, or visual and text with a tokenizer in parts or tower = 'labels'")
+            raise ConfigError(
+                "init takes model, or visual and text with a tokenizer in pretrained or tower = 'label_embeddings'"
+            )
         if self.model is not None and self.text and not self.labels_only:
-            raise ConfigError("start.text is given beside start.model, which has a text tower; leave one out")
+            raise ConfigError("init.text is given beside init.model, which has a text tower; leave one out")
         if self.model is None and "inflate" in self.visual:
-            raise ConfigError("start.visual.inflate is given without start.model, whose image tower it is made of")
+            raise ConfigError("init.visual.inflate is given without init.model, whose image tower it is made of")
         if self.scale is not None and self.scale <= 0:
-            raise ConfigError(f"start.scale is {self.scale:g}; it is above 0")
+            raise ConfigError(f"init.scale is {self.scale:g}; it is above 0")
         self._refuse_what_has_no_effect()
 
     @property
     def labels_only(self) -> bool:
         """Whether a supervised classifier comes out, which knows its labels and no other words."""
-        return self.text.get("tower") == "labels"
+        return self.text.get("tower") == "label_embeddings"
 
     def _refuse_what_has_no_effect(self) -> None:
-        parts = self.parts or PretrainedWeights()
-        given = {f"parts.{part.name}" for part in fields(parts) if getattr(parts, part.name) is not None}
+        parts = self.pretrained or PretrainedWeights()
+        given = {f"pretrained.{part.name}" for part in fields(parts) if getattr(parts, part.name) is not None}
         given |= {"clip"} if self.clip is not None else set()
         whole = str(parts.visual).startswith("transformers:")
         for holds, idle, why in (
-            (self.model and not self.visual, given, "start.model is taken as it is, unless start.visual is given"),
-            (self.model, {"parts.text", "parts.tokenizer"}, "start.model has a text tower and a tokenizer"),
-            ("inflate" in self.visual, {"parts.visual", "parts.image"}, "inflate takes start.model's own weights"),
-            (self.labels_only, {"parts.text", "parts.tokenizer"}, "start.text is a table of labels and has no words"),
-            (whole, {"parts.image"}, "start.parts.visual holds the whole tower's weights"),
+            (self.model and not self.visual, given, "init.model is taken as it is, unless init.visual is given"),
+            (self.model, {"pretrained.text", "pretrained.tokenizer"}, "init.model has a text tower and a tokenizer"),
+            (
+                "inflate" in self.visual,
+                {"pretrained.visual", "pretrained.image"},
+                "inflate takes init.model's own weights",
+            ),
+            (
+                self.labels_only,
+                {"pretrained.text", "pretrained.tokenizer"},
+                "init.text is a table of labels and has no words",
+            ),
+            (whole, {"pretrained.image"}, "init.pretrained.visual holds the whole tower's weights"),
         ):
             if holds and (idle := idle & given):
-                names = " and ".join(f"start.{name}" for name in sorted(idle))
+                names = " and ".join(f"init.{name}" for name in sorted(idle))
                 raise ConfigError(f"{names} would have no effect: {why}; leave that out")
 
 
@@ -118,151 +128,155 @@ class PriorTraining:
     files: dict[str, FileSeen] = field(default_factory=dict)
 
 
-def prior_training(start: InitConfig, *teachers: str) -> PriorTraining:
+def prior_training(init: InitConfig, *teachers: str) -> PriorTraining:
     """What the model that a run begins from says of itself, and the models that teach it.
 
     What is tuned from them, or taught by them, is not zero-shot on that either.
     """
     names: list[str] = []
     files: dict[str, FileSeen] = {}
-    for model in [start.model, *teachers] if start.model is not None else teachers:
+    for model in [init.model, *teachers] if init.model is not None else teachers:
         folder = zoo.find_folder(model)
         names += zoo.trained_on(model)
         files |= {} if folder is None else read_files_seen(folder)
-    if (tower := _tower_folder(start.parts)) is not None:
+    if (tower := _tower_folder(init.pretrained)) is not None:
         names += read_config(tower).trained_on
         files |= read_files_seen(tower)
     return PriorTraining(trained_on=tuple(dict.fromkeys(names)), files=files)
 
 
-def make_encoder(start: InitConfig, *, seed: int, labels: tuple[str, ...] = ()) -> DualEncoder:
+def make_encoder(init: InitConfig, *, seed: int, labels: tuple[str, ...] = ()) -> DualEncoder:
     """The model that a run begins from, on the CPU; random weights hang on the seed alone.
 
-    `labels` are those of the data: what a table of labels holds, unless `start` names them.
+    `labels` are those of the data: what a table of labels holds, unless `init` names them.
     """
     with seeded(seed_from(seed, "start")):
-        if start.model is None:
-            encoder = _assemble(start, labels)
+        if init.model is None:
+            encoder = _assemble(init, labels)
         else:
-            encoder = zoo.load_model(start.model, device="cpu").encoder
-            if start.visual:
-                encoder = _with_visual(encoder, start)
-            if start.labels_only:
-                encoder = DualEncoder(encoder.visual, _label_table(start, labels, encoder.visual.dim))
-    if start.scale is not None:
+            encoder = zoo.load_model(init.model, device="cpu").encoder
+            if init.visual:
+                encoder = _with_visual(encoder, init)
+            if init.labels_only:
+                encoder = DualEncoder(encoder.visual, _label_table(init, labels, encoder.visual.dim))
+    if init.scale is not None:
         with torch.no_grad():
-            encoder.log_scale.copy_(torch.tensor(start.scale).log())
-    if start.bias is not None:
-        encoder.bias = nn.Parameter(torch.tensor(start.bias))
+            encoder.log_scale.copy_(torch.tensor(init.scale).log())
+    if init.bias is not None:
+        encoder.bias = nn.Parameter(torch.tensor(init.bias))
     return encoder
 
 
-def _with_visual(encoder: DualEncoder, start: InitConfig) -> DualEncoder:
+def _with_visual(encoder: DualEncoder, init: InitConfig) -> DualEncoder:
     """The model with another visual tower, its text tower, scale and bias kept."""
-    spec, table = start.clip or encoder.spec, dict(start.visual)
-    how = table.pop("inflate", None)
+    spec, table = init.clip or encoder.spec, dict(init.visual)
+    options = table.pop("inflate", None)
     frames = encoder.visual if isinstance(encoder.visual, FrameAggregator) else None
     visual: VisualTower
-    if how is not None:
+    if options is not None:
         if table.pop("tower", None) != "vivit" or frames is None:
-            raise ConfigError("start.visual.inflate takes tower = 'vivit', and a model that sees frame by frame")
+            raise ConfigError("init.visual.inflate takes tower = 'vivit', and a model that sees frame by frame")
         if frames.config.shift:
             raise ConfigError(
-                f"start.visual.inflate takes a model without shift, for a ViViT has none; the frames of start.model "
+                f"init.visual.inflate takes a model without shift, for a ViViT has none; the frames of init.model "
                 f"are shifted by {frames.config.shift:g}: begin from the model that it was trained from"
             )
-        visual = inflate(frames.image, table, how=how, spec=spec)
-    elif table.get("tower") == "attentive" and "image" not in table and frames is not None:
+        visual = inflate(frames.image, table, options=options, spec=spec)
+    elif table.get("tower") == "attention_pool" and "image" not in table and frames is not None:
         if frames.config.shift:
-            raise ConfigError(f"an attentive tower has no shift, and start.model's is {frames.config.shift:g}")
+            raise ConfigError(f"an attentive tower has no shift, and init.model's is {frames.config.shift:g}")
         del table["tower"]
         visual = AttentionPoolTower(
-            frames.image, parse(AttentionPoolTower.Config, table, where="start.visual."), spec=spec
+            frames.image, parse(AttentionPoolTower.Config, table, where="init.visual."), spec=spec
         )
-        _fill_visual(visual, start.parts)
-    elif table.get("tower") == "frames" and "image" not in table and frames is not None:
+        _fill_visual(visual, init.pretrained)
+    elif table.get("tower") == "frame_aggregator" and "image" not in table and frames is not None:
         del table["tower"]
-        config = parse(FrameAggregator.Config, {"shift": frames.config.shift, **table}, where="start.visual.")
+        config = parse(FrameAggregator.Config, {"shift": frames.config.shift, **table}, where="init.visual.")
         visual = FrameAggregator(frames.image, config, spec=spec)
-        _fill_visual(visual, start.parts)
+        _fill_visual(visual, init.pretrained)
     else:
-        visual = _visual(start, spec)
+        visual = _visual(init, spec)
     bias = None if encoder.bias is None else encoder.bias.item()
     return DualEncoder(visual, encoder.text, log_scale=encoder.log_scale.item(), bias=bias)
 
 
-def _assemble(start: InitConfig, labels: tuple[str, ...]) -> DualEncoder:
-    spec = start.clip
-    if spec is None and "image" in start.visual:
-        spec = replace(towers.image_from(start.visual["image"]).spec, frames=ClipSpec().frames)
-    visual = _visual(start, spec or ClipSpec())
-    if start.labels_only:
-        return DualEncoder(visual, _label_table(start, labels, visual.dim))
-    assert start.parts is not None
-    assert start.parts.tokenizer is not None
-    tokenizer = find_weights(start.parts.tokenizer)
+def _assemble(init: InitConfig, labels: tuple[str, ...]) -> DualEncoder:
+    spec = init.clip
+    if spec is None and "image" in init.visual:
+        spec = replace(towers.image_from(init.visual["image"]).spec, frames=ClipSpec().frames)
+    visual = _visual(init, spec or ClipSpec())
+    if init.labels_only:
+        return DualEncoder(visual, _label_table(init, labels, visual.dim))
+    assert init.pretrained is not None
+    assert init.pretrained.tokenizer is not None
+    tokenizer = find_weights(init.pretrained.tokenizer)
     if tokenizer.name != TOKENIZER:
-        raise ConfigError(f"start.parts.tokenizer is {start.parts.tokenizer!r}; it takes a file named {TOKENIZER}")
-    text = towers.text_from(start.text, tokenizer.parent)
-    if start.parts.text is not None:
-        _fill(text, start.parts.text)
+        raise ConfigError(
+            f"init.pretrained.tokenizer is {init.pretrained.tokenizer!r}; it takes a file named {TOKENIZER}"
+        )
+    text = towers.text_from(init.text, tokenizer.parent)
+    if init.pretrained.text is not None:
+        _fill(text, init.pretrained.text)
     return DualEncoder(visual, text)
 
 
-def _label_table(start: InitConfig, labels: tuple[str, ...], dim: int) -> LabelEmbeddings:
-    settings = {"labels": labels, "dim": dim} | {key: value for key, value in start.text.items() if key != "tower"}
-    config = parse(LabelEmbeddings.Config, settings, where="start.text.")
+def _label_table(init: InitConfig, labels: tuple[str, ...], dim: int) -> LabelEmbeddings:
+    settings = {"labels": labels, "dim": dim} | {key: value for key, value in init.text.items() if key != "tower"}
+    config = parse(LabelEmbeddings.Config, settings, where="init.text.")
     LabelSet.of(config.labels, phrases=config.labels)  # which refuses two that read the same
     return LabelEmbeddings(config)
 
 
-def _visual(start: InitConfig, spec: ClipSpec) -> VisualTower:
-    """The visual tower that `start` describes, with its pretrained parts."""
-    if (folder := _tower_folder(start.parts)) is not None:
-        return _from_folder(folder, start)
-    place = start.parts.visual if start.parts is not None else None
+def _visual(init: InitConfig, spec: ClipSpec) -> VisualTower:
+    """The visual tower that `init` describes, with its pretrained parts."""
+    if (folder := _tower_folder(init.pretrained)) is not None:
+        return _from_folder(folder, init)
+    place = init.pretrained.visual if init.pretrained is not None else None
     library, _, name = (place or "").partition(":")
     if library != "transformers":
-        if place is not None and start.clip is None:
-            spec = _PREPARED.get(str(start.visual.get("tower")), spec)
-        visual = towers.visual_from(start.visual, spec)
-        _fill_visual(visual, start.parts)
+        if place is not None and init.clip is None:
+            spec = _PREPARED.get(str(init.visual.get("tower")), spec)
+        visual = towers.visual_from(init.visual, spec)
+        _fill_visual(visual, init.pretrained)
         return visual
-    table = {key: value for key, value in start.visual.items() if key != "tower"}
-    if start.visual.get("tower") != "transformers" or "model" in table:
-        raise ConfigError(f"start.parts.visual is {place!r}: start.visual.tower is 'transformers' then, without model")
+    table = {key: value for key, value in init.visual.items() if key != "tower"}
+    if init.visual.get("tower") != "transformers" or "model" in table:
+        raise ConfigError(
+            f"init.pretrained.visual is {place!r}: init.visual.tower is 'transformers' then, without model"
+        )
     # Parsed as a whole, so that an unknown key is named; the table of the network comes from its folder.
-    settings = parse(TransformersVideo.Config, table | {"model": {}}, where="start.visual.")
-    return load_tower(find_transformers_source(name), head=settings.head, spec=start.clip)
+    settings = parse(TransformersVideo.Config, table | {"model": {}}, where="init.visual.")
+    return load_tower(find_transformers_source(name), head=settings.head, spec=init.clip)
 
 
-def _tower_folder(parts: PretrainedWeights | None) -> Path | None:
-    """The folder that clipact wrote and that `parts.visual` names, if it does."""
-    folder = Path(parts.visual).expanduser() if parts is not None and parts.visual is not None else None
+def _tower_folder(pretrained: PretrainedWeights | None) -> Path | None:
+    """The folder that clipact wrote and that `pretrained.visual` names, if it does."""
+    folder = Path(pretrained.visual).expanduser() if pretrained is not None and pretrained.visual is not None else None
     return folder if folder is not None and folder.is_dir() else None
 
 
-def _from_folder(folder: Path, start: InitConfig) -> VisualTower:
-    """The visual tower of a folder with a new head, and clips as the folder says, unless `start` does."""
+def _from_folder(folder: Path, init: InitConfig) -> VisualTower:
+    """The visual tower of a folder with a new head, and clips as the folder says, unless `init` does."""
     config = read_config(folder)
-    for key, value in start.visual.items():
+    for key, value in init.visual.items():
         if key != "head" and (key != "tower" or value != config.visual["tower"]):
             raise ConfigError(
-                f"start.visual.{key} is {value!r}, but {folder} decides that; give its tower and head alone"
+                f"init.visual.{key} is {value!r}, but {folder} decides that; give its tower and head alone"
             )
-    head = {"head": start.visual["head"]} if "head" in start.visual else {}
-    tower = towers.visual_from(config.visual | head, start.clip or config.clip)
+    head = {"head": init.visual["head"]} if "head" in init.visual else {}
+    tower = towers.visual_from(config.visual | head, init.clip or config.clip)
     _load_body(tower, checkpoint.load_visual(folder).state_dict(), str(folder))
     return tower
 
 
-def _fill_visual(visual: VisualTower, parts: PretrainedWeights | None) -> None:
-    if parts is not None and parts.visual is not None:
-        _fill(visual, parts.visual)
-    if parts is not None and parts.image is not None:
+def _fill_visual(visual: VisualTower, pretrained: PretrainedWeights | None) -> None:
+    if pretrained is not None and pretrained.visual is not None:
+        _fill(visual, pretrained.visual)
+    if pretrained is not None and pretrained.image is not None:
         if not isinstance(visual, towers.BY_FRAME):
-            raise ConfigError(f"start.parts.image is for a tower of frames, not for a {type(visual).__name__}")
-        _fill(visual.image, parts.image)
+            raise ConfigError(f"init.pretrained.image is for a tower of frames, not for a {type(visual).__name__}")
+        _fill(visual.image, pretrained.image)
 
 
 def _fill(tower: nn.Module, place: str) -> None:

@@ -58,15 +58,15 @@ class PretrainValidation:
     """
 
     sets: tuple[PretrainValidationSet, ...]
-    every: int = 0
+    every_steps: int = 0
 
     def __post_init__(self) -> None:
-        if self.every < 0:
-            raise ConfigError(f"judge.every is {self.every}; it is a number of steps, or 0")
+        if self.every_steps < 0:
+            raise ConfigError(f"validation.every_steps is {self.every_steps}; it is a number of steps, or 0")
         names = [one.name for one in self.sets]
         if not names or len(set(names)) < len(names):
             raise ConfigError(
-                f"judge.sets have the names {names}; there is one set at least, under [[judge.sets]], and each has its "
+                f"validation.sets have the names {names}; there is one set at least, under [[validation.sets]], and each has its "
                 "own name: an error on the clips that are learnt from would show nothing"
             )
 
@@ -78,7 +78,7 @@ class PretrainRecipe(BaseRecipe):
     encoder: ViViT.Config
     clip: ClipSpec
     data: PretrainData
-    judge: PretrainValidation
+    validation: PretrainValidation
     mask: MaskConfig = field(default_factory=MaskConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
 
@@ -92,11 +92,11 @@ class MaskedTrainer(Trainer):
             self.model = MaskedAutoencoder(ViViT(recipe.encoder, spec=recipe.clip), recipe.decoder).to(device)
         self._draw_mask(1, "any")  # a ratio that masks nothing, or all, is said now
         entries = read_clips(recipe.data.sources, data, frames=recipe.clip.frames)
-        self.held_out = {one.name: read_clips([one], data, frames=recipe.clip.frames) for one in recipe.judge.sets}
+        self.held_out = {one.name: read_clips([one], data, frames=recipe.clip.frames) for one in recipe.validation.sets}
         _refuse_shared(entries, self.held_out)
         names = (name for name, _ in self.model.named_parameters() if not name.startswith("encoder.head."))
         super().__init__(
-            recipe, self.model, tuple(names), entries=entries, judge_every=recipe.judge.every, device=device
+            recipe, self.model, tuple(names), entries=entries, judge_every=recipe.validation.every_steps, device=device
         )
 
     @property
@@ -138,7 +138,7 @@ class MaskedTrainer(Trainer):
                 error += (predicted - target).double().square().sum().item()
                 total += target.double().square().sum().item()
                 count += target.numel()
-                if number == 0 and name == self.recipe.judge.sets[0].name:
+                if number == 0 and name == self.recipe.validation.sets[0].name:
                     shown = _rows_of(mask, slice(_SHOWN))
                     picture = draw_reconstruction(self.model, video[:_SHOWN], shown, predicted[:_SHOWN])
                     write_picture(picture, out / "pictures" / f"{self.progress.step:06}.png")
@@ -152,7 +152,7 @@ class MaskedTrainer(Trainer):
 
     def pick(self, figures: dict[str, float]) -> float | None:
         """What is explained of the first set."""
-        return figures[f"{self.recipe.judge.sets[0].name}.explained"]
+        return figures[f"{self.recipe.validation.sets[0].name}.explained"]
 
     def save_model(self, folder: Path, figures: dict[str, float]) -> None:
         """Write the encoder as a folder: a visual tower alone."""
@@ -220,8 +220,8 @@ class MaskedTrainer(Trainer):
             chunk=train.chunk,
             workers=data.workers,
             shuffled=shuffled,
-            broken=self.broken,
-            broken_limit=data.broken_limit,
+            unreadable_files=self.unreadable_files,
+            max_unreadable=data.max_unreadable,
         )
 
     @cached_property
@@ -240,6 +240,6 @@ def _refuse_shared(entries: Sequence[TrainingExample], held_out: dict[str, tuple
         shared = [entry.file for entry in held if Path(entry.path).resolve() in learnt]
         if shared:
             raise ConfigError(
-                f"{len(shared)} of the {len(held)} files of judge.sets {name!r} are learnt from, {shared[0]} among "
+                f"{len(shared)} of the {len(held)} files of validation.sets {name!r} are learnt from, {shared[0]} among "
                 "them; a held-out file is in no source of data.sources"
             )

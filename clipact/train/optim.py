@@ -40,8 +40,8 @@ class OptimConfig:
     warmup_steps: int = 0
     final_lr: float = 0.0
     clip_norm: float | None = None
-    average_decay: float | None = None
-    start_share: float = 0.0
+    ema_decay: float | None = None
+    wise_ft_alpha: float = 0.0
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.weight_decay < 0 or self.warmup_steps < 0:
@@ -59,12 +59,12 @@ class OptimConfig:
                 f"betas are {self.betas[0]:g} and {self.betas[1]:g}, eps is {self.eps:g}; "
                 "betas lie in 0..1, 1 left out, and eps above 0"
             )
-        for name in ("layer_decay", "average_decay"):
+        for name in ("layer_decay", "ema_decay"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise ConfigError(f"{name} is {value:g}; it takes a number above 0, up to 1")
-        if not 0 <= self.start_share < 1:
-            raise ConfigError(f"start_share is {self.start_share:g}; it takes a number from 0, below 1")
+        if not 0 <= self.wise_ft_alpha < 1:
+            raise ConfigError(f"start_share is {self.wise_ft_alpha:g}; it takes a number from 0, below 1")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError(f"clip_norm is {self.clip_norm:g}; it is above 0, or left out")
 

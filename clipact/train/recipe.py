@@ -97,15 +97,15 @@ class TrainConfig(Schedule):
     loss: Literal["info_nce", "sigmoid", "cross_entropy"] = "info_nce"
     label_smoothing: float = 0.0
     loss_tile: int = 4096
-    memory_gb: float = 0.0
+    graph_memory_gb: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.loss_tile < 1:
             raise ConfigError(f"loss_tile is {self.loss_tile}; it is at least 1")
-        if not 0 <= self.label_smoothing < 1 or self.memory_gb < 0:
+        if not 0 <= self.label_smoothing < 1 or self.graph_memory_gb < 0:
             raise ConfigError(
-                f"label_smoothing is {self.label_smoothing:g}, memory_gb {self.memory_gb:g}; "
+                f"label_smoothing is {self.label_smoothing:g}, memory_gb {self.graph_memory_gb:g}; "
                 "none is below 0, and label_smoothing is below 1"
             )
 
@@ -114,29 +114,29 @@ class TrainConfig(Schedule):
 class Recipe(BaseRecipe):
     """A whole run; `visual` and `text` say how far each tower learns."""
 
-    start: InitConfig
+    init: InitConfig
     data: DataConfig
     train: TrainConfig
     visual: TowerConfig = field(default_factory=TowerConfig)
     text: TowerConfig = field(default_factory=TowerConfig)
-    judge: ValidationConfig = field(default_factory=ValidationConfig)
-    teach: DistillationConfig = field(default_factory=DistillationConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     def __post_init__(self) -> None:
-        if self.teach.models and self.train.loss == "cross_entropy":
+        if self.distillation.teachers and self.train.loss == "cross_entropy":
             raise ConfigError(
-                "teach.models and train.loss = 'cross_entropy' are given together; teachers tell which sentences of a "
+                "distillation.teachers and train.loss = 'cross_entropy' are given together; teachers tell which sentences of a "
                 "batch a clip is like, for 'info_nce' and 'sigmoid'"
             )
-        if self.teach.models and self.train.batch > self.train.loss_tile:
+        if self.distillation.teachers and self.train.batch > self.train.loss_tile:
             raise ConfigError(
-                f"train.batch is {self.train.batch:,}, loss_tile {self.train.loss_tile:,}: with teach.models the "
+                f"train.batch is {self.train.batch:,}, loss_tile {self.train.loss_tile:,}: with distillation.teachers the "
                 "batch x batch matrix is formed; take a smaller batch, or a larger loss_tile"
             )
-        if self.train.loss == "sigmoid" and self.start.model is None and self.start.bias is None:
-            raise ConfigError("train.loss is 'sigmoid', which learns a bias; give start.bias, such as -10")
-        if self.data.views > 1 and self.visual.learns == "all":
+        if self.train.loss == "sigmoid" and self.init.model is None and self.init.bias is None:
+            raise ConfigError("train.loss is 'sigmoid', which learns a bias; give init.bias, such as -10")
+        if self.data.views > 1 and self.visual.trainable == "all":
             raise ConfigError(
                 f"data.views is {self.data.views}, but views are kept of a frozen tower alone; "
-                "set visual.learns to 'head' or 'nothing'"
+                "set visual.trainable to 'head' or 'nothing'"
             )

@@ -25,7 +25,7 @@ from clipact.train.averaging import EMA, InitialWeights, moving_tensors
 from clipact.train.recipe import BaseRecipe
 
 FORMAT = 1
-_MAY_CHANGE = ("data.workers", "data.broken_limit", "train.save_minutes")
+_MAY_CHANGE = ("data.workers", "data.max_unreadable", "train.save_minutes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Progress:
     data: str = ""
     best: float | None = None
     best_step: int = 0
-    broken: dict[str, str] = field(default_factory=dict)
+    unreadable_files: dict[str, str] = field(default_factory=dict)
 
 
 class RunState:

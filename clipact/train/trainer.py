@@ -89,16 +89,16 @@ class Trainer(ABC):
             keep_freed_memory()
         self.entries, self.device, self._outline, self._judge_every = tuple(entries), device, recipe, judge_every
         self.optimizer = make_optimizer(model, names, recipe.optim)
-        decay = recipe.optim.average_decay
+        decay = recipe.optim.ema_decay
         self.average = None if decay is None else EMA(model, names, decay=decay)
         self.scaler = torch.amp.GradScaler(device.type) if recipe.train.precision == "fp16" else None
-        share = recipe.optim.start_share
+        share = recipe.optim.wise_ft_alpha
         self.beginning = InitialWeights(model, names, share=share) if share else None
         self.state = RunState(
             model, self.optimizer, names, average=self.average, beginning=self.beginning, scaler=self.scaler
         )
         self.progress = Progress()
-        self.broken: dict[str, str] = {}
+        self.unreadable_files: dict[str, str] = {}
         self.stopping = False
 
     @property
@@ -157,7 +157,7 @@ class Trainer(ABC):
                     f"the manifests name other files or sentences than when {out} was begun; put them back, or take "
                     "another --out"
                 )
-            self.broken.update(self.progress.broken)
+            self.unreadable_files.update(self.progress.unreadable_files)
         elif (out / STATE_FILE).exists():
             raise UsageError(f"{out} holds a run already: --resume goes on with it, another --out begins anew")
         else:
@@ -181,7 +181,7 @@ class Trainer(ABC):
             outcome, waited = next(taken)
             if self.average is not None:
                 self.average.update(step=step)
-            self.progress = replace(self.progress, step=step + 1, broken=dict(self.broken))
+            self.progress = replace(self.progress, step=step + 1, unreadable_files=dict(self.unreadable_files))
             report = StepMetrics(
                 step=step + 1,
                 loss=outcome.loss,

@@ -33,7 +33,7 @@ class ValidationSet:
     manifest: Path | None = None
     root: Path | None = None
     labels: str | None = None
-    card: str | None = None
+    protocol: str | None = None
     split: str = "dev"
     frames: int = 1
     clips: int = 1
@@ -49,7 +49,7 @@ class ValidationSet:
             manifest=self.manifest,
             root=self.root,
             labels=self.labels,
-            card=self.card,
+            protocol=self.protocol,
             split=self.split,
             frames=self.frames,
             clips=self.clips,
@@ -61,30 +61,30 @@ class ValidationSet:
 class ValidationConfig:
     """When a model is judged, and on what.
 
-    every  steps between two judgements; 0 judges after the last step alone
-    best   the figure whose highest value marks the best step, such as "dev.text_to_visual_recall_1";
+    every_steps  steps between two judgements; 0 judges after the last step alone
+    monitor      the metric whose highest value marks the best step, such as "dev.text_to_visual_recall_1";
            by default the first of the first set
     """
 
-    every: int = 0
+    every_steps: int = 0
     sets: tuple[ValidationSet, ...] = ()
-    best: str | None = None
+    monitor: str | None = None
 
     def __post_init__(self) -> None:
-        if self.every < 0:
-            raise ConfigError(f"judge.every is {self.every}; it is a number of steps, or 0")
+        if self.every_steps < 0:
+            raise ConfigError(f"validation.every_steps is {self.every_steps}; it is a number of steps, or 0")
         names = [one.name for one in self.sets]
         if len(set(names)) < len(names):
-            raise ConfigError(f"judge.sets have the names {', '.join(names)}; each needs its own")
+            raise ConfigError(f"validation.sets have the names {', '.join(names)}; each needs its own")
 
-    def check_best(self, names: Sequence[str]) -> None:
+    def check_monitor(self, names: Sequence[str]) -> None:
         """Nothing; ConfigError when `best` is none of the figures that the sets will give."""
-        if self.best is not None and self.best not in names:
-            raise ConfigError(f"judge.best is {self.best!r}; {choices(self.best, names)}")
+        if self.monitor is not None and self.monitor not in names:
+            raise ConfigError(f"validation.monitor is {self.monitor!r}; {choices(self.monitor, names)}")
 
     def pick(self, figures: dict[str, float]) -> float | None:
         """The figure that marks the best step; None when nothing is judged."""
-        return figures[self.best or next(iter(figures))] if figures else None
+        return figures[self.monitor or next(iter(figures))] if figures else None
 
 
 def metric_names(entries: Sequence[TrainingExample]) -> tuple[str, ...]:

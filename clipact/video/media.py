@@ -50,7 +50,7 @@ class Media:
         self.name = name
         self.timeout = timeout
         self.notes = notes
-        self.broken = ""
+        self.unreadable_files = ""
         self._demuxer = demuxer
         self._container: Any
         self.stream: Any
@@ -77,7 +77,7 @@ class Media:
         """The packets of the stream from here on, in the order of decoding, without empty ones.
 
         What demux ends with is empty, and so is what an AVI calls a frame that was dropped. A file that breaks off
-        ends there; `broken` then says why.
+        ends there; `unreadable_files` then says why.
         """
         while True:
             try:
@@ -89,7 +89,7 @@ class Media:
                 # A spoilt MPEG-TS may start a new stream half way, which PyAV does not know: its packet is not ours.
                 continue
             except av.error.FFmpegError as error:
-                self.broken = self._because(error)
+                self.unreadable_files = self._because(error)
             return
 
     @property

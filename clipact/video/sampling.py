@@ -97,7 +97,7 @@ def sample(
 ) -> list[list[int]]:
     """The frame numbers of each clip, as `spec.sampling` says.
 
-    "uniform" and "middles" sample each of `clips` equal spans; "strided" and "fps" place windows over the whole.
+    "uniform" and "segment_centers" sample each of `clips` equal spans; "strided" and "fps" place windows over the whole.
     With a generator a random frame is taken from each segment, whatever the spec says: that is how training samples.
     """
     available = len(seconds)
@@ -106,7 +106,7 @@ def sample(
     match spec.sampling:
         case "uniform":
             return _each_span(available, clips, lambda n: uniform(n, spec.frames))
-        case "middles":
+        case "segment_centers":
             return _each_span(available, clips, lambda n: segment_centers(n, spec.frames))
         case "strided":
             return [strided(available, spec.frames, spec.stride, clip=i, clips=clips) for i in range(clips)]

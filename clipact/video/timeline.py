@@ -122,7 +122,7 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
             latest, last_ticks = tick, packet.duration or 0
         ticks.append(tick)
     if not ticks:
-        raise media.error(media.broken or "not one frame can be read")
+        raise media.error(media.unreadable_files or "not one frame can be read")
     if len(set(ticks)) < len(ticks) or any(a > b for a, b in pairwise(decoded_at)):
         raise FramesDifferError(_STAMPS)
     timeline = Timeline(
@@ -148,8 +148,8 @@ def shortfall(media: Media, timeline: Timeline, *, found: int) -> tuple[str, ...
     promised, there = media.stream.frames, timeline.duration_seconds
     if found + 2 < promised:
         return (f"cut short: {found} of {promised} frames are there",)
-    if media.broken:
-        return (f"cut short after {there:.1f} s: {media.broken}",)
+    if media.unreadable_files:
+        return (f"cut short after {there:.1f} s: {media.unreadable_files}",)
     stream_seconds, file_seconds = media.promised_seconds
     seconds = stream_seconds or file_seconds or 0.0
     step = float(_usual_step(timeline.ticks) * timeline.time_base)

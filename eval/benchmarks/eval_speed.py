@@ -81,12 +81,12 @@ def main():
     samples = replace(samples, items=samples.items[: words.clips])
     best, spent = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        store = Cache(folder)
-        classifier = ZeroShotClassifier.load(words.model, labels=samples.labels, device="cpu", store=store)
-        how = {"workers": words.workers}
+        cache = Cache(folder)
+        classifier = ZeroShotClassifier.load(words.model, labels=samples.labels, device="cpu", cache=cache)
+        options = {"workers": words.workers}
         ways = {
             "plain loop": lambda: plain(classifier, samples),
-            "runner": lambda: evaluate(classifier, samples, how=EvalOptions(**how)).scores,
+            "runner": lambda: evaluate(classifier, samples, options=EvalOptions(**options)).scores,
         }
         found = {}
         for _ in range(words.rounds):
@@ -94,10 +94,10 @@ def main():
                 seconds, cores, found[name] = busy(work)
                 best[name] = min(best.get(name, seconds), seconds)
                 spent[f"{name}, all cores"] = min(spent.get(f"{name}, all cores", cores), cores)
-        evaluate(classifier, samples, how=EvalOptions(store=store, **how))
+        evaluate(classifier, samples, options=EvalOptions(cache=cache, **options))
         for _ in range(words.rounds):
             seconds, found["from the store"] = timed(
-                lambda: evaluate(classifier, samples, how=EvalOptions(store=store, **how)).scores
+                lambda: evaluate(classifier, samples, options=EvalOptions(cache=cache, **options)).scores
             )
             best["from the store"] = min(best.get("from the store", seconds), seconds)
         apart = float(np.abs(found["plain loop"] - found["runner"]).max())

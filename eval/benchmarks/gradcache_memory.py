@@ -44,7 +44,11 @@ def measure(batch, budget, steps):
         problem.clear()
         cached_step(problem.encoders, inputs, loss_fn=loss_fn, chunk_size=CHUNK, seed=0, retain=retain)
 
-    plan = plan_graph_budget(problem.encoders, problem.inputs, chunk_size=CHUNK, memory_gb=budget) if budget else None
+    plan = (
+        plan_graph_budget(problem.encoders, problem.inputs, chunk_size=CHUNK, graph_memory_gb=budget)
+        if budget
+        else None
+    )
     keep = plan.keep if plan else 0
     step([side[:CHUNK] for side in problem.inputs])  # libraries take their buffers at the first call
     problem.clear()

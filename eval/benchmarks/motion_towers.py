@@ -38,8 +38,8 @@ def transformers_tower(model_type, table):
 
 
 TOWERS = {
-    **{f"frames {name}": {"tower": "frames", "aggregator": name} for name in AGGREGATORS},
-    "frames shift": {"tower": "frames", "aggregator": "mean", "shift": 0.125},
+    **{f"frames {name}": {"tower": "frame_aggregator", "aggregator": name} for name in AGGREGATORS},
+    "frames shift": {"tower": "frame_aggregator", "aggregator": "mean", "shift": 0.125},
     **{f"vivit {look}": {"tower": "vivit", "inflate": "central", "attention": look} for look in get_args(ClassToken)},
     "swin3d small": {
         "tower": "swin3d",
@@ -76,7 +76,7 @@ def train_stills(data, *, seed):
     """The folder of a model of still pictures, from random weights."""
     words, count = write_words(data)
     start = {
-        "visual": {"tower": "frames", "image": IMAGE},
+        "visual": {"tower": "frame_aggregator", "image": IMAGE},
         "text": {**TEXT, "vocabulary": count},
         "parts": {"tokenizer": str(words)},
     }
@@ -96,13 +96,13 @@ def train(start, source, data, out, *, budget, seed):
         "name": "motion",
         "trained_on": ["drawn motion"],
         "seed": seed,
-        "start": {"clip": {"frames": FRAMES, "size": [SIDE, SIDE], "mean": [0.5] * 3, "std": [0.25] * 3}, **start},
+        "init": {"clip": {"frames": FRAMES, "size": [SIDE, SIDE], "mean": [0.5] * 3, "std": [0.25] * 3}, **start},
         "data": {"sources": [source], "workers": 1},
         "train": {
             "batch": budget.batch,
             "chunk": source["frames"] * budget.batch,
             "steps": budget.steps,
-            "memory_gb": 4.0,
+            "graph_memory_gb": 4.0,
         },
         "optim": {
             "lr": budget.lr,
@@ -115,7 +115,7 @@ def train(start, source, data, out, *, budget, seed):
         parse(Recipe, table),
         data=data,
         device=torch.device("cpu"),
-        store=Cache(data / "store"),
+        cache=Cache(data / "store"),
         watch=lambda items, total, what: items,
     )
     for _ in run.train(out):

@@ -98,7 +98,7 @@ def shrink(source, target):
 
 def pretrain(data, out, *, epochs):
     changes = [f"train.epochs={epochs}", 'data.sources=[{ manifest = "clips.csv" }]']
-    changes.append('judge.sets=[{ name = "held", manifest = "clips.csv", split = "test" }]')
+    changes.append('validation.sets=[{ name = "held", manifest = "clips.csv", split = "test" }]')
     recipe = load_recipe(RECIPE, PretrainRecipe, changes=changes)
     for _ in MaskedTrainer(recipe, data=data, device=torch.device("cpu")).train(out):
         pass
@@ -117,21 +117,23 @@ def tune(data, out, start, *, seed, epochs):
         "name": "tuned",
         "seed": seed,
         "trained_on": ["ut_interaction, three of four sequences"],
-        "start": begin,
-        "text": {"learns": "nothing"},
+        "init": begin,
+        "text": {"trainable": "nothing"},
         "data": {
             "sources": [{"manifest": "clips.csv", "frames": recipe.clip.frames}],
             "augment": {"scale": [0.5, 1.0], "flip": 0.5},
         },
         "train": {"batch": 30, "chunk": 240, "epochs": epochs},
         "optim": {"lr": 1e-3, "warmup_steps": 10, "weight_decay": 0.05},
-        "judge": {"sets": [{"name": "held", "manifest": "clips.csv", "split": "test", "frames": recipe.clip.frames}]},
+        "validation": {
+            "sets": [{"name": "held", "manifest": "clips.csv", "split": "test", "frames": recipe.clip.frames}]
+        },
     }
     run = ContrastiveTrainer(
         parse(Recipe, table),
         data=data,
         device=torch.device("cpu"),
-        store=Cache(out.parent / "store"),
+        cache=Cache(out.parent / "store"),
         watch=lambda items, total, what: items,
     )
     for _ in run.train(out):

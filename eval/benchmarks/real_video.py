@@ -56,8 +56,8 @@ VIVIT = {"tower": "vivit", "width": 128, "layers": 4, "heads": 4, "hidden": 256,
 VIVIT |= {"time_layers": 2}  # of the factorised encoder
 SWIN = {"tower": "swin3d", "width": 32, "depths": [2, 2, 2], "heads": [2, 4, 8], "window": [4, 4, 4], "head": HEAD}
 TOWERS = {
-    **{f"mini's frames, {name}": {"tower": "frames", "aggregator": name} for name in AGGREGATORS},
-    "mini's frames, shift": {"tower": "frames", "aggregator": "mean", "shift": 0.125},
+    **{f"mini's frames, {name}": {"tower": "frame_aggregator", "aggregator": name} for name in AGGREGATORS},
+    "mini's frames, shift": {"tower": "frame_aggregator", "aggregator": "mean", "shift": 0.125},
     **{f"vivit, {look}": {**VIVIT, "attention": look} for look in get_args(ClassToken)},
     "swin3d": SWIN,
 }
@@ -98,19 +98,19 @@ def recipe_of(tower, manifest, root, seed):
         "name": "real video",
         "trained_on": [manifest.parent.name],
         "seed": seed,
-        "start": {"model": "mini", "visual": tower, **({} if frozen else {"clip": SMALL})},
+        "init": {"model": "mini", "visual": tower, **({} if frozen else {"clip": SMALL})},
         "data": {
             "sources": [{"manifest": str(manifest), "root": str(root), "frames": FRAMES}],
             "workers": 1,
             **({} if frozen else {"augment": AUGMENT}),
         },
-        "visual": {"learns": "head" if frozen else "all"},
-        "text": {"learns": "nothing"},
+        "visual": {"trainable": "head" if frozen else "all"},
+        "text": {"trainable": "nothing"},
         "train": {
             "batch": budget["batch"],
             "chunk": FRAMES * budget["batch"],
             "steps": budget["steps"],
-            "memory_gb": 4,
+            "graph_memory_gb": 4,
         },
         "optim": {"lr": budget["lr"], "weight_decay": 0.1, "warmup_steps": budget["steps"] // 10, "clip_norm": 1.0},
     }
@@ -130,9 +130,9 @@ def judge(run, labels):
         run.recipe.data,
         chunk=FRAMES * 8,
         seed=0,
-        keeps=("visual",) if run.recipe.visual.learns == "head" else (),
-        broken={},
-        store=run.store,
+        keeps=("visual",) if run.recipe.visual.trainable == "head" else (),
+        unreadable_files={},
+        cache=run.cache,
         watch=run.watch,
         judging=True,
     )
@@ -142,7 +142,7 @@ def judge(run, labels):
     return {entry.file: answers[entry.visual_id] for entry in entries}
 
 
-def answer_all(tower, rows, places, labels, store):
+def answer_all(tower, rows, places, labels, cache):
     """The answers (seeds, clips) of a tower, each from the fold in which the clip was not learnt from; and seconds."""
     begun = time.perf_counter()
     found = np.zeros((SEEDS, len(rows)), dtype=int)
@@ -153,7 +153,7 @@ def answer_all(tower, rows, places, labels, store):
                 recipe_of(tower, places["tables"] / f"fold{fold}.csv", root, seed),
                 data=Path(),
                 device=torch.device("cpu"),
-                store=store,
+                cache=cache,
                 watch=lambda items, total, what: items,
             )
             out = places["tables"] / "run"

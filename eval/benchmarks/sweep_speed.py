@@ -18,7 +18,7 @@ from pathlib import Path
 from clipact.cache import Cache
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.manifest import read_manifest
-from clipact.data.protocol import Protocol, ProtocolData, ProtocolLabels, ProtocolPart
+from clipact.data.protocol import Protocol, ProtocolData, ProtocolPart, ProtocolWords
 from clipact.evaluate import EvalOptions, EvalSample, EvalSamples, evaluate
 from clipact.models.zoo import load_model
 from clipact.prompts import LabelDetails, LabelSet
@@ -30,7 +30,7 @@ _TABLES = ("ut_interaction", "surv_fight", "weizmann")
 
 
 def real_clips(folder):
-    """200 clips with their labels, and 22 labels with their words; the card says the model's own frames."""
+    """200 clips with their labels, and 22 labels with their words; the protocol says the model's own frames."""
     items = []
     for table in _TABLES:
         for sample in read_manifest(folder / f"{table}.csv", folder).samples:
@@ -54,10 +54,10 @@ def _camel(label):
     return "".join(word.capitalize() for word in label.split())
 
 
-def plain(model, samples, store):
+def plain(model, samples, cache):
     """One evaluation as `clipact eval` does it."""
-    classifier = ZeroShotClassifier(model, samples.labels, store=store)
-    return evaluate(classifier, samples, how=EvalOptions(store=store))
+    classifier = ZeroShotClassifier(model, samples.labels, cache=cache)
+    return evaluate(classifier, samples, options=EvalOptions(cache=cache))
 
 
 def main():
@@ -68,8 +68,8 @@ def main():
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()
     samples = real_clips(words.data / "clips")
-    card = Protocol(
-        name="speed", title="real clips", metric="top_1", source="", words=ProtocolLabels(),
+    protocol = Protocol(
+        name="speed", title="real clips", metric="top_1", source="", words=ProtocolWords(),
         data=ProtocolData(set="", parts=(ProtocolPart(manifest="none"),)),
     )  # fmt: skip
     tried = variants(_GRID, samples.labels, baseline="action")
@@ -83,12 +83,12 @@ def main():
     for _ in range(words.rounds):
         for name in ("plain", "sweep"):
             with tempfile.TemporaryDirectory() as folder:
-                store = Cache(folder)
+                cache = Cache(folder)
                 begun = time.perf_counter()
                 if name == "plain":
-                    plain(model, samples, store)
+                    plain(model, samples, cache)
                 else:
-                    sweep(card, samples, model, _GRID, how=EvalOptions(store=store))
+                    sweep(protocol, samples, model, _GRID, options=EvalOptions(cache=cache))
                 seconds = time.perf_counter() - begun
             best[name] = min(best.get(name, seconds), seconds)
     table = {

@@ -51,11 +51,11 @@ POINTS = 0.02
 GIVEN = {"weizmann": 0.75, "surv_fight": 0.75}
 
 
-def read_clips(model, card, data):
-    """The logits of a card's clips for its labels and the background words."""
-    samples, prompts = read_samples(card, data), PromptSet.load(card.words.templates)
+def read_clips(model, protocol, data):
+    """The logits of a protocol's clips for its labels and the background words."""
+    samples, prompts = read_samples(protocol, data), PromptSet.load(protocol.words.templates)
     clips, _, scores = labelled_clips(
-        model, samples, samples.labels, prompts, views=card.views, how=EvalOptions(store=Cache())
+        model, samples, samples.labels, prompts, views=protocol.views, options=EvalOptions(cache=Cache())
     )  # fmt: skip
     assert not scores.unreadable
     return clips
@@ -103,7 +103,9 @@ def judge_splits(clips, *, splits, share, seed):
     found, everything = [], np.arange(clips.logits.shape[1])
     for number in range(splits):
         given, new = clips.split(share=share, seed=seed + number)
-        judgement, figures = fit_params(given, coverage=COVERAGE, false_rejections=FALSE_REJECTIONS, seed=seed + number)
+        judgement, figures = fit_params(
+            given, coverage=COVERAGE, false_rejection_rate=FALSE_REJECTIONS, seed=seed + number
+        )
         logits, background = new.among(everything)
         before, after = probabilities(logits), probabilities(logits / judgement.temperature)
         right, rows = before.argmax(1) == new.truth, np.arange(len(new))
@@ -119,7 +121,7 @@ def judge_splits(clips, *, splits, share, seed):
                 "expected": math.ceil((figures.clips + 1) * COVERAGE - 1e-9) / (figures.clips + 1),
                 "set_size": sets.sum(1).mean(),
                 **{f"top_{k + 1}_covers": (places <= k).mean() for k in everything},
-                "false_rejections": (fits < judgement.threshold).mean(),
+                "false_rejection_rate": (fits < judgement.threshold).mean(),
                 "ece_before": calibration_error(before.max(1), right),
                 "ece_after": calibration_error(after.max(1), right),
                 "f1_default": micro_f1(alone >= UNCALIBRATED, new.true),
@@ -142,43 +144,43 @@ def micro_f1(said, true):
 
 def failures(result):
     """A sentence for each figure that is not as it must be."""
-    for card, found in result.items():
+    for protocol, found in result.items():
         if found["learnt"]:
             continue
         row, scores = found["splits"], {name: one["auroc"] for name, one in found["rejection"]["scores"].items()}
-        if card == PICTURES[0] and (best := max(scores, key=scores.get)) != DEFAULT_OOD_SCORE:
-            yield f"{card}: {best} rejects best, and the default is {DEFAULT_OOD_SCORE}"
+        if protocol == PICTURES[0] and (best := max(scores, key=scores.get)) != DEFAULT_OOD_SCORE:
+            yield f"{protocol}: {best} rejects best, and the default is {DEFAULT_OOD_SCORE}"
         if abs(row["coverage"] - COVERAGE) > POINTS:
-            yield f"{card}: label sets cover {100 * row['coverage']:.1f} %, {100 * COVERAGE:.0f} % is asked for"
+            yield f"{protocol}: label sets cover {100 * row['coverage']:.1f} %, {100 * COVERAGE:.0f} % is asked for"
         if row["ece_after"] >= row["ece_before"]:
-            yield f"{card}: calibration error was {row['ece_before']:.3f} and is {row['ece_after']:.3f}"
+            yield f"{protocol}: calibration error was {row['ece_before']:.3f} and is {row['ece_after']:.3f}"
 
 
 def show(result):
-    if learnt := [card for card, found in result.items() if found["learnt"]]:
+    if learnt := [protocol for protocol, found in result.items() if found["learnt"]]:
         print(f"learnt from: {', '.join(learnt)}\n")
     print("| set | score | AUROC | 95 % | default ahead by | 95 % |\n|---|---|---|---|---|---|")
-    for card, found in result.items():
+    for protocol, found in result.items():
         for name, row in found["rejection"]["scores"].items():
             ahead = f"{row['default_ahead']:+.3f} | {row['ahead_low']:+.3f} – {row['ahead_high']:+.3f}"
             ahead = "| " if name == DEFAULT_OOD_SCORE else ahead
-            print(f"| {card} | {name} | {row['auroc']:.3f} | {row['low']:.3f} – {row['high']:.3f} | {ahead} |")
+            print(f"| {protocol} | {name} | {row['auroc']:.3f} | {row['low']:.3f} – {row['high']:.3f} | {ahead} |")
     print(f"\nasked for: coverage {COVERAGE:.0%}, false rejections {FALSE_REJECTIONS:.0%}\n")
     print("| set | clips | top-1 | coverage | expected | labels a set | top-k | all | rejected falsely |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for card, found in result.items():
+    for protocol, found in result.items():
         row = found["splits"]
         print(
-            f"| {card} | {row['clips']} | {row['top_1']:.3f} | {row['coverage']:.3f} ± {row['coverage_deviation']:.3f} "
+            f"| {protocol} | {row['clips']} | {row['top_1']:.3f} | {row['coverage']:.3f} ± {row['coverage_deviation']:.3f} "
             f"| {row['expected']:.3f} | {row['set_size']:.2f} | {row['top_k']} | {row['labels']} "
             f"| {row['false_rejections']:.3f} |"
         )
     print("\n| set | calibration error before | after | labels by themselves, before | after | F1 at 0.5 | fitted |")
     print("|---|---|---|---|---|---|---|")
-    for card, found in result.items():
+    for protocol, found in result.items():
         row = found["splits"]
         print(
-            f"| {card} | {row['ece_before']:.3f} | {row['ece_after']:.3f} | {row['pairs_ece_before']:.3f} "
+            f"| {protocol} | {row['ece_before']:.3f} | {row['ece_after']:.3f} | {row['pairs_ece_before']:.3f} "
             f"| {row['pairs_ece_after']:.3f} | {row['f1_default']:.3f} | {row['f1_fitted']:.3f} |"
         )
 
@@ -192,10 +194,10 @@ def main():
     given = parser.parse_args()
     model, result = load_model(given.model, device="cpu", defer_text=True), {}
     for name in (*PICTURES, *CLIPS):
-        card = load_protocol(name)
-        clips = read_clips(model, card, given.data)
+        protocol = load_protocol(name)
+        clips = read_clips(model, protocol, given.data)
         result[name] = {
-            "learnt": zero_shot(model.trained_on, {"set": card.data.set})[0] is False,
+            "learnt": zero_shot(model.trained_on, {"set": protocol.data.set})[0] is False,
             "rejection": judge_rejection(clips, seed=given.seed),
             "splits": judge_splits(
                 clips, splits=20 if name in PICTURES else 200, share=GIVEN.get(name, 0.5), seed=given.seed

@@ -50,7 +50,7 @@ def test_label_sets_hold_the_truth_as_often_as_was_asked_for():
     new = drawn(4000, seed=99)
     covered, kept = [], []
     for seed in range(20):
-        judgement, _ = fit_params(drawn(200, seed=seed), coverage=0.8, false_rejections=0.1)
+        judgement, _ = fit_params(drawn(200, seed=seed), coverage=0.8, false_rejection_rate=0.1)
         sets = label_sets(probabilities(new.logits / judgement.temperature), quantile=judgement.quantile)
         covered.append(sets[np.arange(len(sets)), new.truth].mean())
         fits = OOD_SCORES[judgement.score](new.logits, new.background, judgement.temperature)
@@ -146,4 +146,4 @@ def test_too_few_clips_are_said(clips, asked, said):
     with pytest.raises(CalibrationError, match=said):
         fit_params(clips, **asked)
     if len(clips) == 30:
-        fit_params(clips, false_rejections=0.1)
+        fit_params(clips, false_rejection_rate=0.1)

@@ -141,7 +141,7 @@ def model(encoder):
 
 
 def test_the_store_keeps_each_wording_apart(model, tmp_path, monkeypatch):
-    store, asked, encode = Cache(tmp_path), [], model.encoder.encode_text
+    cache, asked, encode = Cache(tmp_path), [], model.encoder.encode_text
     monkeypatch.setattr(model.encoder, "encode_text", lambda said, **k: asked.append(list(said)) or encode(said))
     kinds = [
         PromptSet.of(TEMPLATES),
@@ -149,8 +149,8 @@ def test_the_store_keeps_each_wording_apart(model, tmp_path, monkeypatch):
         PromptSet.of(TEMPLATES).worded(words=("phrase", "synonyms"), over_words="max"),
         PromptSet.of(TEMPLATES).worded(over_templates="weighted"),
     ]
-    first = [embed_labels(model, LABELS, prompts, store=store) for prompts in kinds]
-    again = [embed_labels(model, LABELS, prompts, store=store) for prompts in kinds]
+    first = [embed_labels(model, LABELS, prompts, cache=cache) for prompts in kinds]
+    again = [embed_labels(model, LABELS, prompts, cache=cache) for prompts in kinds]
     assert len(asked) == len(kinds)
     for one, other in zip(first, again, strict=True):
         assert (one.labels, one.weigh) == (other.labels, other.weigh)
@@ -161,7 +161,7 @@ def test_the_store_keeps_each_wording_apart(model, tmp_path, monkeypatch):
 def test_a_classifier_with_several_vectors_a_label_answers_and_has_no_single_ones(model, tmp_path):
     frames = np.zeros((4, 8, 8, 3), np.uint8)
     prompts = PromptSet.of(TEMPLATES).worded(words=("phrase", "synonyms"), over_words="max")
-    classifier = ZeroShotClassifier(model, LABELS, prompts=prompts, store=Cache(tmp_path))
+    classifier = ZeroShotClassifier(model, LABELS, prompts=prompts, cache=Cache(tmp_path))
     assert sum(entry.score for entry in classifier.classify_frames(frames).ranked) == pytest.approx(1)
     with pytest.raises(UsageError, match="several vectors"):
         _ = classifier.text_embeddings
@@ -169,7 +169,7 @@ def test_a_classifier_with_several_vectors_a_label_answers_and_has_no_single_one
 
 def test_templates_without_their_weights_are_no_classifier_yet(model, tmp_path):
     prompts = PromptSet.of(TEMPLATES).worded(over_templates="weighted")
-    classifier = ZeroShotClassifier(model, LABELS, prompts=prompts, store=Cache(tmp_path))
+    classifier = ZeroShotClassifier(model, LABELS, prompts=prompts, cache=Cache(tmp_path))
     with pytest.raises(UsageError, match="await their weights"):
         classifier.classify_frames(np.zeros((4, 8, 8, 3), np.uint8))
     weighted = classifier.with_weights(torch.tensor([0.5, 0.25, 0.25]))

@@ -14,13 +14,13 @@ LABELS = ["drink", "reading a book", "UseLaptop"]
 
 
 @pytest.fixture
-def store(tmp_path):
+def cache(tmp_path):
     return Cache(tmp_path / "cache")
 
 
 @pytest.fixture
-def classifier(tiny, store):
-    return ZeroShotClassifier.load(str(tiny), labels=LABELS, device="cpu", store=store)
+def classifier(tiny, cache):
+    return ZeroShotClassifier.load(str(tiny), labels=LABELS, device="cpu", cache=cache)
 
 
 def test_it_is_a_recognizer(classifier):
@@ -55,14 +55,14 @@ def test_scores_equal_the_formula_written_out(tiny, videos, classifier):
     assert prediction.frames == clip.stamps
 
 
-def test_a_warm_cache_never_loads_the_text_tower(tiny, videos, store):
-    cold = ZeroShotClassifier.load(str(tiny), labels=LABELS, device="cpu", store=store)
+def test_a_warm_cache_never_loads_the_text_tower(tiny, videos, cache):
+    cold = ZeroShotClassifier.load(str(tiny), labels=LABELS, device="cpu", cache=cache)
     assert cold.model.encoder.text.loaded
-    warm = ZeroShotClassifier.load(str(tiny), labels=LABELS, device="cpu", store=store)
+    warm = ZeroShotClassifier.load(str(tiny), labels=LABELS, device="cpu", cache=cache)
     first, second = cold.classify(videos / "a.mp4"), warm.classify(videos / "a.mp4")
     assert not warm.model.encoder.text.loaded
     assert first == second
-    other = ZeroShotClassifier.load(str(tiny), labels=LABELS, prompts="bare", store=store)
+    other = ZeroShotClassifier.load(str(tiny), labels=LABELS, prompts="bare", cache=cache)
     assert other.model.encoder.text.loaded, "other sentences are other entries"
 
 
@@ -87,8 +87,8 @@ def test_frames_of_another_kind_are_refused(classifier, frames):
         classifier.classify_frames(frames)
 
 
-def test_several_clips_are_averaged_as_embeddings(tiny, videos, store):
-    classifier = ZeroShotClassifier.load(str(tiny), labels=LABELS, clips=2, device="cpu", store=store)
+def test_several_clips_are_averaged_as_embeddings(tiny, videos, cache):
+    classifier = ZeroShotClassifier.load(str(tiny), labels=LABELS, clips=2, device="cpu", cache=cache)
     encoder = classifier.model.encoder
     prediction = classifier.classify(videos / "a.mp4")
     with torch.inference_mode():
@@ -136,8 +136,8 @@ def test_views_that_say_the_same_agree_and_others_do_not():
     assert agreement_of(torch.zeros(1, 3), "abc", answer="a") is None
 
 
-def test_each_view_answers_as_it_would_by_itself(videos, tiny, store):
-    whole = ZeroShotClassifier.load(str(tiny), labels=LABELS, clips=3, frames=2, device="cpu", store=store)
+def test_each_view_answers_as_it_would_by_itself(videos, tiny, cache):
+    whole = ZeroShotClassifier.load(str(tiny), labels=LABELS, clips=3, frames=2, device="cpu", cache=cache)
     found = whole.classify(videos / "a.mp4").agreement
     clips = load_clips(videos / "a.mp4", whole.spec, clips=3)
     assert found.views == tuple(whole.classify_frames(clip.frames).label for clip in clips)

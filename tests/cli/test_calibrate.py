@@ -217,4 +217,4 @@ def test_what_has_no_words_to_weigh_labels_against_is_refused(tiny, tmp_path):
         labelled_clips(model, samples, labels, prompts.worded(over_templates="weighted"), views=Views())
     words = LabelSet.of(background_words(), phrases=background_words())
     with pytest.raises(CalibrationError, match="leave none of"):
-        CalibratedClassifier(model, labels=words, prompts="bare", multi_label=True, store=Cache(tmp_path))
+        CalibratedClassifier(model, labels=words, prompts="bare", multi_label=True, cache=Cache(tmp_path))

@@ -33,11 +33,11 @@ def test_errors_are_listed_and_the_exit_code_says_so(clipact, data, tmp_path):
 RECIPE = """
 name = "own"
 trained_on = ["own"]
-start.model = "mini"
+init.model = "mini"
 data.sources = [{ manifest = "pictures.csv" }, { manifest = "clips.csv", split = "all", frames = 4 }]
 train.steps = 1
 """
-CARD = """
+PROTOCOL = """
 name = "grey"
 title = "Grey pictures"
 metric = "retrieval"
@@ -46,13 +46,15 @@ data = { set = "greys", split = "test", parts = [{ manifest = "pictures.csv" }] 
 """
 
 
-def test_all_tables_of_a_recipe_are_compared_with_what_a_card_judges_by(clipact, data, tmp_path):
+def test_all_tables_of_a_recipe_are_compared_with_what_a_protocol_judges_by(clipact, data, tmp_path):
     (tmp_path / "own.toml").write_text(RECIPE)
-    (tmp_path / "grey.toml").write_text(CARD)
+    (tmp_path / "grey.toml").write_text(PROTOCOL)
     asked = ("data", "check", tmp_path / "own.toml", "--data", data, "--against", tmp_path / "grey.toml")
     done = clipact(*asked)
     assert done.code == 0
-    assert "it is nearly pictures/10.png, which card grey judges by: 0 of 64 bits differ" in done.out  # both are blank
+    assert (
+        "it is nearly pictures/10.png, which protocol grey judges by: 0 of 64 bits differ" in done.out
+    )  # both are blank
     pictures, clips = map(json.loads, clipact(*asked, "--json").out.splitlines())
     assert (pictures["samples"], pictures["warnings"], clips["samples"], clips["warnings"]) == (10, 10, 3, 0)
     assert clips["manifest"] == str(data / "clips.csv")

@@ -12,9 +12,9 @@ from clipact.errors import ClipactError, DataError, ResultError, UsageError
 from clipact.evaluate.results import identical, load_result
 from tests.evaluate.conftest import tree as tree
 
-CARD = """
+PROTOCOL = """
 name = "own"
-title = "A card of one's own"
+title = "A protocol of one's own"
 metric = "top_1"
 source = "drawn here"
 [data]
@@ -29,9 +29,9 @@ names = ["waving", "jumping", "bending"]
 
 
 @pytest.fixture
-def card(tmp_path):
+def protocol(tmp_path):
     path = tmp_path / "own.toml"
-    path.write_text(CARD)
+    path.write_text(PROTOCOL)
     return path
 
 
@@ -44,8 +44,8 @@ def run(*words, code=1):
     return done
 
 
-def test_the_table_fits_a_terminal_and_says_not_zero_shot(card, tree, tiny, tmp_path):
-    done = run(card, "--data", tree, "--model", tiny, "--out", tmp_path / "out")
+def test_the_table_fits_a_terminal_and_says_not_zero_shot(protocol, tree, tiny, tmp_path):
+    done = run(protocol, "--data", tree, "--model", tiny, "--out", tmp_path / "out")
     lines = done.stdout.splitlines()
     assert all(len(line) <= 80 for line in lines if str(tmp_path) not in line)
     assert any("not zero-shot: trained on nothing" in line for line in lines)
@@ -55,10 +55,10 @@ def test_the_table_fits_a_terminal_and_says_not_zero_shot(card, tree, tiny, tmp_
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["own--tiny"]
 
 
-def test_json_gives_a_line_for_each_card_and_model(card, tree, tiny, tmp_path):
+def test_json_gives_a_line_for_each_protocol_and_model(protocol, tree, tiny, tmp_path):
     words = ["--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
-    rows = [json.loads(line) for line in run(card, tree / "table.csv", *words).stdout.splitlines()]
-    assert [row["card"] for row in rows] == ["own", "table"]
+    rows = [json.loads(line) for line in run(protocol, tree / "table.csv", *words).stdout.splitlines()]
+    assert [row["protocol"] for row in rows] == ["own", "table"]
     assert [row["zero_shot"] for row in rows] == [False, None]
     assert rows[0]["zero_shot_why"] == "trained on nothing"
     assert rows[0]["verdict"] == "not zero-shot: trained on nothing"
@@ -71,7 +71,7 @@ def test_json_gives_a_line_for_each_card_and_model(card, tree, tiny, tmp_path):
 
 @pytest.fixture
 def captions(tree, tmp_path):
-    """A retrieval card on captions of the drawn files: (the words of the command, the card)."""
+    """A retrieval protocol on captions of the drawn files: (the words of the command, the protocol)."""
     lines = [f"videos/{number:02}.mp4,{said}" for number in range(7) for said in (f"clip {number}", f"{number} moves")]
     (tree / "captions.csv").write_text("\n".join(["path,caption", *lines]) + "\n")
     own = tmp_path / "said.toml"
@@ -85,7 +85,7 @@ def captions(tree, tmp_path):
 def test_captions_are_retrieved_both_ways(captions, tree, tiny, tmp_path):
     words = [captions, tree / "captions.csv", "--data", tree, "--model", tiny, "--out", tmp_path / "out"]
     row, table = (json.loads(line) for line in run(*words, "--json").stdout.splitlines())
-    assert row["verdict"] == "not zero-shot: trained on nothing"  # the card's set holds it
+    assert row["verdict"] == "not zero-shot: trained on nothing"  # the protocol's set holds it
     assert table["zero_shot"] is None
     named = {one["name"]: one for one in row["figures"]}
     assert list(named)[:2] == ["text to visual recall@1", "visual to text recall@1"]
@@ -105,12 +105,12 @@ def test_what_retrieval_cannot_do_is_refused(captions, tree, tiny, tmp_path, wro
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cards_resize_crops_and_averaging_are_taken(card, tree, tiny, tmp_path):
+def test_a_cards_resize_crops_and_averaging_are_taken(protocol, tree, tiny, tmp_path):
     words = ["--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
     for views in ({"resize": "squash", "crops": 1}, {"resize": "shortest", "crops": 3}):
         views |= {"frames": 2, "averaging": "logits"}
-        card.write_text(CARD + "[views]\n" + "".join(f"{name} = {value!r}\n" for name, value in views.items()))
-        said = load_result(json.loads(run(card, *words).stdout)["result"]).run["views"]
+        protocol.write_text(PROTOCOL + "[views]\n" + "".join(f"{name} = {value!r}\n" for name, value in views.items()))
+        said = load_result(json.loads(run(protocol, *words).stdout)["result"]).run["views"]
         assert {name: said[name] for name in views} == views
 
 
@@ -126,18 +126,18 @@ def test_a_column_named_group_clusters_a_table_of_ones_own(tree, tiny, tmp_path)
     assert (own["low"], own["high"]) != (plain["low"], plain["high"])
 
 
-def test_another_way_than_the_cards_is_another_result_and_says_so(card, tree, tiny, tmp_path):
+def test_another_way_than_the_cards_is_another_result_and_says_so(protocol, tree, tiny, tmp_path):
     words = ["--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
-    row = json.loads(run(card, *words, "--prompts", "single", "--views", 2, "--averaging", "logits").stdout)
-    assert row["card"] == "own--single--views-2--logits"
+    row = json.loads(run(protocol, *words, "--prompts", "single", "--views", 2, "--averaging", "logits").stdout)
+    assert row["protocol"] == "own--single--views-2--logits"
     assert row["partial_why"][:3] == [
         "prompts single instead of action", "views 2 instead of 1", "averaging logits instead of embeddings"
     ]  # fmt: skip
     assert load_result(row["result"]).run["views"]["views"] == 2
 
 
-def test_in_16_bits_it_is_a_result_of_its_own_and_takes_nothing_from_the_store(card, tree, tiny, tmp_path):
-    words = [card, "--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
+def test_in_16_bits_it_is_a_result_of_its_own_and_takes_nothing_from_the_store(protocol, tree, tiny, tmp_path):
+    words = [protocol, "--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json"]
     exact, near = (json.loads(run(*words, "--precision", one).stdout)["result"] for one in ("fp32", "bf16"))
     assert [Path(one).name for one in (exact, near)] == ["own--tiny", "own--tiny-bf16"]
     assert json.loads(run(*words, "--precision", "auto").stdout)["result"] == exact  # it did not learn in 16 bits
@@ -147,20 +147,20 @@ def test_in_16_bits_it_is_a_result_of_its_own_and_takes_nothing_from_the_store(c
     np.testing.assert_allclose(near.scores, exact.scores, atol=0.5)
 
 
-def test_resume_keeps_what_is_done_and_notices_another_card(card, tree, tiny, tmp_path, monkeypatch):
-    words = [card, "--data", tree, "--model", tiny, "--out", tmp_path / "out"]
+def test_resume_keeps_what_is_done_and_notices_another_protocol(protocol, tree, tiny, tmp_path, monkeypatch):
+    words = [protocol, "--data", tree, "--model", tiny, "--out", tmp_path / "out"]
     run(*words)
     first = load_result(tmp_path / "out" / "own--tiny")
     run(*words, "--resume")
     assert load_result(tmp_path / "out" / "own--tiny").run["date"] == first.run["date"]
     assert identical(load_result(tmp_path / "out" / "own--tiny"), first)
-    card.write_text(CARD.replace('"waving", "jumping"', '"jumping", "waving"'))
+    protocol.write_text(PROTOCOL.replace('"waving", "jumping"', '"jumping", "waving"'))
     run(*words, "--resume")
     assert load_result(tmp_path / "out" / "own--tiny").labels == ("jumping", "waving", "bending")
 
 
-def test_resume_notices_that_a_file_of_prompts_reads_otherwise(card, tree, tiny, tmp_path):
-    words = [card, "--data", tree, "--model", tiny, "--out", tmp_path / "out", "--prompts", tmp_path / "p.toml"]
+def test_resume_notices_that_a_file_of_prompts_reads_otherwise(protocol, tree, tiny, tmp_path):
+    words = [protocol, "--data", tree, "--model", tiny, "--out", tmp_path / "out", "--prompts", tmp_path / "p.toml"]
     read = {}
     for text in ("{} indoors", "{} outdoors", "{} outdoors"):
         (tmp_path / "p.toml").write_text(f'name = "p"\ntemplates = ["{text}"]\n')
@@ -173,21 +173,21 @@ def test_resume_notices_that_a_file_of_prompts_reads_otherwise(card, tree, tiny,
     assert again[1] != read["{} indoors"][0][1]
 
 
-def test_a_card_may_ask_for_labels_as_they_are(card, tree, tiny, tmp_path):
-    card.write_text(CARD.replace("[words]", "[words]\nverbatim = true"))
-    row = json.loads(run(card, "--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json").stdout)
+def test_a_protocol_may_ask_for_labels_as_they_are(protocol, tree, tiny, tmp_path):
+    protocol.write_text(PROTOCOL.replace("[words]", "[words]\nverbatim = true"))
+    row = json.loads(run(protocol, "--data", tree, "--model", tiny, "--out", tmp_path / "out", "--json").stdout)
     result = load_result(row["result"])
     assert result.run["prompts"]["phrases"] == list(result.labels)
 
 
-def test_other_data_are_refused_unless_one_says_so(card, tree, tiny, tmp_path):
-    card.write_text(CARD.replace("count = 14", "count = 15"))
-    words = [card, "--data", tree, "--model", tiny, "--out", tmp_path / "out"]
-    with pytest.raises(DataError, match="14 samples, where the card says 15"):
+def test_other_data_are_refused_unless_one_says_so(protocol, tree, tiny, tmp_path):
+    protocol.write_text(PROTOCOL.replace("count = 14", "count = 15"))
+    words = [protocol, "--data", tree, "--model", tiny, "--out", tmp_path / "out"]
+    with pytest.raises(DataError, match="14 samples, where the protocol says 15"):
         run(*words)
     row = json.loads(run(*words, "--partial", "--json").stdout)
     assert row["partial"]
-    assert "the card says 15" in row["partial_why"][0]
+    assert "the protocol says 15" in row["partial_why"][0]
 
 
 def test_two_of_one_name_do_not_overwrite_each_other(tree, tiny, tmp_path):
@@ -223,16 +223,16 @@ def test_splits_and_prompt_files_of_one_name_do_not_overwrite_each_other(tree, t
     assert len(list((tmp_path / "out").iterdir())) == 4
 
 
-def test_a_folder_of_something_else_is_found_before_anything_runs(card, tree, tiny, tmp_path):
+def test_a_folder_of_something_else_is_found_before_anything_runs(protocol, tree, tiny, tmp_path):
     (tmp_path / "out/own--tiny").mkdir(parents=True)
     (tmp_path / "out/own--tiny/letter.txt").write_text("mine")
     with pytest.raises(ResultError, match="holds no result"):
-        run(tree / "table.csv", card, "--data", tree, "--model", tiny, "--out", tmp_path / "out")
+        run(tree / "table.csv", protocol, "--data", tree, "--model", tiny, "--out", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["own--tiny", "letter.txt"]
 
 
-def test_a_wrong_word_is_known_before_anything_runs(card, tree, tiny, tmp_path):
-    words = [card, "--data", tree, "--out", tmp_path / "out", "--model", tiny]
+def test_a_wrong_word_is_known_before_anything_runs(protocol, tree, tiny, tmp_path):
+    words = [protocol, "--data", tree, "--out", tmp_path / "out", "--model", tiny]
     for wrong in (["--model", "minni"], ["--prompts", "nonesuch"], [tree / "none.csv"]):
         with pytest.raises(ClipactError):
             run(*words, *wrong)
@@ -252,6 +252,6 @@ def test_wrong_words_are_usage_errors(words, says):
         run(*words)
 
 
-def test_help_names_every_card():
+def test_help_names_every_protocol():
     text = CliRunner().invoke(app, ["eval", "--help"], terminal_width=80).output
     assert all(name in text for name in protocol_names())

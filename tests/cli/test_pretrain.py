@@ -35,7 +35,7 @@ workers = 0
 batch = 2
 steps = 2
 
-[judge]
+[validation]
 sets = [{ name = "kept", files = "kept" }]
 """
 
@@ -56,7 +56,7 @@ def test_clips_without_words_become_a_tower(clipact, data, tmp_path):
     assert (done.code, done.out.strip()) == (0, str(out / "best"))
     assert "step 2: kept.explained" in done.err
     assert "best at step 2: masked pixels of kept are predicted" in done.err
-    assert "start.parts.visual" in done.err
+    assert "init.pretrained.visual" in done.err
     assert load_visual(out / "best").spec.size == (16, 16)
     refused = clipact("classify", data / "kept/2.mp4", "--labels", "drink,read", "--model", out / "best")
     assert refused.code == 1
@@ -72,7 +72,7 @@ def test_clips_without_words_become_a_tower(clipact, data, tmp_path):
         (["mask.ratio=0.99"], "masks 16 of 16 places"),
         (["encoder.depth=3"], "unknown key 'encoder.depth'"),
         (["data.views=2"], "unknown key 'data.views'"),
-        (['judge.sets=[{ name = "a", files = "seen" }]'], "are learnt from"),
+        (['validation.sets=[{ name = "a", files = "seen" }]'], "are learnt from"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_done(clipact, data, tmp_path, changes, said):

@@ -72,12 +72,12 @@ def test_sweep_writes_tables_and_a_page(clipact, tree, tiny, tmp_path):
     assert sum(row["baseline"] for row in rows) == 1
 
 
-def test_sweep_takes_a_card_and_says_more_of_a_tables_labels(clipact, tree, tiny, tmp_path):
-    card = (
+def test_sweep_takes_a_protocol_and_says_more_of_a_tables_labels(clipact, tree, tiny, tmp_path):
+    protocol = (
         'name = "own"\ntitle = "mine"\nmetric = "top_1"\nsource = "drawn"\n[data]\nset = "nothing"\ngroup = "person"\n'
     )
-    card += '[[data.parts]]\nmanifest = "table.csv"\n[words]\ntemplates = "single"\n'
-    (tmp_path / "own.toml").write_text(card)
+    protocol += '[[data.parts]]\nmanifest = "table.csv"\n[words]\ntemplates = "single"\n'
+    (tmp_path / "own.toml").write_text(protocol)
     more = 'name = "three"\nlabels = ["waving", "jumping", "bending"]\n[about.waving]\nsynonyms = ["greet"]\n'
     (tmp_path / "three.toml").write_text(more)
     few = (
@@ -100,7 +100,7 @@ def test_sweep_takes_a_card_and_says_more_of_a_tables_labels(clipact, tree, tiny
     done = clipact("prompts", "sweep", tree / "table.csv", "--labels", tmp_path / "three.toml", *few)
     assert "bare, + synonyms, 2 frames" in [json.loads(line)["variant"] for line in done.out.splitlines()]
     refused = clipact("prompts", "sweep", tmp_path / "own.toml", "--data", tree, "--labels", "hmdb51", *few)
-    assert (refused.code, "a card names its own" in refused.err) == (2, True)
+    assert (refused.code, "a protocol names its own" in refused.err) == (2, True)
 
 
 def test_sweep_finds_a_place_that_is_taken_before_it_runs(clipact, tree, tiny, tmp_path, monkeypatch):

@@ -21,9 +21,9 @@ from tests.train import small_run  # noqa: F401  puts "small" into the table
 RECIPE = """
 name = "own"
 trained_on = ["drawn"]
-start.visual = { tower = "frames", image = { tower = "small", head = { dim = 8, hidden = 8, blocks = 0 } } }
-start.text = { tower = "labels" }
-start.clip = { frames = 2, size = [16, 16] }
+init.visual = { tower = "frame_aggregator", image = { tower = "small", head = { dim = 8, hidden = 8, blocks = 0 } } }
+init.text = { tower = "label_embeddings" }
+init.clip = { frames = 2, size = [16, 16] }
 data = { sources = [{ manifest = "shades.csv", frames = 2 }], workers = 0 }
 visual.batch_norm = "frozen" # statistics of pictures of one colour are noise
 train = { loss = "cross_entropy", batch = 8, chunk = 4, steps = 12 }
@@ -109,9 +109,9 @@ def test_a_run_says_what_it_cannot_learn(clipact, data, tmp_path):
     wrong.mkdir(exist_ok=True)
     for change, said in (
         ("train.loss=info_nce", None),
-        ("start.text={tower='labels', labels=['dark', 'dusk']}", "'Bright_day' is none of the 2 labels"),
-        ("start.text={tower='labels', dim=9}", "8 features, the text tower 9"),
-        ("start.parts={tokenizer='x'}", "would have no effect"),
+        ("init.text={tower='labels', labels=['dark', 'dusk']}", "'Bright_day' is none of the 2 labels"),
+        ("init.text={tower='labels', dim=9}", "8 features, the text tower 9"),
+        ("init.pretrained={tokenizer='x'}", "would have no effect"),
     ):
         done = clipact(
             "train", data / "own.toml", "--data", data, "--out", tmp_path / "o", "--set", change, "--dry-run"
@@ -121,7 +121,7 @@ def test_a_run_says_what_it_cannot_learn(clipact, data, tmp_path):
 
 
 def test_probes_of_its_embeddings(data, model, tmp_path):
-    loaded, how = zoo.load_model(str(model), device="cpu"), EvalOptions(store=Cache(tmp_path))
+    loaded, options = zoo.load_model(str(model), device="cpu"), EvalOptions(cache=Cache(tmp_path))
     learnt, judged = (
         read_samples(manifest_protocol(str(data / "shades.csv"), split=split), data) for split in ("train", "test")
     )
@@ -131,11 +131,11 @@ def test_probes_of_its_embeddings(data, model, tmp_path):
         ProbeConfig(shots=2, draws=3),
         ProbeConfig(shots=1, kind="nearest"),
     ):
-        probes = list(fit_probes(loaded, learnt, probing, how=how))
+        probes = list(fit_probes(loaded, learnt, probing, options=options))
         assert len(probes) == (probing.draws if probing.shots else 1)
         for probe in probes:
             assert isinstance(probe, Recognizer)
-            result = evaluate(probe, judged, how=how)
+            result = evaluate(probe, judged, options=options)
             assert (result.scores.argmax(1) == result.truth).all()
             examples = 8 if probing.shots is None else 2 * probing.shots
             why = f"supervised: a {probing.kind} probe of {examples} examples"
@@ -145,7 +145,7 @@ def test_probes_of_its_embeddings(data, model, tmp_path):
     assert asked.score == pytest.approx(share[result.samples.index("pictures/11.png")].item(), abs=1e-5)
     assert [one.label for one in probe.classify_many([data / "pictures/10.png"])] == ["dark"]
     assert probe.classify_frames(np.full((2, 24, 32, 3), 223, dtype=np.uint8)).label == "Bright_day"
-    own = evaluate(next(fit_probes(loaded, learnt, how=how)), learnt, how=how)
+    own = evaluate(next(fit_probes(loaded, learnt, options=options)), learnt, options=options)
     assert own.run["zero_shot_why"] == "trained on 8 of these 8 files"
     with pytest.raises(UsageError, match="averages these"):
         evaluate(probe, judged, averaging="logits")

@@ -31,7 +31,7 @@ batch = 5
 chunk = 8
 steps = 6
 
-[judge]
+[validation]
 every = 2
 sets = [{ name = "dev", manifest = "pictures.csv", split = "test" }]
 """
@@ -63,7 +63,12 @@ def test_a_recipe_becomes_a_model(clipact, data, tmp_path):
 
 def test_a_video_tower_is_trained_shown_and_asked(clipact, data, tmp_path):
     tower = "{ tower = 'vivit', width = 12, layers = 1, heads = 2, hidden = 16, head = { dim = 16, blocks = 0 } }"
-    changes = [f"start.visual={tower}", "start.clip={ frames = 4, size = [32, 32] }", "train.steps=2", "judge.sets=[]"]
+    changes = [
+        f"init.visual={tower}",
+        "init.clip={ frames = 4, size = [32, 32] }",
+        "train.steps=2",
+        "validation.sets=[]",
+    ]
     changes += ["data.sources=[{ manifest = 'clips.csv', frames = 4 }]", "train.batch=2"]
     words = [word for change in changes for word in ("--set", change)]
     done = clipact("train", data / "small.toml", "--data", data, "--out", tmp_path / "out", *words)
@@ -100,7 +105,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(clipact, data, tmp
 
 
 def test_a_plan_has_a_part_for_each_stretch(clipact, data):
-    words = ["--dry-run", "--verify-grad", "--set", "visual.learns=head", "--set", "visual.unfreeze_step=4"]
+    words = ["--dry-run", "--verify-grad", "--set", "visual.trainable=head", "--set", "visual.unfreeze_step=4"]
     done = clipact("train", data / "small.toml", "--data", data, *words)
     assert done.code == 0
     for said in ("steps 0 to 3", "head learns", "steps 4 to 5", "all learns", "in all", "after 5 steps"):
@@ -125,7 +130,7 @@ def test_a_gradient_past_its_bound_is_not_trained_with(clipact, data, tmp_path, 
 
 
 def test_ctrl_c_while_a_frozen_tower_encodes_ends_at_once_when_every_step_is_saved(capsys):
-    run, screen = SimpleNamespace(stopping=False, steps=3, broken={}), TrainScreen()
+    run, screen = SimpleNamespace(stopping=False, steps=3, unreadable_files={}), TrainScreen()
 
     def reports(*, saved):
         if saved is not None:
@@ -149,7 +154,7 @@ def test_ctrl_c_while_a_frozen_tower_encodes_ends_at_once_when_every_step_is_sav
 def test_a_bar_and_its_facts_fit_80_columns(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
     monkeypatch.setenv("COLUMNS", "80")
-    run = SimpleNamespace(stopping=False, steps=123_456, broken={})
+    run = SimpleNamespace(stopping=False, steps=123_456, unreadable_files={})
     numbers = {"loss": 10.125, "scale": 99.96, "rate": 1.0, "gradient_norm": 1.0, "clips": 32_768}
     report = StepMetrics(step=12_345, **numbers, seconds=2.0, waited_seconds=0.5, memory_bytes=21 * 10**9)
     with TrainScreen() as screen:
@@ -179,7 +184,16 @@ def test_what_is_wrong_is_said_before_anything_is_done(clipact, data, tmp_path):
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 2)])
 def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(clipact, data, tmp_path, number, workers):
     """And so does a termination of the whole group, workers included, as `timeout` or a container's end sends it."""
-    words = ["train", data / "small.toml", "--data", data, "--set", "train.steps=40", "--set", "judge.every=0"]
+    words = [
+        "train",
+        data / "small.toml",
+        "--data",
+        data,
+        "--set",
+        "train.steps=40",
+        "--set",
+        "validation.every_steps=0",
+    ]
     words += ["--set", f"data.workers={workers}"]
     script = "import tests.train.small_run; from clipact.cli.app import main; main()"
     command = [sys.executable, "-c", script, *map(str, words), "--out", str(tmp_path / "cut")]

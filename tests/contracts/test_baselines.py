@@ -23,10 +23,10 @@ def test_a_baseline_learns_labels_from_small_clips(name):
     recipe = parse(Recipe, baseline_recipe(name, clip=CLIP, **REST))
     assert recipe.train.loss == "cross_entropy"
     assert recipe.trained_on == ("drawn",)
-    encoder = make_encoder(recipe.start, seed=0, labels=LABELS)
+    encoder = make_encoder(recipe.init, seed=0, labels=LABELS)
     assert encoder.text.labels == LABELS
     assert (encoder.spec.frames, encoder.spec.size) == (8, (64, 64))
-    assert (recipe.visual.learns == "head") == (BASELINES[name.partition("+")[0]].on == "model")
+    assert (recipe.visual.trainable == "head") == (BASELINES[name.partition("+")[0]].on == "model")
     video = torch.randn(1, 8, 3, 64, 64)
     with torch.inference_mode():
         logits = encoder.eval().logits(encoder.encode_video(video), encoder.encode_text(LABELS))

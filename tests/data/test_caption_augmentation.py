@@ -152,10 +152,10 @@ def test_things_lose_their_colours(sentence, plain):
 
 def test_a_rule_is_as_likely_as_it_says_and_draws_what_it_may_say():
     sentence = "A man in a red hat is reading a book ."
-    vary = CaptionAugmentation(tense=0.5, person=0.25, subject=0.1, colours=0.5)
-    drawn = [vary.draw(sentence, seed=seed) for seed in range(1000)]
-    assert drawn[:9] == [vary.draw(sentence, seed=seed) for seed in range(9)]
-    assert set(drawn) == set(vary.sayings(sentence))
+    caption_augmentation = CaptionAugmentation(tense=0.5, person=0.25, subject=0.1, colours=0.5)
+    drawn = [caption_augmentation.draw(sentence, seed=seed) for seed in range(1000)]
+    assert drawn[:9] == [caption_augmentation.draw(sentence, seed=seed) for seed in range(9)]
+    assert set(drawn) == set(caption_augmentation.sayings(sentence))
     assert len(set(drawn)) == 8 + 2 * 4 + 1
     assert 0.06 < drawn.count("reading a book") / 1000 < 0.14
     assert 0.12 < drawn.count(sentence) / 1000 < 0.22, "0.5 x 0.75 x 0.9 x 0.5"
@@ -170,7 +170,9 @@ def captioned(data, tmp_path):
     ]
     write_manifest(tmp_path / "c.csv", *rows)
     return SourceConfig(
-        manifest=tmp_path / "c.csv", root=data, vary=CaptionAugmentation(tense=0.5, person=0.5, colours=0.5)
+        manifest=tmp_path / "c.csv",
+        root=data,
+        caption_augmentation=CaptionAugmentation(tense=0.5, person=0.5, colours=0.5),
     )
 
 
@@ -180,7 +182,11 @@ def test_captions_are_varied_anew_at_each_turn_and_nothing_else_is(captioned):
             read_sources([source], Path()), ClipSpec(size=(16, 16)), seed=3, augment=Augment(brightness=0.3)
         )
 
-    varied, again, plain = samples(captioned), samples(captioned), samples(replace(captioned, vary=None))
+    varied, again, plain = (
+        samples(captioned),
+        samples(captioned),
+        samples(replace(captioned, caption_augmentation=None)),
+    )
     sentences = set()
     for epoch in range(12):
         one, same, other = (drawn[SamplePosition(epoch, 0)] for drawn in (varied, again, plain))
@@ -201,7 +207,7 @@ def test_of_several_sentences_each_is_varied_and_none_is_said_twice(captioned, d
         manifest=tmp_path / "three.csv",
         root=data,
         sentences=3,
-        vary=CaptionAugmentation(tense=0.5, person=0.9, subject=0.2),
+        caption_augmentation=CaptionAugmentation(tense=0.5, person=0.9, subject=0.2),
     )
     (entry,) = read_sources([source], Path())
     turns = [[sentence for sentence, _ in draw_texts(entry, seed=0, epoch=epoch)[0]] for epoch in range(60)]

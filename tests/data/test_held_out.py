@@ -8,7 +8,7 @@ from clipact.errors import DataError
 from tests.data.drawing import blocks, write_manifest
 from tests.video.drawing import draw_video
 
-CARD = """
+PROTOCOL = """
 name = "judge"
 title = "Drawn"
 metric = "top_1"
@@ -23,7 +23,7 @@ parts = [{ list = "list.csv" }]
 
 @pytest.fixture
 def tree(tmp_path):
-    """A card of two pictures and a clip, of which all that is learnt from is one, nearly one, or none."""
+    """A protocol of two pictures and a clip, of which all that is learnt from is one, nearly one, or none."""
     for name in ("held", "learnt"):
         (tmp_path / name).mkdir()
     blocks(0).save(tmp_path / "held/a.png")
@@ -32,7 +32,7 @@ def tree(tmp_path):
     draw_video(tmp_path / "held/c.mp4", frames=12)
     names = {"a.png": "test", "b.png": "test", "c.mp4": "test", "trained.png": "train"}
     write_manifest(tmp_path / "list.csv", *({"path": p, "label": "x", "split": s} for p, s in names.items()))
-    (tmp_path / "judge.toml").write_text(CARD)
+    (tmp_path / "judge.toml").write_text(PROTOCOL)
     shutil.copy(tmp_path / "held/c.mp4", tmp_path / "learnt/same.mp4")
     shutil.copy(tmp_path / "held/a.png", tmp_path / "learnt/same.png")
     shutil.copy(tmp_path / "held/trained.png", tmp_path / "learnt/trained.png")
@@ -54,8 +54,8 @@ def test_copies_of_what_judges_are_named_by_their_bytes_and_by_their_looks(tree)
         ("warning", 5, "small.jpg"),
     ]
     causes = [one.cause for one in report.findings]
-    assert causes[:2] == ["it is c.mp4, which card judge judges by", "it is a.png, which card judge judges by"]
-    assert causes[2].startswith("it is nearly b.png, which card judge judges by: ")
+    assert causes[:2] == ["it is c.mp4, which protocol judge judges by", "it is a.png, which protocol judge judges by"]
+    assert causes[2].startswith("it is nearly b.png, which protocol judge judges by: ")
     assert causes[2].endswith(" of 64 bits differ")
     assert check_manifest(tree / "learnt/m.csv", frames=1).findings == ()
 

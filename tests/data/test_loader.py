@@ -174,25 +174,25 @@ def damaged(data, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_files_are_left_out_counted_and_named(damaged, data, workers):
-    loader = Loader(_samples(damaged, PICTURES), batch=10, chunk=4, workers=workers, broken_limit=2)
+    loader = Loader(_samples(damaged, PICTURES), batch=10, chunk=4, workers=workers, max_unreadable=2)
     (batch,) = loader.batches(0, 1)
-    assert sorted(Path(path).name for path in loader.broken) == ["3.png", "5.png"]
-    assert "no such file" in loader.broken[str(damaged / "pictures/5.png")]
+    assert sorted(Path(path).name for path in loader.unreadable_files) == ["3.png", "5.png"]
+    assert "no such file" in loader.unreadable_files[str(damaged / "pictures/5.png")]
     whole = next(Loader(_samples(data, PICTURES), batch=10, chunk=4).batches(0, 1))
     assert len(batch) == 8
     assert set(batch.text_ids.tolist()) < set(whole.text_ids.tolist()), "nothing stands in for what is broken"
     list(loader.batches(1, 4))
-    assert len(loader.broken) == 2, "a file that fails again counts once"
+    assert len(loader.unreadable_files) == 2, "a file that fails again counts once"
 
 
 def test_too_many_broken_files_end_the_run_by_name(damaged):
     with pytest.raises(
         DataError, match=r"2 files could not be read, more than broken_limit = 1; .*5\.png: no such file"
     ):
-        list(Loader(_samples(damaged, PICTURES), batch=10, chunk=4, broken_limit=1).batches(0, 1))
+        list(Loader(_samples(damaged, PICTURES), batch=10, chunk=4, max_unreadable=1).batches(0, 1))
     shutil.rmtree(damaged / "pictures")
     with pytest.raises(DataError, match="not one of the 4 files of a batch"):
-        list(Loader(_samples(damaged, PICTURES), batch=4, chunk=4, broken_limit=99).batches(0, 1))
+        list(Loader(_samples(damaged, PICTURES), batch=4, chunk=4, max_unreadable=99).batches(0, 1))
 
 
 class _Dying(ClipTextDataset):
@@ -208,9 +208,9 @@ def test_a_worker_that_dies_is_said_not_waited_for(data):
 
 
 def test_a_broken_sample_is_an_answer_not_an_exception(damaged):
-    broken = _samples(damaged, PICTURES)[SamplePosition(0, 5)]
-    assert isinstance(broken, UnreadableFile)
-    assert Path(broken.path).name == "5.png"
+    unreadable_files = _samples(damaged, PICTURES)[SamplePosition(0, 5)]
+    assert isinstance(unreadable_files, UnreadableFile)
+    assert Path(unreadable_files.path).name == "5.png"
 
 
 def test_pixels_are_those_of_the_file(data):

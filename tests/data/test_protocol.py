@@ -24,43 +24,43 @@ manifest = "m.csv"
 
 
 @pytest.mark.parametrize("name", protocol_names())
-def test_every_card_is_whole_and_its_lists_are_what_it_says(name):
-    card = load_protocol(name)
-    assert card.name == name
-    assert PromptSet.load(card.words.templates).templates
-    labels = LabelSet.load(card.words.set).labels if card.words.set else card.words.names
-    for part in card.data.parts:
+def test_every_protocol_is_whole_and_its_lists_are_what_it_says(name):
+    protocol = load_protocol(name)
+    assert protocol.name == name
+    assert PromptSet.load(protocol.words.templates).templates
+    labels = LabelSet.load(protocol.words.set).labels if protocol.words.set else protocol.words.names
+    for part in protocol.data.parts:
         assert len(part.sha256) == 64
         if part.list:
-            assert file_digest(card.folder / part.list) == part.sha256
-            samples = read_manifest(card.folder / part.list).of_split(card.data.split)
+            assert file_digest(protocol.folder / part.list) == part.sha256
+            samples = read_manifest(protocol.folder / part.list).of_split(protocol.data.split)
             assert len(samples) == part.count
             there = {label for sample in samples for label in (sample.label, *sample.also)}
             assert not labels or there == set(labels) or (name == "gmdcsa24" and there < set(labels))
-            assert all(re.search(card.data.group_pattern, sample.path) for sample in samples)
+            assert all(re.search(protocol.data.group_pattern, sample.path) for sample in samples)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_splits_have_their_published_sizes(name):
-    card = load_protocol(name)
-    assert [part.count for part in card.data.parts] == PUBLISHED[name]
-    paths = {s.path for part in card.data.parts for s in read_manifest(card.folder / part.list).samples}
-    assert len(paths) == card.data.count
+    protocol = load_protocol(name)
+    assert [part.count for part in protocol.data.parts] == PUBLISHED[name]
+    paths = {s.path for part in protocol.data.parts for s in read_manifest(protocol.folder / part.list).samples}
+    assert len(paths) == protocol.data.count
 
 
 def test_a_files_own_name_says_its_label():
     """UCF101's and HMDB51's archives name the action in each file; a table of numbers can be, and is, mistaken."""
     for name, written in (("ucf101", r"/v_{}_g"), ("hmdb51", r"_{}_[a-z]_[cn]m_np")):
-        card = load_protocol(name)
-        for sample in (s for part in card.data.parts for s in read_manifest(card.folder / part.list).samples):
+        protocol = load_protocol(name)
+        for sample in (s for part in protocol.data.parts for s in read_manifest(protocol.folder / part.list).samples):
             assert sample.path.split("/")[0] == sample.label
             assert re.search(written.format(sample.label), sample.path, re.IGNORECASE), sample.path
 
 
 def test_clips_of_one_film_share_a_group_whatever_is_done_in_them():
-    card = load_protocol("hmdb51")
-    paths = {s.path for part in card.data.parts for s in read_manifest(card.folder / part.list).samples}
-    found = {path: re.search(card.data.group_pattern, path)["group"] for path in paths}
+    protocol = load_protocol("hmdb51")
+    paths = {s.path for part in protocol.data.parts for s in read_manifest(protocol.folder / part.list).samples}
+    found = {path: re.search(protocol.data.group_pattern, path)["group"] for path in paths}
     matrix = [path for path, group in found.items() if group == "The_Matrix"]
     assert len(matrix) == 41
     assert len({path.split("/")[0] for path in matrix}) > 3
@@ -97,7 +97,7 @@ def test_views_overrule_the_models_own_way():
         ('metric = "top_1"', 'metric = "retrieval"\nviews.averaging = "logits"', "no views.averaging"),
     ],
 )
-def test_a_wrong_card_names_what_is_wrong(tmp_path, was, becomes, says):
+def test_a_wrong_protocol_names_what_is_wrong(tmp_path, was, becomes, says):
     path = tmp_path / "mine.toml"
     path.write_text(GOOD)
     assert load_protocol(path).data.parts[0].manifest == "m.csv"
@@ -106,6 +106,6 @@ def test_a_wrong_card_names_what_is_wrong(tmp_path, was, becomes, says):
         load_protocol(path)
 
 
-def test_a_card_that_is_not_there_names_those_that_are():
+def test_a_protocol_that_is_not_there_names_those_that_are():
     with pytest.raises(UsageError, match="did you mean 'weizmann'"):
         load_protocol("weizman")

@@ -8,7 +8,7 @@ from clipact.errors import ConfigError, DataError, ManifestError
 from clipact.prompts import LabelSet, PromptSet
 from tests.data.drawing import write_manifest
 
-CARD = """
+PROTOCOL = """
 name = "games"
 title = "Games"
 metric = "top_1"
@@ -38,10 +38,10 @@ def rows(*lines):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A card beside its first list, and the data folder with its second."""
-    one = write_manifest(tmp_path / "cards/one.csv", *rows(*ROWS))
+    """A protocol beside its first list, and the data folder with its second."""
+    one = write_manifest(tmp_path / "protocols/one.csv", *rows(*ROWS))
     write_manifest(tmp_path / "data/two.csv", *rows(ROWS[1], ("d.png", "motogp", "train"), ROWS[2]))
-    (tmp_path / "cards/games.toml").write_text(CARD.format(one=file_digest(one)))
+    (tmp_path / "protocols/games.toml").write_text(PROTOCOL.format(one=file_digest(one)))
     return tmp_path
 
 
@@ -49,9 +49,9 @@ def read(folder, **keys):
     return read_sources([SourceConfig(**keys)], folder / "data")
 
 
-def test_a_card_says_its_labels_as_an_evaluation_does(folder):
-    card = str(folder / "cards/games.toml")
-    entries = read(folder, card=card)
+def test_a_protocol_says_its_labels_as_an_evaluation_does(folder):
+    protocol = str(folder / "protocols/games.toml")
+    entries = read(folder, protocol=protocol)
     assert [(one.source, one.file, one.label) for one in entries] == [
         ("games", "a.png", "badminton"),
         ("games", "b.png", "chess"),  # stands in both lists
@@ -61,12 +61,14 @@ def test_a_card_says_its_labels_as_an_evaluation_does(folder):
     labels = LabelSet.load("sports22")
     for prompts, given in (("single", None), ("action", "action")):
         texts, numbers = PromptSet.load(prompts).sentences(labels)
-        for entry in read(folder, card=card, prompts=given):
+        for entry in read(folder, protocol=protocol, prompts=given):
             own = labels.labels.index(entry.label)
             assert entry.sentences == tuple(text for text, n in zip(texts, numbers, strict=True) if n == own)
-    assert any("shuttlecock" in text for text in read(folder, card=card, prompts="action")[0].sentences)
-    assert [one.file for one in read(folder, card=card, split="test")] == ["c.png"]
-    assert [one.sentences for one in read_sources([SourceConfig(card=card)], folder / "data", as_labels=True)] == [
+    assert any("shuttlecock" in text for text in read(folder, protocol=protocol, prompts="action")[0].sentences)
+    assert [one.file for one in read(folder, protocol=protocol, split="test")] == ["c.png"]
+    assert [
+        one.sentences for one in read_sources([SourceConfig(protocol=protocol)], folder / "data", as_labels=True)
+    ] == [
         ("badminton",),
         ("chess",),
         ("motogp",),
@@ -79,7 +81,7 @@ def test_a_table_may_say_more_of_its_labels_and_a_label_is_one_whatever_is_said(
     assert not any("motorcycles" in text for text in plain[1].sentences)
     assert said[1].sentences[0] == "A person is racing motorcycles."
     assert len(said[0].sentences) > len(plain[0].sentences) == 6
-    carded = read(folder, card=str(folder / "cards/games.toml"))
+    carded = read(folder, protocol=str(folder / "protocols/games.toml"))
     assert [one.label_id for one in plain] == [one.label_id for one in said] == [one.label_id for one in carded[1:]]
     assert {one.source for one in said} == {"two.csv"}
     write_manifest(folder / "data/more.csv", *rows(*ROWS, ("e.png", "chesss", "train")))
@@ -91,33 +93,33 @@ def test_a_table_may_say_more_of_its_labels_and_a_label_is_one_whatever_is_said(
 
 
 def test_where_its_tables_are_and_what_a_model_must_say_of_it(folder):
-    card, data = str(folder / "cards/games.toml"), folder / "data"
-    assert table_paths(SourceConfig(card=card), data) == [
-        (folder / "cards/one.csv", data / "games"),
+    protocol, data = str(folder / "protocols/games.toml"), folder / "data"
+    assert table_paths(SourceConfig(protocol=protocol), data) == [
+        (folder / "protocols/one.csv", data / "games"),
         (data / "two.csv", data / "games"),
     ]
     assert table_paths(SourceConfig(manifest=Path("two.csv")), data) == [(data / "two.csv", None)]
     shipped = [
-        SourceConfig(card="sports22"),
+        SourceConfig(protocol="sports22"),
         SourceConfig(manifest=Path("two.csv")),
-        SourceConfig(card="flickr8k", split="unassigned"),
+        SourceConfig(protocol="flickr8k", split="unassigned"),
     ]
     assert trained_sets(shipped) == ("sports22 train", "flickr8k unassigned")
 
 
 def test_a_list_that_is_not_the_cards_is_refused(folder):
-    write_manifest(folder / "cards/one.csv", *rows(*ROWS[:1]))
-    with pytest.raises(DataError, match=r"not those of card games: one\.csv has the sha256"):
-        read(folder, card=str(folder / "cards/games.toml"))
+    write_manifest(folder / "protocols/one.csv", *rows(*ROWS[:1]))
+    with pytest.raises(DataError, match=r"not those of protocol games: one\.csv has the sha256"):
+        read(folder, protocol=str(folder / "protocols/games.toml"))
 
 
 @pytest.mark.parametrize(
     ("keys", "says"),
     [
-        ({}, "a manifest or a card; give one of the two"),
-        ({"manifest": Path("m.csv"), "card": "sports22"}, "give one of the two"),
-        ({"card": "sports22", "root": Path("x")}, "the card 'sports22', which says root and labels"),
-        ({"card": "sports22", "labels": "sports22"}, "leave these out"),
+        ({}, "a manifest or a protocol; give one of the two"),
+        ({"manifest": Path("m.csv"), "protocol": "sports22"}, "give one of the two"),
+        ({"protocol": "sports22", "root": Path("x")}, "the protocol 'sports22', which says root and labels"),
+        ({"protocol": "sports22", "labels": "sports22"}, "leave these out"),
     ],
 )
 def test_what_goes_ill_together_is_refused(keys, says):

@@ -42,10 +42,10 @@ def tree(tmp_path_factory):
 
 
 @pytest.fixture
-def store(tmp_path):
+def cache(tmp_path):
     return Cache(tmp_path / "cache")
 
 
 @pytest.fixture
-def classifier(tiny, store):
-    return ZeroShotClassifier.load(str(tiny), labels=LABELS, device="cpu", store=store)
+def classifier(tiny, cache):
+    return ZeroShotClassifier.load(str(tiny), labels=LABELS, device="cpu", cache=cache)

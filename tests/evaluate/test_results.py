@@ -37,10 +37,10 @@ def retrieval():
 
 @pytest.mark.parametrize("scores", [some(), some(groups=None, multi_truth=None, parts={}), retrieval()])
 def test_what_is_loaded_is_what_was_saved(scores, tmp_path):
-    loaded = load_result(save_result(scores, tmp_path / "card--model"))
+    loaded = load_result(save_result(scores, tmp_path / "protocol--model"))
     assert identical(scores, loaded)
     assert (loaded.run, loaded.seconds, loaded.groups) == (scores.run, scores.seconds, scores.groups)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["card--model", "result.json", "scores.npz"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["protocol--model", "result.json", "scores.npz"]
 
 
 def test_a_later_result_takes_the_place_of_an_earlier_one(tmp_path):

@@ -42,17 +42,19 @@ def stop_after(count):
 @pytest.mark.parametrize("after", [0, 1, 7, 13])
 @pytest.mark.parametrize("frames_at_once", [4, 12])
 def test_stopped_anywhere_it_ends_identical(classifier, samples, tmp_path, after, frames_at_once, monkeypatch):
-    whole = evaluate(classifier, samples, how=EvalOptions(store=Cache(tmp_path / "one"), frames_at_once=frames_at_once))
-    how = {"store": Cache(tmp_path / "two"), "journal": tmp_path / "journal", "frames_at_once": frames_at_once}
+    whole = evaluate(
+        classifier, samples, options=EvalOptions(cache=Cache(tmp_path / "one"), frames_at_once=frames_at_once)
+    )
+    options = {"store": Cache(tmp_path / "two"), "journal": tmp_path / "journal", "frames_at_once": frames_at_once}
     others = set(threading.enumerate())
     with pytest.raises(Stopped):
-        evaluate(classifier, samples, how=EvalOptions(watch=stop_after(after), **how))
+        evaluate(classifier, samples, options=EvalOptions(watch=stop_after(after), **options))
     for thread in set(threading.enumerate()) - others:  # what it had begun to decode is not the next run's
         thread.join()
     decoded = []
     real = room.load_clips
     monkeypatch.setattr(room, "load_clips", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))
-    resumed = evaluate(classifier, samples, how=EvalOptions(resume=True, **how))
+    resumed = evaluate(classifier, samples, options=EvalOptions(resume=True, **options))
     assert identical(whole, resumed)
     assert resumed.run["data"]["files_sha256"] == whole.run["data"]["files_sha256"]
     assert len(decoded) <= 14 - after
@@ -60,11 +62,11 @@ def test_stopped_anywhere_it_ends_identical(classifier, samples, tmp_path, after
 
 def test_a_torn_record_is_cut_off_and_found_again(classifier, samples, tmp_path):
     journal = tmp_path / "journal"
-    whole = evaluate(classifier, samples, how=EvalOptions(journal=journal))
+    whole = evaluate(classifier, samples, options=EvalOptions(journal=journal))
     raw = journal.read_bytes()
     for cut in (len(raw) - 1, len(raw) // 2, 120, 40, 3, 0):
         journal.write_bytes(raw[:cut])
-        assert identical(evaluate(classifier, samples, how=EvalOptions(journal=journal, resume=True)), whole)
+        assert identical(evaluate(classifier, samples, options=EvalOptions(journal=journal, resume=True)), whole)
         assert journal.read_bytes() == raw
 
 
@@ -72,36 +74,36 @@ def test_a_torn_record_is_cut_off_and_found_again(classifier, samples, tmp_path)
 def test_records_that_do_not_follow_each_other_give_no_vector_to_another_sample(classifier, samples, tmp_path, order):
     """Two processes that write one journal: what is out of its place is found again, not taken for its neighbour."""
     journal = tmp_path / "journal"
-    how = EvalOptions(journal=journal, frames_at_once=12)
-    whole = evaluate(classifier, samples, how=how)
+    options = EvalOptions(journal=journal, frames_at_once=12)
+    whole = evaluate(classifier, samples, options=options)
     raw = journal.read_bytes()
     cuts = [raw.index(b"\n", raw.index(b"\n") + 1) + 1]
     while cuts[-1] < len(raw):
         cuts.append(cuts[-1] + 40 + int.from_bytes(raw[cuts[-1] : cuts[-1] + 8], "little"))
     records = [raw[start:end] for start, end in pairwise(cuts)]
     journal.write_bytes(raw[: cuts[0]] + b"".join(records[i] for i in order))
-    assert identical(evaluate(classifier, samples, how=replace(how, resume=True)), whole)
+    assert identical(evaluate(classifier, samples, options=replace(options, resume=True)), whole)
     assert journal.read_bytes() == raw
 
 
 def test_without_resume_it_begins_anew(classifier, samples, tmp_path):
     journal = tmp_path / "journal"
     journal.write_bytes(b"anything")
-    evaluate(classifier, samples, how=EvalOptions(journal=journal))
+    evaluate(classifier, samples, options=EvalOptions(journal=journal))
     assert journal.read_bytes().startswith(b"clipact evaluation journal")
 
 
 def test_the_journal_of_another_run_is_refused(classifier, samples, tmp_path):
     journal = tmp_path / "journal"
-    evaluate(classifier, samples, how=EvalOptions(journal=journal))
+    evaluate(classifier, samples, options=EvalOptions(journal=journal))
     with pytest.raises(ResultError, match="another evaluation"):
-        evaluate(classifier, samples, averaging="logits", how=EvalOptions(journal=journal, resume=True))
+        evaluate(classifier, samples, averaging="logits", options=EvalOptions(journal=journal, resume=True))
 
 
 CHILD = """
 import sys, time
 from pathlib import Path
-from clipact.evaluate import How, manifest_card, read_samples
+from clipact.evaluate import How, manifest_protocol, read_samples
 from clipact.evaluate.run_protocol import carry_out
 from clipact.cache import Store
 from clipact.models.zoo import load
@@ -110,8 +112,8 @@ def slowly(findings, _):
     for finding in findings:
         time.sleep(0.15)
         yield finding
-card = manifest_card(tree / "table.csv")
-carry_out(card, read_samples(card, tree), load(str(model), device="cpu"), work / "out",
+protocol = manifest_protocol(tree / "table.csv")
+carry_out(protocol, read_samples(protocol, tree), load(str(model), device="cpu"), work / "out",
           how=How(store=Store(work / "cache"), watch=slowly))
 """
 
@@ -128,11 +130,11 @@ def test_killed_with_signal_nine_it_ends_identical(samples, tree, tiny, tmp_path
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert grown >= 1000
-    card, model = manifest_protocol(tree / "table.csv"), load_model(str(tiny), device="cpu")
-    how, seen = EvalOptions(store=Cache(tmp_path / "cache"), resume=True), []
-    result, folder = run_protocol(card, samples, model, tmp_path / "out", how=how)
+    protocol, model = manifest_protocol(tree / "table.csv"), load_model(str(tiny), device="cpu")
+    options, seen = EvalOptions(cache=Cache(tmp_path / "cache"), resume=True), []
+    result, folder = run_protocol(protocol, samples, model, tmp_path / "out", options=options)
     assert [path.name for path in folder.parent.iterdir()] == ["table--tiny"]
-    assert identical(result, run_protocol(card, samples, model, tmp_path / "whole")[0])
-    watched = replace(how, watch=lambda findings, _: seen.append(1) or findings)
-    assert identical(run_protocol(card, samples, model, tmp_path / "out", how=watched)[0], result)
+    assert identical(result, run_protocol(protocol, samples, model, tmp_path / "whole")[0])
+    watched = replace(options, watch=lambda findings, _: seen.append(1) or findings)
+    assert identical(run_protocol(protocol, samples, model, tmp_path / "out", options=watched)[0], result)
     assert not seen  # what is done is not done again

@@ -15,7 +15,7 @@ from clipact.classify.base import Prediction, Scored
 from clipact.classify.from_index import IndexClassifier
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.fingerprint import file_digest
-from clipact.data.protocol import ProtocolLabels
+from clipact.data.protocol import ProtocolWords
 from clipact.errors import ClipactError, DataError, ManifestError, ModelError, UsageError, VideoError
 from clipact.evaluate import (
     EvalOptions,
@@ -71,7 +71,7 @@ def test_logits_equal_a_straight_loops(classifier, samples, workers, frames_at_o
     expected = straight_loop(classifier, samples)
     if backwards:
         samples = replace(samples, items=samples.items[::-1])
-    found = evaluate(classifier, samples, how=EvalOptions(workers=workers, frames_at_once=frames_at_once))
+    found = evaluate(classifier, samples, options=EvalOptions(workers=workers, frames_at_once=frames_at_once))
     assert found.samples == tuple(item.name for item in samples.items if item.name in expected)
     for name, row in zip(found.samples, found.scores, strict=True):
         np.testing.assert_allclose(row, expected[name], atol=1e-5, rtol=0)
@@ -91,26 +91,26 @@ def test_frames_seen_in_pieces_are_the_frames_seen_together(classifier, samples,
     expected = straight_loop(judging, samples)
     monkeypatch.setattr(visual.image, "at_once", pictures)
     for at_once in (4, 20):
-        found = evaluate(judging, samples, how=EvalOptions(frames_at_once=at_once))
+        found = evaluate(judging, samples, options=EvalOptions(frames_at_once=at_once))
         np.testing.assert_allclose(found.scores, np.stack([expected[n] for n in found.samples]), atol=1e-5, rtol=0)
 
 
 def test_the_number_of_torchs_threads_is_as_it_was(classifier, samples):
     before = torch.get_num_threads()
-    evaluate(classifier, samples, how=EvalOptions(workers=3))
+    evaluate(classifier, samples, options=EvalOptions(workers=3))
     assert torch.get_num_threads() == before
     with pytest.raises(ZeroDivisionError):
-        evaluate(classifier, samples, how=EvalOptions(watch=lambda findings, _: [next(findings), 1 / 0]))
+        evaluate(classifier, samples, options=EvalOptions(watch=lambda findings, _: [next(findings), 1 / 0]))
     gc.collect()
     assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("averaging", ["embeddings", "logits", "probabilities"])
 @pytest.mark.parametrize(("clips", "crops"), [(3, 1), (2, 3)])
-def test_views_are_averaged_as_is_said(tiny, store, samples, averaging, clips, crops):
-    classifier = ZeroShotClassifier.load(str(tiny), labels=LABELS, clips=clips, device="cpu", store=store)
+def test_views_are_averaged_as_is_said(tiny, cache, samples, averaging, clips, crops):
+    classifier = ZeroShotClassifier.load(str(tiny), labels=LABELS, clips=clips, device="cpu", cache=cache)
     expected = straight_loop(classifier, samples, averaging=averaging, crops=crops)
-    found = evaluate(classifier, samples, averaging=averaging, crops=crops, how=EvalOptions(frames_at_once=20))
+    found = evaluate(classifier, samples, averaging=averaging, crops=crops, options=EvalOptions(frames_at_once=20))
     np.testing.assert_allclose(found.scores, np.stack([expected[name] for name in found.samples]), atol=1e-5, rtol=0)
     assert (found.run["views"]["averaging"], found.run["views"]["crops"]) == (averaging, crops)
 
@@ -137,32 +137,32 @@ def test_a_label_that_the_model_does_not_know_is_refused(classifier, tree):
         evaluate(classifier, [EvalSample(name="a", path=tree / "videos/00.mp4", label="wavin")])
 
 
-def test_from_the_store_nothing_is_decoded_or_encoded_again(classifier, samples, store, tiny, monkeypatch):
-    first = evaluate(classifier, samples, how=EvalOptions(store=store))
+def test_from_the_store_nothing_is_decoded_or_encoded_again(classifier, samples, cache, tiny, monkeypatch):
+    first = evaluate(classifier, samples, options=EvalOptions(cache=cache))
 
     def refuse(path, *_, **__):
         raise VideoError(path, "it was decoded again")
 
     monkeypatch.setattr(room, "load_clips", refuse)
-    again = evaluate(classifier, samples, how=EvalOptions(store=store, workers=1, frames_at_once=100))
+    again = evaluate(classifier, samples, options=EvalOptions(cache=cache, workers=1, frames_at_once=100))
     assert again.samples == first.samples
     np.testing.assert_array_equal(again.scores, first.scores)
     assert again.run["views"]["decoded_by"] == first.run["views"]["decoded_by"]
-    other = ZeroShotClassifier.load(str(tiny), labels=LABELS[::-1], prompts="bare", device="cpu", store=store)
-    words = evaluate(other, samples, how=EvalOptions(store=store))
+    other = ZeroShotClassifier.load(str(tiny), labels=LABELS[::-1], prompts="bare", device="cpu", cache=cache)
+    words = evaluate(other, samples, options=EvalOptions(cache=cache))
     assert words.samples == first.samples
-    assert [path.name for path in store.root.glob("*") if path.name != "text"] == ["frames"]
-    assert len([path for path in store.root.glob("frames/*/*") if path.is_file()]) == 12  # one of thirteen is a copy
+    assert [path.name for path in cache.root.glob("*") if path.name != "text"] == ["frames"]
+    assert len([path for path in cache.root.glob("frames/*/*") if path.is_file()]) == 12  # one of thirteen is a copy
     assert words.unreadable == ((samples.items[5].name, "it was decoded again"),)
 
 
 @pytest.mark.parametrize("change", ["frames", "sampling", "views", "crops", "bytes", "model"])
 def test_what_would_give_other_embeddings_is_not_taken_from_the_store(
-    classifier, samples, store, tiny, tmp_path, monkeypatch, change
+    classifier, samples, cache, tiny, tmp_path, monkeypatch, change
 ):
     from tests.tiny import tiny_checkpoint
 
-    evaluate(classifier, samples, how=EvalOptions(store=store))
+    evaluate(classifier, samples, options=EvalOptions(cache=cache))
     decoded = []
     real = room.load_clips
     monkeypatch.setattr(room, "load_clips", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))
@@ -181,22 +181,22 @@ def test_what_would_give_other_embeddings_is_not_taken_from_the_store(
         samples = replace(samples, items=(replace(samples.items[0], path=path),))
     else:
         folder = tiny_checkpoint(tmp_path / "other", seed=1)
-    other = ZeroShotClassifier.load(str(folder), labels=LABELS, device="cpu", store=store, **options)
-    evaluate(other, samples, crops=crops, how=EvalOptions(store=store))
+    other = ZeroShotClassifier.load(str(folder), labels=LABELS, device="cpu", cache=cache, **options)
+    evaluate(other, samples, crops=crops, options=EvalOptions(cache=cache))
     assert len(decoded) == len(samples)
 
 
 def test_another_head_on_the_same_body_decodes_and_encodes_nothing(
-    classifier, samples, store, tiny, tmp_path, monkeypatch
+    classifier, samples, cache, tiny, tmp_path, monkeypatch
 ):
     """Frames' features are kept by the body's weights: ablations of heads and aggregators share them."""
-    first = evaluate(classifier, samples, how=EvalOptions(store=store))
+    first = evaluate(classifier, samples, options=EvalOptions(cache=cache))
     encoder = load_model(str(tiny), device="cpu").encoder
     with torch.no_grad():
         for weights in encoder.visual.image.head.parameters():
             weights.add_(0.1 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(0)))
-    save_model(encoder, tmp_path / "other", name="other", card="# other\n")
-    other = ZeroShotClassifier.load(str(tmp_path / "other"), labels=LABELS, device="cpu", store=store)
+    save_model(encoder, tmp_path / "other", name="other", protocol="# other\n")
+    other = ZeroShotClassifier.load(str(tmp_path / "other"), labels=LABELS, device="cpu", cache=cache)
     expected = evaluate(other, samples)
 
     def refuse(path, *_, **__):
@@ -204,7 +204,7 @@ def test_another_head_on_the_same_body_decodes_and_encodes_nothing(
 
     monkeypatch.setattr(other.model.encoder.visual.image, "features", refuse)
     monkeypatch.setattr(room, "load_clips", refuse)
-    found = evaluate(other, samples, how=EvalOptions(store=store))
+    found = evaluate(other, samples, options=EvalOptions(cache=cache))
     assert found.samples == expected.samples
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5, rtol=0)
     assert found.run["views"]["decoded_by"] == expected.run["views"]["decoded_by"]
@@ -216,22 +216,22 @@ def test_a_store_that_cannot_be_written_costs_a_warning_only(classifier, samples
 
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="cannot be used") as seen:
-        found = evaluate(classifier, samples, how=EvalOptions(store=Cache(tmp_path / "file")))
+        found = evaluate(classifier, samples, options=EvalOptions(cache=Cache(tmp_path / "file")))
     assert len(seen) == 1
     assert identical(found, evaluate(classifier, samples))
 
 
-def test_groups_come_from_the_column_that_the_card_names(classifier, tree):
-    card = manifest_protocol(tree / "table.csv")
-    assert evaluate(classifier, read_samples(card, tree)).groups is None
-    card = replace(card, data=replace(card.data, group="person"))
-    groups = evaluate(classifier, read_samples(card, tree)).groups
+def test_groups_come_from_the_column_that_the_protocol_names(classifier, tree):
+    protocol = manifest_protocol(tree / "table.csv")
+    assert evaluate(classifier, read_samples(protocol, tree)).groups is None
+    protocol = replace(protocol, data=replace(protocol.data, group="person"))
+    groups = evaluate(classifier, read_samples(protocol, tree)).groups
     assert groups == tuple(f"p{number // 2}" for number in range(14) if number != 5)
 
 
 def test_everything_that_repeats_the_run_is_said(classifier, samples):
-    run = evaluate(classifier, samples, how=EvalOptions(run={"card": "own", "metric": "top_1"})).run
-    assert run["card"] == "own"
+    run = evaluate(classifier, samples, options=EvalOptions(run={"protocol": "own", "metric": "top_1"})).run
+    assert run["protocol"] == "own"
     assert run["model"]["key"] == classifier.model.key
     assert run["prompts"]["templates"][0] == "A person is {}."
     assert run["views"]["frames"] == 4
@@ -247,13 +247,13 @@ def test_everything_that_repeats_the_run_is_said(classifier, samples):
     assert {"clipact", "python", "torch", "numpy", "av", "pillow", "timm"} <= set(run["versions"])
 
 
-def test_files_that_the_model_learnt_from_are_found_by_their_bytes(classifier, samples, store, tiny, tmp_path):
+def test_files_that_the_model_learnt_from_are_found_by_their_bytes(classifier, samples, cache, tiny, tmp_path):
     """Whatever a table is called and wherever its files lie: two of them were trained on."""
     shutil.copytree(tiny, tmp_path / "model")
     seen = [file_digest(samples.items[i].path) for i in (0, 3)]
     lines = ["path,sha256", *(f"elsewhere/{digest[:5]}.mp4,{digest}" for digest in seen), f"other.mp4,{'0' * 64}"]
     (tmp_path / "model/trained_on.csv").write_text("\n".join(lines) + "\n")
-    learnt = ZeroShotClassifier.load(str(tmp_path / "model"), labels=LABELS, device="cpu", store=store)
+    learnt = ZeroShotClassifier.load(str(tmp_path / "model"), labels=LABELS, device="cpu", cache=cache)
     run = evaluate(learnt, samples).run
     assert run["zero_shot"] is False
     assert (
@@ -295,10 +295,10 @@ def test_any_recognizer_is_judged_by_its_predictions(samples):
 
 
 @pytest.mark.parametrize("wrong", ["averaging", "crops", "store", "journal", "resume", "workers", "frames_at_once"])
-def test_what_a_recognizer_of_another_kind_cannot_do_is_refused(samples, store, tmp_path, wrong):
+def test_what_a_recognizer_of_another_kind_cannot_do_is_refused(samples, cache, tmp_path, wrong):
     words = {"averaging": {"averaging": "logits"}, "crops": {"crops": 3}}
-    how = {"store": store, "journal": tmp_path / "j", "resume": True, "workers": 2, "frames_at_once": 8}
-    options = words.get(wrong) or {"how": EvalOptions(**{wrong: how[wrong]})}
+    options = {"store": cache, "journal": tmp_path / "j", "resume": True, "workers": 2, "frames_at_once": 8}
+    options = words.get(wrong) or {"how": EvalOptions(**{wrong: options[wrong]})}
     with pytest.raises(UsageError, match="Guesser looks at files in its own way"):
         evaluate(Guesser(), samples, **options)
 
@@ -323,7 +323,7 @@ def test_a_model_whose_texts_depend_on_the_video_is_refused(classifier, samples,
         evaluate(classifier, samples)
 
 
-def test_a_gpus_way_finds_the_same(classifier, samples, store, monkeypatch):
+def test_a_gpus_way_finds_the_same(classifier, samples, cache, monkeypatch):
     """Workers decode file by file, and whoever asks encodes, some files a batch."""
     expected = straight_loop(classifier, samples)
     real, batches = run_room.judge, []
@@ -334,22 +334,22 @@ def test_a_gpus_way_finds_the_same(classifier, samples, store, monkeypatch):
         return replace(judged, on_cpu=False, see=lambda views: batches.append(len(views)) or see(views))
 
     monkeypatch.setattr(run_room, "judge", judge)
-    found = evaluate(classifier, samples, how=EvalOptions(frames_at_once=16, workers=3, store=store))
+    found = evaluate(classifier, samples, options=EvalOptions(frames_at_once=16, workers=3, cache=cache))
     assert batches == [4, 3, 4, 2]  # sixteen frames are four clips; the second four hold one that is broken
     np.testing.assert_allclose(found.scores, np.stack([expected[n] for n in found.samples]), atol=1e-5, rtol=0)
     assert found.seconds["encode"] > 0 <= found.seconds["wait"]
-    again = evaluate(classifier, samples, how=EvalOptions(frames_at_once=16, store=store))
+    again = evaluate(classifier, samples, options=EvalOptions(frames_at_once=16, cache=cache))
     assert identical(again, found)
     assert batches == [4, 3, 4, 2]
 
 
-def test_parts_of_a_file_are_samples_of_their_own(classifier, tree, tmp_path, store):
+def test_parts_of_a_file_are_samples_of_their_own(classifier, tree, tmp_path, cache):
     (tmp_path / "parts.csv").write_text(
         "path,label,start_seconds,end_seconds\nvideos/00.mp4,waving,,0.4\nvideos/00.mp4,jumping,0.6,1.1\n"
     )
     samples = read_samples(manifest_protocol(tmp_path / "parts.csv"), tree)
     for _ in range(2):
-        found = evaluate(classifier, samples, how=EvalOptions(store=store))
+        found = evaluate(classifier, samples, options=EvalOptions(cache=cache))
         assert found.samples == ("videos/00.mp4@0-0.4", "videos/00.mp4@0.6-1.1")
         for row, span in zip(found.scores, ((None, 0.4), (0.6, 1.1)), strict=True):
             (clip,) = load_clips(tree / "videos/00.mp4", classifier.spec, start_seconds=span[0], end_seconds=span[1])
@@ -359,11 +359,11 @@ def test_parts_of_a_file_are_samples_of_their_own(classifier, tree, tmp_path, st
             np.testing.assert_allclose(row, logits[0].numpy(), atol=1e-5, rtol=0)
 
 
-def test_any_of_several_true_labels_is_right(classifier, tree, tmp_path, store):
+def test_any_of_several_true_labels_is_right(classifier, tree, tmp_path, cache):
     rows = [f"videos/{number:02}.mp4,waving,{'jumping|bending' * (number % 2)}" for number in range(6)]
     (tmp_path / "several.csv").write_text("\n".join(["path,label,also", *rows]) + "\n")
     samples = read_samples(manifest_protocol(tmp_path / "several.csv"), tree)
-    found = evaluate(classifier, samples, how=EvalOptions(store=store))
+    found = evaluate(classifier, samples, options=EvalOptions(cache=cache))
     waving = np.array(found.labels) == "waving"
     several = np.array([int(Path(name).stem) % 2 == 1 for name in found.samples])
     assert {True, False} == set(several.tolist())
@@ -371,9 +371,9 @@ def test_any_of_several_true_labels_is_right(classifier, tree, tmp_path, store):
     answered = found.scores.argmax(1) == waving.argmax()
     assert metric_values(found)[0].value == pytest.approx((answered | several).mean())
     (tmp_path / "wrong.csv").write_text("path,label,also\nvideos/00.mp4,waving,dancing\n")
-    card = replace(manifest_protocol(tmp_path / "wrong.csv"), words=ProtocolLabels(names=("waving", "jumping")))
-    with pytest.raises(ManifestError, match="'dancing' is none of card"):
-        read_samples(card, tree)
+    protocol = replace(manifest_protocol(tmp_path / "wrong.csv"), words=ProtocolWords(names=("waving", "jumping")))
+    with pytest.raises(ManifestError, match="'dancing' is none of protocol"):
+        read_samples(protocol, tree)
 
 
 def test_the_classifiers_decoder_decodes(classifier, samples, monkeypatch):
@@ -385,13 +385,13 @@ def test_the_classifiers_decoder_decodes(classifier, samples, monkeypatch):
     assert set(used) == {"another"}
 
 
-def test_retrieval_gives_the_embeddings_of_both_sides(tiny, tree, store):
+def test_retrieval_gives_the_embeddings_of_both_sides(tiny, tree, cache):
     (tree / "captions.csv").write_text(
         "path,caption\nvideos/00.mp4,one waves\nvideos/00.mp4,a wave\nvideos/05.mp4,lost\nvideos/01.mp4,a jump\n"
     )
     model = load_model(str(tiny), device="cpu")
     samples = read_samples(manifest_protocol(tree / "captions.csv"), tree)
-    found = evaluate_retrieval(model, samples, how=EvalOptions(store=store))
+    found = evaluate_retrieval(model, samples, options=EvalOptions(cache=cache))
     assert found.texts == ("one waves", "a wave", "a jump")
     assert found.text_of.tolist() == [0, 0, 1]
     assert found.unreadable[0][0] == "videos/05.mp4"
@@ -403,7 +403,7 @@ def test_retrieval_gives_the_embeddings_of_both_sides(tiny, tree, store):
     np.testing.assert_allclose(found.text[2], text[0].numpy(), atol=1e-6)
 
 
-def test_many_wordings_on_one_encoding_equal_each_alone(tiny, store, samples, monkeypatch):
+def test_many_wordings_on_one_encoding_equal_each_alone(tiny, cache, samples, monkeypatch):
     words = [
         PromptSet.load("action"),
         PromptSet.load("bare").worded(names="verbatim"),
@@ -411,7 +411,7 @@ def test_many_wordings_on_one_encoding_equal_each_alone(tiny, store, samples, mo
         PromptSet.load("actionclip").worded(over_templates="weighted"),
     ]
     model = load_model(str(tiny), device="cpu")
-    classifiers = [ZeroShotClassifier(model, LABELS, prompts=one, clips=2, store=store) for one in words]
+    classifiers = [ZeroShotClassifier(model, LABELS, prompts=one, clips=2, cache=cache) for one in words]
     alone = [evaluate(one, samples) for one in classifiers]
     decoded = []
     real = room.load_clips
@@ -424,4 +424,4 @@ def test_many_wordings_on_one_encoding_equal_each_alone(tiny, store, samples, mo
     assert sum(weights) == pytest.approx(1)
     assert len(weights) == 16
     with pytest.raises(UsageError, match="the same model, frames"):
-        next(evaluate_wordings([classifiers[0], ZeroShotClassifier(model, LABELS, store=store)], samples))
+        next(evaluate_wordings([classifiers[0], ZeroShotClassifier(model, LABELS, cache=cache)], samples))

@@ -12,17 +12,17 @@ from clipact.evaluate.samples import files_digest
 
 
 @pytest.fixture
-def card(tree):
-    card = manifest_protocol(tree / "table.csv")
+def protocol(tree):
+    protocol = manifest_protocol(tree / "table.csv")
     names = [f"videos/{number:02}.mp4" for number in range(14)]
     digests = {name: file_digest(tree / name) for name in names}
-    part = replace(card.data.parts[0], sha256=file_digest(tree / "table.csv"), count=14)
+    part = replace(protocol.data.parts[0], sha256=file_digest(tree / "table.csv"), count=14)
     whole = files_digest(names, digests)
-    return replace(card, data=replace(card.data, parts=(part,), count=14, files_sha256=whole, group="person"))
+    return replace(protocol, data=replace(protocol.data, parts=(part,), count=14, files_sha256=whole, group="person"))
 
 
-def test_the_right_data_are_taken(card, tree):
-    samples = read_samples(card, tree)
+def test_the_right_data_are_taken(protocol, tree):
+    samples = read_samples(protocol, tree)
     assert len(samples) == 14
     assert samples.partial_why == ()
     assert samples.items[3].group == "p1"
@@ -30,45 +30,45 @@ def test_the_right_data_are_taken(card, tree):
 
 
 @pytest.mark.parametrize("wrong", ["list hash", "part count", "count", "file", "missing"])
-def test_other_data_are_refused_or_marked(card, tree, tmp_path, wrong):
+def test_other_data_are_refused_or_marked(protocol, tree, tmp_path, wrong):
     shutil.copytree(tree, tmp_path / "data")
-    part = card.data.parts[0]
+    part = protocol.data.parts[0]
     if wrong == "list hash":
-        card = replace(card, data=replace(card.data, parts=(replace(part, sha256="0" * 64),)))
+        protocol = replace(protocol, data=replace(protocol.data, parts=(replace(part, sha256="0" * 64),)))
     elif wrong == "part count":
-        card = replace(card, data=replace(card.data, parts=(replace(part, count=15),)))
+        protocol = replace(protocol, data=replace(protocol.data, parts=(replace(part, count=15),)))
     elif wrong == "count":
-        card = replace(card, data=replace(card.data, count=13))
+        protocol = replace(protocol, data=replace(protocol.data, count=13))
     elif wrong == "file":
         (tmp_path / "data/videos/03.mp4").write_bytes(b"another film")
     else:
         (tmp_path / "data/videos/03.mp4").unlink()
     with pytest.raises(DataError, match="--partial"):
-        read_samples(card, tmp_path / "data")
-    assert len(read_samples(card, tmp_path / "data", partial=True).partial_why) == 1
+        read_samples(protocol, tmp_path / "data")
+    assert len(read_samples(protocol, tmp_path / "data", partial=True).partial_why) == 1
 
 
-def test_what_stands_in_several_parts_is_one_sample(card, tree, tmp_path):
+def test_what_stands_in_several_parts_is_one_sample(protocol, tree, tmp_path):
     lines = (tree / "table.csv").read_text().splitlines()
     parts = []
     for name, rows in (("first", [1, 2, 3]), ("second", [3, 4])):
         (tmp_path / f"{name}.csv").write_text("\n".join([lines[0], *(lines[i] for i in rows)]) + "\n")
         parts.append(ProtocolPart(name=name, list=f"{name}.csv"))
-    data = replace(card.data, parts=tuple(parts), count=4, files_sha256="")
-    samples = read_samples(replace(card, data=data, folder=tmp_path), tree)
+    data = replace(protocol.data, parts=tuple(parts), count=4, files_sha256="")
+    samples = read_samples(replace(protocol, data=data, folder=tmp_path), tree)
     assert [item.name for item in samples.items] == [f"videos/0{i}.mp4" for i in range(4)]
     assert {name: rows.tolist() for name, rows in samples.parts.items()} == {"first": [0, 1, 2], "second": [2, 3]}
 
 
-def test_a_label_that_is_not_the_cards_is_refused(card, tree):
-    words = replace(card.words, names=("waving", "jumping"))
-    with pytest.raises(ManifestError, match="'bending' is none of card table's"):
-        read_samples(replace(card, words=words), tree)
+def test_a_label_that_is_not_the_cards_is_refused(protocol, tree):
+    words = replace(protocol.words, names=("waving", "jumping"))
+    with pytest.raises(ManifestError, match="'bending' is none of protocol table's"):
+        read_samples(replace(protocol, words=words), tree)
 
 
-def test_a_data_folder_that_is_not_there_is_said(card, tmp_path):
+def test_a_data_folder_that_is_not_there_is_said(protocol, tmp_path):
     with pytest.raises(UsageError, match="is not there"):
-        read_samples(card, tmp_path / "no")
+        read_samples(protocol, tmp_path / "no")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_table_of_ones_own_is_of_no_named_set(tree):
     said, why = zero_shot(("flickr8k train",), dict(read_samples(manifest_protocol(tree / "table.csv"), tree).data))
     assert said is None
     assert "flickr8k train" in why
-    assert "no card says" in why
+    assert "no protocol says" in why
 
 
 def test_a_table_may_lie_elsewhere_than_its_files(tree, tmp_path):

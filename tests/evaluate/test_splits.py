@@ -1,4 +1,4 @@
-"""UCF101's and HMDB51's cards on a drawn tree: the archives' folders, the published names, a few of each split."""
+"""UCF101's and HMDB51's protocols on a drawn tree: the archives' folders, the published names, a few of each split."""
 
 import csv
 from dataclasses import replace
@@ -17,13 +17,13 @@ from tests.evaluate.conftest import draw
 
 
 @pytest.fixture(params=["ucf101", "hmdb51"])
-def card(request, tmp_path):
-    """The shipped card, its lists cut to a few lines of each, and those files drawn below tmp_path/data."""
-    card = load_protocol(request.param)
+def protocol(request, tmp_path):
+    """The shipped protocol, its lists cut to a few lines of each, and those files drawn below tmp_path/data."""
+    protocol = load_protocol(request.param)
     drawn, parts = {}, []
-    for number, part in enumerate(card.data.parts):
-        with (card.folder / part.list).open(newline="") as file:
-            rows = list(csv.DictReader(file))[3 + number :: len(card.data.parts) * 150]
+    for number, part in enumerate(protocol.data.parts):
+        with (protocol.folder / part.list).open(newline="") as file:
+            rows = list(csv.DictReader(file))[3 + number :: len(protocol.data.parts) * 150]
         rows += drawn.get("first", [])[:1] if number == 2 else []  # one sample in two splits
         drawn.setdefault("first", rows)
         for row in rows:
@@ -37,20 +37,20 @@ def card(request, tmp_path):
             writer.writeheader()
             writer.writerows(rows)
         parts.append(replace(part, list=name, sha256=file_digest(tmp_path / name), count=len(rows)))
-    return replace(card, data=replace(card.data, parts=tuple(parts), count=None), folder=tmp_path)
+    return replace(protocol, data=replace(protocol.data, parts=tuple(parts), count=None), folder=tmp_path)
 
 
-def test_the_figure_is_the_mean_over_three_splits(card, tiny, tmp_path):
-    samples = read_samples(card, tmp_path / "data")
-    result, folder = run_protocol(card, samples, load_model(str(tiny), device="cpu"), tmp_path / "out")
+def test_the_figure_is_the_mean_over_three_splits(protocol, tiny, tmp_path):
+    samples = read_samples(protocol, tmp_path / "data")
+    result, folder = run_protocol(protocol, samples, load_model(str(tiny), device="cpu"), tmp_path / "out")
     assert identical(load_result(folder), result)
     assert list(result.parts) == ["split 1", "split 2", "split 3"]
     assert sum(map(len, result.parts.values())) == len(result.samples) + 1
-    assert len(result.labels) == {"ucf101": 101, "hmdb51": 51}[card.name]
+    assert len(result.labels) == {"ucf101": 101, "hmdb51": 51}[protocol.name]
     assert all(result.labels[i] == name.split("/")[0] for i, name in zip(result.truth, result.samples, strict=True))
     assert result.groups is not None
     assert all(group in name for group, name in zip(result.groups, result.samples, strict=True))
-    if card.name == "hmdb51":
+    if protocol.name == "hmdb51":
         assert not any(f"_{result.labels[i]}" in group for i, group in zip(result.truth, result.groups, strict=True))
     assert result.run["views"]["views"] == 3
     assert result.run["prompts"]["name"] == "clip-kinetics700"

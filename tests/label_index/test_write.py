@@ -195,8 +195,8 @@ def test_one_writer_at_a_time(tmp_path):
 def test_a_flipped_bit_in_any_file_is_noticed(tmp_path, kind):
     built(tmp_path / "i", plan=IndexPlan(kind=kind))
     remove(tmp_path / "i", ["id 9"])
-    store = Cache(tmp_path / "store")
-    LabelIndex.open(tmp_path / "i", store=store)
+    cache = Cache(tmp_path / "store")
+    LabelIndex.open(tmp_path / "i", cache=cache)
     files = sorted(path for path in (tmp_path / "i").iterdir() if path.name != ".lock")
     assert len(files) == (6 if kind == "exact" else 7)
     for path in files:
@@ -206,27 +206,27 @@ def test_a_flipped_bit_in_any_file_is_noticed(tmp_path, kind):
         for damaged in (bytes(flipped), whole[:-3], b""):
             path.write_bytes(damaged)
             with pytest.raises(LabelIndexError, match=r"damaged|empty|is none|format|index.json"):
-                LabelIndex.open(tmp_path / "i", store=store)
+                LabelIndex.open(tmp_path / "i", cache=cache)
         path.write_bytes(whole)
-        LabelIndex.open(tmp_path / "i", store=store)
+        LabelIndex.open(tmp_path / "i", cache=cache)
     path.unlink()
     with pytest.raises(LabelIndexError, match=r"missing|no label index"):
-        LabelIndex.open(tmp_path / "i", store=store)
+        LabelIndex.open(tmp_path / "i", cache=cache)
 
 
 def test_a_file_that_was_found_right_is_not_read_again_until_it_is_touched(tmp_path, monkeypatch):
     built(tmp_path / "i", 20)
-    store = Cache(tmp_path / "store")
-    LabelIndex.open(tmp_path / "i", store=store)
+    cache = Cache(tmp_path / "store")
+    LabelIndex.open(tmp_path / "i", cache=cache)
     read = []
     import hashlib
 
     plain = hashlib.file_digest
     monkeypatch.setattr("clipact.label_index.storage.hashlib.file_digest", lambda *a: read.append(a) or plain(*a))
-    LabelIndex.open(tmp_path / "i", store=store)
+    LabelIndex.open(tmp_path / "i", cache=cache)
     assert not read
     next((tmp_path / "i").glob("*.vectors")).touch()
-    LabelIndex.open(tmp_path / "i", store=store)
+    LabelIndex.open(tmp_path / "i", cache=cache)
     assert len(read) == 4
 
 

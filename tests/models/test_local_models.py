@@ -80,7 +80,7 @@ REFUSED = {
     "no tokenizer": ("tiny", lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer"),
     "weights cut short": ("tiny", lambda folder: _cut(folder / "model.safetensors"), "model.safetensors is damaged"),
     "another family": ("clip", lambda folder: _changed(folder, model_type="blip"), "is a 'blip'"),
-    "one tower alone": ("clip", lambda folder: _changed(folder, model_type="videomae"), "start.parts.visual"),
+    "one tower alone": ("clip", lambda folder: _changed(folder, model_type="videomae"), "init.pretrained.visual"),
     "no preprocessing": (
         "clip", lambda folder: (folder / "preprocessor_config.json").unlink(), "does not say how pictures are prepared"
     ),

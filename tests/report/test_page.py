@@ -40,8 +40,8 @@ def test_what_is_no_longer_zero_shot_or_whole_is_said():
     assert "not zero-shot" not in render_page([some_scores()])
 
 
-def named(title, model, card="drawn"):
-    return some_scores(run={"title": title, "card": card, "model": {"name": model}})
+def named(title, model, protocol="drawn"):
+    return some_scores(run={"title": title, "protocol": protocol, "model": {"name": model}})
 
 
 def headings(text, tag):

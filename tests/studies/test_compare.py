@@ -53,7 +53,7 @@ def found(shades, tmp_path_factory):
     names = [f"zero-shot:{small}", f"probe:{small}", f"knn:{small}@3", f"few-shot:{small}@2", f"few-shot:{small}@99"]
     names.append(f"lstm:{small}")
     planned = plan(shades, tmp_path_factory.mktemp("out"), names, seeds=2)
-    outcomes = list(planned.carry_out(ExecutionContext(device="cpu", store=Cache(tmp_path_factory.mktemp("store")))))
+    outcomes = list(planned.carry_out(ExecutionContext(device="cpu", cache=Cache(tmp_path_factory.mktemp("store")))))
     return planned, outcomes, tabulate(planned, outcomes)
 
 
@@ -87,7 +87,7 @@ def test_a_table_may_say_itself_what_judges(shades):
     ):
         with pytest.raises(Exception, match=said or "learnt from and judged by"):
             read_split(shades / table, shades, split=asked)
-    with pytest.raises(UsageError, match="of a card it is one part of several"):
+    with pytest.raises(UsageError, match="of a protocol it is one part of several"):
         read_split(load_protocol("weizmann"), shades, split="test")
 
 
@@ -111,7 +111,7 @@ def test_what_learnt_from_the_data_is_never_called_zero_shot(shades, found, tmp_
     model = trained.cell.folder / "run" / "last"
     assert json.loads((model / "config.json").read_text())["trained_on"] == [f"shades {table.comparison.split.said}"]
     (failed,) = plan(shades, tmp_path, [f"zero-shot:{model}"]).carry_out(
-        ExecutionContext(device="cpu", store=Cache(tmp_path))
+        ExecutionContext(device="cpu", cache=Cache(tmp_path))
     )
     assert "it is not zero-shot" in failed.cause
 
@@ -186,7 +186,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(shades, found, tmp_p
     with pytest.raises(KeyboardInterrupt):
         list(
             plan(shades, tmp_path, [name]).carry_out(
-                ExecutionContext(device="cpu", store=Cache(tmp_path / "s"), follow=stop)
+                ExecutionContext(device="cpu", cache=Cache(tmp_path / "s"), follow=stop)
             )
         )
     steps = []
@@ -195,7 +195,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(shades, found, tmp_p
         steps.extend(report.step for report in reports)
 
     planned = plan(shades, tmp_path, [name])
-    (done,) = planned.carry_out(ExecutionContext(device="cpu", store=Cache(tmp_path / "s"), follow=follow))
+    (done,) = planned.carry_out(ExecutionContext(device="cpu", cache=Cache(tmp_path / "s"), follow=follow))
     assert steps == [3]
     assert np.array_equal(done.result.scores, whole.scores)
     assert not (planned.cells[0].folder / "run" / "state.safetensors").exists()
@@ -207,7 +207,7 @@ def test_pretraining_sees_no_label_and_no_clip_that_judges(shades, tmp_path):
         changes=[*SMALL, "whole.train.steps=1", f"pretraining.train={steps}", "pretraining.mask.ratio=0.75"]
     )
     planned = plan(shades, tmp_path, ["videomae", "videomae+pretraining"], settings=settings)
-    outcomes = list(planned.carry_out(ExecutionContext(device="cpu", store=Cache(tmp_path / "store"))))
+    outcomes = list(planned.carry_out(ExecutionContext(device="cpu", cache=Cache(tmp_path / "store"))))
     assert [type(one) for one in outcomes] == [FinishedRun, FinishedRun], outcomes
     plain, pretrained = tabulate(planned, outcomes).rows
     assert (plain.took.parameters, plain.took.learnt) == (pretrained.took.parameters, pretrained.took.learnt)
@@ -228,7 +228,7 @@ def test_no_row_learns_from_fewer_clips_than_the_others(shades, tmp_path):
     shutil.copy(shades / "shades.csv", tmp_path)
     names = [f"{kind}:{shades / 'small'}" for kind in ("zero-shot", "probe", "gru")]
     planned = plan(tmp_path, tmp_path / "out", names)
-    words, *others = planned.carry_out(ExecutionContext(device="cpu", store=Cache(tmp_path / "store")))
+    words, *others = planned.carry_out(ExecutionContext(device="cpu", cache=Cache(tmp_path / "store")))
     assert [name for name, _ in words.result.unreadable] == ["pictures/1.png"]
     assert "1 of the 8 clips to learn from cannot be read" in others[0].cause
     assert "pictures/2.png" in others[1].cause

@@ -69,7 +69,7 @@ def model():
 
 def test_all_kinds_with_a_model(model, tmp_path):
     labels = LabelSet.of(["shoot", "put on hat", "take off hat", "Readbook", "drink from a very large bottle", "x"])
-    found = lint(labels, PromptSet.load("bare"), model, store=Cache(tmp_path))
+    found = lint(labels, PromptSet.load("bare"), model, cache=Cache(tmp_path))
     told = {(doubt.kind, doubt.labels) for doubt in found.doubts if doubt.kind != "near duplicates"}
     assert told == {
         ("several senses", ("shoot",)),
@@ -83,7 +83,7 @@ def test_all_kinds_with_a_model(model, tmp_path):
 
 def test_every_sentence_of_every_label_is_looked_at(model, tmp_path):
     labels = LabelSet.of([f"{number:03} things in a very long row" for number in range(80)] + ["short"])
-    found = lint(labels, PromptSet.of(["{}", "{} indeed"]), model, store=Cache(tmp_path))
+    found = lint(labels, PromptSet.of(["{}", "{} indeed"]), model, cache=Cache(tmp_path))
     cut = [doubt for doubt in found.doubts if doubt.kind == "cut"]
     assert [doubt.labels for doubt in cut] == [(label,) for label in labels.labels[:80]]
     assert "in a very long row" in cut[0].said
@@ -101,24 +101,24 @@ def test_what_is_cut_is_known_by_the_real_tokenizer(tmp_path):
     )  # 126 and 200 words, and two marks
     labels = LabelSet.of(["drink", fits, cut])
     model = Model(name="t", encoder=encoder, key="1" * 64, trained_on=())
-    found = lint(labels, PromptSet.load("bare"), model, store=Cache(tmp_path))
+    found = lint(labels, PromptSet.load("bare"), model, cache=Cache(tmp_path))
     (doubt,) = [doubt for doubt in found.doubts if doubt.kind == "cut"]
     assert (doubt.labels, "limit of 128 tokens" in doubt.said) == ((labels.labels[2],), True)
     described = replace(labels, about={"drink": LabelDetails(phrase="drink", descriptions=("x" * 900, "a " * 130))})
     wording = replace(PromptSet.load("bare").wording, words=("phrase", "descriptions"))
-    found = lint(described, replace(PromptSet.load("bare"), wording=wording), model, store=Cache(tmp_path))
+    found = lint(described, replace(PromptSet.load("bare"), wording=wording), model, cache=Cache(tmp_path))
     assert ("drink",) in [doubt.labels for doubt in found.doubts if doubt.kind == "cut"]  # by the shorter of the two
 
 
 def test_order_is_no_matter_for_a_model_that_sees_it(model, tmp_path):
     model.encoder.visual.order_free = False
     labels = LabelSet.of(["put on hat", "take off hat"])
-    assert not lint(labels, PromptSet.load("bare"), model, store=Cache(tmp_path)).doubts
+    assert not lint(labels, PromptSet.load("bare"), model, cache=Cache(tmp_path)).doubts
 
 
 def test_near_duplicates_are_the_pairs_that_the_model_takes_for_one(model, tmp_path):
     labels = LabelSet.of(["abc", "acb", "zzz", "qqq", "www"])  # the tiny text tower sees letters, not their order
-    found = lint(labels, PromptSet.load("bare"), model, store=Cache(tmp_path))
+    found = lint(labels, PromptSet.load("bare"), model, cache=Cache(tmp_path))
     (doubt,) = [doubt for doubt in found.doubts if doubt.kind == "near duplicates"]
     assert doubt.labels == ("abc", "acb")
     assert doubt.similarity == pytest.approx(1, abs=1e-5)
@@ -126,6 +126,6 @@ def test_near_duplicates_are_the_pairs_that_the_model_takes_for_one(model, tmp_p
 
 
 def test_one_label_has_no_pairs_and_likeliest_words_no_vector(model, tmp_path):
-    assert lint(LabelSet.of(["x"]), PromptSet.load("bare"), model, store=Cache(tmp_path)).closest == ()
+    assert lint(LabelSet.of(["x"]), PromptSet.load("bare"), model, cache=Cache(tmp_path)).closest == ()
     with pytest.raises(UsageError, match="several vectors"):
-        lint(LabelSet.of(["x"]), PromptSet.load("bare").worded(over_words="max"), model, store=Cache(tmp_path))
+        lint(LabelSet.of(["x"]), PromptSet.load("bare").worded(over_words="max"), model, cache=Cache(tmp_path))

@@ -42,21 +42,21 @@ GRID = Grid(templates=("single", "action"), names=("phrases",), frames=(4, 2))
 @pytest.fixture(scope="module")
 def found(tree, tiny, tmp_path_factory):
     """A sweep over drawn videos of people, two numbers of frames, and how often a file was decoded."""
-    card = manifest_protocol(tree / "table.csv")
-    card = replace(card, data=replace(card.data, group="person"))
-    samples = replace(read_samples(card, tree), labels=WORDS)
-    model, store = load_model(str(tiny), device="cpu"), Cache(tmp_path_factory.mktemp("sweep"))
+    protocol = manifest_protocol(tree / "table.csv")
+    protocol = replace(protocol, data=replace(protocol.data, group="person"))
+    samples = replace(read_samples(protocol, tree), labels=WORDS)
+    model, cache = load_model(str(tiny), device="cpu"), Cache(tmp_path_factory.mktemp("sweep"))
     decoded, encoded = [], []
     real, encode = room.load_clips, model.encoder.encode_text
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "load_clips", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))
         patch.setattr(model.encoder, "encode_text", lambda texts, **k: encoded.append(texts) or encode(texts, **k))
-        result = sweep(card, samples, model, GRID, baseline="bare", how=EvalOptions(store=store))
-    return result, store, samples, model, decoded, encoded
+        result = sweep(protocol, samples, model, GRID, baseline="bare", options=EvalOptions(cache=cache))
+    return result, cache, samples, model, decoded, encoded
 
 
 def test_every_wording_scores_what_it_scores_alone(found):
-    result, store, samples, model, decoded, encoded = found
+    result, cache, samples, model, decoded, encoded = found
     assert len(decoded) == 2 * len(samples)
     (texts,) = encoded
     assert len(set(texts)) == len(texts)
@@ -65,7 +65,7 @@ def test_every_wording_scores_what_it_scores_alone(found):
         alone = evaluate(
             ZeroShotClassifier(model, WORDS, prompts=row.variant.prompts, frames=row.variant.frames),
             samples,
-            how=EvalOptions(store=store),
+            options=EvalOptions(cache=cache),
         )
         right = metrics.hits(alone.scores, alone.truth)
         assert row.top_1.value == right.mean()
@@ -74,13 +74,13 @@ def test_every_wording_scores_what_it_scores_alone(found):
 
 
 def test_a_second_sweep_decodes_and_encodes_nothing(found, monkeypatch):
-    result, store, samples, model, *_ = found
+    result, cache, samples, model, *_ = found
     tried, real = set(), room.load_clips
     monkeypatch.setattr(room, "load_clips", lambda path, *a, **k: tried.add(path.name) or real(path, *a, **k))
     monkeypatch.setattr(model.encoder, "encode_text", None)
-    card = manifest_protocol(samples.items[0].path.parent.parent / "table.csv")
-    card = replace(card, data=replace(card.data, group="person"))
-    again = sweep(card, samples, model, GRID, baseline="bare", how=EvalOptions(store=store))
+    protocol = manifest_protocol(samples.items[0].path.parent.parent / "table.csv")
+    protocol = replace(protocol, data=replace(protocol.data, group="person"))
+    again = sweep(protocol, samples, model, GRID, baseline="bare", options=EvalOptions(cache=cache))
     assert again.rows == result.rows
     assert tried == {"05.mp4"}  # which cannot be read, now as before
 
@@ -94,9 +94,9 @@ def test_how_far_the_sentences_are_can_be_watched(found, tmp_path):
         yield from batches
 
     grid = Grid(templates=("clip-ucf101", "clip-kinetics700", "actionclip"), words=("all",), pooling=("embeddings",))
-    card = manifest_protocol(samples.items[0].path.parent.parent / "table.csv")
+    protocol = manifest_protocol(samples.items[0].path.parent.parent / "table.csv")
     few = replace(samples, items=samples.items[:2])
-    sweep(card, few, model, grid, baseline="bare", how=EvalOptions(store=Cache(tmp_path)), watch_words=watch)
+    sweep(protocol, few, model, grid, baseline="bare", options=EvalOptions(cache=Cache(tmp_path)), watch_words=watch)
     said = {prompt.text for one in variants(grid, WORDS, baseline="bare") for prompt in one.prompts.fill(WORDS)}
     assert seen == [math.ceil(len(said) / 256)]
     assert seen[0] > 1
@@ -269,7 +269,7 @@ def test_a_browser_shows_the_page_on_a_phone(found, chromium, tmp_path):
 
 def test_captions_are_not_swept(found, tmp_path):
     (tmp_path / "captions.csv").write_text("path,caption\nvideos/00.mp4,a square moves\n")
-    card = manifest_protocol(tmp_path / "captions.csv")
-    samples = replace(read_samples(card, tmp_path, partial=True), labels=None)
+    protocol = manifest_protocol(tmp_path / "captions.csv")
+    samples = replace(read_samples(protocol, tmp_path, partial=True), labels=None)
     with pytest.raises(UsageError, match="a sweep is for labels"):
-        sweep(card, samples, found[3])
+        sweep(protocol, samples, found[3])

@@ -67,26 +67,26 @@ def small_recipe(model: Path, *, sentences: int = 1, **tables) -> Recipe:
     table = {
         "name": "small",
         "trained_on": ["drawn"],
-        "start": {"model": str(model)},
+        "init": {"model": str(model)},
         "data": {
             "sources": [{"manifest": "pictures.csv"} | said, {"manifest": "clips.csv", "frames": 4, "clips": 2} | said],
             "augment": {"brightness": 0.2},
             "workers": 0,
         },
         "train": {"batch": 5, "chunk": 8, "steps": 8, "accumulate": 2},
-        "optim": {"lr": 1e-2, "average_decay": 0.9, "warmup_steps": 2, "clip_norm": 1.0},
-        "judge": {"every": 3, "sets": [{"name": "dev", "manifest": "pictures.csv", "split": "test"}]},
+        "optim": {"lr": 1e-2, "ema_decay": 0.9, "warmup_steps": 2, "clip_norm": 1.0},
+        "validation": {"every": 3, "sets": [{"name": "dev", "manifest": "pictures.csv", "split": "test"}]},
     }
     for name, values in tables.items():
         table[name] = table.get(name, {}) | values if isinstance(values, dict) else values
     return parse(Recipe, table)
 
 
-def small_run(recipe: Recipe, data: Path, store: Path) -> ContrastiveTrainer:
+def small_run(recipe: Recipe, data: Path, cache: Path) -> ContrastiveTrainer:
     def watch(items, total, what):
         return items
 
-    return ContrastiveTrainer(recipe, data=data, device=torch.device("cpu"), store=Cache(store), watch=watch)
+    return ContrastiveTrainer(recipe, data=data, device=torch.device("cpu"), cache=Cache(cache), watch=watch)
 
 
 def _die() -> None:
@@ -125,8 +125,8 @@ def _killed_at(moment: str) -> None:
 
 
 if __name__ == "__main__":
-    data, model, out, store, moment = sys.argv[1:6]
+    data, model, out, cache, moment = sys.argv[1:6]
     _killed_at(moment)
     recipe = small_recipe(Path(model), data={"workers": 2}, train={"save_minutes": 0.0})
-    for _ in small_run(recipe, Path(data), Path(store)).train(Path(out), resume="--resume" in sys.argv):
+    for _ in small_run(recipe, Path(data), Path(cache)).train(Path(out), resume="--resume" in sys.argv):
         pass

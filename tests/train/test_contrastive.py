@@ -33,7 +33,7 @@ def go(drawn, small, tmp_path):
 
 def _steps(folder):
     """The log without what is measured."""
-    measured = ("samples_per_second", "waited", "memory_gb")
+    measured = ("samples_per_second", "waited", "graph_memory_gb")
     return [{key: value for key, value in line.items() if key not in measured} for line in read_log(folder)]
 
 
@@ -108,7 +108,7 @@ def test_a_run_that_cannot_log_for_tensorboard_is_not_begun(drawn, small, tmp_pa
 
 def test_a_locked_tower_learns_from_its_step_on(go, small):
     before = load_checkpoint(small).state_dict()
-    locked = {"visual": {"learns": "nothing", "unfreeze_step": 4}, "optim": {"average_decay": None}}
+    locked = {"visual": {"trainable": "nothing", "unfreeze_step": 4}, "optim": {"ema_decay": None}}
     early = go("early", train={"steps": 4}, **locked)
     late = go("late", train={"steps": 5}, **locked)
     for out, moved in ((early, False), (late, True)):
@@ -121,16 +121,16 @@ def test_a_locked_tower_learns_from_its_step_on(go, small):
     assert weights_hash(cut / "last") == weights_hash(whole / "last")
 
 
-@pytest.mark.parametrize("average_decay", [None, 0.9])
-def test_what_is_saved_lies_part_of_the_way_back_to_where_the_last_stretch_began(go, tmp_path, average_decay):
-    locked = {"visual": {"learns": "nothing", "unfreeze_step": 4}}
-    optim = {"average_decay": average_decay, "warmup_steps": 0}
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_what_is_saved_lies_part_of_the_way_back_to_where_the_last_stretch_began(go, tmp_path, ema_decay):
+    locked = {"visual": {"trainable": "nothing", "unfreeze_step": 4}}
+    optim = {"ema_decay": ema_decay, "warmup_steps": 0}
     early = go("early", train={"steps": 4}, optim=optim, **locked)
     late = go("late", optim=optim, **locked)
     blended = load_checkpoint(
         interpolate_models(early / "last", late / "last", tmp_path / "blended", alpha=0.7)
     ).state_dict()
-    shared = {"optim": optim | {"start_share": 0.3}} | locked
+    shared = {"optim": optim | {"wise_ft_alpha": 0.3}} | locked
     out, cut = go("out", **shared), go("cut", stop_after=6, **shared)
     for name, value in load_checkpoint(out / "last").state_dict().items():
         if value.is_floating_point():
@@ -143,7 +143,7 @@ def test_what_is_saved_lies_part_of_the_way_back_to_where_the_last_stretch_began
 
 
 def test_the_rate_rises_and_falls_anew_where_more_begins_to_learn(go):
-    locked = {"visual": {"learns": "nothing", "unfreeze_step": 3}, "optim": {"warmup_steps": 2, "lr": 1.0}}
+    locked = {"visual": {"trainable": "nothing", "unfreeze_step": 3}, "optim": {"warmup_steps": 2, "lr": 1.0}}
     rates = [line["rate"] for line in read_log(go("out", **locked))]
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[3:] == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.25])
@@ -152,14 +152,14 @@ def test_the_rate_rises_and_falls_anew_where_more_begins_to_learn(go):
 
 
 def test_kept_graphs_are_chosen_once_for_a_run(go, monkeypatch):
-    out = go("out", stop_after=2, train={"memory_gb": 1.0})
+    out = go("out", stop_after=2, train={"graph_memory_gb": 1.0})
     with safe_open(out / STATE_FILE, framework="pt") as file:
         facts = json.loads(file.metadata()["clipact"])
     visual, text = facts["progress"]["kept_chunks"]["0"]
     assert visual >= 1
     assert text >= 1
     monkeypatch.setattr("clipact.train.contrastive.plan_retention", None)  # a resumed run does not measure again
-    go("out", resume=True, train={"memory_gb": 1.0})
+    go("out", resume=True, train={"graph_memory_gb": 1.0})
     assert (out / "last").is_dir()
 
 
@@ -170,10 +170,10 @@ def test_a_run_is_not_begun_twice_nor_gone_on_with_under_another_recipe(go, tmp_
     with pytest.raises(UsageError, match=r"train\.batch is 7 and was 5"):
         go("out", resume=True, train={"batch": 7})
     with pytest.raises(UsageError, match=r"optim\.average_decay is None and was 0\.9"):
-        go("out", resume=True, optim={"average_decay": None})
+        go("out", resume=True, optim={"ema_decay": None})
     with pytest.raises(TrainingError, match="nothing to resume"):
         go("none", resume=True)
-    go("out", resume=True, data={"workers": 0, "broken_limit": 3})
+    go("out", resume=True, data={"workers": 0, "max_unreadable": 3})
     assert (out / "last").is_dir()
 
 
@@ -223,7 +223,7 @@ def test_what_a_model_had_seen_is_seen_by_what_is_tuned_from_it(go, small, tmp_p
     assert read_files_seen(mixed) == seen | before
 
 
-CARD = """
+PROTOCOL = """
 name = "grey"
 title = "Grey pictures"
 metric = "retrieval"
@@ -235,10 +235,10 @@ parts = [{ manifest = "pictures.csv" }]
 """
 
 
-def test_a_card_names_its_data_set_and_every_picture_has_its_source_and_hashes(go, drawn, tmp_path):
-    (tmp_path / "grey.toml").write_text(CARD)
-    sources = [{"card": str(tmp_path / "grey.toml")}, {"manifest": "clips.csv", "frames": 4}]
-    held = {"name": "dev", "card": str(tmp_path / "grey.toml"), "split": "test"}
+def test_a_protocol_names_its_data_set_and_every_picture_has_its_source_and_hashes(go, drawn, tmp_path):
+    (tmp_path / "grey.toml").write_text(PROTOCOL)
+    sources = [{"protocol": str(tmp_path / "grey.toml")}, {"manifest": "clips.csv", "frames": 4}]
+    held = {"name": "dev", "protocol": str(tmp_path / "grey.toml"), "split": "test"}
     last = go("out", train={"steps": 1}, data={"sources": sources}, judge={"sets": [held]}) / "last"
     assert read_config(last).trained_on == ("drawn", "greys train")
     seen = read_files_seen(last)

@@ -69,9 +69,9 @@ def test_a_run_learns_from_its_teachers_and_has_seen_what_they_saw(small, drawn,
 @pytest.mark.parametrize(
     ("tables", "said"),
     [
-        ({"teach": {"models": ["mini"], "share": 0.0}}, "share is 0"),
-        ({"teach": {"models": ["mini"]}, "train": {"batch": 8000}}, "loss_tile 4,096"),
-        ({"teach": {"models": ["mini"]}, "train": {"loss": "cross_entropy"}}, "cross_entropy"),
+        ({"distillation": {"models": ["mini"], "share": 0.0}}, "share is 0"),
+        ({"distillation": {"models": ["mini"]}, "train": {"batch": 8000}}, "loss_tile 4,096"),
+        ({"distillation": {"models": ["mini"]}, "train": {"loss": "cross_entropy"}}, "cross_entropy"),
     ],
 )
 def test_what_teachers_cannot_do_is_said(small, tables, said):

@@ -16,7 +16,7 @@ def test_a_plan_says_what_learns_and_what_it_costs(run, tmp_path):
     made = dry_run(run())
     (phase,) = made.phases
     visual, text = phase.towers
-    assert (visual.learns, visual.kept, visual.kept_chunks) == ("all", False, 0)
+    assert (visual.trainable, visual.kept, visual.kept_chunks) == ("all", False, 0)
     assert visual.learning == visual.all > 0
     assert visual.batch_norm == "each chunk taken in once a step"
     assert text.batch_norm == "none there"
@@ -30,8 +30,8 @@ def test_a_plan_says_what_learns_and_what_it_costs(run, tmp_path):
 
 
 def test_a_plan_has_a_part_for_each_stretch_in_which_the_same_things_learn(run):
-    heads = {"learns": "head", "unfreeze_step": 6}
-    made = dry_run(run(visual=heads, text={"learns": "nothing"}, train={"memory_gb": 1.0}))
+    heads = {"trainable": "head", "unfreeze_step": 6}
+    made = dry_run(run(visual=heads, text={"trainable": "nothing"}, train={"graph_memory_gb": 1.0}))
     first, second = made.phases
     visual, text = first.towers
     assert (visual.kept, text.kept) == (True, True)
@@ -39,7 +39,7 @@ def test_a_plan_has_a_part_for_each_stretch_in_which_the_same_things_learn(run):
     assert (text.learning, text.batch_norm, visual.batch_norm) == (0, "none there", "frozen")
     assert visual.kept_chunks == visual.chunks, "a gigabyte keeps every graph"
     visual, text = second.towers
-    assert (visual.learns, visual.kept, text.kept) == ("all", False, True)
+    assert (visual.trainable, visual.kept, text.kept) == ("all", False, True)
     assert visual.learning == visual.all
     assert second.graph_bytes > first.graph_bytes
     assert [(part.first, part.last, len(part.step_seconds)) for part in made.phases] == [(0, 6, 3), (6, 8, 2)]
@@ -50,9 +50,9 @@ def test_a_plan_has_a_part_for_each_stretch_in_which_the_same_things_learn(run):
     "tables",
     [
         {},
-        {"train": {"loss": "sigmoid", "memory_gb": 1.0}},
-        {"visual": {"learns": "head"}, "sentences": 2},
-        {"visual": {"learns": "head", "unfreeze_step": 3}, "text": {"learns": "nothing", "unfreeze_step": 6}},
+        {"train": {"loss": "sigmoid", "graph_memory_gb": 1.0}},
+        {"visual": {"trainable": "head"}, "sentences": 2},
+        {"visual": {"trainable": "head", "unfreeze_step": 3}, "text": {"trainable": "nothing", "unfreeze_step": 6}},
     ],
 )
 def test_the_gradient_of_a_run_is_plain_autograds_whatever_learns(run, tables):
@@ -79,6 +79,10 @@ def test_a_check_keeps_the_graphs_of_three_and_a_half_chunks_at_most(run, monkey
     monkeypatch.setattr(plan, "verify_gradient", watched)
     sources = [{"manifest": "clips.csv", "frames": 8, "clips": 2, "sentences": sentences}]
     verify_run(
-        run(train={"batch": 100, "chunk": chunk}, data={"sources": sources, "cache": cache}, visual={"learns": "head"})
+        run(
+            train={"batch": 100, "chunk": chunk},
+            data={"sources": sources, "cache": cache},
+            visual={"trainable": "head"},
+        )
     )
     assert looked_at == [most]

@@ -19,7 +19,7 @@ def feed(small, drawn, tmp_path):
 
     def make(*keeps, folder=drawn, encoder=None, sentences=1, precision="fp32", **tables):
         tables = {"augment": None} | tables
-        heads = {"visual": {"learns": "head"}, "text": {"learns": "head"}}
+        heads = {"visual": {"trainable": "head"}, "text": {"trainable": "head"}}
         recipe = small_recipe(small, sentences=sentences, data=tables, **heads)
         encoder = encoder or load_checkpoint(small)
         Freezing(visual=recipe.visual, text=recipe.text).apply(encoder, step=0)
@@ -31,8 +31,8 @@ def feed(small, drawn, tmp_path):
             chunk=8,
             seed=0,
             keeps=keeps,
-            broken={},
-            store=Cache(tmp_path / "store"),
+            unreadable_files={},
+            cache=Cache(tmp_path / "store"),
             watch=lambda items, total, what: items,
             precision=precision,
         )
@@ -68,8 +68,10 @@ def test_kept_features_give_varied_sentences_too(feed, drawn, tmp_path):
     rows = [{"path": f"pictures/{i}.png", "caption": f"A boy in a red hat is number {i} ."} for i in range(6)]
     rows += [{"path": f"pictures/{i}.png", "caption": f"A boy holds {i} and runs to a car ."} for i in range(6)]
     write_manifest(tmp_path / "said.csv", *rows)
-    vary = {"tense": 0.7, "person": 0.5, "subject": 0.2, "colours": 0.5}
-    sources = [{"manifest": str(tmp_path / "said.csv"), "root": str(drawn), "vary": vary}]
+    caption_augmentation = {"tense": 0.7, "person": 0.5, "subject": 0.2, "colours": 0.5}
+    sources = [
+        {"manifest": str(tmp_path / "said.csv"), "root": str(drawn), "caption_augmentation": caption_augmentation}
+    ]
     kept, plain = feed("visual", "text", sources=sources), feed(sources=sources)
     said = set()
     for ours, theirs in zip(kept.batches(0, 8, batch=6), plain.batches(0, 8, batch=6), strict=True):
@@ -159,9 +161,9 @@ def test_files_that_cannot_be_read_are_left_out_named_each_time_and_never_kept(f
     (folder / "pictures/2.png").write_bytes(b"no")
     shutil.copy(folder / "pictures/2.png", folder / "clips/0.mp4")
     for _ in range(2):
-        one = feed("visual", "text", folder=folder, broken_limit=2)
+        one = feed("visual", "text", folder=folder, max_unreadable=2)
         (batch,) = one.batches(0, 1, batch=len(one.entries))
-        assert sorted(path.rpartition("/")[2] for path in one.broken) == ["0.mp4", "2.png"]
+        assert sorted(path.rpartition("/")[2] for path in one.unreadable_files) == ["0.mp4", "2.png"]
         assert len(batch) == 9 + 2 * 2
 
 

@@ -10,7 +10,7 @@ from tests.tiny import TinyText, TinyVisual, tiny_checkpoint
 
 
 def _learning(visual="all", text="all", **options):
-    return Freezing(visual=TowerConfig(learns=visual, **options), text=TowerConfig(learns=text))
+    return Freezing(visual=TowerConfig(trainable=visual, **options), text=TowerConfig(trainable=text))
 
 
 def test_a_tower_in_two_is_the_tower(small):
@@ -59,10 +59,10 @@ def test_the_lowest_layers_may_stay_as_they_are(tmp_path):
     config.apply(encoder, step=0)
     still = [image.stem, *image.blocks[:2], text.words, text.positions, text.norm, *text.layers]
     moving = [*image.blocks[2:], image.last, image.head, text.head]
-    for modules, learns in ((still, False), (moving, True)):
+    for modules, trainable in ((still, False), (moving, True)):
         for module in modules:
-            assert all(parameter.requires_grad is learns for parameter in module.parameters())
-            assert module.training is learns
+            assert all(parameter.requires_grad is trainable for parameter in module.parameters())
+            assert module.training is trainable
     assert not image.blocks[1].depthwise.norm.training
     images, before = torch.randn(2, 3, 32, 32), image.stem.norm.running_mean.clone()
     image(images).square().sum().backward()
@@ -77,11 +77,11 @@ def test_layers_that_are_not_there_cannot_be_frozen(tmp_path, small):
         Freezing(visual=TowerConfig(), text=TowerConfig(frozen_layers=9)).names(encoder, step=0)
     with pytest.raises(ConfigError, match="visual.frozen_layers is 1.*has 0"):
         _learning(frozen_layers=1).names(load_checkpoint(small), step=0)
-    with pytest.raises(ConfigError, match="where learns is 'head' for good"):
-        TowerConfig(learns="head", frozen_layers=1)
-    assert TowerConfig(learns="head", frozen_layers=1, unfreeze_step=3).at(3) == "all"
+    with pytest.raises(ConfigError, match="where trainable is 'head' for good"):
+        TowerConfig(trainable="head", frozen_layers=1)
+    assert TowerConfig(trainable="head", frozen_layers=1, unfreeze_step=3).at(3) == "all"
 
 
 def test_a_tower_without_a_head_says_so():
-    with pytest.raises(ConfigError, match="learns is 'head' for the visual tower, a TinyVisual, which has none"):
+    with pytest.raises(ConfigError, match="trainable is 'head' for the visual tower, a TinyVisual, which has none"):
         _learning("head").names(DualEncoder(TinyVisual(), TinyText()), step=0)

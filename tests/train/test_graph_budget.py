@@ -61,7 +61,7 @@ def test_the_plan_stays_within_its_budget_and_wastes_less_than_a_chunk(budget, c
     torch.manual_seed(0)
     encoders = [encoder("video", Net(32)), encoder("text", Net(16, depth=2))]
     inputs = [torch.randn(50, 8), torch.randn(50, 8)]
-    plan = plan_graph_budget(encoders, inputs, chunk_size=chunk_size, memory_gb=budget / GB)
+    plan = plan_graph_budget(encoders, inputs, chunk_size=chunk_size, graph_memory_gb=budget / GB)
     held = sum(k * g for k, g in zip(plan.keep, plan.graph_bytes, strict=True))
     assert held <= budget
     assert plan.peak_bytes <= budget
@@ -71,7 +71,7 @@ def test_the_plan_stays_within_its_budget_and_wastes_less_than_a_chunk(budget, c
 
 
 def test_a_budget_for_all_keeps_all_and_costs_no_more_than_plain():
-    plan = plan_graph_budget([encoder("video", Net(32))], [torch.randn(50, 8)], chunk_size=8, memory_gb=1.0)
+    plan = plan_graph_budget([encoder("video", Net(32))], [torch.randn(50, 8)], chunk_size=8, graph_memory_gb=1.0)
     assert plan.keep == plan.chunks == (7,)
     assert plan.cost == 1
 
@@ -87,7 +87,7 @@ def test_seconds_a_byte_decide_who_is_kept_first():
     for place, kinds in enumerate([(Slow, Net), (Net, Slow)]):
         encoders = [encoder(str(i), kind(16)) for i, kind in enumerate(kinds)]
         one = 10 * 16 * 4
-        plan = plan_graph_budget(encoders, [torch.randn(40, 8)] * 2, chunk_size=10, memory_gb=5 * one / GB)
+        plan = plan_graph_budget(encoders, [torch.randn(40, 8)] * 2, chunk_size=10, graph_memory_gb=5 * one / GB)
         assert plan.keep[place] == 4
         assert plan.keep[1 - place] == 1
 
@@ -96,7 +96,7 @@ def test_a_frozen_encoder_takes_nothing_from_the_budget_and_no_time_for_a_second
     frozen = Net(64)
     frozen.requires_grad_(False)
     encoders = [encoder("video", frozen), encoder("text", Net(16))]
-    plan = plan_graph_budget(encoders, [torch.randn(40, 8)] * 2, chunk_size=10, memory_gb=10 * 16 * 4 * 4 / GB)
+    plan = plan_graph_budget(encoders, [torch.randn(40, 8)] * 2, chunk_size=10, graph_memory_gb=10 * 16 * 4 * 4 / GB)
     assert plan.keep == (4, 4)
     assert plan.cost == 1
 
@@ -105,7 +105,7 @@ def test_a_budget_for_less_than_a_chunk_is_refused():
     with pytest.raises(
         ConfigError, match=r"memory_gb is 1e-09, but the graph of one chunk of 10 rows holds 6.4e-07 GB"
     ):
-        plan_graph_budget([encoder("video", Net(16))], [torch.randn(40, 8)], chunk_size=10, memory_gb=1e-9)
+        plan_graph_budget([encoder("video", Net(16))], [torch.randn(40, 8)], chunk_size=10, graph_memory_gb=1e-9)
 
 
 def test_the_largest_of_chunks_that_differ_in_shape_is_measured():
@@ -115,14 +115,14 @@ def test_the_largest_of_chunks_that_differ_in_shape_is_measured():
 
     clips, pictures = torch.randn(12, 5, 8), torch.randn(20, 1, 8)
     for order in (RaggedRows([clips, pictures]), RaggedRows([pictures, clips])):
-        plan = plan_graph_budget([encoder("video", Frames(16))], [order], chunk_size=4, memory_gb=1.0)
+        plan = plan_graph_budget([encoder("video", Frames(16))], [order], chunk_size=4, graph_memory_gb=1.0)
         assert plan.chunks == (8,)
         assert plan.graph_bytes == (4 * 5 * 16 * 4,)
 
 
 def test_measuring_changes_no_statistics():
     net = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
-    plan_graph_budget([encoder("video", net)], [torch.randn(40, 8)], chunk_size=10, memory_gb=1.0)
+    plan_graph_budget([encoder("video", net)], [torch.randn(40, 8)], chunk_size=10, graph_memory_gb=1.0)
     assert net[1].num_batches_tracked == 0
     assert not net[1].running_mean.any()
 

@@ -26,19 +26,19 @@ RECIPE = """
 name = "colours"
 trained_on = ["drawn colours"]
 
-[start]
+[init]
 clip = { frames = 4, size = [32, 32] }
 
-[start.parts]
+[init.pretrained]
 image = "drawn_parts:image.pth"
 text = "drawn_parts:text.safetensors"
 tokenizer = "drawn_parts:tokenizer.json"
 
-[start.visual]
-tower = "frames"
+[init.visual]
+tower = "frame_aggregator"
 image = { tower = "efficientnet_lite", variant = "lite0", head = { dim = 8, hidden = 16 } }
 
-[start.text]
+[init.text]
 tower = "bert"
 vocabulary = 64
 width = 16
@@ -65,7 +65,7 @@ batch = 8
 epochs = 3
 save_as = "fp16"
 
-[judge]
+[validation]
 sets = [{ name = "dev", manifest = "captions.csv" }]
 """
 
@@ -151,12 +151,12 @@ def recipe(tmp_path) -> Path:
     return path
 
 
-def run_of(recipe: Path, data: Path, store: Path) -> ContrastiveTrainer:
+def run_of(recipe: Path, data: Path, cache: Path) -> ContrastiveTrainer:
     def watch(items, total, what):
         return items
 
     return ContrastiveTrainer(
-        load_recipe(recipe, Recipe), data=data, device=torch.device("cpu"), store=Cache(store), watch=watch
+        load_recipe(recipe, Recipe), data=data, device=torch.device("cpu"), cache=Cache(cache), watch=watch
     )
 
 

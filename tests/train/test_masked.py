@@ -34,8 +34,8 @@ TABLE = {
     "mask": {"ratio": 0.75},
     "data": {"sources": [{"files": "seen"}], "augment": {"scale": [0.5, 1.0]}, "workers": 0},
     "train": {"batch": 3, "steps": 4},
-    "optim": {"lr": 1e-2, "average_decay": 0.9},
-    "judge": {"every": 2, "sets": [{"name": "kept", "manifest": "kept.csv"}]},
+    "optim": {"lr": 1e-2, "ema_decay": 0.9},
+    "validation": {"every": 2, "sets": [{"name": "kept", "manifest": "kept.csv"}]},
 }
 
 
@@ -66,7 +66,7 @@ def _go(clips, out, *, stop_after=None, resume=False, **tables):
 
 
 def _steps(folder):
-    measured = ("samples_per_second", "waited", "memory_gb")
+    measured = ("samples_per_second", "waited", "graph_memory_gb")
     return [{key: value for key, value in line.items() if key not in measured} for line in read_log(folder)]
 
 
@@ -117,7 +117,7 @@ def test_what_is_learnt_is_better_than_the_mean(clips, tmp_path):
         tmp_path / "out",
         train={"batch": 4, "steps": 24},
         judge={"every": 0},
-        optim={"lr": 2e-2, "average_decay": None},
+        optim={"lr": 2e-2, "ema_decay": None},
     )
     assert _steps(out)[-1]["kept.explained"] > 0
 
@@ -161,14 +161,14 @@ def test_a_tower_without_words_is_what_training_begins_from(clips, whole, drawn,
 
 
 @pytest.mark.parametrize("learns", ["all", "head"])
-def test_a_classifier_is_fine_tuned_from_it_or_probes_it(clips, whole, tmp_path, learns):
+def test_a_classifier_is_fine_tuned_from_it_or_probes_it(clips, whole, tmp_path, trainable):
     write_manifest(clips / "named.csv", *({"path": f"seen/{i}.mp4", "label": f"kind {i % 2}"} for i in range(4)))
     table = baseline_recipe(
         f"videomae:{whole / 'best'}",
         clip=ClipSpec(frames=4, size=(16, 16)),
         trained_on=["drawn"],
         data={"sources": [{"manifest": "named.csv", "frames": 4}], "workers": 0},
-        visual={"learns": learns},
+        visual={"trainable": trainable},
         train={"batch": 4, "steps": 2},
     )
     for _ in small_run(parse(Recipe, table), clips, tmp_path / "store").train(tmp_path / "tuned"):
@@ -179,7 +179,7 @@ def test_a_classifier_is_fine_tuned_from_it_or_probes_it(clips, whole, tmp_path,
     begun, tuned = load_visual(whole / "best"), classifier.nearest.model.encoder.visual
     video = torch.randn(1, 4, 3, 16, 16)
     with torch.inference_mode():
-        assert torch.equal(begun.features(video), tuned.features(video)) == (learns == "head")
+        assert torch.equal(begun.features(video), tuned.features(video)) == (trainable == "head")
     assert set(read_files_seen(whole / "best")) <= set(read_files_seen(tmp_path / "tuned/last"))
 
 
@@ -194,8 +194,8 @@ def test_a_classifier_is_fine_tuned_from_it_or_probes_it(clips, whole, tmp_path,
         ({"decoder": {"width": 15}}, "divide the width"),
         ({"data": {"sources": [{"files": "nowhere"}]}}, "no video is at"),
         ({"data": {"sources": [{}]}}, "give one of the two"),
-        ({"data": {"sources": [{"files": "*/*.mp4"}]}}, "2 of the 2 files of judge.sets 'kept' are learnt from"),
-        ({"judge": {"sets": []}}, "there is one set at least"),
+        ({"data": {"sources": [{"files": "*/*.mp4"}]}}, "2 of the 2 files of validation.sets 'kept' are learnt from"),
+        ({"validation": {"sets": []}}, "there is one set at least"),
         ({"optim": {"layer_decay": 0.5}}, "leave it at 1"),
     ],
 )

@@ -113,8 +113,8 @@ def test_the_rate_of_a_step_is_set_in_every_group(encoder):
     [
         ({"lr": 0.0}, "lr is 0"),
         ({"layer_decay": 1.5}, "layer_decay is 1.5"),
-        ({"average_decay": 0.0}, "average_decay is 0"),
-        ({"start_share": 1.0}, "start_share is 1"),
+        ({"ema_decay": 0.0}, "average_decay is 0"),
+        ({"wise_ft_alpha": 1.0}, "start_share is 1"),
         ({"clip_norm": -1.0}, "clip_norm is -1"),
         ({"visual_lr": -1.0}, "visual_lr is -1"),
         ({"betas": (1.0, 0.9)}, "betas are 1"),

@@ -44,10 +44,10 @@ WRONG = {
     "data.views=2": "without data.augment and data.cache there is one only",
     "data={sources=[{manifest='m'}], views=2, augment={}}": "views are kept of a frozen tower alone",
     "data.augment.flipp=1": "unknown key 'data.augment.flipp'; did you mean 'flip'?",
-    "start.scale=-1": "start.scale is -1",
-    "judge.every=-1": "judge.every is -1",
-    "visual.learns='some'": "visual.learns is 'some'",
-    "start.clip={frames=4}": "start.clip would have no effect: start.model is taken as it is",
+    "init.scale=-1": "init.scale is -1",
+    "validation.every_steps=-1": "validation.every_steps is -1",
+    "visual.trainable='some'": "visual.trainable is 'some'",
+    "init.clip={frames=4}": "init.clip would have no effect: init.model is taken as it is",
 }
 
 

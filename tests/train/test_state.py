@@ -14,7 +14,11 @@ from clipact.train.state import Progress, RunState
 from tests.tiny import tiny_checkpoint
 
 PROGRESS = Progress(
-    step=7, recipe={"lr": 1.0, "t": {"a": [1, "b"]}}, kept_chunks={"0": (2, 0)}, best=0.25, broken={"a": "why"}
+    step=7,
+    recipe={"lr": 1.0, "t": {"a": [1, "b"]}},
+    kept_chunks={"0": (2, 0)},
+    best=0.25,
+    unreadable_files={"a": "why"},
 )
 
 

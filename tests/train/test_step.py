@@ -25,8 +25,8 @@ def parts(small, drawn, tmp_path, request):
         chunk=4,
         seed=0,
         keeps=(),
-        broken={},
-        store=Cache(tmp_path),
+        unreadable_files={},
+        cache=Cache(tmp_path),
         watch=lambda items, total, what: items,
     )
     return encoder, feed, recipe.train, torch.optim.SGD(encoder.parameters(), lr=1.0)

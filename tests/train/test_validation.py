@@ -22,8 +22,8 @@ def _feed(small, drawn, tmp_path, source, keeps=()):
         chunk=3,
         seed=0,
         keeps=keeps,
-        broken={},
-        store=Cache(tmp_path),
+        unreadable_files={},
+        cache=Cache(tmp_path),
         watch=lambda items, total, what: items,
         judging=True,
     )

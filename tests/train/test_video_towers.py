@@ -21,7 +21,7 @@ from tests.tiny_transformers import VIDEO, transformers_folder
 from tests.train.small_run import small_recipe, small_run
 
 CLIP = {"frames": 4, "size": [32, 32]}
-FRAMES = {"tower": "frames", "aggregator": "transformer", "settings": {"heads": 2, "layers": 1}}
+FRAMES = {"tower": "frame_aggregator", "aggregator": "transformer", "settings": {"heads": 2, "layers": 1}}
 PARTS = {"text": {"tower": "bert"}, "parts": PretrainedWeights(tokenizer="tokenizer.json")}
 SMALL_VIVIT = {"tower": "vivit", "width": 16, "heads": 2, "layers": 1, "hidden": 16, "head": {"dim": 16, "blocks": 0}}
 STARTS = {
@@ -30,14 +30,14 @@ STARTS = {
         ("by itself", {}), ("joint", {"attention": "joint"}), ("sines", {"positions": "sines"}),
         ("encoder", {"attention": "factorised_encoder", "time_layers": 1}))},
     "swin": ("small", {"clip": CLIP, "visual": {"tower": "swin3d", "window": [2, 1, 1], "head": {"dim": 16}}}),
-    **{name: ("small", {"visual": {"tower": "frames", "aggregator": name}})
+    **{name: ("small", {"visual": {"tower": "frame_aggregator", "aggregator": name}})
        for name in ("mean", "max", "attention", "convolution")},
     "open_clip": ("vit", {}),
-    "open_clip, shifted": ("vit", {"visual": {"tower": "frames", "aggregator": "lstm", "shift": 0.125}}),
+    "open_clip, shifted": ("vit", {"visual": {"tower": "frame_aggregator", "aggregator": "lstm", "shift": 0.125}}),
     "open_clip, inflated": ("vit", {"clip": CLIP, "visual": {"tower": "vivit", "inflate": "central"}}),
     "siglip": ("siglip", {}),
     "transformers' clip": ("transformers clip", {}),
-    "timm": ("timm", {"visual": {"tower": "frames", "image": {"tower": "timm", "name": "test_vit", "head": {"dim": 16},
+    "timm": ("timm", {"visual": {"tower": "frame_aggregator", "image": {"tower": "timm", "name": "test_vit", "head": {"dim": 16},
                                                               "settings": {"img_size": 32}}}}),
     **{family: (f"video {family}", {"visual": {"tower": "transformers", "head": {"dim": 16}}}) for family in VIDEO},
 }  # fmt: skip
@@ -67,7 +67,7 @@ def test_a_tower_is_trained_saved_and_answers(start, drawn, small, tmp_path):
         start=start,
         data={"sources": clips, "augment": {}},
         train={"batch": 3, "steps": 2, "accumulate": 1},
-        optim={"warmup_steps": 0, "average_decay": None},
+        optim={"warmup_steps": 0, "ema_decay": None},
         judge={"sets": []},
     )
     run = small_run(recipe, drawn, tmp_path / "store")
@@ -95,8 +95,8 @@ def test_the_first_step_of_an_aggregator_sees_what_the_model_saw(small):
 def test_the_vivit_recipe_begins_as_the_image_transformer_on_a_still_clip(tmp_path):
     path = Path(__file__).parents[2] / "eval/recipes/vivit.toml"
     model = f"open_clip:local-dir:{open_clip_folder(tmp_path / 'vit', 'vit')}"
-    recipe = load_recipe(path, Recipe, changes=[f"start.model={model}"])
-    begun, image = make_encoder(recipe.start, seed=0).eval(), zoo.load_model(model, device="cpu").encoder
+    recipe = load_recipe(path, Recipe, changes=[f"init.model={model}"])
+    begun, image = make_encoder(recipe.init, seed=0).eval(), zoo.load_model(model, device="cpu").encoder
     assert isinstance(begun.visual, ViViT)
     assert recipe.data.sources[0].frames == begun.spec.frames
     still = torch.randn(2, 1, 3, *begun.spec.size, generator=torch.Generator().manual_seed(0))
@@ -127,9 +127,9 @@ def test_a_model_whose_sentences_depend_on_the_video_is_not_trained(drawn, small
     [
         ({"model": "mini", "text": {"tower": "bert"}}, "leave one out"),
         ({"scale": 2.0}, "start takes model, or"),
-        ({"model": "small", "visual": {"tower": "frames", "inflate": "central"}}, "takes tower = 'vivit'"),
+        ({"model": "small", "visual": {"tower": "frame_aggregator", "inflate": "central"}}, "takes tower = 'vivit'"),
         ({"model": "small", "visual": {"tower": "vivit", "inflate": "central"}}, "plain vision transformer"),
-        ({**PARTS, "visual": {"tower": "vivit", "inflate": "central"}}, "inflate is given without start.model"),
+        ({**PARTS, "visual": {"tower": "vivit", "inflate": "central"}}, "inflate is given without init.model"),
     ],
 )
 def test_starts_that_make_no_sense_are_refused(table, message, small):
@@ -139,7 +139,7 @@ def test_starts_that_make_no_sense_are_refused(table, message, small):
         make_encoder(InitConfig(**table), seed=0)
 
 
-KEPT = "start.model is taken as it is"
+KEPT = "init.model is taken as it is"
 INFLATED = {"tower": "vivit", "inflate": "central"}
 THEIRS = {"tower": "transformers"}
 
@@ -162,7 +162,7 @@ THEIRS = {"tower": "transformers"}
             (
                 {"parts": PretrainedWeights(**{part: "file"}), "visual": INFLATED},
                 f"parts.{part}",
-                "start.model's own weights",
+                "init.model's own weights",
             )
             for part in ("visual", "image")
         ),
@@ -173,7 +173,7 @@ THEIRS = {"tower": "transformers"}
         ),
         (
             {"parts": PretrainedWeights(text="a", tokenizer="b"), "clip": ClipSpec()},
-            "clip and start.parts.text and",
+            "clip and init.pretrained.text and",
             KEPT,
         ),
     ],
@@ -195,7 +195,7 @@ def shifted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     start = InitConfig(
         model=f"open_clip:local-dir:{open_clip_folder(folder / 'vit', 'vit')}",
-        visual={"tower": "frames", "aggregator": "lstm", "shift": 0.25},
+        visual={"tower": "frame_aggregator", "aggregator": "lstm", "shift": 0.25},
     )
     return checkpoint.save_model(make_encoder(start, seed=0), folder / "shifted", name="shifted")
 
@@ -205,7 +205,7 @@ def shifted(tmp_path_factory):
 )
 @torch.inference_mode()
 def test_a_tower_around_a_shifted_models_image_tower_is_what_is_saved_of_it(shifted, said, shift, tmp_path):
-    made = make_encoder(InitConfig(model=str(shifted), visual={"tower": "frames", **said}), seed=0).eval()
+    made = make_encoder(InitConfig(model=str(shifted), visual={"tower": "frame_aggregator", **said}), seed=0).eval()
     assert made.visual.config.shift == shift
     saved = checkpoint.load_checkpoint(checkpoint.save_model(made, tmp_path / "again", name="again"))
     video = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -80,9 +80,9 @@ def test_impossible_times(video):
         load_clip(video, 2.0, 1.0)
 
 
-@pytest.mark.parametrize("way", ["uniform", "middles", "strided", "fps", "random"])
+@pytest.mark.parametrize("way", ["uniform", "segment_centers", "strided", "fps", "random"])
 def test_fewer_frames_than_asked_repeat_and_are_noted_or_refused(video, way):
-    sampling = "middles" if way == "random" else way
+    sampling = "segment_centers" if way == "random" else way
     spec = ClipSpec(frames=6, sampling=sampling, stride=1, rate_fps=10.0, size=(16, 16))
 
     def load(end, short="repeat"):

@@ -140,7 +140,7 @@ def test_spans_cover_every_frame_in_order_and_none_is_empty(available, clips):
         assert sum(map(len, cut)) == available
 
 
-@pytest.mark.parametrize("sampling", ["uniform", "middles", "strided", "fps"])
+@pytest.mark.parametrize("sampling", ["uniform", "segment_centers", "strided", "fps"])
 @given(available=st.integers(1, 400), clips=st.integers(1, 8), seed=st.none() | st.integers(0, 5))
 def test_a_spec_is_carried_out_for_each_clip(sampling, available, clips, seed):
     spec = ClipSpec(frames=6, sampling=sampling, stride=5, rate_fps=4.0)

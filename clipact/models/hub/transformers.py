@@ -167,7 +167,9 @@ class TransformersParts:
 def load_transformers(source: TransformersSource) -> TransformersParts:
     """The model's towers with their weights; ModelError when the files do not make one."""
     if (family := source.family) not in IMAGE_FAMILIES:
-        raise ModelError(f"{source.name} is a {family!r}, which does not answer to words; {choices(family, DUAL_ENCODERS)}")
+        raise ModelError(
+            f"{source.name} is a {family!r}, which does not answer to words; {choices(family, DUAL_ENCODERS)}"
+        )
     model = load_network(source, f"{DUAL_ENCODERS[family].name}Model")
     table = table_of(model)
     bias = getattr(model, "logit_bias", None)

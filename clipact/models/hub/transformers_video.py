@@ -138,7 +138,7 @@ def load_tower(source: TransformersSource, *, head: Head.Config, spec: ClipSpec 
     network = load_network(source, f"{family.name}Model", spare=("pooler.", "predictor."))
     if spec is None:
         if source.preprocess is None:
-            raise ModelError(f"{source.folder} does not say how frames are prepared: give start.clip")
+            raise ModelError(f"{source.folder} does not say how frames are prepared: give init.clip")
         frames = getattr(network.config, family.frames)
         spec = transformers_clip_spec(source.family, source.preprocess, frames=frames)
     return TransformersVideo(

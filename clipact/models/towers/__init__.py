@@ -34,8 +34,8 @@ IMAGE_TOWERS: dict[str, Any] = {
     "timm": TimmImage,
 }
 VIDEO_TOWERS: dict[str, Any] = {
-    "frames": FrameAggregator,
-    "attentive": AttentionPoolTower,
+    "frame_aggregator": FrameAggregator,
+    "attention_pool": AttentionPoolTower,
     "vivit": ViViT,
     "swin3d": Swin3D,
     "i3d": I3D,
@@ -48,7 +48,7 @@ TEXT_TOWERS: dict[str, Any] = {
     "bert": BertText,
     "open_clip": OpenClipText,
     "transformers": TransformersText,
-    "labels": LabelEmbeddings,
+    "label_embeddings": LabelEmbeddings,
 }
 
 AnyTower = TypeVar("AnyTower")

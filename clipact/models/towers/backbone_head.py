@@ -25,7 +25,7 @@ class BackboneHead:
     head: Callable[[Tensor], Tensor]
     modules: tuple[nn.Module, ...]
 
-    def learns(self, parameter: nn.Parameter) -> bool:
+    def owns(self, parameter: nn.Parameter) -> bool:
         """Whether a parameter is one of the head's."""
         return any(parameter is own for module in self.modules for own in module.parameters())
 
@@ -56,7 +56,7 @@ def hash_backbone(tower: nn.Module) -> str:
     parts = split_backbone_head(tower)
     digest = hashlib.sha256(repr(_facts(tower)).encode())
     for name, value in tower.state_dict(keep_vars=True).items():
-        if not (isinstance(value, nn.Parameter) and parts.learns(value)):
+        if not (isinstance(value, nn.Parameter) and parts.owns(value)):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -19,7 +19,7 @@ from clipact.models.towers.vivit import ViViT
 Inflation = Literal["central", "averaged"]
 
 
-def inflate(image: ImageTower, settings: Mapping[str, Any], *, how: Inflation, spec: ClipSpec) -> ViViT:
+def inflate(image: ImageTower, settings: Mapping[str, Any], *, options: Inflation, spec: ClipSpec) -> ViViT:
     """A ViViT made of `image`, a vision transformer of open_clip's, for clips as `spec` says.
 
     settings  the keys of ViViT.Config that the image does not decide: attention, tubelet, time_layers
@@ -37,12 +37,12 @@ def inflate(image: ImageTower, settings: Mapping[str, Any], *, how: Inflation, s
     for key in settings:
         if key not in (free := ("attention", "tubelet", "time_layers")):
             raise ConfigError(f"visual.{key} is decided by the image transformer; {choices(key, free)}")
-    if how not in ("central", "averaged"):
-        raise ConfigError(f"visual.inflate is {how!r}; {choices(str(how), ('central', 'averaged'))}")
+    if options not in ("central", "averaged"):
+        raise ConfigError(f"visual.inflate is {options!r}; {choices(str(options), ('central', 'averaged'))}")
     if spec.size != image.spec.size:
         raise ConfigError(f"clip.size is {spec.size}, but the image transformer takes {image.spec.size}")
     tower = ViViT(parse(ViViT.Config, {**config, **settings}, where="visual."), spec=spec)
-    weights = tower.state_dict() | _weights(network, tubelet=tower.config.tubelet, how=how)
+    weights = tower.state_dict() | _weights(network, tubelet=tower.config.tubelet, options=options)
     if "positions" in weights:
         weights["positions"] = repeat(weights["positions"], "l d -> t l d", t=len(tower.positions))
     tower.load_state_dict(weights)
@@ -73,11 +73,11 @@ def _config_like(network: nn.Module | None) -> dict[str, Any] | None:
     }
 
 
-def _weights(network: nn.Module, *, tubelet: int, how: Inflation) -> dict[str, Tensor]:
+def _weights(network: nn.Module, *, tubelet: int, options: Inflation) -> dict[str, Tensor]:
     state = network.state_dict()
     patches = state["conv1.weight"]
     shares = torch.full((tubelet,), 1 / tubelet)
-    if how == "central":
+    if options == "central":
         shares = torch.zeros(tubelet)
         shares[tubelet // 2] = 1.0
     names = {

@@ -89,7 +89,7 @@ def plan_comparison(
         raise UsageError(f"--seeds is {seeds}; it is 1 or more")
     for contender in contenders:
         contender.check(settings.clip)
-    PromptSet.load(split.card.words.templates)
+    PromptSet.load(split.protocol.words.templates)
     make_room(out)
     table = split.write(out)
     cells = tuple(
@@ -103,8 +103,10 @@ def plan_comparison(
 def _cell(
     contender: Method, seed: int, split: ComparisonSplit, settings: CompareSettings, *, out: Path, table: Path
 ) -> MethodRun:
-    card = {name: value for name, value in to_table(split.card).items() if name not in ("folder", "source")}
-    asked = json.dumps([{name: to_table(getattr(settings, name)) for name in contender.hangs_on}, card], sort_keys=True)
+    protocol = {name: value for name, value in to_table(split.protocol).items() if name not in ("folder", "source")}
+    asked = json.dumps(
+        [{name: to_table(getattr(settings, name)) for name in contender.hangs_on}, protocol], sort_keys=True
+    )
     sides = [f"{side} {item.name} {item.label}" for side, samples in split.sides for item in samples.items]
     digest = str(split.tested.data["list_sha256"])
     key = content_key("cell 1", contender.name, contender.model_key(), str(seed), asked, digest, *sides)

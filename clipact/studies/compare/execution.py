@@ -30,7 +30,7 @@ class ExecutionContext:
     """
 
     device: str = "auto"
-    store: Cache = field(default_factory=Cache)
+    cache: Cache = field(default_factory=Cache)
     watch: Watch = _watch
     follow: Callable[[Trainer, Iterator[StepMetrics]], None] = _follow
 

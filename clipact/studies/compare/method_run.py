@@ -68,17 +68,23 @@ class MethodRun:
         def watch(findings: Iterable[SampleEmbedding], total: int) -> Iterable[SampleEmbedding]:
             return hands.watch(findings, total, "judging")
 
-        how = EvalOptions(store=hands.store, watch=watch)
-        recognizer, taught = self._recognizer(hands, how)
+        options = EvalOptions(cache=hands.cache, watch=watch)
+        recognizer, taught = self._recognizer(hands, options)
         cost = measure(taught.model.encoder, spec=self.settings.clip.in_colours_of(taught.model.encoder.spec))
-        card = self.split.card
-        run = {"card": card.name, "title": card.title, "metric": "top_1", "seed": self.seed, "asked": self.key}
+        protocol = self.split.protocol
+        run = {
+            "protocol": protocol.name,
+            "title": protocol.title,
+            "metric": "top_1",
+            "seed": self.seed,
+            "asked": self.key,
+        }
         result = evaluate(
             recognizer,
             self.split.tested,
-            averaging="embeddings" if isinstance(recognizer, ProbeClassifier) else card.views.averaging,
-            crops=card.views.crops,
-            how=replace(how, run=run),
+            averaging="embeddings" if isinstance(recognizer, ProbeClassifier) else protocol.views.averaging,
+            crops=protocol.views.crops,
+            options=replace(options, run=run),
         )
         if self.contender.kind == "zero-shot" and result.run["zero_shot"] is False:
             raise UsageError(
@@ -102,9 +108,9 @@ class MethodRun:
         return result
 
     def _recognizer(
-        self, hands: ExecutionContext, how: EvalOptions
+        self, hands: ExecutionContext, options: EvalOptions
     ) -> tuple[ZeroShotClassifier | SupervisedClassifier | ProbeClassifier, TrainedMethod]:
-        kind, clips = self.contender.kind, self.split.card.views.views
+        kind, clips = self.contender.kind, self.split.protocol.views.views
         if kind in ("trained", "pretrained"):
             taught = train_method(
                 self.contender, self.settings, table=self.table, split=self.split, seed=self.seed, hands=hands,
@@ -114,26 +120,26 @@ class MethodRun:
             return SupervisedClassifier(taught.model, clips=clips, spec=spec), taught
         model = zoo.load_model(self.contender.model, device=hands.device, defer_text=kind != "zero-shot")
         if kind != "zero-shot":
-            return self._probe(model, how)
+            return self._probe(model, options)
         if model.labels:
             raise UsageError(f"{model.name} was trained on labels of its own and knows no words: it is not zero-shot")
         assert self.split.tested.labels is not None
         words = ZeroShotClassifier(
             model,
             self.split.tested.labels,
-            prompts=self.split.card.words.templates,
+            prompts=self.split.protocol.words.templates,
             clips=clips,
             spec=self.settings.clip.in_colours_of(model.encoder.spec),
-            store=hands.store,
+            cache=hands.cache,
         )
         return words, TrainedMethod(model=model)
 
-    def _probe(self, model: Model, how: EvalOptions) -> tuple[ProbeClassifier, TrainedMethod]:
-        spec, clips = self.settings.clip.in_colours_of(model.encoder.spec), self.split.card.views.views
+    def _probe(self, model: Model, options: EvalOptions) -> tuple[ProbeClassifier, TrainedMethod]:
+        spec, clips = self.settings.clip.in_colours_of(model.encoder.spec), self.split.protocol.views.views
         learnt = self.split.learnt
         # Clips are encoded now, and kept: the seconds are those of learning, whichever row is the first.
         all_of_them = next(
-            fit_probes(model, learnt, ProbeConfig(kind="nearest"), spec=spec, clips=clips, how=how)
+            fit_probes(model, learnt, ProbeConfig(kind="nearest"), spec=spec, clips=clips, options=options)
         ).probe
         assert isinstance(all_of_them, KNNProbe)
         if lost := len(learnt) - len(all_of_them.truth):
@@ -143,7 +149,9 @@ class MethodRun:
             )
         begun = time.perf_counter()
         probing = self.contender.probing(self.seed)
-        probe = next(fit_probes(model, learnt, probing, spec=spec, clips=clips, how=EvalOptions(store=how.store)))
+        probe = next(
+            fit_probes(model, learnt, probing, spec=spec, clips=clips, options=EvalOptions(cache=options.cache))
+        )
         seconds, fitted = time.perf_counter() - begun, probe.probe
         count = fitted.weight.size + fitted.bias.size if isinstance(fitted, LinearProbe) else 0
         return probe, TrainedMethod(model=model, learnt=count, seconds=seconds)

@@ -34,7 +34,7 @@ class PretrainBudget:
 
 def _whole() -> Budget:
     return Budget(
-        train=TrainConfig(loss="cross_entropy", batch=16, chunk=128, memory_gb=4.0, steps=150),
+        train=TrainConfig(loss="cross_entropy", batch=16, chunk=128, graph_memory_gb=4.0, steps=150),
         optim=OptimConfig(lr=1e-3, warmup_steps=15, clip_norm=1.0),
         augment=Augment(scale=(0.6, 1.0), brightness=0.2, contrast=0.2),
     )
@@ -42,7 +42,7 @@ def _whole() -> Budget:
 
 def _head() -> Budget:
     return Budget(
-        train=TrainConfig(loss="cross_entropy", batch=48, chunk=384, memory_gb=4.0, steps=120),
+        train=TrainConfig(loss="cross_entropy", batch=48, chunk=384, graph_memory_gb=4.0, steps=120),
         optim=OptimConfig(lr=1e-3, warmup_steps=12, clip_norm=1.0),
     )
 

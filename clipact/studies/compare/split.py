@@ -27,7 +27,7 @@ class ComparisonSplit:
     root   the folder that paths start from
     """
 
-    card: Protocol
+    protocol: Protocol
     learnt: EvalSamples
     tested: EvalSamples
     said: str
@@ -48,20 +48,20 @@ class ComparisonSplit:
         ]
         head = ["path", "label", "split", "start_seconds", "end_seconds", "group"]
         text = csv_text(head, [["" if value is None else value for value in line] for line in lines])
-        return write_text(folder / f"{file_name(self.card.name)}-{self.tag}.csv", text)
+        return write_text(folder / f"{file_name(self.protocol.name)}-{self.tag}.csv", text)
 
 
 def read_split(
-    protocol: Protocol | str | Path, data: Path, *, split: str | None = None, partial: bool = False
+    protocol_or_table: Protocol | str | Path, data: Path, *, split: str | None = None, partial: bool = False
 ) -> ComparisonSplit:
-    """The samples of a card, or of a CSV table of one's own, in two parts.
+    """The samples of a protocol, or of a CSV table of one's own, in two parts.
 
     split  "1/3": groups in their order are dealt to three parts in turn, the first is judged by and the others are
            learnt from; what has no group stands for itself. Or, of a table, the split that is judged by, where "train"
            is learnt from. By default "test" of a table that has it, else "1/3"
     UsageError for captions, for a split that cannot be meant, and for a label that no learnt clip has.
     """
-    own = None if isinstance(protocol, Protocol) else Path(protocol)
+    own = None if isinstance(protocol_or_table, Protocol) else Path(protocol_or_table)
     if own is not None and split is None:
         there = {sample.split for sample in read_manifest(own).samples}
         split = "test" if {"train", "test"} <= there else None
@@ -69,14 +69,16 @@ def read_split(
     dealt = _DEALT.fullmatch(split)
     if dealt is None:
         if own is None:
-            raise UsageError(f"--split is {split!r}; of a card it is one part of several, such as {_DEFAULT}")
-        card = manifest_protocol(own, split=split)
+            raise UsageError(f"--split is {split!r}; of a protocol it is one part of several, such as {_DEFAULT}")
+        protocol = manifest_protocol(own, split=split)
         learnt = read_samples(manifest_protocol(own, split="train"), data, partial=partial)
-        tested = read_samples(card, data, partial=partial)
+        tested = read_samples(protocol, data, partial=partial)
         said = f"learnt from split train, judged by split {split}"
     else:
-        card = protocol if isinstance(protocol, Protocol) else manifest_protocol(protocol)
-        learnt, tested, said = _deal(card, read_samples(card, data, partial=partial), *map(int, dealt.groups()))
+        protocol = (
+            protocol_or_table if isinstance(protocol_or_table, Protocol) else manifest_protocol(protocol_or_table)
+        )
+        learnt, tested, said = _deal(protocol, read_samples(protocol, data, partial=partial), *map(int, dealt.groups()))
     if learnt.labels is None or tested.labels is None:
         raise UsageError("captions are not labels: a comparison is of labels")
     # Sorted: every row chooses from the same, in the same order.
@@ -87,16 +89,16 @@ def read_split(
     if both:
         raise DataError(f"{len(both)} clips are learnt from and judged by, {min(both)} among them")
     return ComparisonSplit(
-        card=card,
+        protocol=protocol,
         learnt=replace(learnt, labels=labels),
         tested=replace(tested, labels=labels, data={**tested.data, "comparison_split": said}),
         said=said,
         tag=split.replace("/", "-of-"),
-        root=Path(data).expanduser() / card.data.root,
+        root=Path(data).expanduser() / protocol.data.root,
     )
 
 
-def _deal(card: Protocol, samples: EvalSamples, part: int, parts: int) -> tuple[EvalSamples, EvalSamples, str]:
+def _deal(protocol: Protocol, samples: EvalSamples, part: int, parts: int) -> tuple[EvalSamples, EvalSamples, str]:
     if not 1 <= part <= parts or parts < 2:
         raise UsageError(f"--split is {part}/{parts}; write 1/{max(parts, 2)} to {max(parts, 2)}/{max(parts, 2)}")
     owners = [item.group or item.name for item in samples.items]
@@ -105,7 +107,7 @@ def _deal(card: Protocol, samples: EvalSamples, part: int, parts: int) -> tuple[
         raise UsageError(f"--split is {part}/{parts}, and there are {len(order)} groups to deal; take fewer parts")
     judges = set(order[part - 1 :: parts])
     grouped = any(item.group for item in samples.items)
-    what = (card.data.group or "group") if grouped else "clip"
+    what = (protocol.data.group or "group") if grouped else "clip"
     said = (
         f"by {what}: {len(order) - len(judges)} of {len(order)} are learnt from, "
         f"{len(judges)} judge (part {part} of {parts})"

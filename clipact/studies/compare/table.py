@@ -100,8 +100,8 @@ class ComparisonTable:
         """All of it as plain values, for JSON."""
         split, settings = self.comparison.split, self.comparison.settings
         return {
-            "card": split.card.name,
-            "title": split.card.title,
+            "protocol": split.protocol.name,
+            "title": split.protocol.title,
             "split": split.said,
             "learnt": describe_samples(split.learnt),
             "tested": describe_samples(split.tested),

@@ -53,7 +53,7 @@ def train_method(
         built = f"{built}:{place / _LAST}"
     recipe = parse(Recipe, _table(contender, built, settings, table=table, split=split, seed=seed))
     run = ContrastiveTrainer(
-        recipe, data=Path(), device=zoo.pick_device(hands.device), store=hands.store, watch=hands.watch
+        recipe, data=Path(), device=zoo.pick_device(hands.device), cache=hands.cache, watch=hands.watch
     )
     _go_through(run, folder / "run", hands)
     names = set(run.state.names)
@@ -96,9 +96,9 @@ def _table(
         train=to_table(budget.train),
         optim=to_table(budget.optim),
     )
-    if "clip" not in made["start"]:  # another library's model: its colours are known once it is loaded
+    if "clip" not in made["init"]:  # another library's model: its colours are known once it is loaded
         own = zoo.load_model(contender.model, device="cpu", defer_text=True).encoder.spec
-        made["start"]["clip"] = to_table(settings.clip.in_colours_of(own))
+        made["init"]["clip"] = to_table(settings.clip.in_colours_of(own))
     return made | {"name": contender.name}
 
 
@@ -125,4 +125,4 @@ def _augmented(augment: Any) -> dict[str, Any]:
 
 def _learnt_from(split: ComparisonSplit) -> str:
     """A data set's name first, so that it is recognised, and which part of it."""
-    return f"{split.card.data.set or split.card.name} {split.said}"
+    return f"{split.protocol.data.set or split.protocol.name} {split.said}"

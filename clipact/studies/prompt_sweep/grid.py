@@ -22,7 +22,7 @@ _HOLE = Template("{}")
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The axes of a sweep; `words` are keys of WORDS, `frames` None for the card's own number.
+    """The axes of a sweep; `words` are keys of WORDS, `frames` None for the protocol's own number.
 
     Whatever a label set has no synonyms or descriptions for falls away by itself, and so does what comes out the same.
     """

@@ -48,44 +48,46 @@ class Sweep:
 
 
 def sweep(
-    card: Protocol,
+    protocol: Protocol,
     samples: EvalSamples,
     model: Model,
     grid: Grid | None = None,
     *,
     baseline: str | None = None,
-    how: EvalOptions | None = None,
+    options: EvalOptions | None = None,
     watch_words: Watch = iter,
 ) -> Sweep:
-    """Every variant of the grid on the samples of the card, beside a prompt set as it is (else the card's own).
+    """Every variant of the grid on the samples of the protocol, beside a prompt set as it is (else the protocol's own).
 
-    `how.store` keeps embeddings, so that a second sweep decodes and encodes nothing. `watch_words` is
+    `options.cache` keeps embeddings, so that a second sweep decodes and encodes nothing. `watch_words` is
     given the batches of sentences, as by `DualEncoder.encode_text`. UsageError for captions.
     """
-    begun, how = perf_counter(), how or EvalOptions()
+    begun, options = perf_counter(), options or EvalOptions()
     if samples.labels is None:
         raise UsageError("captions are sentences already: a sweep is for labels")
-    tried = variants(grid or Grid(), samples.labels, baseline=baseline or card.words.templates)
-    how = replace(how, run={"card": card.name, "title": card.title, "metric": card.metric, **how.run})
-    words = _words(model, samples.labels, tried, store=how.store or Cache(), watch=watch_words)
+    tried = variants(grid or Grid(), samples.labels, baseline=baseline or protocol.words.templates)
+    options = replace(
+        options, run={"protocol": protocol.name, "title": protocol.title, "metric": protocol.metric, **options.run}
+    )
+    words = _words(model, samples.labels, tried, cache=options.cache or Cache(), watch=watch_words)
     found: dict[int, VariantResults] = {}
     first = None
     for frames in dict.fromkeys(variant.frames for variant in tried):
         places = [place for place, variant in enumerate(tried) if variant.frames == frames]
-        spec = card.views.apply(model.encoder.spec).with_frames(frames)
+        spec = protocol.views.apply(model.encoder.spec).with_frames(frames)
         classifiers = [
             ZeroShotClassifier(
                 model,
                 samples.labels,
                 prompts=tried[place].prompts,
-                clips=card.views.views,
+                clips=protocol.views.views,
                 spec=spec,
                 words=words[tried[place].prompts],
             )
             for place in places
         ]
         results = evaluate_wordings(
-            classifiers, samples, averaging=card.views.averaging, crops=card.views.crops, how=how
+            classifiers, samples, averaging=protocol.views.averaging, crops=protocol.views.crops, options=options
         )
         for place, result in zip(places, results, strict=True):
             first = first or result
@@ -114,12 +116,12 @@ def sweep(
 
 @torch.inference_mode()
 def _words(
-    model: Model, labels: LabelSet, tried: Sequence[Variant], *, store: Cache, watch: Watch
+    model: Model, labels: LabelSet, tried: Sequence[Variant], *, cache: Cache, watch: Watch
 ) -> dict[PromptSet, TextClassifier]:
     """What clips are compared with under each wording, from one encoding of all their sentences."""
     wordings = list(dict.fromkeys(variant.prompts for variant in tried))
     texts = list(dict.fromkeys(prompt.text for prompts in wordings for prompt in prompts.fill(labels)))
-    rows = _encoded(model, texts, store=store, watch=watch)
+    rows = _encoded(model, texts, cache=cache, watch=watch)
     place = {text: i for i, text in enumerate(texts)}
 
     def encode(said: Sequence[str]) -> Tensor:
@@ -128,13 +130,13 @@ def _words(
     return {prompts: make_text_classifier(encode, labels, prompts) for prompts in wordings}
 
 
-def _encoded(model: Model, texts: list[str], *, store: Cache, watch: Watch) -> Tensor:
+def _encoded(model: Model, texts: list[str], *, cache: Cache, watch: Watch) -> Tensor:
     key = content_key("sentences 1", model.key, *texts)
-    if (kept := store.read("text", key)) is not None:
+    if (kept := cache.read("text", key)) is not None:
         return torch.from_numpy(kept["rows"]).to(model.encoder.log_scale.device)
     rows = model.encoder.encode_text(texts, watch=watch)
     try:
-        store.write("text", key, {"rows": rows.float().cpu().numpy()})
+        cache.write("text", key, {"rows": rows.float().cpu().numpy()})
     except CacheError as error:  # a cache that cannot be written costs time, not the answer
         warnings.warn(str(error), stacklevel=2)
     return rows

@@ -175,8 +175,8 @@ def test_weights_of_a_classifier_are_a_towers_too(tmp_path):
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        ({"visual": {"tower": "vivit"}}, "start.visual.tower is 'transformers' then"),
-        ({"visual": {"tower": "transformers", "hed": {}}}, "unknown key 'start.visual.hed'; did you mean 'head'"),
+        ({"visual": {"tower": "vivit"}}, "init.visual.tower is 'transformers' then"),
+        ({"visual": {"tower": "transformers", "hed": {}}}, "unknown key 'init.visual.hed'; did you mean 'head'"),
         ({"visual": {"tower": "transformers", "model": {}}}, "without model"),
     ],
 )

@@ -75,8 +75,8 @@ def test_any_number_of_frames_and_one_answer_whatever_the_neighbours(ours, frame
 
 
 def test_classify_averages_templates_beside_the_clip_and_views_after_it(ours, tmp_path):
-    store = Cache(tmp_path)
-    classifier = ZeroShotClassifier(ours, ["read", "drink"], store=store)
+    cache = Cache(tmp_path)
+    classifier = ZeroShotClassifier(ours, ["read", "drink"], cache=cache)
     clips = [np.random.default_rng(i).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8) for i in range(2)]
     filled = classifier.prompts.fill(classifier.label_set)
     assert len(filled) > 2
@@ -96,7 +96,7 @@ def test_classify_averages_templates_beside_the_clip_and_views_after_it(ours, tm
 
 
 def test_what_needs_sentences_by_themselves_is_refused(ours, tmp_path):
-    classifier = ZeroShotClassifier(ours, ["read", "drink"], store=Cache(tmp_path))
+    classifier = ZeroShotClassifier(ours, ["read", "drink"], cache=Cache(tmp_path))
     (tmp_path / "t.csv").write_text("path,label\na.mp4,read\n")
     card = manifest_protocol(tmp_path / "t.csv")
     samples = read_samples(card, tmp_path, partial=True)
@@ -105,10 +105,10 @@ def test_what_needs_sentences_by_themselves_is_refused(ours, tmp_path):
         lambda: ours.encoder.embed_groups(SENTENCES, [0, 0, 1]),
         lambda: classifier.text_embeddings,
         lambda: make_clip_encoder(ours, classifier.spec),
-        lambda: lint(LabelSet.of(["read", "drink"]), PromptSet.load("bare"), ours, store=Cache(tmp_path)),
+        lambda: lint(LabelSet.of(["read", "drink"]), PromptSet.load("bare"), ours, cache=Cache(tmp_path)),
         lambda: CalibratedClassifier(ours, labels=["read", "drink"], multi_label=True),
         lambda: IndexClassifier(ours, Mock(spec=LabelIndex)),  # which is not looked at
-        lambda: sweep(card, samples, ours, Grid(templates=("bare",)), how=EvalOptions(store=Cache(tmp_path))),
+        lambda: sweep(card, samples, ours, Grid(templates=("bare",)), options=EvalOptions(cache=Cache(tmp_path))),
     ):
         with pytest.raises(ModelError, match="depends on the video.*clipact classify"):
             use()
