@@ -124,7 +124,7 @@ def gmdcsa24(data, out):
                     if other not in (None, label) and min(end, over) - max(start, begun) >= (end - start) / 2
                 }
                 rows.append((line["path"], label, "|".join(sorted(also)), f"{start:g}", f"{end:g}"))
-    write(out / "gmdcsa24.csv", ("path", "label", "also", "start_seconds", "end_seconds"), rows)
+    write(out / "gmdcsa24.csv", ("path", "label", "extra_labels", "start_seconds", "end_seconds"), rows)
 
 
 def write(path, head, rows):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from clipact import aliases
 from clipact.atomic_write import atomic_write
 from clipact.calibration.conformal import label_sets
 from clipact.calibration.multi_label import IndependentProbabilities
@@ -31,13 +32,13 @@ class CalibratedScores:
 
     probabilities  of each label
     label_set      ids of the labels that hold the right one in `coverage` of clips, likeliest first
-    fit            the rejection score; below the threshold it is `none_of_these`
+    in_set_score   the out-of-distribution score; below the threshold it is `none_of_these`
     independent    the probability of each label by itself; `accepted` are those that reach their own thresholds
     """
 
     probabilities: Float[np.ndarray, " l"]
     label_set: tuple[int, ...]
-    fit: float
+    in_set_score: float
     none_of_these: bool
     independent: Float[np.ndarray, " l"]
     accepted: tuple[int, ...]
@@ -50,7 +51,7 @@ class CalibrationParams:
     temperature       divides logits
     coverage          how often a label set holds the right label; `quantile` of 1 - its probability
     score             of `rejection.OOD_SCORES`; a clip below `threshold` fits none of the labels
-    false_rejections  the share of clips that fit a label and are rejected all the same
+    false_rejection_rate  the share of clips that fit a label and are rejected all the same
     independent       gives the probability of each label by itself; `thresholds` are of these, one a label
     """
 
@@ -67,7 +68,7 @@ class CalibrationParams:
         alone = (self.independent.slope, self.independent.intercept)
         numbers = (self.temperature, self.quantile, self.threshold, *alone, *self.thresholds)
         if not all(map(math.isfinite, numbers)) or self.temperature <= 0 or self.independent.slope <= 0:
-            raise ConfigError("all numbers of a judgement are finite, its temperature and its slope above 0")
+            raise ConfigError("all numbers of CalibrationParams are finite, its temperature and its slope above 0")
         if not 0 < self.coverage < 1 or not 0 < self.false_rejection_rate < 1:
             raise ConfigError(
                 f"coverage is {self.coverage}, false_rejections {self.false_rejection_rate}; between 0 and 1"
@@ -80,14 +81,14 @@ class CalibrationParams:
         own, other = logits[None], background[None]
         shares = probabilities(own / self.temperature)
         inside = label_sets(shares, quantile=self.quantile)[0]
-        fit = float(OOD_SCORES[self.score](own, other, self.temperature)[0])
+        in_set_score = float(OOD_SCORES[self.score](own, other, self.temperature)[0])
         alone = self.independent.probabilities(own, other)[0]
         order = np.argsort(-shares[0], kind="stable").tolist()
         return CalibratedScores(
             probabilities=shares[0],
             label_set=tuple(label for label in order if inside[label]),
-            fit=fit,
-            none_of_these=fit < self.threshold,
+            in_set_score=in_set_score,
+            none_of_these=in_set_score < self.threshold,
             independent=alone,
             accepted=tuple(np.flatnonzero(alone >= np.array(self.thresholds)).tolist()),
         )
@@ -151,16 +152,16 @@ class Calibration:
     groups  how many of these are independent of each other: groups of clips, or the clips themselves
     """
 
-    answers: CalibrationTarget
-    judgement: CalibrationParams
+    target: CalibrationTarget
+    params: CalibrationParams
     source: str
     clips: int
     groups: int
-    figures: FitMetrics
+    metrics: FitMetrics
 
     def __post_init__(self) -> None:
-        if len(self.judgement.thresholds) != len(self.answers.labels):
-            raise ConfigError(f"{len(self.answers.labels)} labels, {len(self.judgement.thresholds)} thresholds")
+        if len(self.params.thresholds) != len(self.target.labels):
+            raise ConfigError(f"{len(self.target.labels)} labels, {len(self.params.thresholds)} thresholds")
 
     def save(self, path: str | Path) -> Path:
         """Write the file in one step, over an older calibration; CalibrationError when it cannot be written."""
@@ -196,7 +197,7 @@ class Calibration:
         try:
             if whole["sha256"] != _digest(table):
                 raise CalibrationError(f"{path} is damaged: its contents are not those that were written")
-            return parse(cls, table)
+            return parse(cls, aliases.rename(table, "calibration"))
         except (UsageError, TypeError, AttributeError) as error:
             raise CalibrationError(f"{path} is damaged: {error}") from error
 

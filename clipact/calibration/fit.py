@@ -71,7 +71,7 @@ def fit_params(
     logits, background = other.among(labels)
     independent = fit_independent(log_odds(*one.among(labels)), one.true)
     fits = OOD_SCORES[score](logits, background, temperature)
-    judgement = CalibrationParams(
+    params = CalibrationParams(
         temperature=temperature,
         coverage=coverage,
         quantile=conformal_quantile(probabilities(logits / temperature), other.truth, coverage=coverage),
@@ -81,11 +81,11 @@ def fit_params(
         independent=independent,
         thresholds=tuple(fit_thresholds(independent.probabilities(*one.among(labels)), one.true).tolist()),
     )
-    return judgement, _figures(clips, other, judgement)
+    return params, _figures(clips, other, params)
 
 
-def _figures(clips: LabelledClips, unseen: LabelledClips, judgement: CalibrationParams) -> FitMetrics:
-    calibrated = unseen.logits / judgement.temperature
+def _figures(clips: LabelledClips, unseen: LabelledClips, params: CalibrationParams) -> FitMetrics:
+    calibrated = unseen.logits / params.temperature
     before, after = probabilities(unseen.logits), probabilities(calibrated)
     right = before.argmax(1) == unseen.truth
     return FitMetrics(
@@ -95,8 +95,8 @@ def _figures(clips: LabelledClips, unseen: LabelledClips, judgement: Calibration
         calibration_error_after=calibration_error(after.max(1), right),
         loss_before=negative_log_likelihood(unseen.logits, unseen.truth),
         loss_after=negative_log_likelihood(calibrated, unseen.truth),
-        set_size=float(label_sets(after, quantile=judgement.quantile).sum(1).mean()),
-        auroc=open_set_auroc(clips, temperature=judgement.temperature),
+        set_size=float(label_sets(after, quantile=params.quantile).sum(1).mean()),
+        auroc=open_set_auroc(clips, temperature=params.temperature),
     )
 
 

@@ -64,13 +64,13 @@ class Agreement:
 class Trust:
     """What a calibration makes of an answer.
 
-    none_of_these  whether the clip fits none of the labels: `fit`, a score by the name `score`, is below `threshold`,
+    none_of_these  whether the clip fits none of the labels: `in_set_score`, a score by the name `score`, is below `threshold`,
                    as it is for a share of clips that fit: `false_rejection_rate`
     label_set      the labels that could be right, likeliest first: they hold the right one in `coverage` of clips
     """
 
     none_of_these: bool
-    fit: float
+    in_set_score: float
     threshold: float
     score: str
     false_rejection_rate: float

@@ -128,7 +128,7 @@ class CalibratedClassifier(VideoClassifier):
         said = PromptSet.load(prompts) if isinstance(prompts, str) else prompts
         spec, cache = model.encoder.spec, cache or Cache()
         if calibration is not None:
-            own = calibration.answers
+            own = calibration.target
             check_target(own, model, labels=asked, prompts=said, frames=frames, clips=clips)
             asked, said, background = own.labels, own.prompts, own.background
             spec, clips = own.views.apply(spec), own.views.views
@@ -170,7 +170,7 @@ class CalibratedClassifier(VideoClassifier):
         logits, each = self.inner.compare(views)
         whole, count, labels = logits.float().cpu().double().numpy(), len(self.label_set), self.labels
         own, background = whole[:count], whole[count:]
-        verdict = None if self.calibration is None else self.calibration.judgement.of(own, background)
+        verdict = None if self.calibration is None else self.calibration.params.of(own, background)
         if verdict is None:
             scores = IndependentProbabilities().probabilities(own[None], background[None])[0]
             accepted = tuple(np.flatnonzero(scores >= UNCALIBRATED).tolist())
@@ -180,15 +180,15 @@ class CalibratedClassifier(VideoClassifier):
         order = np.argsort(-scores, kind="stable").tolist()
         trust = None
         if self.calibration is not None and verdict is not None and not self.multi_label:
-            judgement = self.calibration.judgement
+            params = self.calibration.params
             trust = Trust(
                 none_of_these=verdict.none_of_these,
-                fit=verdict.fit,
-                threshold=judgement.threshold,
-                score=judgement.score,
-                false_rejection_rate=judgement.false_rejection_rate,
+                in_set_score=verdict.in_set_score,
+                threshold=params.threshold,
+                score=params.score,
+                false_rejection_rate=params.false_rejection_rate,
                 label_set=tuple(labels[i] for i in verdict.label_set),
-                coverage=judgement.coverage,
+                coverage=params.coverage,
             )
         return Prediction(
             ranked=tuple(Scored(labels[i], float(scores[i])) for i in order),

@@ -112,7 +112,7 @@ def calibrate(
         print(json.dumps(_object(calibration, out), ensure_ascii=False))
     else:
         _show(calibration, out)
-    if calibration.figures.calibration_error_after > calibration.figures.calibration_error_before:
+    if calibration.metrics.calibration_error_after > calibration.metrics.calibration_error_before:
         note("calibration error did not fall: the clips are too few, or too unlike each other", kind="warning")
     if calibration.groups < _FEW:
         note(f"all clips are of {calibration.groups} groups: of others less may hold than is promised", kind="warning")
@@ -124,14 +124,14 @@ def calibrate(
 
 
 def _object(found: "Calibration", out: Path) -> dict[str, Any]:
-    judgement = asdict(found.judgement)
-    judgement["thresholds"] = dict(zip(found.answers.labels.labels, found.judgement.thresholds, strict=True))
+    params = asdict(found.params)
+    params["thresholds"] = dict(zip(found.target.labels.labels, found.params.thresholds, strict=True))
     return {
         "calibration": str(out),
         "clips": found.clips,
         "groups": found.groups,
-        **judgement,
-        "figures": asdict(found.figures),
+        **params,
+        "figures": asdict(found.metrics),
     }
 
 
@@ -140,22 +140,22 @@ def _show(found: "Calibration", out: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    figures, judgement, answers = found.figures, found.judgement, found.answers
+    metrics, params, answers = found.metrics, found.params, found.target
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     groups = f" in {found.groups:,} groups" if found.groups < found.clips else ""
-    table.add_row("clips", f"{found.clips:,}{groups}, of which {figures.clips:,} check what the others fit")
-    table.add_row("right answers", f"{figures.top_1:.1%} of {len(answers.labels)} labels")
-    table.add_row("temperature", f"{judgement.temperature:.2f}")
+    table.add_row("clips", f"{found.clips:,}{groups}, of which {metrics.clips:,} check what the others fit")
+    table.add_row("right answers", f"{metrics.top_1:.1%} of {len(answers.labels)} labels")
+    table.add_row("temperature", f"{params.temperature:.2f}")
     table.add_row(
         "calibration error",
-        f"{figures.calibration_error_before:.1%} before, {figures.calibration_error_after:.1%} after",
+        f"{metrics.calibration_error_before:.1%} before, {metrics.calibration_error_after:.1%} after",
     )
-    table.add_row("label sets", f"{figures.set_size:.1f} labels on average, for a coverage of {judgement.coverage:.0%}")
+    table.add_row("label sets", f"{metrics.set_size:.1f} labels on average, for a coverage of {params.coverage:.0%}")
     table.add_row(
         "none of these",
-        f"{judgement.score} under {judgement.threshold:.2f}, for {judgement.false_rejection_rate:.0%} false rejections",
+        f"{params.score} under {params.threshold:.2f}, for {params.false_rejection_rate:.0%} false rejections",
     )
-    known = ", ".join(f"{name} {value:.2f}" for name, value in sorted(figures.auroc.items(), key=lambda one: -one[1]))
+    known = ", ".join(f"{name} {value:.2f}" for name, value in sorted(metrics.auroc.items(), key=lambda one: -one[1]))
     table.add_row("half hidden", f"AUROC {known}; 0.5 is chance")
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
     console.print(table)

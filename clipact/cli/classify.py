@@ -155,7 +155,7 @@ def classify(
     if start is not None and end is not None and end <= start:
         raise UsageError(f"--to is {end:g}, not after --from {start:g}: name a stretch that has a length")
     reading: dict[str, Any] = {
-        "clips": clips or (fitted.answers.views.views if fitted else 1),
+        "clips": clips or (fitted.target.views.views if fitted else 1),
         "start_seconds": start,
         "end_seconds": end,
         "decoder": decoder,
@@ -164,7 +164,7 @@ def classify(
     decoded = None
     if config is not None:
         # The videos are decoded while torch is imported, which takes longer than a clip does.
-        spec = fitted.answers.views.apply(config.clip) if fitted else config.clip.with_frames(frames)
+        spec = fitted.target.views.apply(config.clip) if fitted else config.clip.with_frames(frames)
         decoded = decode_ahead(paths, spec, **reading)
 
     with quick_imports():
@@ -207,7 +207,7 @@ def classify(
         for item in decoded:
             yield item.source, item.error or classifier.classify_decoded(item)
 
-    said = fitted.answers.prompts if fitted else prompt_set
+    said = fitted.target.prompts if fitted else prompt_set
     failed, prompts_name = 0, "" if indexed or own or said is None else said.name
     for source, answer in track(answers(), total=len(paths), what="classifying", prints=True):
         failed += isinstance(answer, VideoError)

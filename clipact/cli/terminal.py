@@ -168,7 +168,7 @@ def _remarks(prediction: Prediction) -> Iterator[tuple[str, str]]:
     if trust is not None:
         if trust.none_of_these:
             fitting = f"{1 - trust.false_rejection_rate:.0%} of clips that fit have {trust.threshold:.2f} or more"
-            yield f"none of these: {trust.score} score {trust.fit:.2f}, and {fitting}", "bold yellow"
+            yield f"none of these: {trust.score} score {trust.in_set_score:.2f}, and {fitting}", "bold yellow"
         every = len(trust.label_set) == len(prediction.ranked)
         could = f"all {len(trust.label_set)} labels" if every else _listed(trust.label_set)
         yield f"{trust.coverage:.0%} label set: {could}", ""

@@ -2,7 +2,7 @@
 
     path,caption,split                          several captions a file: several lines with one path
     path,label,split,start_seconds,end_seconds  a part of a file is a sample of its own
-    path,label,also                             what else is true of it: other labels, with | between them
+    path,label,extra_labels                          what else is true of it: other labels, with | between them
 
 Only `path` and one of `caption` and `label` must be there; where nothing is to be said of clips, `path` alone. It is
 read whole and strictly; no media file is opened.
@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clipact import aliases
 from clipact.errors import LabelError, ManifestError, choices
 from clipact.prompts import clean
 
 SPLITS = ("train", "dev", "val", "test", "unassigned")
 _TEXTS = ("caption", "label")
-_OPTIONAL = ("split", "start_seconds", "end_seconds", "also")
+_OPTIONAL = ("split", "start_seconds", "end_seconds", "extra_labels")
 
 CsvRow = dict[str | Any, str | Any]  # what csv.DictReader gives: None holds what is too much or too little
 
@@ -34,7 +35,7 @@ class ManifestSample:
     path      below the manifest's root
     captions  sentences about it; empty when it has a label
     label     a phrase, or None when it has captions
-    also      other labels that are true of it: evaluation takes them for right, too; training learns `label` alone
+    extra_labels  other labels that are true of it: evaluation takes them for right, too; training learns `label` alone
     line      where it first stands in the manifest
     group     what its reader's `group_column` says; samples of one group are not independent of each other
     """
@@ -47,7 +48,7 @@ class ManifestSample:
     end_seconds: float | None
     line: int
     group: str = ""
-    also: tuple[str, ...] = ()
+    extra_labels: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -60,7 +61,7 @@ class ManifestSample:
     @property
     def labels(self) -> tuple[str, ...]:
         """All that are true of it; () when it has captions."""
-        return () if self.label is None else (self.label, *self.also)
+        return () if self.label is None else (self.label, *self.extra_labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +148,10 @@ def _read_rows(source: Path) -> tuple[list[tuple[int, CsvRow]], Sequence[str]]:
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, strict=True)
+            renamed = aliases.rename_columns(table.fieldnames or ())
+            table.fieldnames = [renamed.get(name, name) for name in table.fieldnames or ()]
             rows = [(table.line_num, row) for row in table]
-            columns = table.fieldnames or ()
+            columns = table.fieldnames
     except OSError as error:
         raise ManifestError(source, None, error.strerror or str(error)) from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -186,7 +189,7 @@ def _sample(row: CsvRow, text_column: str | None, *, line: int, group_column: st
         text = "" if text_column is None else clean(row[text_column])
     except LabelError as error:
         raise ValueError(f"its {text_column} cannot be used: {error}") from error
-    also = _others(row, text_column, text)
+    extra_labels = _others(row, text_column, text)
     split = row.get("split", "train").strip()
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; {choices(split, SPLITS)}")
@@ -202,25 +205,25 @@ def _sample(row: CsvRow, text_column: str | None, *, line: int, group_column: st
         end_seconds=end,
         line=line,
         group=row[group_column].strip() if group_column else "",
-        also=also,
+        extra_labels=extra_labels,
     )
 
 
 def _others(row: CsvRow, text_column: str | None, label: str) -> tuple[str, ...]:
-    said = [one for one in (row.get("also") or "").split("|") if one.strip()]
+    said = [one for one in (row.get("extra_labels") or "").split("|") if one.strip()]
     if said and text_column == "caption":
-        raise ValueError("also is for labels; a sample of several captions has a line for each")
+        raise ValueError("extra_labels is for labels; a sample of several captions has a line for each")
     try:
         others = tuple(clean(one) for one in said)
     except LabelError as error:
-        raise ValueError(f"its also cannot be used: {error}") from error
+        raise ValueError(f"its extra_labels cannot be used: {error}") from error
     if len({label, *others}) <= len(others):
-        raise ValueError(f"also is {row['also']!r}: a label stands twice, or is the sample's own")
+        raise ValueError(f"extra_labels is {row['extra_labels']!r}: a label stands twice, or is the sample's own")
     return others
 
 
 def _check_agreement(first: ManifestSample, again: ManifestSample) -> None:
-    for name in ("split", "label", "also"):
+    for name in ("split", "label", "extra_labels"):
         before, now = getattr(first, name), getattr(again, name)
         if before != now:
             raise ValueError(f"{name} of {again.path} is {now!r} here and {before!r} in line {first.line}; it has one")

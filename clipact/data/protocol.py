@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from clipact import aliases
 from clipact.assets import asset_names, asset_path
 from clipact.clip_spec import ClipSpec, Resize, Sampling
 from clipact.config import load_toml, parse
@@ -43,7 +44,7 @@ class ProtocolData:
     """The samples.
 
     set            the data set's name: a model that lists it in `trained_on` is not zero-shot on it; "" for none
-    also           other names for it, and sets that hold its files
+    aliases        other names for it, and sets that hold its files
     parts          the lists of files; what stands in several is decoded once
     root           where paths start, below the data folder
     split          which samples of the lists, or "all"
@@ -54,7 +55,7 @@ class ProtocolData:
     """
 
     set: str
-    also: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     parts: tuple[ProtocolPart, ...]
     root: str = "."
     split: str = "all"
@@ -171,6 +172,6 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
             f"there is no protocol {str(name_or_path)!r}; {choices(str(name_or_path), names)}; or give a file"
         )
     try:
-        return replace(parse(Protocol, load_toml(path)), folder=path.parent)
+        return replace(parse(Protocol, aliases.rename(load_toml(path), "protocol")), folder=path.parent)
     except ConfigError as error:
         raise error if str(error).startswith(str(path)) else ConfigError(f"{path}: {error}") from error

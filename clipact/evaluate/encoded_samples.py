@@ -97,9 +97,9 @@ class EncodedSamples:
     def _all_true(self, labels: tuple[str, ...]) -> Bool[np.ndarray, "n l"] | None:
         """Every label that is true of each row; None when each has one."""
         items = [self.samples.items[i] for i in self.rows]
-        if not any(item.also for item in items):
+        if not any(item.extra_labels for item in items):
             return None
-        return np.array([[label in (item.label, *item.also) for label in labels] for item in items], dtype=bool)
+        return np.array([[label in (item.label, *item.extra_labels) for label in labels] for item in items], dtype=bool)
 
     def describe(self, facts: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
         """A whole `run`: `facts` and `more`, and what was found on the way: decoders, notes, what is partial."""

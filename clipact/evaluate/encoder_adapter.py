@@ -16,6 +16,7 @@ from einops import rearrange
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from clipact import aliases
 from clipact.cache import content_key
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.clip_spec import ClipSpec
@@ -97,7 +98,9 @@ def make_clip_encoder(
         frames_at_once=_usual_frames(encoder),
         kind="frames" if by_frame else "clips",
         key=lambda: content_key(hash_backbone(tower) if by_frame else model.key, place),
-        identity=content_key("rows", model.key, repr(asdict(spec)), f"{views} x {crops}", place, averaging, decoder),
+        identity=content_key(
+            "rows", model.key, aliases.cache_text(repr(asdict(spec))), f"{views} x {crops}", place, averaging, decoder
+        ),
         on_cpu=device.type == "cpu",
         see=_see(encoder, split_backbone_head(tower).body if by_frame else encoder.encode_video, spec),
         finish=_finish(encoder, split_backbone_head(tower).head) if by_frame else lambda rows: rows,
@@ -139,7 +142,14 @@ def store_key(
     judged: ClipEncoder, key: str, digest: str, span: tuple[float | None, float | None], decoders: str
 ) -> str:
     """The store's key for a file: its bytes, the part of it, the frames, the weights (`judged.key()`), what decodes."""
-    seen = (digest, repr(span), repr(asdict(judged.spec)), f"{judged.views} x {judged.crops}", judged.decoder, decoders)
+    seen = (
+        digest,
+        repr(span),
+        aliases.cache_text(repr(asdict(judged.spec))),
+        f"{judged.views} x {judged.crops}",
+        judged.decoder,
+        decoders,
+    )
     return content_key(f"{judged.kind} 1", key, *seen)
 
 

@@ -92,8 +92,8 @@ def fit_calibration(
     if own is None:
         raise UsageError("these samples have captions; a calibration is fitted on clips with labels")
     clips, background, scores = labelled_clips(model, samples, own, prompts, views=views, options=options)
-    judgement, figures = fit_params(clips, coverage=coverage, false_rejection_rate=false_rejection_rate, score=score)
-    answers = CalibrationTarget(
+    params, metrics = fit_params(clips, coverage=coverage, false_rejection_rate=false_rejection_rate, score=score)
+    target = CalibrationTarget(
         model=model.name,
         model_key=model.key,
         labels=own,
@@ -103,11 +103,11 @@ def fit_calibration(
         views=views,
     )
     found = Calibration(
-        answers=answers,
-        judgement=judgement,
+        target=target,
+        params=params,
         source=source,
         clips=len(clips),
         groups=len(clips if clips.groups is None else set(clips.groups)),
-        figures=figures,
+        metrics=metrics,
     )
     return found, scores

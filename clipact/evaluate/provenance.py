@@ -69,7 +69,7 @@ def zero_shot(trained_on: tuple[str, ...], data: dict[str, Any]) -> tuple[bool |
     A name in `trained_on` may go on with the part, as in "flickr8k train": any part of a set counts. A table of one's
     own is of no named set, and says only what the model learnt from.
     """
-    ours = {_bare(name): name for name in (data["set"], *data.get("also", ())) if name}
+    ours = {_bare(name): name for name in (data["set"], *data.get("aliases", ())) if name}
     seen = [name for name in trained_on if _bare(name) in ours or _bare(name.partition(" ")[0]) in ours]
     if seen:
         return False, f"trained on {', '.join(seen)}"

@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from clipact import aliases
 from clipact.errors import ResultError
 
 FORMAT = 1
@@ -192,7 +193,7 @@ def load_result(folder: str | Path) -> ClassificationResult | RetrievalResult:
         seen = table.get("format") if isinstance(table, dict) else None
         raise ResultError(f"{folder / _JSON}: format is {seen!r}; this version of clipact reads format {FORMAT}")
     with suppress(KeyError, TypeError, ValueError):
-        return _join(table, arrays)
+        return _join(aliases.rename(table, "result"), arrays)
     raise ResultError(f"{folder} is damaged: its {_JSON} and {_ARRAYS} do not fit each other; run `clipact eval` again")
 
 

@@ -27,7 +27,7 @@ class EvalSample:
     """One sample: `name` below the data folder, where the file is, what is true of it.
 
     texts  captions that belong to it; empty when it has a label
-    also   other labels that are true of it
+    extra_labels  other labels that are true of it
     group  "" when it is independent of every other sample
     """
 
@@ -35,7 +35,7 @@ class EvalSample:
     path: Path
     label: str | None = None
     texts: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
+    extra_labels: tuple[str, ...] = ()
     group: str = ""
     start_seconds: float | None = None
     end_seconds: float | None = None
@@ -117,7 +117,7 @@ def read_samples(protocol: Protocol, data: str | Path, *, partial: bool = False)
         else {},
         data={
             "set": protocol.data.set,
-            "also": list(protocol.data.also),
+            "aliases": list(protocol.data.aliases),
             "root": protocol.data.root,
             "source": protocol.source,
             "split": protocol.data.split,
@@ -149,7 +149,7 @@ def _item(protocol: Protocol, sample: ManifestSample, folder: Path) -> EvalSampl
         path=folder / protocol.data.root / sample.path,
         label=sample.label,
         texts=sample.captions,
-        also=sample.also,
+        extra_labels=sample.extra_labels,
         group=group,
         start_seconds=sample.start_seconds,
         end_seconds=sample.end_seconds,

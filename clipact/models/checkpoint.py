@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clipact import aliases
 from clipact.config import to_table
 from clipact.errors import ConfigError, ModelError
 from clipact.models import towers
@@ -303,7 +304,8 @@ def _fill(tower: torch.nn.Module, folder: Path, prefix: str) -> None:
         key.removeprefix(prefix): value.float() if value.is_floating_point() else value
         for key, value in _tensors(folder, lambda key: key.startswith(prefix)).items()
     }
+    renamed = aliases.rename_weights(weights, tower.state_dict().__contains__)
     try:
-        tower.load_state_dict(weights, assign=True)
+        tower.load_state_dict({renamed.get(key, key): value for key, value in weights.items()}, assign=True)
     except RuntimeError as error:
         raise ModelError(f"{folder / WEIGHTS} does not fit its config.json: {error}") from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from clipact import aliases
 from clipact.assets import asset_path
 from clipact.clip_spec import ClipSpec
 from clipact.config import parse
@@ -94,7 +95,7 @@ def read_config(folder: str | Path) -> ModelConfig:
         seen = table.get("format") if isinstance(table, dict) else None
         raise ModelError(f"{path}: format is {seen!r}; this version of clipact reads format {FORMAT}")
     try:
-        return parse(ModelConfig, table)
+        return parse(ModelConfig, aliases.rename(table, "model", quiet=Path(folder) == asset_path("mini")))
     except ConfigError as error:
         raise ModelError(f"{path}: {error}") from error
 

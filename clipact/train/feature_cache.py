@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from clipact import aliases
 from clipact.cache import Cache, content_key
 from clipact.clip_spec import ClipSpec
 from clipact.data.dataset import EpochSampler, TextWithIds, draw_texts
@@ -132,7 +133,7 @@ def encode_visuals(
         rows: list[dict[int, Tensor]] = [{} for _ in range(views)]  # of each view, by visual id
         for augmented, numbers in ((False, range(1)), (True, range(1, views))):
             reader = loader(alike, augmented)
-            key = (body, precision, repr(tower.spec), str(shape), repr(reader.samples.augment))
+            key = (body, precision, aliases.cache_text(repr(tower.spec)), str(shape), repr(reader.samples.augment))
             for view, ids, features in _shards(tower, alike, hashes, numbers, reader, precision, key, cache, watch):
                 rows[view] |= zip(ids, features, strict=True)
         whole = [visual_id for visual_id in rows[0] if all(visual_id in view for view in rows)]

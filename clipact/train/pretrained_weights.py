@@ -75,10 +75,10 @@ def rename_bert(weights: Mapping[str, Tensor], *, max_tokens: int, depth: int) -
     """
     names = {"embeddings.word_embeddings": "words", "embeddings.LayerNorm": "norm"}
     steps = {
-        "attention.output.dense": "merge",
+        "attention.output.dense": "proj",
         "attention.output.LayerNorm": "norm_attended",
-        "intermediate.dense": "grow",
-        "output.dense": "shrink",
+        "intermediate.dense": "fc1",
+        "output.dense": "fc2",
         "output.LayerNorm": "norm_grown",
     }
     layers = sorted({int(match[1]) for key in weights if (match := re.match(r"encoder\.layer\.(\d+)\.", key))})
@@ -93,7 +93,7 @@ def rename_bert(weights: Mapping[str, Tensor], *, max_tokens: int, depth: int) -
             parts = [
                 weights[f"encoder.layer.{layer}.attention.self.{part}.{kind}"] for part in ("query", "key", "value")
             ]
-            renamed[f"layers.{place}.attend.{kind}"] = torch.cat(parts)
+            renamed[f"layers.{place}.qkv.{kind}"] = torch.cat(parts)
     positions = weights["embeddings.position_embeddings.weight"][:max_tokens]
     renamed["positions.weight"] = positions + weights["embeddings.token_type_embeddings.weight"][0]
     return renamed

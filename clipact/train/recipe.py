@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from clipact import aliases
 from clipact.config import load_toml, override, parse
 from clipact.errors import ConfigError
 from clipact.models.model_config import Precision
@@ -78,9 +79,9 @@ AnyRecipe = TypeVar("AnyRecipe", bound=BaseRecipe)
 
 def load_recipe(path: str | Path, kind: type[AnyRecipe], *, changes: Sequence[str] = ()) -> AnyRecipe:
     """The recipe in a TOML file after each `a.b=value` of `changes`; ConfigError names a key that is none."""
-    table = load_toml(path)
+    table = aliases.rename(load_toml(path), "recipe")
     for change in changes:
-        table = override(table, change)
+        table = aliases.rename(override(table, change), "recipe", overwrite=True)
     return parse(kind, table)
 
 

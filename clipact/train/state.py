@@ -19,12 +19,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clipact import aliases
 from clipact.config import parse, to_table
 from clipact.errors import ConfigError, TrainingError, UsageError
 from clipact.train.averaging import EMA, InitialWeights, moving_tensors
 from clipact.train.recipe import BaseRecipe
 
 FORMAT = 1
+_MEMORY = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
 _MAY_CHANGE = ("data.workers", "data.max_unreadable", "train.save_minutes")
 
 
@@ -95,13 +97,13 @@ class RunState:
                 saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if facts["format"] != FORMAT:
                 raise TrainingError(f"{path}: format is {facts['format']!r}; this version of clipact reads {FORMAT}")
-            progress = parse(Progress, facts["progress"])
+            progress = parse(Progress, aliases.rename(facts["progress"], "training state"))
         except FileNotFoundError:
             raise TrainingError(f"{path} is not there: nothing to resume; leave out --resume to begin") from None
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise TrainingError(f"{path} is no state of a clipact run, or is damaged: {error}") from error
         if recipe is not None:
-            refuse_changes(_read_now(progress.recipe, type(recipe)), to_table(recipe))
+            refuse_changes(_read_now(aliases.rename(progress.recipe, "recipe"), type(recipe)), to_table(recipe))
         self._fill(saved, path)
         if self.scaler is not None:
             self.scaler.load_state_dict(facts["scaler"])
@@ -122,6 +124,9 @@ class RunState:
     @torch.no_grad()
     def _fill(self, saved: Mapping[str, Tensor], path: Path) -> None:
         here = self._tensors()
+        known = {*here, *(f"optimizer.{name}.{kind}" for name in self.names for kind in _MEMORY)}
+        renamed = aliases.rename_weights(saved, known.__contains__)
+        saved = {renamed.get(name, name): tensor for name, tensor in saved.items()}
         expected = {name for name in here if not name.startswith("optimizer.")}
         if expected != {name for name in saved if not name.startswith("optimizer.")}:
             raise TrainingError(f"{path} is of another model: its tensors have other names")

@@ -103,29 +103,29 @@ def judge_splits(clips, *, splits, share, seed):
     found, everything = [], np.arange(clips.logits.shape[1])
     for number in range(splits):
         given, new = clips.split(share=share, seed=seed + number)
-        judgement, figures = fit_params(
+        params, metrics = fit_params(
             given, coverage=COVERAGE, false_rejection_rate=FALSE_REJECTIONS, seed=seed + number
         )
         logits, background = new.among(everything)
-        before, after = probabilities(logits), probabilities(logits / judgement.temperature)
+        before, after = probabilities(logits), probabilities(logits / params.temperature)
         right, rows = before.argmax(1) == new.truth, np.arange(len(new))
-        sets = label_sets(after, quantile=judgement.quantile)
+        sets = label_sets(after, quantile=params.quantile)
         places = (after > after[rows, new.truth][:, None]).sum(1)  # 0 where the truth is the best
-        fits = OOD_SCORES[judgement.score](logits, background, judgement.temperature)
+        fits = OOD_SCORES[params.score](logits, background, params.temperature)
         alone = IndependentProbabilities().probabilities(logits, background)
-        fitted = judgement.independent.probabilities(logits, background)
+        fitted = params.independent.probabilities(logits, background)
         found.append(
             {
                 "top_1": right.mean(),
                 "coverage": sets[rows, new.truth].mean(),
-                "expected": math.ceil((figures.clips + 1) * COVERAGE - 1e-9) / (figures.clips + 1),
+                "expected": math.ceil((metrics.clips + 1) * COVERAGE - 1e-9) / (metrics.clips + 1),
                 "set_size": sets.sum(1).mean(),
                 **{f"top_{k + 1}_covers": (places <= k).mean() for k in everything},
-                "false_rejection_rate": (fits < judgement.threshold).mean(),
+                "false_rejection_rate": (fits < params.threshold).mean(),
                 "ece_before": calibration_error(before.max(1), right),
                 "ece_after": calibration_error(after.max(1), right),
                 "f1_default": micro_f1(alone >= UNCALIBRATED, new.true),
-                "f1_fitted": micro_f1(fitted >= np.array(judgement.thresholds), new.true),
+                "f1_fitted": micro_f1(fitted >= np.array(params.thresholds), new.true),
                 "pairs_ece_before": calibration_error(alone.ravel(), new.true.ravel()),
                 "pairs_ece_after": calibration_error(fitted.ravel(), new.true.ravel()),
             }

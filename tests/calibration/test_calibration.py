@@ -19,8 +19,8 @@ from tests.calibration.test_fit import drawn
 
 @pytest.fixture(scope="module")
 def calibration():
-    judgement, figures = fit_params(drawn(60, labels=10))
-    answers = CalibrationTarget(
+    params, metrics = fit_params(drawn(60, labels=10))
+    target = CalibrationTarget(
         model="mini",
         model_key="ab",
         labels=LabelSet.load("daily-living:ten"),
@@ -29,7 +29,7 @@ def calibration():
         sentences="cd",
         views=Views(frames=4, views=2),
     )
-    return Calibration(answers=answers, judgement=judgement, source="drawn", clips=60, groups=60, figures=figures)
+    return Calibration(target=target, params=params, source="drawn", clips=60, groups=60, metrics=metrics)
 
 
 def test_what_is_read_is_what_was_written(calibration, tmp_path):
@@ -67,7 +67,7 @@ def _changed(text, *path, to):
         (lambda text: "[" * 100_000, "no calibration"),
         (lambda text: '{"path": 1}', "no calibration"),
         (lambda text: _changed(text, "format", to=2), "format 2"),
-        (lambda text: _changed(text, "calibration", "judgement", "temperature", to=2.5), "not those that were written"),
+        (lambda text: _changed(text, "calibration", "params", "temperature", to=2.5), "not those that were written"),
         (lambda text: _changed(text, "calibration", to=None), "not those that were written"),
     ],
 )
@@ -81,14 +81,14 @@ def test_a_damaged_file_is_refused(calibration, tmp_path, damage, said):
 @pytest.mark.parametrize(
     ("path", "to"),
     [
-        (("judgement", "temperature"), 0),
-        (("judgement", "score"), "guess"),
-        (("judgement", "thresholds"), [0.5]),
-        (("judgement", "coverage"), 2),
-        (("answers", "labels", "labels"), ["a"]),
-        (("answers", "background"), ["walking\x1b[2J"]),
-        (("answers", "prompts", "templates"), []),
-        (("answers", "views", "averaging"), "wishes"),
+        (("params", "temperature"), 0),
+        (("params", "score"), "guess"),
+        (("params", "thresholds"), [0.5]),
+        (("params", "coverage"), 2),
+        (("target", "labels", "labels"), ["a"]),
+        (("target", "background"), ["walking\x1b[2J"]),
+        (("target", "prompts", "templates"), []),
+        (("target", "views", "averaging"), "wishes"),
         (("clips",), "many"),
     ],
 )

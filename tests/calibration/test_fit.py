@@ -38,23 +38,23 @@ def test_the_temperature_is_the_one_that_scipy_finds():
 
 
 def test_calibration_error_falls_on_clips_that_nothing_was_fitted_on():
-    judgement, figures = fit_params(drawn(1000, sharper=4.0))
-    assert figures.clips == 500
-    assert figures.calibration_error_after < 0.1 < 0.2 < figures.calibration_error_before
+    params, metrics = fit_params(drawn(1000, sharper=4.0))
+    assert metrics.clips == 500
+    assert metrics.calibration_error_after < 0.1 < 0.2 < metrics.calibration_error_before
     new = drawn(2000, sharper=4.0, seed=1)
     right = new.logits.argmax(1) == new.truth
-    assert calibration_error(probabilities(new.logits / judgement.temperature).max(1), right) < 0.05
+    assert calibration_error(probabilities(new.logits / params.temperature).max(1), right) < 0.05
 
 
 def test_label_sets_hold_the_truth_as_often_as_was_asked_for():
     new = drawn(4000, seed=99)
     covered, kept = [], []
     for seed in range(20):
-        judgement, _ = fit_params(drawn(200, seed=seed), coverage=0.8, false_rejection_rate=0.1)
-        sets = label_sets(probabilities(new.logits / judgement.temperature), quantile=judgement.quantile)
+        params, _ = fit_params(drawn(200, seed=seed), coverage=0.8, false_rejection_rate=0.1)
+        sets = label_sets(probabilities(new.logits / params.temperature), quantile=params.quantile)
         covered.append(sets[np.arange(len(sets)), new.truth].mean())
-        fits = OOD_SCORES[judgement.score](new.logits, new.background, judgement.temperature)
-        kept.append((fits >= judgement.threshold).mean())
+        fits = OOD_SCORES[params.score](new.logits, new.background, params.temperature)
+        kept.append((fits >= params.threshold).mean())
     assert np.mean(covered) == pytest.approx(0.8, abs=0.02)
     assert np.mean(kept) == pytest.approx(0.9, abs=0.02)
 

@@ -56,11 +56,11 @@ def test_a_calibration_brings_its_labels_words_frames_and_clips(clipact, fitted,
     assert {one["label"] for one in row["predictions"]} == set(LABELS)
     assert sum(one["score"] for one in row["predictions"]) == pytest.approx(1)
     assert (row["prompts"], len(row["frames"])) == ("action", 6)
-    trust, judgement = row["trust"], Calibration.load(fitted).judgement
+    trust, params = row["trust"], Calibration.load(fitted).params
     assert set(trust["label_set"]) <= set(LABELS)
     assert trust["label_set"][0] == row["predictions"][0]["label"]
-    assert (trust["coverage"], trust["threshold"], trust["score"]) == (0.9, judgement.threshold, "background")
-    assert trust["none_of_these"] == (trust["fit"] < trust["threshold"])
+    assert (trust["coverage"], trust["threshold"], trust["score"]) == (0.9, params.threshold, "background")
+    assert trust["none_of_these"] == (trust["in_set_score"] < trust["threshold"])
     assert len(row["agreement"]["views"]) == 2
     assert row == classify(clipact, fitted, tiny, videos, "--labels", ",".join(LABELS), "--clips", 2, "--frames", 3)
 
@@ -68,7 +68,7 @@ def test_a_calibration_brings_its_labels_words_frames_and_clips(clipact, fitted,
 def test_the_temperature_and_nothing_else_changes_the_probabilities(fitted, tiny, videos):
     plain = ZeroShotClassifier.load(str(tiny), labels=LABELS, frames=3, clips=2).classify(videos / "a.mp4")
     calibrated = CalibratedClassifier.load(str(tiny), calibration=fitted).classify(videos / "a.mp4")
-    ours = {one.label: one.score ** (1 / Calibration.load(fitted).judgement.temperature) for one in plain.ranked}
+    ours = {one.label: one.score ** (1 / Calibration.load(fitted).params.temperature) for one in plain.ranked}
     for one in calibrated.ranked:
         assert one.score == pytest.approx(ours[one.label] / sum(ours.values()), rel=1e-4)
     assert calibrated.agreement.views == plain.agreement.views
@@ -77,7 +77,7 @@ def test_the_temperature_and_nothing_else_changes_the_probabilities(fitted, tiny
 def test_none_of_these_is_said_in_words(clipact, fitted, tiny, videos, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     known = Calibration.load(fitted)
-    object.__setattr__(known.judgement, "threshold", 1e6)
+    object.__setattr__(known.params, "threshold", 1e6)
     known.save(fitted.with_name("strict.json"))
     done = clipact("classify", videos / "a.mp4", "--model", tiny, "--calibration", fitted.with_name("strict.json"))
     assert "none of these: background score " in done.out
@@ -91,7 +91,7 @@ def test_none_of_these_is_said_in_words(clipact, fitted, tiny, videos, monkeypat
 
 def test_labels_one_by_one(clipact, fitted, tiny, videos):
     row = classify(clipact, fitted, tiny, videos, "--multi-label")
-    thresholds = dict(zip(LABELS, Calibration.load(fitted).judgement.thresholds, strict=True))
+    thresholds = dict(zip(LABELS, Calibration.load(fitted).params.thresholds, strict=True))
     assert row["accepted"] == [p["label"] for p in row["predictions"] if p["score"] >= thresholds[p["label"]]]
     assert "trust" not in row
     words = ("classify", videos / "a.mp4", "--model", tiny, "--multi-label", "--labels")
@@ -128,7 +128,7 @@ def test_what_a_calibration_is_not_of_is_refused(clipact, fitted, tiny, videos, 
 def test_clips_are_seen_in_the_precision_that_is_asked(clipact, fitted, table, videos, tiny, tmp_path):
     words = ("calibrate", table, "--data", videos, "--model", tiny, *SEEN, "--out")
     assert clipact(*words, tmp_path / "near.json", "--precision", "bf16").code == 0
-    exact, near = (Calibration.load(file).judgement.threshold for file in (fitted, tmp_path / "near.json"))
+    exact, near = (Calibration.load(file).params.threshold for file in (fitted, tmp_path / "near.json"))
     assert near != exact  # tiny did not learn in 16 bits: by itself it is seen in 32
     assert near == pytest.approx(exact, abs=0.05)
 
@@ -136,7 +136,7 @@ def test_clips_are_seen_in_the_precision_that_is_asked(clipact, fitted, table, v
 def test_weights_that_changed_under_their_name_are_another_model(fitted, tmp_path):
     own = Calibration.load(fitted)
     other = tiny_checkpoint(tmp_path / "tiny", seed=1)
-    object.__setattr__(own.answers, "model", str(other))
+    object.__setattr__(own.target, "model", str(other))
     with pytest.raises(CalibrationError, match="by that name, but of other weights"):
         CalibratedClassifier.load(str(other), calibration=own)
 
@@ -188,7 +188,7 @@ def test_too_few_clips_and_bad_ones(clipact, videos, tiny, tmp_path):
     found = json.loads(done.out)
     assert (found["clips"], found["groups"], found["score"], len(found["thresholds"])) == (42, 3, "energy", 4)
     assert "all clips are of 3 groups" in done.err
-    assert Calibration.load(found["calibration"]).answers.labels == LabelSet.of(["drink", "read", "use laptop", "eat"])
+    assert Calibration.load(found["calibration"]).target.labels == LabelSet.of(["drink", "read", "use laptop", "eat"])
 
 
 def test_the_table_is_not_written_over(clipact, table, videos, tiny):

@@ -47,8 +47,8 @@ def test_parts_of_a_file_are_samples_of_their_own(tmp_path):
 
 
 def test_several_labels_may_be_true_of_a_sample(tmp_path):
-    text = "path,label,also\nv.mp4,read,walk | sit\nw.mp4,walk,\n"
-    assert [s.also for s in read_manifest(_write(tmp_path, text)).samples] == [("walk", "sit"), ()]
+    text = "path,label,extra_labels\nv.mp4,read,walk | sit\nw.mp4,walk,\n"
+    assert [s.extra_labels for s in read_manifest(_write(tmp_path, text)).samples] == [("walk", "sit"), ()]
 
 
 def test_a_line_said_twice_counts_once_and_foreign_columns_are_named(tmp_path):
@@ -77,9 +77,9 @@ WRONG = {
     "path,caption\n/etc/passwd,b\n": "leads out of the root",
     "path,label\na,b\na,c\n": "line 3: label of a is 'c' here and 'b' in line 2",
     "path,caption,split\na,b,train\na,c,test\n": "line 3: split of a is 'test' here and 'train' in line 2",
-    "path,label,also\na,b,c|b\n": "line 2: also is 'c|b': a label stands twice, or is the sample's own",
-    "path,caption,also\na,b,c\n": "line 2: also is for labels",
-    "path,label,also\na,b,c\na,b,d\n": "line 3: also of a is ('d',) here and ('c',) in line 2",
+    "path,label,extra_labels\na,b,c|b\n": "line 2: extra_labels is 'c|b': a label stands twice, or is the sample's own",
+    "path,caption,extra_labels\na,b,c\n": "line 2: extra_labels is for labels",
+    "path,label,extra_labels\na,b,c\na,b,d\n": "line 3: extra_labels of a is ('d',) here and ('c',) in line 2",
     "path,label,start_seconds\na,b,soon\n": "start_seconds is 'soon'",
     "path,label,start_seconds\na,b,-1\n": "start_seconds is -1",
     "path,label,end_seconds\na,b,nan\n": "end_seconds is nan",

@@ -35,7 +35,7 @@ def test_every_protocol_is_whole_and_its_lists_are_what_it_says(name):
             assert file_digest(protocol.folder / part.list) == part.sha256
             samples = read_manifest(protocol.folder / part.list).of_split(protocol.data.split)
             assert len(samples) == part.count
-            there = {label for sample in samples for label in (sample.label, *sample.also)}
+            there = {label for sample in samples for label in (sample.label, *sample.extra_labels)}
             assert not labels or there == set(labels) or (name == "gmdcsa24" and there < set(labels))
             assert all(re.search(protocol.data.group_pattern, sample.path) for sample in samples)
 

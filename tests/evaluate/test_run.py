@@ -361,7 +361,7 @@ def test_parts_of_a_file_are_samples_of_their_own(classifier, tree, tmp_path, ca
 
 def test_any_of_several_true_labels_is_right(classifier, tree, tmp_path, cache):
     rows = [f"videos/{number:02}.mp4,waving,{'jumping|bending' * (number % 2)}" for number in range(6)]
-    (tmp_path / "several.csv").write_text("\n".join(["path,label,also", *rows]) + "\n")
+    (tmp_path / "several.csv").write_text("\n".join(["path,label,extra_labels", *rows]) + "\n")
     samples = read_samples(manifest_protocol(tmp_path / "several.csv"), tree)
     found = evaluate(classifier, samples, options=EvalOptions(cache=cache))
     waving = np.array(found.labels) == "waving"
@@ -370,7 +370,7 @@ def test_any_of_several_true_labels_is_right(classifier, tree, tmp_path, cache):
     np.testing.assert_array_equal(found.multi_truth, waving | several[:, None])
     answered = found.scores.argmax(1) == waving.argmax()
     assert metric_values(found)[0].value == pytest.approx((answered | several).mean())
-    (tmp_path / "wrong.csv").write_text("path,label,also\nvideos/00.mp4,waving,dancing\n")
+    (tmp_path / "wrong.csv").write_text("path,label,extra_labels\nvideos/00.mp4,waving,dancing\n")
     protocol = replace(manifest_protocol(tmp_path / "wrong.csv"), words=ProtocolWords(names=("waving", "jumping")))
     with pytest.raises(ManifestError, match="'dancing' is none of protocol"):
         read_samples(protocol, tree)

@@ -83,7 +83,7 @@ def test_a_data_folder_that_is_not_there_is_said(protocol, tmp_path):
     ],
 )
 def test_a_model_that_learnt_from_the_set_is_not_zero_shot_on_it(trained_on, answer):
-    said, why = zero_shot(trained_on, {"set": "flickr8k", "also": ["ucf101"]})
+    said, why = zero_shot(trained_on, {"set": "flickr8k", "aliases": ["ucf101"]})
     assert said is answer
     assert bool(why) is (answer is not True)
 
@@ -91,7 +91,7 @@ def test_a_model_that_learnt_from_the_set_is_not_zero_shot_on_it(trained_on, ans
 @pytest.mark.parametrize("name", protocol_names())
 def test_a_model_that_learnt_from_a_cards_set_or_one_that_holds_it_is_not_zero_shot(name):
     data = load_protocol(name).data
-    said = {"set": data.set, "also": data.also}
+    said = {"set": data.set, "aliases": data.aliases}
     holders = {"flickr8k": ["Flickr30k train"]}.get(name, [])
     for learnt in (data.set, f"{data.set} train", data.set.replace("_", "-").upper(), *holders):
         assert zero_shot(("kinetics400", learnt), said) == (False, f"trained on {learnt}")

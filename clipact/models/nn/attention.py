@@ -25,14 +25,14 @@ class Attention(nn.Module):
     def __init__(self, width: int, *, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.attend = nn.Linear(width, 3 * width)
-        self.merge = nn.Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
         """A mixture of all tokens of the row for each token."""
         x = x.contiguous()  # or torch multiplies row by row: a space-time block in bf16 2,600 ms instead of 313
-        query, key, value = rearrange(self.attend(x), "b l (three h d) -> three b h l d", three=3, h=self.heads)
-        return self.merge(rearrange(F.scaled_dot_product_attention(query, key, value), "b h l d -> b l (h d)"))
+        query, key, value = rearrange(self.qkv(x), "b l (three h d) -> three b h l d", three=3, h=self.heads)
+        return self.proj(rearrange(F.scaled_dot_product_attention(query, key, value), "b h l d -> b l (h d)"))
 
 
 class MLP(nn.Module):
@@ -41,12 +41,12 @@ class MLP(nn.Module):
     def __init__(self, width: int, *, hidden: int, activation: Activation = "gelu") -> None:
         super().__init__()
         self.activation = activation
-        self.grow = nn.Linear(width, hidden)
-        self.shrink = nn.Linear(hidden, width)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """As many numbers a token as came in."""
-        return self.shrink(activate(self.grow(x), self.activation))
+        return self.fc2(activate(self.fc1(x), self.activation))
 
 
 class Block(nn.Module):

@@ -60,10 +60,10 @@ class ResidualMLP(nn.Module):
     def __init__(self, width: int, *, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.grow = nn.Linear(width, hidden)
-        self.shrink = nn.Linear(hidden, width)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """As many numbers as came in."""
-        return x + self.dropout(self.shrink(self.dropout(F.gelu(self.grow(self.norm(x))))))
+        return x + self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(self.norm(x))))))

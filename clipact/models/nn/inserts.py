@@ -117,8 +117,8 @@ class NonLocal(nn.Module):
         self.query = self.key = None
         if pairwise != "gaussian":
             self.query, self.key = nn.Linear(channels, inside), nn.Linear(channels, inside)
-        self.merge = nn.Linear(inside, channels)
-        zero_init(self.merge)
+        self.proj = nn.Linear(inside, channels)
+        zero_init(self.proj)
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
         """The maps after the block."""
@@ -131,7 +131,7 @@ class NonLocal(nn.Module):
             seen = query @ (key.transpose(1, 2) @ value) / places.shape[1]
         else:
             seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return x + rearrange(self.merge(seen), "b (t h w) c -> b c t h w", t=x.shape[2], h=x.shape[3])
+        return x + rearrange(self.proj(seen), "b (t h w) c -> b c t h w", t=x.shape[2], h=x.shape[3])
 
 
 INSERTS: dict[str, Callable[[int], nn.Module]] = {

@@ -83,16 +83,16 @@ def _weights(network: nn.Module, *, tubelet: int, options: Inflation) -> dict[st
     names = {
         "norm_attention.weight": "ln_1.weight",
         "norm_attention.bias": "ln_1.bias",
-        "attention.attend.weight": "attn.in_proj_weight",
-        "attention.attend.bias": "attn.in_proj_bias",
-        "attention.merge.weight": "attn.out_proj.weight",
-        "attention.merge.bias": "attn.out_proj.bias",
+        "attention.qkv.weight": "attn.in_proj_weight",
+        "attention.qkv.bias": "attn.in_proj_bias",
+        "attention.proj.weight": "attn.out_proj.weight",
+        "attention.proj.bias": "attn.out_proj.bias",
         "norm_mlp.weight": "ln_2.weight",
         "norm_mlp.bias": "ln_2.bias",
-        "mlp.grow.weight": "mlp.c_fc.weight",
-        "mlp.grow.bias": "mlp.c_fc.bias",
-        "mlp.shrink.weight": "mlp.c_proj.weight",
-        "mlp.shrink.bias": "mlp.c_proj.bias",
+        "mlp.fc1.weight": "mlp.c_fc.weight",
+        "mlp.fc1.bias": "mlp.c_fc.bias",
+        "mlp.fc2.weight": "mlp.c_proj.weight",
+        "mlp.fc2.bias": "mlp.c_proj.bias",
     }
     weights = {
         f"blocks.{layer}.{ours}": state[f"transformer.resblocks.{layer}.{theirs}"]

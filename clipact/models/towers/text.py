@@ -130,21 +130,21 @@ class Layer(nn.Module):
     def __init__(self, width: int, *, heads: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
-        self.attend = nn.Linear(width, 3 * width)
-        self.merge = nn.Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
         self.norm_attended = nn.LayerNorm(width, eps=_NORM_EPS)
-        self.grow = nn.Linear(width, hidden)
-        self.shrink = nn.Linear(hidden, width)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
         self.norm_grown = nn.LayerNorm(width, eps=_NORM_EPS)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "b l f"], mask: Bool[Tensor, "b 1 1 l"] | None) -> Float[Tensor, "b l f"]:
         """The tokens after this layer; `mask` is False where a token is padding."""
-        query, key, value = rearrange(self.attend(x), "b l (three h f) -> three b h l f", three=3, h=self.heads)
+        query, key, value = rearrange(self.qkv(x), "b l (three h f) -> three b h l f", three=3, h=self.heads)
         # Fused attention's backward takes a third of a CPU's step over sentences. Not by whether a graph is wanted:
         # gradient caching encodes without one, and again with one, and both give the same bits.
         plain = x.device.type == "cpu" and not torch.is_inference_mode_enabled()
         with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
             attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x = self.norm_attended(x + self.dropout(self.merge(rearrange(attended, "b h l f -> b l (h f)"))))
-        return self.norm_grown(x + self.dropout(self.shrink(F.gelu(self.grow(x)))))
+        x = self.norm_attended(x + self.dropout(self.proj(rearrange(attended, "b h l f -> b l (h f)"))))
+        return self.norm_grown(x + self.dropout(self.fc2(F.gelu(self.fc1(x)))))

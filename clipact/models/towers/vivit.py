@@ -47,7 +47,7 @@ class SpaceTimeBlock(nn.Module):
         self.time = Attention(width, heads=heads)
         self.norm_mlp = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = MLP(width, hidden=hidden, activation=activation)
-        zero_init(self.time.merge)
+        zero_init(self.time.proj)
 
     def forward(self, x: Float[Tensor, "b t l d"]) -> Float[Tensor, "b t l d"]:
         """The tokens after this block; each saw all of its frame, then its own place in all frames."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clipact import aliases
 from clipact.clip_spec import ClipSpec
 from clipact.config import load_toml, override, parse, to_table
 from clipact.models.nn.masking import MaskConfig
@@ -80,7 +81,7 @@ def load_settings(path: str | Path | None = None, *, changes: Sequence[str] = ()
     """
     table = to_table(CompareSettings())
     for layer in ({} if path is None else load_toml(path), *(override({}, change) for change in changes)):
-        table = _laid_over(table, layer)
+        table = _laid_over(table, aliases.rename(layer, "recipe"))
     return parse(CompareSettings, table)
 
 

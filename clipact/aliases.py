@@ -1,0 +1,157 @@
+"""Keys and values of earlier versions in saved files, and the names that replaced them.
+
+Every reader of a file that clipact wrote, or that a person wrote for it, passes the table it read through `rename`.
+A key that was replaced is read under its new name, with one warning that says both. This file is the only place that
+knows an old name; a new alias is one line in a table here.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from clipact.errors import ConfigError
+
+_SAMPLING = {"middles": "segment_centers"}
+_VISUAL_TOWERS = {"frames": "frame_aggregator", "attentive": "attention_pool"}
+_TEXT_TOWERS = {"labels": "label_embeddings"}
+_BUDGET = {"train.memory_gb": "train.graph_memory_gb"}
+
+KEYS: dict[str, dict[str, str]] = {
+    "recipe": {
+        "start": "init",
+        "init.parts": "init.pretrained",
+        "visual.learns": "visual.trainable",
+        "text.learns": "text.trainable",
+        "judge": "validation",
+        "validation.every": "validation.every_steps",
+        "validation.best": "validation.monitor",
+        "validation.sets.*.card": "validation.sets.*.protocol",
+        "teach": "distillation",
+        "distillation.models": "distillation.teachers",
+        "distillation.share": "distillation.weight",
+        "data.views": "data.cached_augmentations",
+        "data.broken_limit": "data.max_unreadable",
+        "data.sources.*.card": "data.sources.*.protocol",
+        "data.sources.*.vary": "data.sources.*.caption_augmentation",
+        "optim.average_decay": "optim.ema_decay",
+        "optim.start_share": "optim.wise_ft_alpha",
+        **_BUDGET,
+        **{f"{table}.{old}": f"{table}.{new}" for table in ("whole", "head") for old, new in _BUDGET.items()},
+    },
+    "protocol": {"data.also": "data.aliases"},
+    "result": {"run.card": "run.protocol", "run.data.also": "run.data.aliases"},
+    "calibration": {
+        "judgement": "params",
+        "answers": "target",
+        "figures": "metrics",
+        "params.false_rejections": "params.false_rejection_rate",
+    },
+    "training state": {"broken": "unreadable_files"},
+}
+"""By the kind of file: paths of keys, applied in this order; `*` stands for every item of a list."""
+
+VALUES: dict[str, dict[str, dict[str, str]]] = {
+    "recipe": {
+        "init.visual.tower": _VISUAL_TOWERS,
+        "init.text.tower": _TEXT_TOWERS,
+        "init.clip.sampling": _SAMPLING,
+        "clip.sampling": _SAMPLING,
+    },
+    "model": {"visual.tower": _VISUAL_TOWERS, "text.tower": _TEXT_TOWERS, "clip.sampling": _SAMPLING},
+    "protocol": {"views.sampling": _SAMPLING},
+    "result": {"run.views.sampling": _SAMPLING},
+    "calibration": {"target.views.sampling": _SAMPLING},
+}
+"""By the kind of file: values of a key, by the path of that key under its new name."""
+
+COLUMNS = {"also": "extra_labels"}
+"""Columns of a manifest."""
+
+WEIGHTS = {"attend": "qkv", "merge": "proj", "grow": "fc1", "shrink": "fc2"}
+"""Parts of the names of a model's weights."""
+
+
+def rename(table: Mapping[str, Any], kind: str, *, quiet: bool = False, overwrite: bool = False) -> dict[str, Any]:
+    """Return the table with the keys and values of earlier versions under their new names.
+
+    Args:
+        table: What was read; it is not changed.
+        kind: A key of `KEYS` or `VALUES`.
+        quiet: Whether to leave out the warning, for files that came with clipact.
+        overwrite: Whether an old key takes the place of the new one where both are given.
+
+    Raises:
+        ConfigError: Both an old key and the one that replaced it are given.
+    """
+    found: dict[str, Any] = _copy(table)
+    renamed: list[str] = []
+    for old, new in KEYS.get(kind, {}).items():
+        if _move(found, old.split("."), new.split(".")[-1], where=kind, overwrite=overwrite):
+            renamed.append(f"{old} is now {new}")
+    for path, values in VALUES.get(kind, {}).items():
+        *above, key = path.split(".")
+        for place in _places(found, above):
+            if isinstance(value := place.get(key), str) and value in values:
+                place[key] = values[value]
+                renamed.append(f"{key} {value!r} is now {values[value]!r}")
+    if renamed and not quiet:
+        _warn(kind, renamed)
+    return found
+
+
+def rename_columns(names: Iterable[str]) -> dict[str, str]:
+    """Return the new name of each column of a manifest that has one."""
+    return {name: COLUMNS[name] for name in names if name in COLUMNS}
+
+
+def rename_weights(names: Iterable[str], expected: Callable[[str], bool]) -> dict[str, str]:
+    """Return the new name of each tensor that `expected` does not know by its own."""
+    renamed = {}
+    for name in names:
+        new = ".".join(WEIGHTS.get(part, part) for part in name.split("."))
+        if new != name and not expected(name):
+            renamed[name] = new
+    return renamed
+
+
+def cache_text(text: str) -> str:
+    """Return a text that a cache key is made of with the values of earlier versions, so that old entries are found."""
+    for new, old in {new: old for old, new in _SAMPLING.items()}.items():
+        text = text.replace(repr(new), repr(old))
+    return text
+
+
+def _warn(kind: str, renamed: list[str]) -> None:
+    said = "; ".join(dict.fromkeys(renamed))
+    warnings.warn(f"this {kind} has names of an earlier version, which are still read: {said}", stacklevel=3)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _places(table: Any, path: list[str]) -> list[dict[str, Any]]:
+    """The tables at a path."""
+    if not path:
+        return [table] if isinstance(table, dict) else []
+    if path[0] == "*":
+        return [place for inner in table for place in _places(inner, path[1:])] if isinstance(table, list) else []
+    return _places(table[path[0]], path[1:]) if isinstance(table, dict) and path[0] in table else []
+
+
+def _move(table: dict[str, Any], old: list[str], new: str, *, where: str, overwrite: bool) -> bool:
+    """Give the key at the end of a path another name in its place; whether it was there."""
+    moved = False
+    for place in _places(table, old[:-1]):
+        if old[-1] not in place:
+            continue
+        if new in place and not overwrite:
+            raise ConfigError(f"this {where} has {old[-1]} and {new}, which are one key; leave out {old[-1]}")
+        # In its own place: the order of keys is kept, for what depends on it.
+        items = [(new if key == old[-1] else key, value) for key, value in place.items() if key != new]
+        place.clear()
+        place.update(items)
+        moved = True
+    return moved
