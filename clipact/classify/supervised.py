@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from clipact.classify.base import Prediction, VideoClassifier
 from clipact.classify.text_classifier import TextClassifier
 from clipact.classify.zero_shot import ZeroShotClassifier
-from clipact.clip_spec import ClipSpec
+from clipact.classify.embedding_recognizer import RecognizerFacts
+from clipact.clip_spec import Averaging, ClipSpec
 from clipact.errors import UsageError
 from clipact.models import zoo
 from clipact.prompts import LabelSet
@@ -40,6 +41,7 @@ class SupervisedClassifier(VideoClassifier):
         spec: ClipSpec | None = None,
         decoder: str = "pyav",
     ) -> None:
+        self.model = model
         if not model.labels:
             raise UsageError(
                 f"{model.name} was not trained on labels of its own: it answers any words, with ZeroShotClassifier"
@@ -60,6 +62,20 @@ class SupervisedClassifier(VideoClassifier):
             words=TextClassifier(rows=rows[None], owner=owner, labels=len(label_set)),
         )
         super().__init__(self.nearest.spec, clips=clips, decoder=decoder)
+
+    averagings: tuple[Averaging, ...] = ZeroShotClassifier.averagings
+
+    def adapt(self, embeddings: Float32[np.ndarray, "n k d"]) -> "SupervisedClassifier":
+        """Return the classifier itself: nothing is estimated from unlabelled clips."""
+        return self
+
+    def score(self, embeddings: Float32[np.ndarray, "n k d"], *, averaging: Averaging) -> Float32[np.ndarray, "n l"]:
+        """Return the logits of n videos for each label, averaged over their k views."""
+        return self.nearest.score(embeddings, averaging=averaging)
+
+    def facts(self) -> RecognizerFacts:
+        """Return what an evaluation's record says of the model and its labels."""
+        return self.nearest.facts()
 
     @classmethod
     def load(

@@ -5,24 +5,29 @@ The central object. It joins a model (zoo), words (prompts), video and the text 
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from einops import rearrange
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from clipact.cache import Cache, content_key
 from clipact.classify.base import Prediction, Scored, VideoClassifier, agreement_of
-from clipact.classify.text_classifier import TextClassifier, make_text_classifier, wording_key
-from clipact.clip_spec import ClipSpec
+from clipact.classify.text_classifier import TextClassifier, make_text_classifier, template_weights, wording_key
+from clipact.classify.embedding_recognizer import RecognizerFacts
+from clipact.clip_spec import Averaging, ClipSpec
 from clipact.embed.clip_embedding import embed_views, mean_view, prepare_views
 from clipact.errors import CacheError, UsageError
 from clipact.models import zoo
+from clipact.models.dual_encoder import unit
 from clipact.progress import ProgressBar, no_progress
-from clipact.prompts import LabelSet, PromptSet
+from clipact.prompts import LabelDetails, LabelSet, PromptSet
+
+_CLIPS_AT_ONCE = 256  # x 48 templates x 700 labels: 34 MB of logits
 
 
 class ZeroShotClassifier(VideoClassifier):
@@ -118,6 +123,51 @@ class ZeroShotClassifier(VideoClassifier):
             decoder=self.decoder,
             words=self.words.weighted(weights.to(self.words.rows.device)),
         )
+
+    averagings: tuple[Averaging, ...] = ("embeddings", "logits", "probabilities")
+
+    @torch.inference_mode()
+    def adapt(self, embeddings: Float32[np.ndarray, "n k d"]) -> "ZeroShotClassifier":
+        """Return the classifier with weights for templates that await them, estimated from unlabelled clips."""
+        if not self.words.weigh:
+            return self
+        means = unit(torch.from_numpy(embeddings).to(self.model.encoder.log_scale.device).mean(1))
+        return self.with_weights(template_weights(self.model.encoder, self.words, means))
+
+    @torch.inference_mode()
+    def score(self, embeddings: Float32[np.ndarray, "n k d"], *, averaging: Averaging) -> Float32[np.ndarray, "n l"]:
+        """Return the logits of n videos for each label, averaged over their k views.
+
+        Args:
+            embeddings: Unit vectors of the views; of their mean, k = 1, where embeddings were averaged before.
+            averaging: "logits": the mean of the views' logits. "probabilities": the logarithm of the mean of the
+                views' softmax.
+        """
+        views = embeddings.shape[1]
+        clips = torch.from_numpy(embeddings.reshape(-1, embeddings.shape[2])).to(self.model.encoder.log_scale.device)
+        found = []
+        for batch in torch.split(clips, _CLIPS_AT_ONCE * views):
+            logits = rearrange(self.logits(batch).float(), "(b k) l -> b k l", k=views)
+            if averaging == "probabilities":
+                logits = logits.log_softmax(2).logsumexp(1, keepdim=True) - np.log(views)
+            found.append(logits.mean(1))
+        return torch.cat(found).cpu().numpy()
+
+    def facts(self) -> RecognizerFacts:
+        """Return what an evaluation's record says of the model and the words."""
+        prompts, labels = self.prompts, self.label_set
+        about = [labels.about.get(label, LabelDetails()) for label in labels.labels]
+        described = {
+            "name": prompts.name,
+            "templates": [template.text for template in prompts.templates],
+            "wording": asdict(prompts.wording) | {"words": list(prompts.wording.words)},
+            "weights": list(prompts.weights),
+            "phrases": list(labels.written(prompts.wording.names)),
+            "synonyms": [list(one.synonyms) for one in about] if "synonyms" in prompts.wording.words else [],
+            "descriptions": [list(one.descriptions) for one in about] if "descriptions" in prompts.wording.words else [],
+            "sha256": wording_key(labels, prompts),
+        }
+        return RecognizerFacts(model=self.model, prompts=described)
 
     def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video: a softmax over all labels, and how far the views agree."""

@@ -46,7 +46,7 @@ def calibrate(
     rejection: Annotated[
         str, typer.Option(help="What says that nothing fits: background, energy, margin or max_softmax.")
     ] = "background",
-    partial: AllowMismatch = False,
+    allow_mismatch: AllowMismatch = False,
     device: Device = "auto",
     precision: PrecisionOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -90,10 +90,10 @@ def calibrate(
     if rejection not in OOD_SCORES:
         raise UsageError(f"--rejection is {rejection!r}; {choices(rejection, OOD_SCORES)}")
     check_out_path(out)
-    samples = read_samples(protocol, folder, partial=partial)
+    samples = read_samples(protocol, folder, allow_mismatch=allow_mismatch)
 
-    def watch(findings: Iterable[Any], total: int) -> Iterable[Any]:
-        return track(findings, total=total, what=protocol.name)
+    def progress(items: Iterable[Any], total: int | None, _: str) -> Iterable[Any]:
+        return track(items, total=total, what=protocol.name)
 
     calibration, scores = fit(
         load_model(model, device=device, precision=precision, defer_text=True),
@@ -105,7 +105,7 @@ def calibrate(
         coverage=coverage,
         false_rejection_rate=false_rejection_rate,
         score=rejection,
-        options=EvalOptions(cache=Cache(), watch=watch),
+        options=EvalOptions(cache=Cache(), progress=progress),
     )
     calibration.save(out)
     if as_json:

@@ -42,7 +42,7 @@ ProtocolArgument = Annotated[str, typer.Argument(metavar="PROTOCOL|MANIFEST", he
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
 ]
-AllowMismatch = Annotated[bool, typer.Option("--partial", help="Take data that are not the protocol's; mark it.")]
+AllowMismatch = Annotated[bool, typer.Option("--allow-mismatch", help="Take data that are not the protocol's; mark it.")]
 """Options of every command that is carried out under a protocol."""
 
 RunFolder = Annotated[

@@ -11,11 +11,10 @@ from typing import Literal, get_args
 
 from clipact import aliases
 from clipact.assets import asset_names, asset_path
-from clipact.clip_spec import ClipSpec, Resize, Sampling
+from clipact.clip_spec import Averaging, ClipSpec, Resize, Sampling
 from clipact.config import load_toml, parse
 from clipact.errors import ConfigError, UsageError, choices
 
-Averaging = Literal["embeddings", "logits", "probabilities"]
 Metric = Literal["top_1", "mean_per_class", "mean_ap", "retrieval"]
 
 

@@ -16,7 +16,7 @@ from clipact.classify.text_classifier import wording_key
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.protocol import Views
 from clipact.errors import CalibrationError, UsageError
-from clipact.evaluate.options import EvalOptions
+from clipact.evaluate.encode import EvalOptions
 from clipact.evaluate.results import ClassificationResult
 from clipact.evaluate.run import evaluate
 from clipact.evaluate.samples import EvalSamples
