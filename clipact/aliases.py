@@ -39,7 +39,13 @@ KEYS: dict[str, dict[str, str]] = {
         **{f"{table}.{old}": f"{table}.{new}" for table in ("whole", "head") for old, new in _BUDGET.items()},
     },
     "protocol": {"data.also": "data.aliases"},
-    "result": {"run.card": "run.protocol", "run.data.also": "run.data.aliases"},
+    "result": {
+        "run.card": "run.protocol",
+        "run.data.also": "run.data.aliases",
+        "run.asked": "run.request_key",
+        "run.place": "run.name_key",
+        "run.comparison.learnt": "run.comparison.trainable_parameters",
+    },
     "calibration": {
         "judgement": "params",
         "answers": "target",

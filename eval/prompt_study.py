@@ -109,7 +109,7 @@ def main():
             cells.append("as above" if row is None else f"{percent(row.difference)}, p {row.difference.p:.3f}")
         print(f"| {name} | {' | '.join(cells)} |")
     print(f"\n| points above {words.set} as shipped | {' | '.join(swept)} |\n|---|{'---|' * len(swept)}")
-    few = Grid(templates=("bare", words.set), names=("phrases",), words=("phrase",), pooling=("embeddings",))
+    few = Grid(templates=("bare", words.set), label_format=("phrases",), include=("phrase",), pooling=("embeddings",))
     above = [judge(name, model, words, grid=few, baseline=words.set) for name in swept]
     for number, name in enumerate(row.variant.name for row in above[0].rows):
         found = [one.rows[number].difference for one in above]

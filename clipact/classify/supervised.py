@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from clipact.classify.base import Prediction, VideoClassifier
+from clipact.classify.embedding_recognizer import RecognizerFacts
 from clipact.classify.text_classifier import TextClassifier
 from clipact.classify.zero_shot import ZeroShotClassifier
-from clipact.classify.embedding_recognizer import RecognizerFacts
 from clipact.clip_spec import Averaging, ClipSpec
 from clipact.errors import UsageError
 from clipact.models import zoo

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from clipact.cache import Cache, content_key
 from clipact.classify.base import Prediction, Scored, VideoClassifier, agreement_of
-from clipact.classify.text_classifier import TextClassifier, make_text_classifier, template_weights, wording_key
 from clipact.classify.embedding_recognizer import RecognizerFacts
+from clipact.classify.text_classifier import TextClassifier, make_text_classifier, template_weights, wording_key
 from clipact.clip_spec import Averaging, ClipSpec
 from clipact.embed.clip_embedding import embed_views, mean_view, prepare_views
 from clipact.errors import CacheError, UsageError
@@ -164,7 +164,9 @@ class ZeroShotClassifier(VideoClassifier):
             "weights": list(prompts.weights),
             "phrases": list(labels.written(prompts.wording.names)),
             "synonyms": [list(one.synonyms) for one in about] if "synonyms" in prompts.wording.words else [],
-            "descriptions": [list(one.descriptions) for one in about] if "descriptions" in prompts.wording.words else [],
+            "descriptions": [list(one.descriptions) for one in about]
+            if "descriptions" in prompts.wording.words
+            else [],
             "sha256": wording_key(labels, prompts),
         }
         return RecognizerFacts(model=self.model, prompts=described)

@@ -33,7 +33,7 @@ def compare(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change the recipe: whole.train.steps=50. Repeatable.")
     ] = None,
-    partial: AllowMismatch = False,
+    allow_mismatch: AllowMismatch = False,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row and line.")] = False,
 ) -> None:
@@ -73,20 +73,20 @@ def compare(
     settings = load_settings(recipe, changes=changes or ())
     protocol, folder = find_protocol(protocol_or_table, data)
     own = Path(protocol_or_table) if protocol_or_table.endswith(".csv") else protocol
-    parts = read_split(own, folder, split=split, partial=partial)
+    parts = read_split(own, folder, split=split, allow_mismatch=allow_mismatch)
     names = [name.strip() for name in models.split(",") if name.strip()]
     planned = plan_comparison(names, parts, out, settings=settings, seeds=seeds)
     outcomes: list[FinishedRun | FailedRun] = []
     try:
         with TrainScreen() as screen:
-            whole = screen.progress.add_task("compare", total=len(planned.cells))
-            hands = ExecutionContext(device=device, cache=Cache(), watch=screen.watch, follow=screen.follow)
-            for outcome in planned.carry_out(hands):
+            whole = screen.progress.add_task("compare", total=len(planned.runs))
+            context = ExecutionContext(device=device, cache=Cache(), progress=screen.watch, follow=screen.follow)
+            for outcome in planned.execute(context):
                 outcomes.append(outcome)
                 screen.progress.advance(whole)
                 screen.say(_line(outcome))
     except KeyboardInterrupt:
-        note(f"stopped after {len(outcomes)} of {len(planned.cells)} runs; the same command goes on")
+        note(f"stopped after {len(outcomes)} of {len(planned.runs)} runs; the same command goes on")
         raise typer.Exit(130) from None
     table = tabulate(planned, outcomes)
     paths = write_comparison(table, out)
@@ -97,7 +97,7 @@ def compare(
     for sample, cause in table.unreadable[:20]:
         note(f"{sample}: {cause}", kind="error")
     for one in table.failed:
-        note(f"{one.cell.contender.name}, seed {one.cell.seed}: {one.cause} ({one.file})", kind="error")
+        note(f"{one.method_run.method.name}, seed {one.method_run.seed}: {one.cause} ({one.file})", kind="error")
     if table.failed or table.unreadable:
         raise typer.Exit(1)
 
@@ -106,7 +106,7 @@ def _line(outcome: "FinishedRun | FailedRun") -> str:
     from clipact.metrics import top_k
     from clipact.studies.compare import FinishedRun
 
-    row = f"{outcome.cell.contender.name}, seed {outcome.cell.seed}"
+    row = f"{outcome.method_run.method.name}, seed {outcome.method_run.seed}"
     if not isinstance(outcome, FinishedRun):
         return f"{row}: failed: {outcome.cause}"
     found = top_k(outcome.result.scores, outcome.result.true)
@@ -131,7 +131,7 @@ def _show(table: "ComparisonTable", paths: Sequence[Path]) -> None:
     split, clip = table.comparison.split, table.comparison.settings.clip
     size = f"{clip.frames} frames of {clip.size[0]} x {clip.size[1]} pixels"
     console.print(Text(f"{split.protocol.name} · {size} · {sum(table.counts)} clips judge", style="bold"))
-    console.print(Text(f"split {split.said}", style="dim"))
+    console.print(Text(f"split {split.description}", style="dim"))
 
     def grid(*titles: str) -> Grid:
         made = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False)
@@ -149,14 +149,14 @@ def _show(table: "ComparisonTable", paths: Sequence[Path]) -> None:
         top = row.top_1
         shown = Text(name, style="bold" if row.difference is None else "")
         right.add_row(shown, f"{top.value:.1%}", f"{top.low:.1%} – {top.high:.1%}", fifth, *compared)
-        took = row.took
+        usage = row.usage
         takes.add_row(
             Text(name),
-            f"{took.parameters / 1e6:.1f} M",
-            f"{took.gflops:.2f}",
-            f"{took.milliseconds:.1f}",
-            f"{took.training_seconds:.0f} s",
-            f"{took.peak_memory_bytes / 1e9:.2f} GB",
+            f"{usage.parameters / 1e6:.1f} M",
+            f"{usage.gflops:.2f}",
+            f"{usage.milliseconds:.1f}",
+            f"{usage.training_seconds:.0f} s",
+            f"{usage.peak_memory_bytes / 1e9:.2f} GB",
         )
     console.print(right)
     console.print()
@@ -167,6 +167,6 @@ def _show(table: "ComparisonTable", paths: Sequence[Path]) -> None:
         few = f"; of {table.groups} groups no p is below {table.least_p:.2g}" if table.least_p > 0.0005 else ""
         console.print(Text(f"{said}{few}.", style="dim"))
     for row in table.rows:
-        if row.contender.kind == "zero-shot" and not row.zero_shot:
-            console.print(Text(f"{row.name}: {row.said}", style="yellow"))
+        if row.method.kind == "zero-shot" and not row.zero_shot:
+            console.print(Text(f"{row.name}: {row.zero_shot_status}", style="yellow"))
     console.print(Text(" ".join(map(str, paths)), style="dim"), soft_wrap=True)

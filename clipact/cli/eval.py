@@ -90,7 +90,11 @@ def evaluate(
         for name, computed_in in models.items():
             result_folder(protocol, name, out, precision=computed_in)
         chosen.append(
-            (protocol, read_samples(own, folder, allow_mismatch=allow_mismatch), () if protocol_or_table.endswith(".csv") else said)
+            (
+                protocol,
+                read_samples(own, folder, allow_mismatch=allow_mismatch),
+                () if protocol_or_table.endswith(".csv") else said,
+            )
         )
     cache, unread = Cache(), 0
     for name, computed_in in models.items():
@@ -130,10 +134,10 @@ def _object(row: "Row") -> dict[str, Any]:
         "result": str(folder),
         "zero_shot": run["zero_shot"],
         "zero_shot_why": run["zero_shot_why"],
-        "verdict": zero_shot_status(run),
+        "zero_shot_status": zero_shot_status(run),
         "partial": run["partial"],
         "partial_why": run["partial_why"],
-        "figures": [{key: None if value != value else value for key, value in asdict(one).items()} for one in found],
+        "metrics": [{key: None if value != value else value for key, value in asdict(one).items()} for one in found],
         "samples": len(result.samples),
         "unreadable": [list(one) for one in result.unreadable],
         "seconds": dict(result.seconds),

@@ -140,7 +140,7 @@ def _show(found: "Sweep", *, as_json: bool) -> None:
                         "frames": row.variant.frames,
                         "sentences": row.sentences,
                         "weights": row.weights,
-                        "verdict": zero_shot_status(found.run),
+                        "zero_shot_status": zero_shot_status(found.run),
                     }
                 )
             )

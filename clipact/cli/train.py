@@ -53,7 +53,7 @@ class TrainScreen:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def watch(self, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+    def watch(self, items: Iterable[Any], total: int | None, what: str) -> Iterator[Any]:
         """The items, with a bar of their own."""
         task, self._encoding = self.progress.add_task(what, total=total), True
         try:

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from clipact import aliases
 from clipact.cache import content_key
-from clipact.clip_spec import ClipSpec
-from clipact.clip_spec import Averaging
+from clipact.clip_spec import Averaging, ClipSpec
 from clipact.embed.clip_embedding import prepare_views
 from clipact.errors import UsageError
 from clipact.models.dual_encoder import DualEncoder, unit
@@ -103,7 +102,9 @@ def make_clip_encoder(
             "rows", model.key, aliases.cache_text(repr(asdict(spec))), f"{views} x {crops}", place, averaging, decoder
         ),
         on_cpu=device.type == "cpu",
-        encode_views=_encode_views(encoder, split_backbone_head(tower).body if by_frame else encoder.encode_video, spec),
+        encode_views=_encode_views(
+            encoder, split_backbone_head(tower).body if by_frame else encoder.encode_video, spec
+        ),
         apply_head=_apply_head(encoder, split_backbone_head(tower).head) if by_frame else lambda rows: rows,
         pool_views=pool_views,
     )

@@ -22,10 +22,6 @@ wall showed.
 """
 
 import json
-import os
-import re
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -37,6 +33,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from clipact import aliases
+from clipact.atomic_write import atomic_folder, tidy
 from clipact.errors import ResultError
 
 FORMAT = 1
@@ -116,8 +113,8 @@ def zero_shot_status(run: Mapping[str, Any]) -> str:
     """What a reader must know before a figure is called zero-shot; every output says it."""
     if run.get("zero_shot"):
         return "zero-shot"
-    said = "not zero-shot" if run.get("zero_shot") is False else "zero-shot or not is unknown"
-    return f"{said}: {run.get('zero_shot_why') or 'nobody says'}"
+    status = "not zero-shot" if run.get("zero_shot") is False else "zero-shot or not is unknown"
+    return f"{status}: {run.get('zero_shot_why') or 'nobody says'}"
 
 
 def identical(one: ClassificationResult | RetrievalResult, other: ClassificationResult | RetrievalResult) -> bool:
@@ -137,24 +134,11 @@ def save_result(scores: ClassificationResult | RetrievalResult, folder: str | Pa
     read_run(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _tidy(folder)
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            np.savez(beside / _ARRAYS, **arrays)  # type: ignore[arg-type]
+        tidy(folder)
+        with atomic_folder(folder) as part:
+            np.savez(part / _ARRAYS, **arrays)  # type: ignore[arg-type]
             text = json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False)
-            (beside / _JSON).write_text(text + "\n", encoding="utf-8")
-            beside.chmod(0o755)
-            if folder.exists():
-                os.replace(folder, beside / "before")
-            try:
-                os.replace(beside, folder)
-            except OSError:
-                if (beside / "before").exists():
-                    os.replace(beside / "before", folder)
-                raise
-            shutil.rmtree(folder / "before", ignore_errors=True)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            (part / _JSON).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise ResultError(f"{folder} cannot be written: {error.strerror or error}") from error
     return folder
@@ -168,7 +152,8 @@ def read_run(folder: Path) -> Mapping[str, Any] | None:
     try:
         if not folder.exists() or not any(folder.iterdir()):
             return None
-        run = json.loads((folder / _JSON).read_text(encoding="utf-8"))["run"]
+        table = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+        run = aliases.rename(table, "result", quiet=True)["run"]
     except (FileNotFoundError, NotADirectoryError):
         raise ResultError(f"{folder} is there and holds no result; name another place with --out") from None
     except OSError as error:
@@ -195,13 +180,6 @@ def load_result(folder: str | Path) -> ClassificationResult | RetrievalResult:
     with suppress(KeyError, TypeError, ValueError):
         return _join(aliases.rename(table, "result"), arrays)
     raise ResultError(f"{folder} is damaged: its {_JSON} and {_ARRAYS} do not fit each other; run `clipact eval` again")
-
-
-def _tidy(folder: Path) -> None:
-    """Remove what a kill amid `save_result` left beside the folder."""
-    for left in folder.parent.glob(".*"):
-        if re.fullmatch(re.escape(f".{folder.name}.") + r"[a-z0-9_]{8}", left.name):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _bits(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:

@@ -9,8 +9,8 @@ from clipact.cache import content_key
 from clipact.classify.supervised import SupervisedClassifier
 from clipact.classify.text_classifier import wording_key
 from clipact.classify.zero_shot import ZeroShotClassifier
-from clipact.config import to_table
 from clipact.clip_spec import Averaging
+from clipact.config import to_table
 from clipact.data.protocol import Protocol
 from clipact.errors import ResultError, UsageError
 from clipact.evaluate.encode import EvalOptions
@@ -74,16 +74,16 @@ def run_protocol(
     prompts = None if samples.labels is None else PromptSet.load(protocol.words.templates)
     sentences = "" if samples.labels is None or prompts is None else wording_key(samples.labels, prompts)
     table = json.dumps(to_table(protocol), sort_keys=True, default=str)
-    asked = content_key("asked 3", model.key, precision, table, sentences)
+    request_key = content_key("asked 3", model.key, precision, table, sentences)
     options = options or EvalOptions()
-    if options.resume and not journal.exists() and (kept := _finished(folder, asked, samples)) is not None:
+    if options.resume and not journal.exists() and (kept := _finished(folder, request_key, samples)) is not None:
         return kept, folder
     run = {
         "protocol": protocol.name,
         "title": protocol.title,
         "metric": protocol.metric,
-        "asked": asked,
-        "place": letters,
+        "request_key": request_key,
+        "name_key": letters,
         "partial_why": list(changed),
         **options.run,
     }
@@ -120,7 +120,7 @@ def result_folder(protocol: Protocol, model: str, out: Path, *, precision: str =
     name = f"{file_name(protocol.name)}--{file_name(model)}" + ("" if precision == "fp32" else f"-{precision}")
     plain, letters = out / name, _letters(protocol, model)
     run = read_run(plain)
-    if not run or run.get("place") == letters:
+    if not run or run.get("name_key") == letters:
         return plain
     other = plain.with_name(f"{plain.name}-{letters}")
     read_run(other)
@@ -139,12 +139,12 @@ def _letters(protocol: Protocol, model: str) -> str:
     )[:8]
 
 
-def _finished(folder: Path, asked: str, samples: EvalSamples) -> ClassificationResult | RetrievalResult | None:
+def _finished(folder: Path, request_key: str, samples: EvalSamples) -> ClassificationResult | RetrievalResult | None:
     if not folder.is_dir():
         return None
     try:
         kept = load_result(folder)
     except ResultError:
         return None
-    same = kept.run.get("asked") == asked and kept.run["data"]["list_sha256"] == samples.data["list_sha256"]
+    same = kept.run.get("request_key") == request_key and kept.run["data"]["list_sha256"] == samples.data["list_sha256"]
     return kept if same and kept.run["data"]["count"] == len(samples) else None

@@ -15,8 +15,7 @@ from clipact.atomic_write import atomic_write
 from clipact.errors import ResultError, VideoError
 from clipact.evaluate.metric_values import MetricValue, metric_values
 from clipact.evaluate.results import zero_shot_status
-from clipact.report.compare import compare
-from clipact.report.sections import Result, section
+from clipact.report.sections import Result, compare_results, section
 from clipact.video.load import load_clip
 
 
@@ -109,7 +108,7 @@ def render_page(results: Sequence[Result], *, data: Path | None = None) -> str:
         tables=_tables(found),
         title=title,
         names=names,
-        comparisons=compare(results),
+        comparisons=compare_results(results),
         pictures=[thumbnails(one.pictured, data, root=one.root) for one in sections],
         data_given=data is not None,
         zero_shot_status=zero_shot_status,

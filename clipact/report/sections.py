@@ -1,14 +1,16 @@
-"""What the page says of one result, worked out: plain numbers and words for the template to lay out."""
+"""Sections of a report page, and comparisons of its results: numbers and words for the template to lay out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from clipact import metrics
-from clipact.evaluate.metric_values import share_of
+from clipact.evaluate.metric_values import mean_over_parts, share_of
 from clipact.evaluate.results import ClassificationResult, RetrievalResult
+from clipact.metrics.intervals import Difference
 from clipact.metrics.reliability import Bin
 
 _MOST_LABELS_WRITTEN = 24  # a table of counts can be read up to here; above, the matrix is drawn
@@ -179,3 +181,35 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, (list, tuple)):
         return [(name, ", ".join(map(str, value)))]
     return [(name, "unknown" if value is None else str(value))]
+
+
+@dataclass(frozen=True)
+class ResultComparison:
+    """How much better the result `one` is than `other`, by their places in a list, and the p of McNemar's test."""
+
+    one: int
+    other: int
+    difference: Difference
+    mcnemar: float
+    clustered: bool
+
+
+def compare_results(results: Sequence[ClassificationResult | RetrievalResult]) -> list[ResultComparison]:
+    """Every two results of the same labels, samples and parts, by the top-1 that their figures show."""
+    found = []
+    for one, other in combinations(range(len(results)), 2):
+        first, second = results[one], results[other]
+        if not isinstance(first, ClassificationResult) or not isinstance(second, ClassificationResult):
+            continue
+        if (first.samples, first.labels) != (second.samples, second.labels) or not first.samples:
+            continue
+        if first.parts.keys() != second.parts.keys() or not all(
+            map(np.array_equal, first.parts.values(), second.parts.values())
+        ):
+            continue
+        ours, theirs = (metrics.hits(each.scores, each.true) for each in (first, second))
+        difference = metrics.paired_bootstrap(
+            mean_over_parts(ours, first), mean_over_parts(theirs, second), len(ours), groups=first.groups
+        )
+        found.append(ResultComparison(one, other, difference, metrics.mcnemar(ours, theirs), first.groups is not None))
+    return found

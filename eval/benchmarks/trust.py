@@ -38,8 +38,8 @@ from clipact.calibration.fit import hidden_halves, hidden_scores
 from clipact.calibration.temperature import fit_temperature
 from clipact.data.protocol import load_protocol
 from clipact.evaluate import EvalOptions, read_samples
-from clipact.evaluate.fit_calibration import labelled_clips
 from clipact.evaluate.encoded_samples import zero_shot_by_name
+from clipact.evaluate.fit_calibration import labelled_clips
 from clipact.metrics import calibration_error, probabilities
 from clipact.models.zoo import load_model
 from clipact.prompts import PromptSet

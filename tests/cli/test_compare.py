@@ -24,7 +24,7 @@ def test_rows_stand_side_by_side_and_one_that_fails_is_named(clipact, shades, tm
     rows = [json.loads(line) for line in done.out.splitlines()]
     assert done.code == 1
     assert rows[0]["top_1"] == found["rows"][0]["top_1"]
-    assert rows[0]["verdict"].startswith("not zero-shot: supervised: a nearest probe")
+    assert rows[0]["zero_shot_status"].startswith("not zero-shot: supervised: a nearest probe")
     assert "shots is 99" in rows[1]["failed"]
     assert "finished before" in done.err
     assert "few-shot" in done.err

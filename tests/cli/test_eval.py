@@ -61,8 +61,8 @@ def test_json_gives_a_line_for_each_protocol_and_model(protocol, tree, tiny, tmp
     assert [row["protocol"] for row in rows] == ["own", "table"]
     assert [row["zero_shot"] for row in rows] == [False, None]
     assert rows[0]["zero_shot_why"] == "trained on nothing"
-    assert rows[0]["verdict"] == "not zero-shot: trained on nothing"
-    assert rows[0]["figures"][0]["name"] == "top-1"
+    assert rows[0]["zero_shot_status"] == "not zero-shot: trained on nothing"
+    assert rows[0]["metrics"][0]["name"] == "top-1"
     kept = load_result(rows[0]["result"])
     assert kept.run["zero_shot"] is False
     assert kept.unreadable[0][0] == rows[0]["unreadable"][0][0]
@@ -85,9 +85,9 @@ def captions(tree, tmp_path):
 def test_captions_are_retrieved_both_ways(captions, tree, tiny, tmp_path):
     words = [captions, tree / "captions.csv", "--data", tree, "--model", tiny, "--out", tmp_path / "out"]
     row, table = (json.loads(line) for line in run(*words, "--json").stdout.splitlines())
-    assert row["verdict"] == "not zero-shot: trained on nothing"  # the protocol's set holds it
+    assert row["zero_shot_status"] == "not zero-shot: trained on nothing"  # the protocol's set holds it
     assert table["zero_shot"] is None
-    named = {one["name"]: one for one in row["figures"]}
+    named = {one["name"]: one for one in row["metrics"]}
     assert list(named)[:2] == ["text to visual recall@1", "visual to text recall@1"]
     assert {f"{way} median rank" for way in ("text to visual", "visual to text")} <= set(named)
     assert (named["text to visual recall@5"]["count"], named["visual to text recall@5"]["count"]) == (12, 6)
@@ -121,7 +121,7 @@ def test_a_column_named_group_clusters_a_table_of_ones_own(tree, tiny, tmp_path)
     own, plain = (load_result(row["result"]) for row in rows)
     assert own.groups == tuple(f"p{number // 2}" for number in range(14) if number != 5)
     assert plain.groups is None
-    own, plain = (row["figures"][0] for row in rows)
+    own, plain = (row["metrics"][0] for row in rows)
     assert own["value"] == plain["value"]
     assert (own["low"], own["high"]) != (plain["low"], plain["high"])
 

@@ -68,7 +68,7 @@ def test_sweep_writes_tables_and_a_page(clipact, tree, tiny, tmp_path):
     assert {line["templates"] for line in lines} == {"bare", "single", "action"}
     assert (tmp_path / "sweep.html").read_text().startswith("<!DOCTYPE html>")
     rows = [json.loads(line) for line in clipact(*words, "--json").out.splitlines()]
-    assert all(row["verdict"].startswith("zero-shot or not is unknown: ") for row in rows)
+    assert all(row["zero_shot_status"].startswith("zero-shot or not is unknown: ") for row in rows)
     assert sum(row["baseline"] for row in rows) == 1
 
 

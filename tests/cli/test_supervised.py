@@ -83,7 +83,7 @@ def test_a_result_is_never_zero_shot(clipact, data, model, tmp_path):
     words = ("eval", data / "again.csv", "--model", model, "--split", "test", "--out", tmp_path, "--json")
     (row,) = map(json.loads, clipact(*words).out.splitlines())
     assert (row["zero_shot"], row["zero_shot_why"]) == (False, "supervised: trained on these labels")
-    assert row["figures"][0]["value"] == 1.0
+    assert row["metrics"][0]["value"] == 1.0
     classifier = SupervisedClassifier.load(str(model), device="cpu")
     assert isinstance(classifier, Recognizer)
     samples = read_samples(manifest_protocol(str(data / "shades.csv"), split="test"), data)

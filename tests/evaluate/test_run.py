@@ -100,7 +100,9 @@ def test_the_number_of_torchs_threads_is_as_it_was(classifier, samples):
     evaluate(classifier, samples, options=EvalOptions(workers=3))
     assert torch.get_num_threads() == before
     with pytest.raises(ZeroDivisionError):
-        evaluate(classifier, samples, options=EvalOptions(progress=lambda items, total, description: [next(items), 1 / 0]))
+        evaluate(
+            classifier, samples, options=EvalOptions(progress=lambda items, total, description: [next(items), 1 / 0])
+        )
     gc.collect()
     assert torch.get_num_threads() == before
 

@@ -99,7 +99,9 @@ def test_a_model_that_learnt_from_a_cards_set_or_one_that_holds_it_is_not_zero_s
 
 
 def test_a_table_of_ones_own_is_of_no_named_set(tree):
-    said, why = zero_shot_by_name(("flickr8k train",), dict(read_samples(manifest_protocol(tree / "table.csv"), tree).data))
+    said, why = zero_shot_by_name(
+        ("flickr8k train",), dict(read_samples(manifest_protocol(tree / "table.csv"), tree).data)
+    )
     assert said is None
     assert "flickr8k train" in why
     assert "no protocol says" in why

@@ -53,7 +53,7 @@ def found(shades, tmp_path_factory):
     names = [f"zero-shot:{small}", f"probe:{small}", f"knn:{small}@3", f"few-shot:{small}@2", f"few-shot:{small}@99"]
     names.append(f"lstm:{small}")
     planned = plan(shades, tmp_path_factory.mktemp("out"), names, seeds=2)
-    outcomes = list(planned.carry_out(ExecutionContext(device="cpu", cache=Cache(tmp_path_factory.mktemp("store")))))
+    outcomes = list(planned.execute(ExecutionContext(device="cpu", cache=Cache(tmp_path_factory.mktemp("store")))))
     return planned, outcomes, tabulate(planned, outcomes)
 
 
@@ -61,13 +61,13 @@ def test_no_group_is_on_both_sides_and_the_split_is_said(shades, found):
     split = found[0].split
     sides = [{item.group for item in samples.items} for _, samples in split.sides]
     assert sides == [{"p1", "p2", "p4", "p5"}, {"p0", "p3"}]
-    assert split.said == "by group: 4 of 6 are learnt from, 2 judge (part 1 of 3)"
-    with found[0].cells[0].table.open() as file:
+    assert split.description == "by group: 4 of 6 are learnt from, 2 judge (part 1 of 3)"
+    with found[0].runs[0].table.open() as file:
         lines = list(csv.DictReader(file))
     assert [line["split"] for line in lines] == ["train"] * 8 + ["test"] * 4
     assert {line["group"] for line in lines if line["split"] == "test"} == {"p0", "p3"}
     other = read_split(shades / "shades.csv", shades, split="2/3")
-    assert {item.group for item in other.tested.items} == {"p1", "p4"}
+    assert {item.group for item in other.test.items} == {"p1", "p4"}
 
 
 def test_a_table_may_say_itself_what_judges(shades):
@@ -75,8 +75,8 @@ def test_a_table_may_say_itself_what_judges(shades):
         rows = [{**row, "split": "test" if int(row["group"][1]) > 3 else "train"} for row in csv.DictReader(file)]
     write_manifest(shades / "own.csv", *rows)
     split = read_split(shades / "own.csv", shades)
-    assert (len(split.learnt), len(split.tested)) == (8, 4)
-    assert split.said == "learnt from split train, judged by split test"
+    assert (len(split.train), len(split.test)) == (8, 4)
+    assert split.description == "learnt from split train, judged by split test"
     rows[-1]["label"] = "dusk"
     write_manifest(shades / "odd.csv", *rows)
     for table, asked, said in (
@@ -105,12 +105,14 @@ def test_every_row_sees_the_same_frames_and_chooses_from_the_same_labels(found):
 
 def test_what_learnt_from_the_data_is_never_called_zero_shot(shades, found, tmp_path):
     _, outcomes, table = found
-    assert table.rows[0].said.startswith("zero-shot or not is unknown")
-    assert all(row.said.startswith("not zero-shot: supervised") for row in table.rows[1:])
-    (trained, *_) = [one for one in outcomes if one.cell.contender.kind == "trained"]
-    model = trained.cell.folder / "run" / "last"
-    assert json.loads((model / "config.json").read_text())["trained_on"] == [f"shades {table.comparison.split.said}"]
-    (failed,) = plan(shades, tmp_path, [f"zero-shot:{model}"]).carry_out(
+    assert table.rows[0].zero_shot_status.startswith("zero-shot or not is unknown")
+    assert all(row.zero_shot_status.startswith("not zero-shot: supervised") for row in table.rows[1:])
+    (trained, *_) = [one for one in outcomes if one.method_run.method.kind == "trained"]
+    model = trained.method_run.folder / "run" / "last"
+    assert json.loads((model / "config.json").read_text())["trained_on"] == [
+        f"shades {table.comparison.split.description}"
+    ]
+    (failed,) = plan(shades, tmp_path, [f"zero-shot:{model}"]).execute(
         ExecutionContext(device="cpu", cache=Cache(tmp_path))
     )
     assert "it is not zero-shot" in failed.cause
@@ -122,7 +124,7 @@ def test_figures_are_means_over_seeds_with_tests_that_draw_groups(found):
     for one in outcomes:
         if isinstance(one, FinishedRun):
             right = metrics.hits(one.result.scores, one.result.truth)
-            hits.setdefault(one.cell.contender.name, []).append(right)
+            hits.setdefault(one.method_run.method.name, []).append(right)
     groups = outcomes[0].result.groups
     for row in table.rows:
         mean = np.mean(hits[row.name], axis=0)
@@ -139,15 +141,15 @@ def test_figures_are_means_over_seeds_with_tests_that_draw_groups(found):
     assert len(table.pairs) == 10
     assert (table.groups, table.least_p) == (2, 0.5)
     assert min(pair.difference.p for pair in table.pairs) >= 0.5, "two groups show nothing"
-    assert [row.took.learnt > 0 for row in table.rows] == [False, True, False, True, True]
-    assert all(row.took.gflops > 0 and row.took.peak_memory_bytes > 1e7 for row in table.rows)
-    assert table.rows[-1].took.training_seconds > 0
+    assert [row.usage.trainable_parameters > 0 for row in table.rows] == [False, True, False, True, True]
+    assert all(row.usage.gflops > 0 and row.usage.peak_memory_bytes > 1e7 for row in table.rows)
+    assert table.rows[-1].usage.training_seconds > 0
 
 
 def test_a_failure_is_named_and_the_rest_goes_on(found):
     _, outcomes, table = found
     failed = [one for one in outcomes if isinstance(one, FailedRun)]
-    assert [one.cell.contender.number for one in failed] == [99, 99]
+    assert [one.method_run.method.number for one in failed] == [99, 99]
     assert "shots is 99" in failed[0].cause
     assert "UsageError" in failed[0].file.read_text()
     assert isinstance(outcomes[-1], FinishedRun)
@@ -157,26 +159,26 @@ def test_a_failure_is_named_and_the_rest_goes_on(found):
 def test_what_is_finished_is_not_done_again(shades, found, monkeypatch):
     planned, _, table = found
     tried = []
-    real = room.MethodRun.carry_out
-    monkeypatch.setattr(room.MethodRun, "carry_out", lambda cell, hands: tried.append(cell) or real(cell, hands))
-    names = [one.name for one in planned.contenders]
-    again = plan(shades, planned.cells[0].folder.parent.parent, names, seeds=2)
-    repeated = list(again.carry_out(ExecutionContext(device="cpu")))
-    assert {cell.contender.number for cell in tried} == {99}
+    real = room.MethodRun.execute
+    monkeypatch.setattr(room.MethodRun, "execute", lambda run, context: tried.append(run) or real(run, context))
+    names = [one.name for one in planned.methods]
+    again = plan(shades, planned.runs[0].folder.parent.parent, names, seeds=2)
+    repeated = list(again.execute(ExecutionContext(device="cpu")))
+    assert {cell.method.number for cell in tried} == {99}
     assert tabulate(again, repeated).facts()["rows"] == table.facts()["rows"]
-    changed = plan(shades, planned.cells[0].folder.parent.parent, names, settings=load_settings(
+    changed = plan(shades, planned.runs[0].folder.parent.parent, names, settings=load_settings(
         changes=[*SMALL, "head.optim={lr=0.01}", "workers=1"]
     ), seeds=2)  # fmt: skip
-    lost = [cell.contender.name for cell in changed.cells if cell.finished() is None and cell.contender.number != 99]
+    lost = [cell.method.name for cell in changed.runs if cell.finished() is None and cell.method.number != 99]
     assert lost == [f"lstm:{shades / 'small'}"] * 2, "only what hangs on it"
-    damaged = again.cells[0].folder / "result" / "scores.npz"
+    damaged = again.runs[0].folder / "result" / "scores.npz"
     damaged.write_bytes(damaged.read_bytes()[:-20])
-    assert again.cells[0].finished() is None
+    assert again.runs[0].finished() is None
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(shades, found, tmp_path):
     planned, outcomes, _ = found
-    name = planned.contenders[-1].name
+    name = planned.methods[-1].name
     whole = outcomes[-2].result
 
     def stop(run, reports):
@@ -185,7 +187,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(shades, found, tmp_p
 
     with pytest.raises(KeyboardInterrupt):
         list(
-            plan(shades, tmp_path, [name]).carry_out(
+            plan(shades, tmp_path, [name]).execute(
                 ExecutionContext(device="cpu", cache=Cache(tmp_path / "s"), follow=stop)
             )
         )
@@ -195,10 +197,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(shades, found, tmp_p
         steps.extend(report.step for report in reports)
 
     planned = plan(shades, tmp_path, [name])
-    (done,) = planned.carry_out(ExecutionContext(device="cpu", cache=Cache(tmp_path / "s"), follow=follow))
+    (done,) = planned.execute(ExecutionContext(device="cpu", cache=Cache(tmp_path / "s"), follow=follow))
     assert steps == [3]
     assert np.array_equal(done.result.scores, whole.scores)
-    assert not (planned.cells[0].folder / "run" / "state.safetensors").exists()
+    assert not (planned.runs[0].folder / "run" / "state.safetensors").exists()
 
 
 def test_pretraining_sees_no_label_and_no_clip_that_judges(shades, tmp_path):
@@ -207,17 +209,20 @@ def test_pretraining_sees_no_label_and_no_clip_that_judges(shades, tmp_path):
         changes=[*SMALL, "whole.train.steps=1", f"pretraining.train={steps}", "pretraining.mask.ratio=0.75"]
     )
     planned = plan(shades, tmp_path, ["videomae", "videomae+pretraining"], settings=settings)
-    outcomes = list(planned.carry_out(ExecutionContext(device="cpu", cache=Cache(tmp_path / "store"))))
+    outcomes = list(planned.execute(ExecutionContext(device="cpu", cache=Cache(tmp_path / "store"))))
     assert [type(one) for one in outcomes] == [FinishedRun, FinishedRun], outcomes
     plain, pretrained = tabulate(planned, outcomes).rows
-    assert (plain.took.parameters, plain.took.learnt) == (pretrained.took.parameters, pretrained.took.learnt)
-    assert (plain.took.explained is None, pretrained.took.explained is None) == (True, False)
-    assert 0 < pretrained.took.pretraining_seconds < pretrained.took.training_seconds
-    folder = planned.cells[1].folder / "pretraining" / "last"
+    assert (plain.usage.parameters, plain.usage.trainable_parameters) == (
+        pretrained.usage.parameters,
+        pretrained.usage.trainable_parameters,
+    )
+    assert (plain.usage.explained is None, pretrained.usage.explained is None) == (True, False)
+    assert 0 < pretrained.usage.pretraining_seconds < pretrained.usage.training_seconds
+    folder = planned.runs[1].folder / "pretraining" / "last"
     said = json.loads((folder / "config.json").read_text())["trained_on"]
-    assert said == [f"shades {planned.split.said}, without labels"]
+    assert said == [f"shades {planned.split.description}, without labels"]
     seen = {one.path for one in read_files_seen(folder).values()}
-    assert seen == {item.name for item in planned.split.learnt.items}
+    assert seen == {item.name for item in planned.split.train.items}
 
 
 def test_no_row_learns_from_fewer_clips_than_the_others(shades, tmp_path):
@@ -228,7 +233,7 @@ def test_no_row_learns_from_fewer_clips_than_the_others(shades, tmp_path):
     shutil.copy(shades / "shades.csv", tmp_path)
     names = [f"{kind}:{shades / 'small'}" for kind in ("zero-shot", "probe", "gru")]
     planned = plan(tmp_path, tmp_path / "out", names)
-    words, *others = planned.carry_out(ExecutionContext(device="cpu", cache=Cache(tmp_path / "store")))
+    words, *others = planned.execute(ExecutionContext(device="cpu", cache=Cache(tmp_path / "store")))
     assert [name for name, _ in words.result.unreadable] == ["pictures/1.png"]
     assert "1 of the 8 clips to learn from cannot be read" in others[0].cause
     assert "pictures/2.png" in others[1].cause
@@ -254,7 +259,7 @@ def test_names_and_settings_that_mean_nothing_are_refused_before_anything_runs(s
         load_settings(changes=["whole.train.step=3"])
     both = load_settings(changes=["whole.train.epochs=2", "head.train.epochs=2", "head.train.steps=3"])
     assert (both.whole.train.steps, both.head.train.steps, both.head.train.epochs) == (None, 3, None)
-    assert parse_method("i3d+non-local").built == "i3d+non_local"
+    assert parse_method("i3d+non-local").baseline == "i3d+non_local"
     assert parse_method("few-shot:open_clip:ViT-B-32@a.pt@4").model == "open_clip:ViT-B-32@a.pt"
 
 
@@ -263,7 +268,7 @@ def test_the_page_escapes_what_it_shows(found, chromium, tmp_path):
     spiteful = replace(table, labels=("<script>", "dark"))
     assert "<script" not in page(spiteful)
     text = page(table)
-    assert table.comparison.split.said in text
+    assert table.comparison.split.description in text
     (tmp_path / "comparison.html").write_text(text)
     seen, log = on_a_phone(chromium, tmp_path / "comparison.html")
     assert seen["width"] <= 360

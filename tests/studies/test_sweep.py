@@ -20,8 +20,8 @@ from clipact.models.zoo import load_model as load_model
 from clipact.prompts import LabelDetails, LabelSet
 from clipact.studies import Grid, sweep, variants
 from clipact.studies.prompt_sweep import sweep_files
+from clipact.studies.prompt_sweep.sweep import VariantResults, compare_answers
 from clipact.studies.prompt_sweep.sweep_files import class_table, confusion_table, page, table, write_sweep
-from clipact.studies.prompt_sweep.variant_results import VariantResults, compare_answers
 from tests.browser import chromium as chromium
 from tests.browser import on_a_phone
 from tests.evaluate.conftest import LABELS
@@ -36,7 +36,7 @@ WORDS = LabelSet(
         "bending": LabelDetails(descriptions=("A back is bent <b>low</b>.",)),
     },
 )
-GRID = Grid(templates=("single", "action"), names=("phrases",), frames=(4, 2))
+GRID = Grid(templates=("single", "action"), label_format=("phrases",), frames=(4, 2))
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +89,16 @@ def test_how_far_the_sentences_are_can_be_watched(found, tmp_path):
     _, _, samples, model, *_ = found
     seen = []
 
-    def watch(batches):
-        seen.append(len(batches))
+    def progress(batches, total, description):
+        seen.append(total)
         yield from batches
 
-    grid = Grid(templates=("clip-ucf101", "clip-kinetics700", "actionclip"), words=("all",), pooling=("embeddings",))
+    grid = Grid(templates=("clip-ucf101", "clip-kinetics700", "actionclip"), include=("all",), pooling=("embeddings",))
     protocol = manifest_protocol(samples.items[0].path.parent.parent / "table.csv")
     few = replace(samples, items=samples.items[:2])
-    sweep(protocol, few, model, grid, baseline="bare", options=EvalOptions(cache=Cache(tmp_path)), watch_words=watch)
+    sweep(
+        protocol, few, model, grid, baseline="bare", options=EvalOptions(cache=Cache(tmp_path)), text_progress=progress
+    )
     said = {prompt.text for one in variants(grid, WORDS, baseline="bare") for prompt in one.prompts.fill(WORDS)}
     assert seen == [math.ceil(len(said) / 256)]
     assert seen[0] > 1

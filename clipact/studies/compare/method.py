@@ -1,4 +1,4 @@
-"""What a row of a comparison is, by its name, such as "zero-shot:mini", "few-shot:mini@8" or "i3d+cbam"."""
+"""Methods that are compared, by name, such as "zero-shot:mini", "few-shot:mini@8" or "i3d+cbam"."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ METHOD_KINDS: dict[str, str] = {
     "zero-shot:MODEL": "the labels' words, and no clip of them",
     "probe:MODEL": "logistic regression on the model's embeddings",
     "knn:MODEL@K": "the votes of the K nearest learnt clips, of 20 without @K",
-    "few-shot:MODEL@N": "logistic regression on N clips a label, drawn anew with each seed",
+    "few-shot:MODEL@N": "logistic regression on N clips a label, stochastic anew with each seed",
     **{
         f"{name}:FOLDER" if one.on == "tower" else f"{name}[:MODEL]" if one.on == "model" else name: one.title
         for name, one in BASELINES.items()
@@ -31,10 +31,10 @@ _TOWER = "videomae"
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A row.
+    """Name a method of a comparison, which is a row of its table.
 
     name        as it was asked for, and is shown
-    kind        "trained": a baseline by its name in `clipact.train.baselines`, `built`; "pretrained": the same after
+    kind        "trained": a baseline by its name in `clipact.train.baselines`, `baseline`; "pretrained": the same after
                 learning without labels; else what is made of a model's embeddings
     model       whose embeddings, or the one that a baseline stands on; "" for what begins at random
     number      of examples a label, or of neighbours
@@ -44,59 +44,62 @@ class Method:
     kind: Literal["zero-shot", "probe", "knn", "few-shot", "trained", "pretrained"]
     model: str = ""
     number: int | None = None
-    built: str = ""
+    baseline: str = ""
 
     @property
-    def drawn(self) -> bool:
-        """Whether another seed gives something else."""
+    def stochastic(self) -> bool:
+        """Whether another seed gives another result."""
         return self.kind not in ("zero-shot", "probe", "knn")
 
     @property
-    def learns_whole(self) -> bool:
-        """Whether its tower learns, rather than a head over another's frozen frames."""
-        return self.built != "" and BASELINES[self.built.partition(":")[0].partition("+")[0]].on != "model"
+    def trains_whole(self) -> bool:
+        """Whether its tower is trained, rather than a head over another's frozen frames."""
+        return self.baseline != "" and BASELINES[self.baseline.partition(":")[0].partition("+")[0]].on != "model"
 
     @property
-    def hangs_on(self) -> tuple[str, ...]:
-        """The tables of `Settings` that decide what comes out."""
-        learning = ("whole" if self.learns_whole else "head",) if self.built else ()
+    def settings_used(self) -> tuple[str, ...]:
+        """The tables of `CompareSettings` that its result depends on."""
+        learning = ("whole" if self.trains_whole else "head",) if self.baseline else ()
         return ("clip", *learning, *(("pretraining",) if self.kind == "pretrained" else ()))
 
-    def probing(self, seed: int) -> ProbeConfig:
-        """How its probe is fitted."""
+    def probe_config(self, seed: int) -> ProbeConfig:
+        """Return how its probe is fitted."""
         if self.kind == "knn":
             return ProbeConfig(kind="nearest") if self.number is None else ProbeConfig(kind="nearest", k=self.number)
         return ProbeConfig(shots=self.number, seed=seed)
 
     def check(self, clip: ClipSpec) -> None:
-        """Nothing; UsageError when its model is not there, or its network does not take such clips."""
+        """Raise UsageError if its model is not there, or its network does not take such clips."""
         if self.model:
             zoo.find_folder(self.model)
         if self.kind == "trained":
-            baseline_recipe(self.built, clip=clip)
+            baseline_recipe(self.baseline, clip=clip)
 
     def model_key(self) -> str:
-        """What tells that its model is the same: a folder's hash, else its name."""
+        """Return what identifies its model: a folder's hash, else its name."""
         folder = zoo.find_folder(self.model) if self.model else None
         return self.model if folder is None else weights_hash(folder)
 
 
 def parse_method(name: str) -> Method:
-    """The row of that name; UsageError for one that means nothing."""
+    """Parse the name of a method; UsageError for one that is none."""
     kind, _, rest = name.partition(":")
     if kind in _PLAIN:
         return _of_model(name, kind, rest)
     if name == f"{_TOWER}+pretraining":
-        return Method(name=name, kind="pretrained", built=_TOWER)
+        return Method(name=name, kind="pretrained", baseline=_TOWER)
     if name == _TOWER:
-        return Method(name=name, kind="trained", built="vivit-joint")
+        return Method(name=name, kind="trained", baseline="vivit-joint")
     base, _, insert = kind.partition("+")
     if base not in BASELINES:
         raise UsageError(f"no row is called {name!r}; {choices(base, [*_PLAIN, *BASELINES, f'{_TOWER}+pretraining'])}")
     stands_on = rest or ("mini" if BASELINES[base].on == "model" else "")
-    built = f"{base}+{insert.replace('-', '_')}" if insert else base
+    baseline = f"{base}+{insert.replace('-', '_')}" if insert else base
     return Method(
-        name=name, kind="trained", model=stands_on, built=f"{built}:{stands_on}" if stands_on or rest else built
+        name=name,
+        kind="trained",
+        model=stands_on,
+        baseline=f"{baseline}:{stands_on}" if stands_on or rest else baseline,
     )
 
 

@@ -1,16 +1,20 @@
-"""How every row of a comparison sees clips and learns: one way for all that learn whole, one for heads alone."""
+"""Settings of a comparison: the clips and the training budget of every method, and where the methods run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clipact import aliases
+from clipact.cache import Cache
 from clipact.clip_spec import ClipSpec
 from clipact.config import load_toml, override, parse, to_table
 from clipact.models.nn.masking import MaskConfig
+from clipact.progress import ProgressBar, no_progress
+from clipact.train.log import StepMetrics
 from clipact.train.optim import OptimConfig
 from clipact.train.recipe import Schedule, TrainConfig
+from clipact.train.trainer import Trainer
 from clipact.video.augment import Augment
 
 
@@ -58,7 +62,7 @@ def _pretraining() -> PretrainBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings:
-    """How rows see clips and learn.
+    """Set the clips of every method and how methods are trained.
 
     clip         the frames of every row, and their size; colours are normalised as each model wants them
     whole        of towers that learn whole
@@ -94,3 +98,22 @@ def _laid_over(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
         below = base.get(key)
         kept[key] = _laid_over(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     return kept
+
+
+def _run_all(_: Trainer, reports: Iterator[StepMetrics]) -> None:
+    for _report in reports:
+        pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionContext:
+    """Where the methods run, and what shows how far they are.
+
+    progress  shows what is gone through
+    follow    takes a training run to its end; where it sets `stopping`, the comparison ends in KeyboardInterrupt
+    """
+
+    device: str = "auto"
+    cache: Cache = field(default_factory=Cache)
+    progress: ProgressBar = no_progress
+    follow: Callable[[Trainer, Iterator[StepMetrics]], None] = _run_all

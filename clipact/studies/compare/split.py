@@ -1,4 +1,4 @@
-"""Which clips rows learn from and which judge them: no person, sequence or film is on both sides."""
+"""The split of a comparison: no person, sequence or film is in both the training and the test part."""
 
 import re
 from collections import Counter
@@ -14,30 +14,30 @@ from clipact.evaluate import EvalSample, EvalSamples, manifest_protocol, read_sa
 from clipact.evaluate.run_protocol import file_name
 from clipact.report.page import csv_text, write_text
 
-_DEALT = re.compile(r"(\d+)/(\d+)")
+_PART_OF = re.compile(r"(\d+)/(\d+)")
 _DEFAULT = "1/3"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonSplit:
-    """What is learnt from and what is judged, of the same labels, which are those that are learnt.
+    """Hold the training and the test samples, of the same labels, which are those of the training samples.
 
-    said   how the samples were divided, in words
+    description  how the samples were divided, in words
     tag    the same as part of a file's name
     root   the folder that paths start from
     """
 
     protocol: Protocol
-    learnt: EvalSamples
-    tested: EvalSamples
-    said: str
+    train: EvalSamples
+    test: EvalSamples
+    description: str
     tag: str
     root: Path
 
     @property
     def sides(self) -> tuple[tuple[str, EvalSamples], tuple[str, EvalSamples]]:
         """Both parts, by what a table calls their split."""
-        return ("train", self.learnt), ("test", self.tested)
+        return ("train", self.train), ("test", self.test)
 
     def write(self, folder: Path) -> Path:
         """The split as a table that training reads, with a column for what belongs together."""
@@ -52,11 +52,11 @@ class ComparisonSplit:
 
 
 def read_split(
-    protocol_or_table: Protocol | str | Path, data: Path, *, split: str | None = None, partial: bool = False
+    protocol_or_table: Protocol | str | Path, data: Path, *, split: str | None = None, allow_mismatch: bool = False
 ) -> ComparisonSplit:
     """The samples of a protocol, or of a CSV table of one's own, in two parts.
 
-    split  "1/3": groups in their order are dealt to three parts in turn, the first is judged by and the others are
+    split  "1/3": groups in their order are part_of to three parts in turn, the first is judged by and the others are
            learnt from; what has no group stands for itself. Or, of a table, the split that is judged by, where "train"
            is learnt from. By default "test" of a table that has it, else "1/3"
     UsageError for captions, for a split that cannot be meant, and for a label that no learnt clip has.
@@ -66,33 +66,35 @@ def read_split(
         there = {sample.split for sample in read_manifest(own).samples}
         split = "test" if {"train", "test"} <= there else None
     split = split or _DEFAULT
-    dealt = _DEALT.fullmatch(split)
-    if dealt is None:
+    part_of = _PART_OF.fullmatch(split)
+    if part_of is None:
         if own is None:
             raise UsageError(f"--split is {split!r}; of a protocol it is one part of several, such as {_DEFAULT}")
         protocol = manifest_protocol(own, split=split)
-        learnt = read_samples(manifest_protocol(own, split="train"), data, partial=partial)
-        tested = read_samples(protocol, data, partial=partial)
-        said = f"learnt from split train, judged by split {split}"
+        train = read_samples(manifest_protocol(own, split="train"), data, allow_mismatch=allow_mismatch)
+        test = read_samples(protocol, data, allow_mismatch=allow_mismatch)
+        description = f"learnt from split train, judged by split {split}"
     else:
         protocol = (
             protocol_or_table if isinstance(protocol_or_table, Protocol) else manifest_protocol(protocol_or_table)
         )
-        learnt, tested, said = _deal(protocol, read_samples(protocol, data, partial=partial), *map(int, dealt.groups()))
-    if learnt.labels is None or tested.labels is None:
+        train, test, description = _deal(
+            protocol, read_samples(protocol, data, allow_mismatch=allow_mismatch), *map(int, part_of.groups())
+        )
+    if train.labels is None or test.labels is None:
         raise UsageError("captions are not labels: a comparison is of labels")
     # Sorted: every row chooses from the same, in the same order.
-    labels = learnt.labels.only(sorted({str(item.label) for item in learnt.items}))
-    if unknown := sorted({str(item.label) for item in tested.items} - set(labels.labels)):
-        raise UsageError(f"{', '.join(map(repr, unknown))} is in no clip that is learnt from; {said}")
-    both = {item.name for item in learnt.items} & {item.name for item in tested.items}
+    labels = train.labels.only(sorted({str(item.label) for item in train.items}))
+    if unknown := sorted({str(item.label) for item in test.items} - set(labels.labels)):
+        raise UsageError(f"{', '.join(map(repr, unknown))} is in no clip that is learnt from; {description}")
+    both = {item.name for item in train.items} & {item.name for item in test.items}
     if both:
         raise DataError(f"{len(both)} clips are learnt from and judged by, {min(both)} among them")
     return ComparisonSplit(
         protocol=protocol,
-        learnt=replace(learnt, labels=labels),
-        tested=replace(tested, labels=labels, data={**tested.data, "comparison_split": said}),
-        said=said,
+        train=replace(train, labels=labels),
+        test=replace(test, labels=labels, data={**test.data, "comparison_split": description}),
+        description=description,
         tag=split.replace("/", "-of-"),
         root=Path(data).expanduser() / protocol.data.root,
     )
@@ -105,17 +107,17 @@ def _deal(protocol: Protocol, samples: EvalSamples, part: int, parts: int) -> tu
     order = sorted(set(owners), key=lambda owner: (len(owner), owner))
     if len(order) < parts:
         raise UsageError(f"--split is {part}/{parts}, and there are {len(order)} groups to deal; take fewer parts")
-    judges = set(order[part - 1 :: parts])
+    held_out = set(order[part - 1 :: parts])
     grouped = any(item.group for item in samples.items)
     what = (protocol.data.group or "group") if grouped else "clip"
-    said = (
-        f"by {what}: {len(order) - len(judges)} of {len(order)} are learnt from, "
-        f"{len(judges)} judge (part {part} of {parts})"
+    description = (
+        f"by {what}: {len(order) - len(held_out)} of {len(order)} are learnt from, "
+        f"{len(held_out)} judge (part {part} of {parts})"
     )
-    tested = [item for item, owner in zip(samples.items, owners, strict=True) if owner in judges]
-    learnt = [item for item, owner in zip(samples.items, owners, strict=True) if owner not in judges]
-    fewer = f"judged by {len(tested)} of {len(samples)} samples: {said}"
-    return _part(samples, learnt), replace(_part(samples, tested), partial_why=(*samples.partial_why, fewer)), said
+    test = [item for item, owner in zip(samples.items, owners, strict=True) if owner in held_out]
+    train = [item for item, owner in zip(samples.items, owners, strict=True) if owner not in held_out]
+    fewer = f"judged by {len(test)} of {len(samples)} samples: {description}"
+    return _part(samples, train), replace(_part(samples, test), partial_why=(*samples.partial_why, fewer)), description
 
 
 def _part(samples: EvalSamples, items: list[EvalSample]) -> EvalSamples:

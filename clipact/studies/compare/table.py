@@ -1,4 +1,4 @@
-"""A comparison on disk: comparison.json and comparison.html, with the report's engine and look."""
+"""The table of a comparison, and its files: comparison.json and comparison.html."""
 
 import json
 from collections.abc import Sequence
@@ -17,12 +17,51 @@ from clipact.metrics import Difference
 from clipact.report.page import render, write_text
 from clipact.report.sections import section
 from clipact.studies.compare.comparison import Comparison, FailedRun, FinishedRun
-from clipact.studies.compare.execution import ResourceUsage, mean_of
 from clipact.studies.compare.method import Method
 from clipact.studies.compare.split import describe_samples
 
 _DRAWS = 10_000  # of groups: fewer could not show p below 0.05 after a correction for a hundred pairs
 _TOP = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceUsage:
+    """Measure what a method uses: means over its seeds, but for the least milliseconds and the most memory.
+
+    parameters   of the tower that sees the clips; `trainable_parameters`: those that were trained
+    gflops, milliseconds  a clip, as `clipact.models.profile.measure` has them
+    training_seconds   of all steps, or of a probe's fit; what a frozen tower encodes once is not in it
+    pretraining_seconds  the part of them without labels
+    explained    of held-out clips, by pretraining: 1 - error / error of each patch's mean
+    """
+
+    parameters: int
+    trainable_parameters: int
+    gflops: float
+    milliseconds: float
+    training_seconds: float
+    peak_memory_bytes: int
+    pretraining_seconds: float | None = None
+    explained: float | None = None
+
+
+def mean_usage(facts: Sequence[dict[str, Any]]) -> ResourceUsage:
+    """Average the resources that the results of a method's runs recorded."""
+
+    def mean(name: str) -> float | None:
+        given = [one[name] for one in facts if name in one]
+        return float(np.mean(given)) if given else None
+
+    return ResourceUsage(
+        parameters=facts[0]["parameters"],
+        trainable_parameters=facts[0]["trainable_parameters"],
+        gflops=facts[0]["gflops"],
+        milliseconds=min(one["milliseconds"] for one in facts),
+        training_seconds=mean("training_seconds") or 0.0,
+        peak_memory_bytes=max(one["peak_memory_bytes"] for one in facts),
+        pretraining_seconds=mean("pretraining_seconds"),
+        explained=mean("explained"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +74,10 @@ class MethodRow:
     per_class     the mean over labels; `classes` each label's share, nan without samples
     difference    of top-1 to the first row's, from the same draws of groups; None for that itself
     holm          its p, corrected for the number of rows
-    said          whether it is zero-shot, and why not, as every result here says it
+    zero_shot_status  whether it is zero-shot, and why not, as every result here says it
     """
 
-    contender: Method
+    method: Method
     runs: int
     asked: int
     top_1: Difference
@@ -48,14 +87,14 @@ class MethodRow:
     classes: tuple[float, ...]
     difference: Difference | None
     holm: float
-    said: str
+    zero_shot_status: str
     zero_shot: bool
-    took: ResourceUsage
+    usage: ResourceUsage
 
     @property
     def name(self) -> str:
         """As it was asked for."""
-        return self.contender.name
+        return self.method.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +141,9 @@ class ComparisonTable:
         return {
             "protocol": split.protocol.name,
             "title": split.protocol.title,
-            "split": split.said,
-            "learnt": describe_samples(split.learnt),
-            "tested": describe_samples(split.tested),
+            "split": split.description,
+            "train": describe_samples(split.train),
+            "test": describe_samples(split.test),
             "clip": asdict(settings.clip),
             "seeds": self.comparison.seeds,
             "rows": [row_facts(row) for row in self.rows],
@@ -120,7 +159,7 @@ def row_facts(row: MethodRow) -> dict[str, Any]:
     """A row as plain values, for JSON."""
     return {
         "row": row.name,
-        "kind": row.contender.kind,
+        "kind": row.method.kind,
         "runs": row.runs,
         "of": row.asked,
         "top_1": [row.top_1.value, row.top_1.low, row.top_1.high],
@@ -131,29 +170,29 @@ def row_facts(row: MethodRow) -> dict[str, Any]:
         "difference": row.difference and [row.difference.value, row.difference.low, row.difference.high],
         "p": row.difference and row.difference.p,
         "p_holm": row.difference and row.holm,
-        "verdict": row.said,
+        "zero_shot_status": row.zero_shot_status,
         "zero_shot": row.zero_shot,
-        **asdict(row.took),
+        **asdict(row.usage),
     }
 
 
 def failure_facts(one: FailedRun) -> dict[str, Any]:
     """A failure as plain values, for JSON."""
-    return {"row": one.cell.contender.name, "seed": one.cell.seed, "failed": one.cause, "file": str(one.file)}
+    return {"row": one.method_run.method.name, "seed": one.method_run.seed, "failed": one.cause, "file": str(one.file)}
 
 
 def tabulate(comparison: Comparison, outcomes: Sequence[FinishedRun | FailedRun]) -> ComparisonTable:
-    """The table of what became of all cells; ResultError when nothing came to a result, or not on the same clips."""
+    """The table of what became of all runs; ResultError when nothing came to a result, or not on the same clips."""
     done = [one for one in outcomes if isinstance(one, FinishedRun)]
     failed = tuple(one for one in outcomes if isinstance(one, FailedRun))
     if not done:
-        first = f"the first, {failed[0].cell.contender.name}: {failed[0].cause}" if failed else "there is none"
-        raise ResultError(f"not one of {len(outcomes)} cells came to a result; {first}")
+        first = f"the first, {failed[0].method_run.method.name}: {failed[0].cause}" if failed else "there is none"
+        raise ResultError(f"not one of {len(outcomes)} runs came to a result; {first}")
     base = done[0].result
     for one in done:
         if (one.result.samples, one.result.labels) != (base.samples, base.labels):
             raise ResultError(
-                f"{one.cell.contender.name} was judged by {len(one.result.samples)} clips and others by "
+                f"{one.method_run.method.name} was judged by {len(one.result.samples)} clips and others by "
                 f"{len(base.samples)}: files have come or gone since; take another --out"
             )
     right = np.stack([metrics.hits(one.result.scores, one.result.true) for one in done])
@@ -161,37 +200,37 @@ def tabulate(comparison: Comparison, outcomes: Sequence[FinishedRun | FailedRun]
     fifth = np.stack([metrics.hits(one.result.scores, one.result.true, k=_TOP) for one in done])
     fifths = metrics.bootstrap_shares(fifth, groups=base.groups, draws=_DRAWS) if len(base.labels) > _TOP else None
     places = {
-        contender.name: [i for i, one in enumerate(done) if one.cell.contender == contender]
-        for contender in comparison.contenders
+        method.name: [i for i, one in enumerate(done) if one.method_run.method == method]
+        for method in comparison.methods
     }
     groups = len(set(base.groups or base.samples))
-    drawn = {name: _Drawn(right[own], shares[own], groups=groups) for name, own in places.items() if own}
-    pairs = _pairs(drawn)
-    first = next(iter(drawn))
-    compared = {name: drawn[name].above(drawn[first]) for name in drawn if name != first}
+    by_name = {name: _Shares(right[own], shares[own], groups=groups) for name, own in places.items() if own}
+    pairs = _pairs(by_name)
+    first = next(iter(by_name))
+    compared = {name: by_name[name].above(by_name[first]) for name in by_name if name != first}
     corrected = dict(zip(compared, metrics.holm([one.p for one in compared.values()]), strict=True))
     rows = []
-    for contender in comparison.contenders:
-        if not (own := places[contender.name]):
+    for method in comparison.methods:
+        if not (own := places[method.name]):
             continue
-        mean = drawn[contender.name]
+        mean = by_name[method.name]
         classes = np.stack([metrics.per_class(right[i], base.truth, labels=len(base.labels)) for i in own]).mean(0)
         run = done[own[0]].result.run
         rows.append(
             MethodRow(
-                contender=contender,
+                method=method,
                 runs=len(own),
-                asked=comparison.seeds if contender.drawn else 1,
+                asked=comparison.seeds if method.stochastic else 1,
                 top_1=metrics.from_shares(mean.value, mean.shares),
                 top_5=None if fifths is None else metrics.from_shares(float(fifth[own].mean()), fifths[own].mean(0)),
                 of_seeds=tuple(right[own].mean(1).tolist()),
                 per_class=float(np.nanmean(classes)),
                 classes=tuple(classes.tolist()),
-                difference=compared.get(contender.name),
-                holm=corrected.get(contender.name, 1.0),
-                said=zero_shot_status(run),
+                difference=compared.get(method.name),
+                holm=corrected.get(method.name, 1.0),
+                zero_shot_status=zero_shot_status(run),
                 zero_shot=run["zero_shot"] is True,
-                took=mean_of([done[i].result.run["comparison"] for i in own]),
+                usage=mean_usage([done[i].result.run["comparison"] for i in own]),
             )
         )
     return ComparisonTable(
@@ -207,13 +246,13 @@ def tabulate(comparison: Comparison, outcomes: Sequence[FinishedRun | FailedRun]
     )
 
 
-class _Drawn:
+class _Shares:
     """A row's share of right answers, its seeds' mean, in all and in each draw of `groups`."""
 
     def __init__(self, right: Bool[np.ndarray, "s n"], shares: Float[np.ndarray, "s draws"], *, groups: int) -> None:
         self.value, self.shares, self.groups = float(right.mean()), shares.mean(0), groups
 
-    def above(self, other: "_Drawn") -> Difference:
+    def above(self, other: "_Shares") -> Difference:
         found = metrics.from_shares(self.value, self.shares, (other.value, other.shares))
         return replace(found, p=max(found.p, least_p(self.groups)))
 
@@ -227,8 +266,8 @@ def least_p(groups: int) -> float:
     return 2.0 ** (1 - groups)
 
 
-def _pairs(drawn: dict[str, _Drawn]) -> tuple[Pair, ...]:
-    found = [(one, other, drawn[one].above(drawn[other])) for one, other in combinations(drawn, 2)]
+def _pairs(by_name: dict[str, _Shares]) -> tuple[Pair, ...]:
+    found = [(one, other, by_name[one].above(by_name[other])) for one, other in combinations(by_name, 2)]
     corrected = metrics.holm([difference.p for *_, difference in found])
     return tuple(
         Pair(one=one, other=other, difference=difference, holm=p)

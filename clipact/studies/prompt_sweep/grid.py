@@ -9,36 +9,36 @@ from clipact.errors import ConfigError, choices
 from clipact.prompts import LabelSet, PromptSet, Template, set_names
 from clipact.prompts.label_set import Names, OverTemplates, WordingParts
 
-WORDS: dict[str, tuple[WordingParts, ...]] = {
+INCLUDE: dict[str, tuple[WordingParts, ...]] = {
     "phrase": ("phrase",),
     "synonyms": ("phrase", "synonyms"),
     "descriptions": ("phrase", "descriptions"),
     "all": ("phrase", "synonyms", "descriptions"),
 }
 POOLING: dict[str, OverTemplates] = {one: one for one in ("embeddings", "probabilities", "weighted")}
-NAMES: dict[str, Names] = {one: one for one in ("phrases", "split", "verbatim")}
+LABEL_FORMATS: dict[str, Names] = {one: one for one in ("phrases", "split", "verbatim")}
 _HOLE = Template("{}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The axes of a sweep; `words` are keys of WORDS, `frames` None for the protocol's own number.
+    """The axes of a sweep; `include` are keys of INCLUDE, `frames` None for the protocol's own number.
 
     Whatever a label set has no synonyms or descriptions for falls away by itself, and so does what comes out the same.
     """
 
     templates: tuple[str, ...] = ()
-    names: tuple[str, ...] = tuple(NAMES)
+    label_format: tuple[str, ...] = tuple(LABEL_FORMATS)
     pooling: tuple[str, ...] = tuple(POOLING)
-    words: tuple[str, ...] = tuple(WORDS)
+    include: tuple[str, ...] = tuple(INCLUDE)
     frames: tuple[int | None, ...] = (None,)
 
     def __post_init__(self) -> None:
-        for axis, allowed in (("names", NAMES), ("pooling", POOLING), ("words", WORDS)):
+        for axis, allowed in (("label_format", LABEL_FORMATS), ("pooling", POOLING), ("include", INCLUDE)):
             for value in getattr(self, axis):
                 if value not in allowed:
                     raise ConfigError(f"{axis} has {value!r}; {choices(value, allowed)}")
-        if not all((self.names, self.pooling, self.words, self.frames)):
+        if not all((self.label_format, self.pooling, self.include, self.frames)):
             raise ConfigError("each axis of a sweep has one value at least")
 
 
@@ -68,8 +68,8 @@ def variants(grid: Grid, labels: LabelSet, *, baseline: str) -> list[Variant]:
 def _wordings(grid: Grid) -> Iterator[PromptSet]:
     for name in grid.templates or set_names("templates"):
         prompts = PromptSet.load(name)
-        for names, words, pooling in product(grid.names, grid.words, grid.pooling):
-            one = prompts.worded(names=NAMES[names], words=WORDS[words], over_templates=POOLING[pooling])
+        for names, words, pooling in product(grid.label_format, grid.include, grid.pooling):
+            one = prompts.worded(names=LABEL_FORMATS[names], words=INCLUDE[words], over_templates=POOLING[pooling])
             yield one
             yield one.worded(over_words="max")
 

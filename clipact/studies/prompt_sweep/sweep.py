@@ -1,7 +1,7 @@
-"""What each wording would have scored, on one encoding of the video a number of frames, beside a baseline.
+"""A sweep over wordings: each is evaluated on one encoding of the video and compared with a baseline.
 
-Samples are judged by the one evaluation runner; each distinct sentence of all wordings is encoded once, and kept in the
-store. A sweep keeps answers, not logits, and compares every variant with the first on the same samples.
+Each distinct sentence of all wordings is encoded once, and cached. A sweep keeps answers, not logits, and compares every
+variant with the first on the same samples.
 """
 
 import warnings
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from clipact import metrics
@@ -21,11 +22,63 @@ from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.protocol import Protocol
 from clipact.errors import CacheError, UsageError
 from clipact.evaluate import EvalOptions, EvalSamples, evaluate_wordings
+from clipact.metrics import Difference
 from clipact.models.zoo import Model
 from clipact.progress import ProgressBar, no_progress
 from clipact.prompts import LabelSet, PromptSet
 from clipact.studies.prompt_sweep.grid import Grid, Variant, variants
-from clipact.studies.prompt_sweep.variant_results import VariantResults, VariantRow, compare_answers
+
+_DRAWS = 10_000  # of groups: fewer could not show p below 0.05 after a correction for 200 variants
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """How often `truth` was answered with `answer` under a variant, and under the baseline."""
+
+    truth: str
+    answer: str
+    count: int
+    before: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantRow:
+    """What came out for one variant.
+
+    top_1        of all samples; `per_class` is the mean over labels
+    difference   of top-1 to the baseline's, from the same bootstrap draws; None for the baseline itself
+    mcnemar      the p of McNemar's exact test against the baseline
+    holm         that p corrected for the number of variants; the bootstrap's p where samples come in groups
+    flips        the share of samples that are answered otherwise; `cured` of them are right now, `caused` wrong now
+    classes      the share of right answers of each label; nan without samples
+    confusions   all pairs that this wording causes or cures, the largest change first
+    weights      of the templates, when they were found
+    sentences    distinct ones
+    """
+
+    variant: Variant
+    top_1: Difference
+    per_class: float
+    difference: Difference | None = None
+    mcnemar: float = 1.0
+    holm: float = 1.0
+    flips: float = 0.0
+    cured: int = 0
+    caused: int = 0
+    classes: tuple[float, ...]
+    confusions: tuple[Confusion, ...] = ()
+    weights: tuple[float, ...] = ()
+    sentences: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VariantResults:
+    """A variant's answers, which of them are right, and its templates' weights when they were found."""
+
+    variant: Variant
+    answers: Int[np.ndarray, " n"]
+    right: Bool[np.ndarray, " n"]
+    weights: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +108,12 @@ def sweep(
     *,
     baseline: str | None = None,
     options: EvalOptions | None = None,
-    watch_words: ProgressBar = no_progress,
+    text_progress: ProgressBar = no_progress,
 ) -> Sweep:
     """Every variant of the grid on the samples of the protocol, beside a prompt set as it is (else the protocol's own).
 
-    `options.cache` keeps embeddings, so that a second sweep decodes and encodes nothing. `watch_words` is
-    given the batches of sentences, as by `DualEncoder.encode_text`. UsageError for captions.
+    `options.cache` keeps embeddings, so that a second sweep decodes and encodes nothing. `text_progress` shows the
+    batches of sentences. UsageError for captions.
     """
     begun, options = perf_counter(), options or EvalOptions()
     if samples.labels is None:
@@ -69,7 +122,7 @@ def sweep(
     options = replace(
         options, run={"protocol": protocol.name, "title": protocol.title, "metric": protocol.metric, **options.run}
     )
-    words = _words(model, samples.labels, tried, cache=options.cache or Cache(), watch=watch_words)
+    words = _words(model, samples.labels, tried, cache=options.cache or Cache(), progress=text_progress)
     found: dict[int, VariantResults] = {}
     first = None
     for frames in dict.fromkeys(variant.frames for variant in tried):
@@ -116,27 +169,83 @@ def sweep(
 
 @torch.inference_mode()
 def _words(
-    model: Model, labels: LabelSet, tried: Sequence[Variant], *, cache: Cache, watch: ProgressBar
+    model: Model, labels: LabelSet, tried: Sequence[Variant], *, cache: Cache, progress: ProgressBar
 ) -> dict[PromptSet, TextClassifier]:
     """What clips are compared with under each wording, from one encoding of all their sentences."""
     wordings = list(dict.fromkeys(variant.prompts for variant in tried))
     texts = list(dict.fromkeys(prompt.text for prompts in wordings for prompt in prompts.fill(labels)))
-    rows = _encoded(model, texts, cache=cache, watch=watch)
+    rows = _encoded(model, texts, cache=cache, progress=progress)
     place = {text: i for i, text in enumerate(texts)}
 
-    def encode(said: Sequence[str]) -> Tensor:
-        return rows[[place[text] for text in said]]
+    def encode(sentences: Sequence[str]) -> Tensor:
+        return rows[[place[text] for text in sentences]]
 
     return {prompts: make_text_classifier(encode, labels, prompts) for prompts in wordings}
 
 
-def _encoded(model: Model, texts: list[str], *, cache: Cache, watch: ProgressBar) -> Tensor:
+def _encoded(model: Model, texts: list[str], *, cache: Cache, progress: ProgressBar) -> Tensor:
     key = content_key("sentences 1", model.key, *texts)
     if (kept := cache.read("text", key)) is not None:
         return torch.from_numpy(kept["rows"]).to(model.encoder.log_scale.device)
-    rows = model.encoder.encode_text(texts, progress=watch)
+    rows = model.encoder.encode_text(texts, progress=progress)
     try:
         cache.write("text", key, {"rows": rows.float().cpu().numpy()})
     except CacheError as error:  # a cache that cannot be written costs time, not the answer
         warnings.warn(str(error), stacklevel=2)
     return rows
+
+
+def compare_answers(
+    answered: Sequence[VariantResults],
+    truth: Int[np.ndarray, " n"],
+    label_set: LabelSet,
+    *,
+    groups: Sequence[str] | None,
+) -> list[VariantRow]:
+    """A row for each variant, all of them beside the first; `groups` as in `Scores`."""
+    labels, base = label_set.labels, answered[0]
+    draws = 1000 if groups is None else _DRAWS
+    shares = metrics.bootstrap_shares(np.stack([one.right for one in answered]), groups=groups, draws=draws)
+    rows = []
+    for one, drawn in zip(answered, shares, strict=True):
+        value = float(one.right.mean())
+        row = VariantRow(
+            variant=one.variant,
+            top_1=metrics.from_shares(value, drawn),
+            per_class=metrics.mean_per_class(one.right, truth),
+            classes=tuple(metrics.per_class(one.right, truth, labels=len(labels)).tolist()),
+            weights=one.weights,
+            sentences=len({prompt.text for prompt in one.variant.prompts.fill(label_set)}),
+        )
+        if one is not base:
+            row = replace(
+                row,
+                difference=metrics.from_shares(value, drawn, (float(base.right.mean()), shares[0])),
+                mcnemar=metrics.mcnemar(one.right, base.right),
+                flips=float((one.answers != base.answers).mean()),
+                cured=int((one.right & ~base.right).sum()),
+                caused=int((base.right & ~one.right).sum()),
+                confusions=_confusions(_answers_or_truth(one, truth), _answers_or_truth(base, truth), truth, labels),
+            )
+        rows.append(row)
+    compared = [row for row in rows if row.difference is not None]
+    clustered = [row.difference.p for row in compared if row.difference is not None]
+    corrected = metrics.holm([row.mcnemar for row in compared] if groups is None else clustered)
+    return rows[:1] + [replace(row, holm=p) for row, p in zip(rows[1:], corrected, strict=True)]
+
+
+def _answers_or_truth(one: VariantResults, truth: np.ndarray) -> np.ndarray:
+    """The answers; another one that is true, too, is as good as the label and confuses nothing."""
+    return np.where(one.right, truth, one.answers)
+
+
+def _confusions(
+    answers: np.ndarray, before: np.ndarray, truth: np.ndarray, labels: Sequence[str]
+) -> tuple[Confusion, ...]:
+    now, then = (metrics.confusion(given, truth, labels=len(labels)) for given in (answers, before))
+    change = now - then
+    np.fill_diagonal(change, 0)
+    pairs = sorted(np.argwhere(change).tolist(), key=lambda pair: -abs(change[*pair]))
+    return tuple(
+        Confusion(truth=labels[i], answer=labels[j], count=int(now[i, j]), before=int(then[i, j])) for i, j in pairs
+    )

@@ -8,8 +8,7 @@ from clipact import __version__
 from clipact.errors import ResultError
 from clipact.evaluate.results import zero_shot_status
 from clipact.report.page import csv_text, render, write_text
-from clipact.studies.prompt_sweep.sweep import Sweep
-from clipact.studies.prompt_sweep.variant_results import VariantRow
+from clipact.studies.prompt_sweep.sweep import Sweep, VariantRow
 
 _TEMPLATE = Path(__file__).with_name("sweep.html.j2")
 _SHOWN = 6  # variants whose labels and confusions the page shows
@@ -40,8 +39,8 @@ def make_room(folder: Path) -> None:
 def table(found: Sweep) -> str:
     """CSV, the best first: what the variant is, what it scored, how it differs from the baseline."""
     return csv_text(
-        "variant templates names words over_templates over_words frames sentences top_1 low high per_class difference "
-        "difference_low difference_high p_bootstrap p_holm p_mcnemar flips cured caused weights verdict".split(),
+        "variant templates label_format include over_templates over_words frames sentences top_1 low high per_class difference "
+        "difference_low difference_high p_bootstrap p_holm p_mcnemar flips cured caused weights zero_shot_status".split(),
         (_line(found, row) for row in found.best_first),
     )
 
