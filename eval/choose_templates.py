@@ -53,7 +53,7 @@ a picture of people {}.
 # "a photo of a person using drinking": published, but no sentence for a gerund.
 _NO_SENTENCE = ("using", "doing", "during", "performing", "practicing", "laying", "Doing", "a example", "action")
 _MOST, _FOLDS = 8, 5
-_CARDS = ("sports22-dev", "sports22", "ut_interaction", "weizmann", "surv_fight")
+_PROTOCOLS = ("sports22-dev", "sports22", "ut_interaction", "weizmann", "surv_fight")
 _ALL = ("phrase", "synonyms", "descriptions")
 
 
@@ -64,7 +64,7 @@ def candidates():
     return list(dict.fromkeys([*_OURS.strip().splitlines(), *published]))
 
 
-class Judged:
+class TemplateScores:
     """A protocol's samples under every template: with unit vectors of each, an ensemble is a sum over a length."""
 
     def __init__(self, protocol, data, model, templates):
@@ -116,10 +116,10 @@ def gain(right, base, groups=None):
 
 
 def ablate(protocol, data, model, chosen):
-    """Cells for a protocol: `action` and chosen, each with the phrase alone and with all that is said, and the gains."""
+    """Cells for a protocol: `action` and chosen, each with the phrase alone and with all parts, and the gains."""
     samples = read_samples(protocol, data)
     both = [PromptSet.load("action"), PromptSet.of(chosen)]
-    sets = [one.worded(words=said) for said in (("phrase",), _ALL) for one in both]
+    sets = [one.worded(words=parts) for parts in (("phrase",), _ALL) for one in both]
     spec = protocol.views.apply(model.encoder.spec)
     classifiers = [
         ZeroShotClassifier(model, samples.labels, prompts=one, clips=protocol.views.views, spec=spec, cache=Cache())
@@ -149,7 +149,7 @@ def main():
     sets = {name: PromptSet.load(name) for name in set_names("templates")}
     tried = candidates()
     texts = list(dict.fromkeys([*tried, *(one.text for prompts in sets.values() for one in prompts.templates)]))
-    dev, test = (Judged(load_protocol(name), words.data, model, texts) for name in ("sports22-dev", "sports22"))
+    dev, test = (TemplateScores(load_protocol(name), words.data, model, texts) for name in ("sports22-dev", "sports22"))
     chosen = dev.choose(len(tried))
     folds = np.random.default_rng(0).permutation(len(dev.truth)) % _FOLDS
     unseen = np.empty(len(folds), bool)
@@ -170,8 +170,10 @@ def main():
         "action, phrase", "chosen, phrase", "action, all", "chosen, all", "chosen above action, phrase",
         "all above phrase, action", "all above phrase, chosen", "chosen above action, all",
     )  # fmt: skip
-    columns = [ablate(load_protocol(name), words.data, model, [texts[number] for number in chosen]) for name in _CARDS]
-    print(f"\n| top-1 | {' | '.join(_CARDS)} |\n|---|{'---|' * len(_CARDS)}")
+    columns = [
+        ablate(load_protocol(name), words.data, model, [texts[number] for number in chosen]) for name in _PROTOCOLS
+    ]
+    print(f"\n| top-1 | {' | '.join(_PROTOCOLS)} |\n|---|{'---|' * len(_PROTOCOLS)}")
     for number, name in enumerate(rows):
         print(f"| {name} | {' | '.join(column[number] for column in columns)} |")
 

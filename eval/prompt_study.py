@@ -43,7 +43,7 @@ def percent(one):
     return f"{100 * one.value:.1f} ({100 * one.low:.1f} – {100 * one.high:.1f})"
 
 
-def judge(name, model, words, *, grid=None, baseline="bare"):
+def run_sweep(name, model, words, *, grid=None, baseline="bare"):
     """The sweep of a protocol."""
     protocol = load_protocol(name)
     found = sweep(
@@ -90,12 +90,12 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("sweeps"))
     words = parser.parse_args()
     model = load_model(words.model)
-    dev = judge(_DEV, model, words)
+    dev = run_sweep(_DEV, model, words)
     chosen = dev.best_first[0].variant.name
     plain = ["bare", *(name for name in set_names("templates") if name != "bare")]
     shown = [*plain, *(f"{words.set}, {pooling}" for pooling in _POOLED)]
     shown += [chosen] if chosen not in shown else []
-    swept = {_DEV: dev} | {name: judge(name, model, words) for name in _REPORTED}
+    swept = {_DEV: dev} | {name: run_sweep(name, model, words) for name in _REPORTED}
     rows = {name: {row.variant.name: row for row in found.rows} for name, found in swept.items()}
     print(f"| wording | {' | '.join(swept)} |\n|---|{'---|' * len(swept)}")
     for name in shown:
@@ -110,7 +110,7 @@ def main():
         print(f"| {name} | {' | '.join(cells)} |")
     print(f"\n| points above {words.set} as shipped | {' | '.join(swept)} |\n|---|{'---|' * len(swept)}")
     few = Grid(templates=("bare", words.set), label_format=("phrases",), include=("phrase",), pooling=("embeddings",))
-    above = [judge(name, model, words, grid=few, baseline=words.set) for name in swept]
+    above = [run_sweep(name, model, words, grid=few, baseline=words.set) for name in swept]
     for number, name in enumerate(row.variant.name for row in above[0].rows):
         found = [one.rows[number].difference for one in above]
         if number:

@@ -44,9 +44,10 @@ def fit_probes(
     clips: int = 1,
     options: EvalOptions | None = None,
 ) -> Iterator[ProbeClassifier]:
-    """A classifier of the samples' labels for each draw, from one encoding of the samples.
+    """Fit a classifier of the samples' labels for each draw, on one encoding of the samples.
 
-    `spec` and `clips` are as for `ZeroShotClassifier`, `options` as for `evaluate`: with a store nothing is encoded twice.
+    `spec` and `clips` are as for `ZeroShotClassifier`, `options` as for `evaluate`: with a cache nothing is encoded
+    twice.
     UsageError when a sample has no label, or a label too few samples; DataError when not one file can be read.
     """
     samples, options = as_samples(samples), options or EvalOptions()

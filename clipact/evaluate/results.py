@@ -1,8 +1,8 @@
-"""What an evaluation found, sample by sample, and everything that would repeat it: facts, no figures.
+"""Results of evaluations, sample by sample, with everything that would repeat them; metrics are computed elsewhere.
 
-`ClassificationResult` is of labels, `RetrievalResult` of texts and visuals. On disk either is a folder with `result.json` (names and
-the run) and `scores.npz` (arrays), written beside and renamed, so that a reader never meets half of one. Nothing here
-needs torch, and nothing is unpickled.
+`ClassificationResult` is of labels, `RetrievalResult` of texts and visuals. On disk either is a folder with
+`result.json` (names and the run) and `scores.npz` (arrays), written beside and renamed, so that a reader never meets
+half of one. Nothing here needs torch, and nothing is unpickled.
 
 `run` is a plain dict, as JSON would give it back:
 

@@ -1,4 +1,7 @@
-"""A protocol, a model and a data folder become a result on disk: OUT/PROTOCOL--MODEL, with a journal beside it meanwhile."""
+"""Run a protocol: a model and a data folder become a result in OUT/PROTOCOL--MODEL.
+
+Until it is finished a journal stands beside that folder, so that a run that was killed goes on.
+"""
 
 import json
 import re
@@ -23,7 +26,7 @@ from clipact.prompts import PromptSet
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolOverrides:
-    """What a person asks for instead of the protocol's own way; None leaves it."""
+    """Override parts of a protocol; None leaves the protocol's own."""
 
     prompts: str | None = None
     frames: int | None = None
@@ -31,9 +34,9 @@ class ProtocolOverrides:
     averaging: Averaging | None = None
 
     def apply(self, protocol: Protocol) -> tuple[Protocol, tuple[str, ...]]:
-        """The changed protocol under a name that says so, and each change in words."""
+        """Return the changed protocol under a name of its own, and each change in words."""
         words, views = protocol.words, protocol.views
-        said, tags = [], []
+        changes, tags = [], []
         if protocol.retrieval and self.averaging is not None:
             raise UsageError(
                 "captions are compared with embeddings, averaged over the views: --averaging is for labels"
@@ -41,16 +44,16 @@ class ProtocolOverrides:
         if self.prompts is not None and self.prompts != words.templates:
             if protocol.retrieval:
                 raise UsageError("captions are sentences already: --prompts is for labels")
-            said.append(f"prompts {self.prompts} instead of {words.templates}")
+            changes.append(f"prompts {self.prompts} instead of {words.templates}")
             tags.append(Path(self.prompts).stem)
             words = replace(words, templates=self.prompts)
         for name in ("frames", "views", "averaging"):
             asked, own = getattr(self, name), getattr(views, name)
             if asked is not None and asked != own:
-                said.append(f"{name} {asked} instead of {'the model’s own' if own is None else own}")
+                changes.append(f"{name} {asked} instead of {'the model’s own' if own is None else own}")
                 tags.append(f"{name}-{asked}" if name != "averaging" else asked)
                 views = replace(views, **{name: asked})
-        return replace(protocol, name="--".join([protocol.name, *tags]), words=words, views=views), tuple(said)
+        return replace(protocol, name="--".join([protocol.name, *tags]), words=words, views=views), tuple(changes)
 
 
 def run_protocol(
@@ -62,9 +65,9 @@ def run_protocol(
     changed: tuple[str, ...] = (),
     options: EvalOptions | None = None,
 ) -> tuple[ClassificationResult | RetrievalResult, Path]:
-    """The result of a model under a protocol, and the folder that holds it.
+    """Evaluate a model under a protocol; return the result and the folder that holds it.
 
-    With `options.resume` a result that is there already is taken as it is when the same was asked for (model, protocol, list of
+    With `options.resume` a result that is there already is kept when the same was asked for (model, protocol, list of
     samples, and every sentence of every label; the samples' files are not read again), and a journal is taken up.
     """
     precision = model.encoder.precision
@@ -111,8 +114,9 @@ def run_protocol(
 
 
 def result_folder(protocol: Protocol, model: str, out: Path, *, precision: str = "fp32") -> Path:
-    """OUT/PROTOCOL--MODEL, with the precision where it is not fp32; when a result of another model, table or prompt file of
-    that name lies there, with letters more.
+    """Return OUT/PROTOCOL--MODEL, with the precision where it is not fp32.
+
+    When a result of another model, table or prompt file of that name lies there, letters are appended.
 
     runs/a/best and runs/b/best are two models, a/test.csv and b/test.csv two tables: neither overwrites the other.
     ResultError when something else lies there.

@@ -1,4 +1,4 @@
-"""From a protocol or a table to the samples of an evaluation: files, what is true of them, whether they are the right ones.
+"""Samples of an evaluation, from a protocol or a table: files, their labels, and whether they are the right ones.
 
 Lists are read and hashed here; media files are looked for, and hashed when the protocol says what must come out.
 """
@@ -88,7 +88,7 @@ def manifest_protocol(manifest: str | Path, *, split: str = "all") -> Protocol:
 def read_samples(protocol: Protocol, data: str | Path, *, allow_mismatch: bool = False) -> EvalSamples:
     """The samples that the protocol names, below the folder `data`.
 
-    DataError when a list, a count or a file is not as the protocol says; with `allow_mismatch` that is written down instead.
+    DataError when a list, a count or a file is not as the protocol says; with `allow_mismatch` it is recorded.
     """
     folder = Path(data).expanduser()
     if not folder.is_dir():
@@ -146,7 +146,8 @@ def _item(protocol: Protocol, sample: ManifestSample, folder: Path) -> EvalSampl
         found = re.search(protocol.data.group_pattern, sample.path)
         if found is None:
             raise DataError(
-                f"protocol {protocol.name}: data.group_pattern {protocol.data.group_pattern!r} matches no part of {sample.name}"
+                f"protocol {protocol.name}: data.group_pattern {protocol.data.group_pattern!r} matches no part of "
+                f"{sample.name}"
             )
         group = found["group" if "group" in found.re.groupindex else 1]
     return EvalSample(

@@ -153,8 +153,8 @@ class MethodRun:
         assert isinstance(nearest, KNNProbe)
         if unreadable := len(train) - len(nearest.truth):
             raise DataError(
-                f"{unreadable} of the {len(train)} clips to learn from cannot be read; `clipact data check {self.table}` "
-                "names them"
+                f"{unreadable} of the {len(train)} clips to learn from cannot be read; "
+                f"`clipact data check {self.table}` names them"
             )
         begun = time.perf_counter()
         probe_config = self.method.probe_config(self.seed)

@@ -1,7 +1,7 @@
 """A sweep over wordings: each is evaluated on one encoding of the video and compared with a baseline.
 
-Each distinct sentence of all wordings is encoded once, and cached. A sweep keeps answers, not logits, and compares every
-variant with the first on the same samples.
+Each distinct sentence of all wordings is encoded once, and cached. A sweep keeps answers, not logits, and compares
+every variant with the first on the same samples.
 """
 
 import warnings

@@ -39,8 +39,9 @@ def make_room(folder: Path) -> None:
 def table(found: Sweep) -> str:
     """CSV, the best first: what the variant is, what it scored, how it differs from the baseline."""
     return csv_text(
-        "variant templates label_format include over_templates over_words frames sentences top_1 low high per_class difference "
-        "difference_low difference_high p_bootstrap p_holm p_mcnemar flips cured caused weights zero_shot_status".split(),
+        "variant templates label_format include over_templates over_words frames sentences top_1 low high per_class "
+        "difference difference_low difference_high p_bootstrap p_holm p_mcnemar flips cured caused weights "
+        "zero_shot_status".split(),
         (_line(found, row) for row in found.best_first),
     )
 
