@@ -30,8 +30,8 @@ clipact eval mine.csv --data ~/videos --model mini --model runs/best --prompts s
 A protocol fixes the files (by hash and count), the words, the frames and the average; other data are refused, or with \
 --allow-mismatch the result is marked. A table is CSV with path and label, or path and caption; its paths start beside \
 it, or at --data; what shares a value in a column named group (a person, a film) counts as one for the intervals, and \
-a column extra_labels names other labels that are true, with | between them. Results go to OUT/PROTOCOL--MODEL; `clipact report` \
-makes a page of them. A run that was killed goes on with --resume, bit for bit. \
+a column extra_labels names other labels that are true, with | between them. Results go to OUT/PROTOCOL--MODEL; \
+`clipact report` makes a page of them. A run that was killed goes on with --resume, bit for bit. \
 Embeddings are kept: other prompts or labels need no decoding. Exit code 1 when a file could not be read.
 
 The protocols:

@@ -137,7 +137,7 @@ def pretraining_recipe(*, clip: ClipSpec, **tables: Any) -> dict[str, Any]:
     """The table of a `clipact.train.masked.PretrainRecipe` whose encoder is that of "vivit-joint".
 
     So "videomae:FOLDER", on what it writes, and "vivit-joint" differ in pretraining alone. `tables` are its others:
-    name, trained_on, data, judge, train, ...; what they say holds.
+    name, trained_on, data, validation, train, ...; what they say holds.
     """
     encoder = _joint_vivit(clip)
     del encoder["tower"]

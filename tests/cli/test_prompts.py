@@ -104,7 +104,7 @@ def test_sweep_takes_a_protocol_and_says_more_of_a_tables_labels(clipact, tree, 
 
 
 def test_sweep_finds_a_place_that_is_taken_before_it_runs(clipact, tree, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("clipact.models.zoo.load", None)
+    monkeypatch.setattr("clipact.models.zoo.load_model", None)
     (tmp_path / "taken").write_text("")
     done = clipact("prompts", "sweep", tree / "table.csv", "--model", tiny, "--out", tmp_path / "taken")
     assert (done.code, "taken cannot be used" in done.err) == (1, True)

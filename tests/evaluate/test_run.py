@@ -197,7 +197,7 @@ def test_another_head_on_the_same_body_decodes_and_encodes_nothing(
     with torch.no_grad():
         for weights in encoder.visual.image.head.parameters():
             weights.add_(0.1 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(0)))
-    save_model(encoder, tmp_path / "other", name="other", protocol="# other\n")
+    save_model(encoder, tmp_path / "other", name="other", card="# other\n")
     other = ZeroShotClassifier.load(str(tmp_path / "other"), labels=LABELS, device="cpu", cache=cache)
     expected = evaluate(other, samples)
 

@@ -198,6 +198,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(shades, found, tmp_p
 
     planned = plan(shades, tmp_path, [name])
     (done,) = planned.execute(ExecutionContext(device="cpu", cache=Cache(tmp_path / "s"), follow=follow))
+    assert isinstance(done, FinishedRun), done.cause
     assert steps == [3]
     assert np.array_equal(done.result.scores, whole.scores)
     assert not (planned.runs[0].folder / "run" / "state.safetensors").exists()

@@ -210,7 +210,7 @@ def _complete(trainer: Trainer, out: Path, context: ExecutionContext) -> None:
 
 
 def _seconds(out: Path, schedule: Schedule) -> float:
-    """What all steps of a run usage, those pretraining_seconds it was resumed among them; judging is left out."""
+    """The seconds of all steps of a run, those before it was resumed among them; validation is left out."""
     rows = schedule.batch * schedule.accumulate
     return sum(rows / line["samples_per_second"] for line in read_log(out))
 
@@ -244,7 +244,7 @@ def _pretrain_recipe(settings: CompareSettings, *, table: Path, split: Compariso
         seed=seed,
         trained_on=[f"{_trained_on(split)}, without labels"],
         data={"sources": [{**source, "split": "train"}], "workers": settings.workers, **_augmented(budget.augment)},
-        judge={"sets": [{**source, "split": "test", "name": "tested"}]},
+        validation={"sets": [{**source, "split": "test", "name": "tested"}]},
         train=to_table(budget.train),
         optim=to_table(budget.optim),
         mask=to_table(budget.mask),
