@@ -1,7 +1,7 @@
-"""A protocol says how a figure is made: which files, which words, which frames, which average, which metric.
+"""Evaluation protocol: which files, words, frames, averaging and metric make a result.
 
-Protocols are TOML files; those that come with clipact lie under eval/protocols, with the lists of files that they name. A
-protocol is read strictly and completely here; no data are looked at (clipact.evaluate does that).
+Protocols are TOML files; those that come with clipact lie under eval/protocols, with the lists of files that they name.
+A protocol is read strictly and completely here; no data are read (clipact.evaluate does that).
 """
 
 import re

@@ -116,7 +116,6 @@ def train(start, source, data, out, *, budget, seed):
         data=data,
         device=torch.device("cpu"),
         cache=Cache(data / "store"),
-        watch=lambda items, total, what: items,
     )
     for _ in run.train(out):
         pass

@@ -62,7 +62,7 @@ def small_model(folder: Path) -> Path:
 
 
 def small_recipe(model: Path, *, sentences: int = 1, **tables) -> Recipe:
-    """Pictures and clips of two each in one stream, augmented; dropout, batch norm, accumulation, a mean of weights."""
+    """Pictures and clips of two each in one stream, augmented; dropout, batch norm, a moving average of weights."""
     said = {"sentences": sentences}
     table = {
         "name": "small",
@@ -73,7 +73,7 @@ def small_recipe(model: Path, *, sentences: int = 1, **tables) -> Recipe:
             "augment": {"brightness": 0.2},
             "workers": 0,
         },
-        "train": {"batch": 5, "chunk": 8, "steps": 8, "accumulate": 2},
+        "train": {"batch": 5, "chunk": 8, "steps": 8},
         "optim": {"lr": 1e-2, "ema_decay": 0.9, "warmup_steps": 2, "clip_norm": 1.0},
         "validation": {"every_steps": 3, "sets": [{"name": "dev", "manifest": "pictures.csv", "split": "test"}]},
     }
@@ -83,10 +83,7 @@ def small_recipe(model: Path, *, sentences: int = 1, **tables) -> Recipe:
 
 
 def small_run(recipe: Recipe, data: Path, cache: Path) -> ContrastiveTrainer:
-    def watch(items, total, what):
-        return items
-
-    return ContrastiveTrainer(recipe, data=data, device=torch.device("cpu"), cache=Cache(cache), watch=watch)
+    return ContrastiveTrainer(recipe, data=data, device=torch.device("cpu"), cache=Cache(cache))
 
 
 def _die() -> None:

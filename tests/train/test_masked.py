@@ -156,7 +156,7 @@ def test_a_tower_without_words_is_what_training_begins_from(clips, whole, drawn,
     seen = read_files_seen(tmp_path / "tuned/last")
     assert set(read_files_seen(best)) < set(seen)
     table["visual"] |= {"patch": 8}
-    with pytest.raises(ConfigError, match=r"start\.visual\.patch is 8, but"):
+    with pytest.raises(ConfigError, match=r"init\.visual\.patch is 8, but"):
         make_encoder(small_recipe(small, init=table).init, seed=0)
 
 
