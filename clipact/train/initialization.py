@@ -62,7 +62,8 @@ class InitConfig:
                   its shift unless it names one; a "vivit" with `inflate`, "central" or "averaged", is made of it
     clip          how clips are prepared; by default as the folder of pretrained.visual says, else as the model's are,
                   else as the image tower's pictures, and for a "swin3d" or an "i3d" with pretrained.visual as for the
-                  published weights (KINETICS in `clipact.models.towers.swin3d`, MINUS_ONE_TO_ONE in `clipact.models.towers.i3d`)
+                  published weights (KINETICS in `clipact.models.towers.swin3d`, MINUS_ONE_TO_ONE in
+                  `clipact.models.towers.i3d`)
     scale, bias   of the logits at the start; by default the model's with its text tower, else 1/0.07 and none
 
     ConfigError for what would have no effect, such as `clip` beside a model that keeps its visual tower.
