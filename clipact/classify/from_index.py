@@ -42,9 +42,9 @@ class IndexClassifier(VideoClassifier):
     ) -> None:
         if model.encoder.text_depends_on_video:
             raise model.encoder.text_needs_video()
-        if model.key != index.table.about.model_key:
+        if model.key != index.manifest.metadata.model_key:
             raise UsageError(
-                f"the index is of model {index.table.about.model}, not of {model.name}: build one with {model.name}"
+                f"the index is of model {index.manifest.metadata.model}, not of {model.name}: build one with {model.name}"
             )
         super().__init__(model.encoder.spec.with_frames(frames), clips=clips, decoder=decoder)
         self.model, self.index, self.retrieved = model, index, retrieved
@@ -76,7 +76,7 @@ class IndexClassifier(VideoClassifier):
         return Prediction(
             ranked=tuple(Scored(entry.text, share) for entry, share in ranked),
             model=self.model.name,
-            prompts=self.index.table.about.prompts,
+            prompts=self.index.manifest.metadata.prompts,
             agreement=self._agreement(embeddings, rows[rows >= 0], [entry.text for entry in entries], scale=scale),
             outside=Outside(
                 share=float(shares.outside[0]), error=float(shares.error[0]), labels=len(self.index) - len(entries)
