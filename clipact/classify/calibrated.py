@@ -28,7 +28,8 @@ from clipact.classify.text_classifier import TextClassifier, wording_key
 from clipact.classify.zero_shot import ZeroShotClassifier, embed_labels
 from clipact.errors import CalibrationError, UsageError
 from clipact.models import zoo
-from clipact.models.dual_encoder import Watch, unit
+from clipact.models.dual_encoder import unit
+from clipact.progress import ProgressBar, no_progress
 from clipact.prompts import LabelSet, PromptSet
 
 
@@ -46,7 +47,7 @@ class Background:
 
 
 def choose_background(
-    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, cache: Cache, watch: Watch = iter
+    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, cache: Cache, progress: ProgressBar = no_progress
 ) -> Background:
     """The shipped words that are no label, by the vectors of their sentences.
 
@@ -58,7 +59,7 @@ def choose_background(
     if model.encoder.text_depends_on_video:
         raise model.encoder.text_needs_video()
     words, count = exclude_labels(background_words(), labels), len(labels)
-    both = embed_with_background(model, labels, words, prompts, cache=cache, watch=watch)
+    both = embed_with_background(model, labels, words, prompts, cache=cache, progress=progress)
     vectors = unit(both.rows.float().mean(0)).cpu().numpy()
     owner = both.owner.cpu().numpy()
     meant = np.zeros((len(words), count), dtype=bool)
@@ -81,16 +82,16 @@ def embed_with_background(
     prompts: PromptSet,
     *,
     cache: Cache,
-    watch: Watch = iter,
+    progress: ProgressBar = no_progress,
 ) -> TextClassifier:
     """What clips are compared with: the labels' vectors, and after them the background words'."""
-    own = embed_labels(model, labels, prompts, cache=cache, watch=watch)
+    own = embed_labels(model, labels, prompts, cache=cache, progress=progress)
     if not background:
         return own
     shipped = background_words()
     known = shipped if set(background) <= set(shipped) else tuple(background)
     others = LabelSet.of(known, phrases=known, name="background")
-    vectors = embed_labels(model, others, prompts, cache=cache, watch=watch)
+    vectors = embed_labels(model, others, prompts, cache=cache, progress=progress)
     return own.beside(vectors.only([known.index(word) for word in background]))
 
 
@@ -120,7 +121,7 @@ class CalibratedClassifier(VideoClassifier):
         multi_label: bool = False,
         decoder: str = "pyav",
         cache: Cache | None = None,
-        watch: Watch = iter,
+        progress: ProgressBar = no_progress,
     ) -> None:
         if isinstance(calibration, str | Path):
             calibration = Calibration.load(calibration)
@@ -138,8 +139,8 @@ class CalibratedClassifier(VideoClassifier):
             raise UsageError("there are no labels; give some, or a calibration, which brings its own")
         else:
             said = said or PromptSet.load("action")
-            background = choose_background(model, asked, said, cache=cache, watch=watch).far
-        words = embed_with_background(model, asked, background, said, cache=cache, watch=watch)
+            background = choose_background(model, asked, said, cache=cache, progress=progress).far
+        words = embed_with_background(model, asked, background, said, cache=cache, progress=progress)
         self.calibration, self.multi_label, self.label_set = calibration, multi_label, asked
         self.inner = ZeroShotClassifier(
             model,

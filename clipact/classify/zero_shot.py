@@ -21,7 +21,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.embed.clip_embedding import embed_views, mean_view, prepare_views
 from clipact.errors import CacheError, UsageError
 from clipact.models import zoo
-from clipact.models.dual_encoder import Watch
+from clipact.progress import ProgressBar, no_progress
 from clipact.prompts import LabelSet, PromptSet
 
 
@@ -39,7 +39,7 @@ class ZeroShotClassifier(VideoClassifier):
     clips    clips a video, spread over it; their embeddings are averaged
     decoder  a name in `clipact.video.load.DECODERS`: pyav or torchcodec, which give the same frames
     store    where text embeddings are kept between runs; the default folder when None
-    watch    is given the batches of sentences to encode and gives them back one by one, to show how far it is
+    progress is given the batches of sentences to encode, to show how far it is
     words    what clips are compared with, when it was computed before for these labels and prompts
     """
 
@@ -54,7 +54,7 @@ class ZeroShotClassifier(VideoClassifier):
         spec: ClipSpec | None = None,
         decoder: str = "pyav",
         cache: Cache | None = None,
-        watch: Watch = iter,
+        progress: ProgressBar = no_progress,
         words: TextClassifier | None = None,
     ) -> None:
         super().__init__((spec or model.encoder.spec).with_frames(frames), clips=clips, decoder=decoder)
@@ -65,9 +65,11 @@ class ZeroShotClassifier(VideoClassifier):
         self._text: TextClassifier | None = None
         self._unprompted: dict[str, Float[Tensor, " d"]] = {}
         if model.encoder.text_depends_on_video:
-            self._unprompted = self._text_features(watch)
+            self._unprompted = self._text_features(progress)
         else:
-            self._text = words or embed_labels(model, self.label_set, self.prompts, cache=cache or Cache(), watch=watch)
+            self._text = words or embed_labels(
+                model, self.label_set, self.prompts, cache=cache or Cache(), progress=progress
+            )
 
     @classmethod
     def load(
@@ -156,19 +158,19 @@ class ZeroShotClassifier(VideoClassifier):
         return make_text_classifier(encode, self.label_set, self.prompts).logits(self.model.encoder, embedding)[0]
 
     @torch.inference_mode()
-    def _text_features(self, watch: Watch) -> dict[str, Float[Tensor, " d"]]:
+    def _text_features(self, progress: ProgressBar) -> dict[str, Float[Tensor, " d"]]:
         sentences = list(dict.fromkeys(prompt.text for prompt in self.prompts.fill(self.label_set)))
-        return dict(zip(sentences, self.model.encoder.text_features(sentences, watch=watch), strict=True))
+        return dict(zip(sentences, self.model.encoder.text_features(sentences, progress=progress), strict=True))
 
 
 @torch.inference_mode()
 def embed_labels(
-    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, cache: Cache, watch: Watch = iter
+    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, cache: Cache, progress: ProgressBar = no_progress
 ) -> TextClassifier:
     """What clips are compared with, on the model's device, from the store when it was computed before.
 
     The key holds the weights' hash, the wording and every sentence with its place: anything that changes a vector
-    changes it. `watch` is as for `DualEncoder.encode_text`.
+    changes it. `progress` is as for `DualEncoder.encode_text`.
     """
     key = content_key("label vectors 2", model.key, wording_key(labels, prompts))
     device = model.encoder.log_scale.device
@@ -179,7 +181,7 @@ def embed_labels(
             labels=len(labels),
             weigh=prompts.awaits_weights,
         )
-    vectors = make_text_classifier(partial(model.encoder.encode_text, watch=watch), labels, prompts)
+    vectors = make_text_classifier(partial(model.encoder.encode_text, progress=progress), labels, prompts)
     try:
         cache.write("text", key, {"rows": vectors.rows.float().cpu().numpy(), "owner": vectors.owner.cpu().numpy()})
     except CacheError as error:  # a cache that cannot be written costs time, not the answer

@@ -124,7 +124,7 @@ def classify(
     answer can be none of these.
     Exit code 1 when a video could not be read; the others are done all the same.
     """
-    from clipact.cli.terminal import encoding, expand_videos, index_folder, note, track
+    from clipact.cli.terminal import expand_videos, index_folder, note, show_progress, track
     from clipact.embed.prefetch import decode_ahead
     from clipact.models.model_config import checkpoint_folder, read_config
     from clipact.prompts import PromptSet, parse_labels
@@ -192,14 +192,14 @@ def classify(
             prompts=prompt_set,
             clips=clips,
             multi_label=multi_label,
-            watch=encoding,
+            progress=show_progress,
             **loading,
         )
     else:
         assert label_set is not None
         assert prompt_set is not None
         classifier = ZeroShotClassifier.load(
-            model, labels=label_set, prompts=prompt_set, clips=clips or 1, watch=encoding, **loading
+            model, labels=label_set, prompts=prompt_set, clips=clips or 1, progress=show_progress, **loading
         )
     decoded = decoded or decode_ahead(paths, classifier.spec, **reading)
 

@@ -62,7 +62,7 @@ def sweep(
     label by label, and which confusions a wording causes or cures. Choose on one part of your data, report on another.
     """
     from clipact.cache import Cache
-    from clipact.cli.terminal import encoding, find_protocol, note, track
+    from clipact.cli.terminal import find_protocol, note, show_progress, track
     from clipact.errors import UsageError
     from clipact.evaluate import EvalOptions, read_samples
     from clipact.models.zoo import load_model
@@ -89,7 +89,7 @@ def sweep(
         return track(findings, total=total, what=protocol.name)
 
     options = EvalOptions(cache=Cache(), watch=watch)
-    found = sweep(protocol, samples, loaded, grid, baseline=baseline, options=options, watch_words=encoding)
+    found = sweep(protocol, samples, loaded, grid, baseline=baseline, options=options, watch_words=show_progress)
     paths = write_sweep(found, out)
     _show(found, as_json=as_json)
     if not as_json:

@@ -2,7 +2,7 @@
 
 import glob
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -126,9 +126,9 @@ def track(items: Iterable[T], *, total: int | None, what: str, prints: bool = Fa
                 bars.start()
 
 
-def encoding(batches: Iterable[T]) -> Iterator[T]:
-    """Batches of sentences on their way to a text tower, with the bar of `track`."""
-    return track(batches, total=len(batches) if isinstance(batches, Sized) else None, what="reading labels")
+def show_progress(items: Iterable[T], total: int | None, description: str, /) -> Iterator[T]:
+    """Return the items with the bar of `track`: a `clipact.progress.ProgressBar`."""
+    return track(items, total=total, what=description)
 
 
 def bar(share: float, cells: int = _BAR_CELLS) -> str:

@@ -5,11 +5,7 @@ running anything from the folder: JSON, safetensors and a tokenizer table, no pi
 disk until a sentence has to be encoded.
 """
 
-import glob
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clipact import aliases
+from clipact.atomic_write import atomic_folder
 from clipact.config import to_table
 from clipact.errors import ConfigError, ModelError
 from clipact.models import towers
@@ -129,21 +126,16 @@ def _write(
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
+        with atomic_folder(folder) as new:
+            save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
             if text is not None:
-                text.save_tokenizer(beside)
+                text.save_tokenizer(new)
             table = json.dumps(to_table(config), indent=2, ensure_ascii=False)
-            (beside / "config.json").write_text(table + "\n", encoding="utf-8")
+            (new / "config.json").write_text(table + "\n", encoding="utf-8")
             for file_name, said in texts.items():
-                (beside / file_name).write_text(said, encoding="utf-8")
-            beside.chmod(0o755)
-            for file in beside.iterdir():  # safetensors writes for the owner alone
+                (new / file_name).write_text(said, encoding="utf-8")
+            for file in new.iterdir():  # safetensors writes for the owner alone
                 file.chmod(0o644)
-            _put_in_place(beside, folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder} cannot be written: {error}") from error
     return folder
@@ -168,24 +160,6 @@ def _plain_card(config: ModelConfig) -> str:
         *(f"- {name}, during training: {value:.4g}." for name, value in figures.items()),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _put_in_place(new: Path, folder: Path) -> None:
-    if not folder.exists():
-        os.replace(new, folder)
-        return
-    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-    os.replace(folder, old / folder.name)
-    os.replace(new, folder)
-    shutil.rmtree(old)
-
-
-def tidy(folder: Path) -> None:
-    """Remove what a `save_model` of this folder that was killed left beside it; an older folder is put back from there."""
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
-        if not folder.exists() and (left / folder.name).is_dir():
-            os.replace(left / folder.name, folder)
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def load_checkpoint(folder: str | Path, *, defer_text: bool = False) -> DualEncoder:

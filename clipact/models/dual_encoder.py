@@ -5,7 +5,7 @@ where they came from.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ModelError
 from clipact.models.towers.tower import ConditionsText, TextTower, VisualTower
+from clipact.progress import ProgressBar, no_progress
 
 
 def normalise_frames(
@@ -37,8 +38,6 @@ def normalise_frames(
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What autocast computes in, by the name that recipes and options give it."""
-
-Watch = Callable[[Iterable[int]], Iterable[int]]
 
 
 def computing(precision: str, device: torch.device) -> AbstractContextManager[object]:
@@ -120,26 +119,26 @@ class DualEncoder(nn.Module):
         )
 
     def encode_text(
-        self, sentences: Sequence[str], *, batch_size: int = 256, watch: Watch = iter
+        self, sentences: Sequence[str], *, batch_size: int = 256, progress: ProgressBar = no_progress
     ) -> Float[Tensor, "n d"]:
         """Unit-norm embeddings of sentences, encoded `batch_size` at a time, each as if it were alone.
 
-        `watch` is given the batches' places and gives them back one by one, to show how far it is. ModelError when
-        sentences have no embedding without a clip.
+        `progress` is given the batches. ModelError when sentences have no embedding without a clip.
         """
         if self.text_depends_on_video:
             raise self.text_needs_video()
-        return unit(self.text_features(sentences, batch_size=batch_size, watch=watch))
+        return unit(self.text_features(sentences, batch_size=batch_size, progress=progress))
 
     def text_features(
-        self, sentences: Sequence[str], *, batch_size: int = 256, watch: Watch = iter
+        self, sentences: Sequence[str], *, batch_size: int = 256, progress: ProgressBar = no_progress
     ) -> Float[Tensor, "n d"]:
         """What the text tower makes of each sentence, not normalised; the rest is as for `encode_text`."""
         device = self.log_scale.device
         # Sentences of like length share a batch, so that little is spent on padding.
         order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
         rows: list[Tensor] = []
-        for start in watch(range(0, len(order), batch_size)):
+        starts = range(0, len(order), batch_size)
+        for start in progress(starts, len(starts), "encoding sentences"):
             ids = self.text.tokenize([sentences[i] for i in order[start : start + batch_size]])
             rows.append(self.text(ids.to(device)))
         if not rows:

@@ -22,11 +22,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from clipact.atomic_write import tidy
 from clipact.cache import content_key
 from clipact.config import to_table
 from clipact.data.sources import TrainingExample
 from clipact.errors import ConfigError, TrainingError, UsageError
-from clipact.models import checkpoint
 from clipact.train.averaging import EMA, InitialWeights
 from clipact.train.log import Log, StepMetrics, board_writer, peak_memory_bytes
 from clipact.train.optim import make_optimizer, set_rate
@@ -150,7 +150,7 @@ class Trainer(ABC):
     def _begin(self, out: Path, *, resume: bool) -> None:
         if resume:
             for name in ("best", "last", STATE_FILE):
-                checkpoint.tidy(out / name)
+                tidy(out / name)
             self.progress = self.state.load(out / STATE_FILE, recipe=self._outline)
             if self.progress.data != self._data_key:
                 raise UsageError(

@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from clipact.atomic_write import tidy
 from clipact.errors import ModelError
-from clipact.models.checkpoint import load_checkpoint, save_model, tidy
+from clipact.models.checkpoint import load_checkpoint, save_model
 from clipact.models.model_config import read_config, weights_hash
 from tests.tiny import tiny_checkpoint
 
@@ -97,15 +98,16 @@ def test_an_older_folder_is_replaced_whole(folder, copy):
 
 
 def test_what_a_killed_save_left_is_tidied_and_an_older_folder_put_back(folder, copy):
-    for left in (copy.with_name(".copy.abc"), copy.with_name(".copy.old.def")):
+    for left in (copy.with_name(".copy.abc1234_"), copy.with_name(".copy.old.def567gh")):
         left.mkdir()
-    copy.with_name(".copies").mkdir()
-    (copy.with_name(".copy.abc") / "model.safetensors").write_bytes(b"half")
-    copy.rename(copy.with_name(".copy.old.def") / "copy")  # killed between the two renamings
+    for other in (".copies", ".copy.best.abc1234_", ".copy.txt"):
+        copy.with_name(other).mkdir()
+    (copy.with_name(".copy.abc1234_") / "model.safetensors").write_bytes(b"half")
+    copy.rename(copy.with_name(".copy.old.def567gh") / "copy")  # killed between the two renamings
     tidy(copy)
     assert weights_hash(copy) == weights_hash(folder)
     tidy(copy)
-    assert {path.name for path in copy.parent.iterdir()} == {"copy", ".copies"}
+    assert {path.name for path in copy.parent.iterdir()} == {"copy", ".copies", ".copy.best.abc1234_", ".copy.txt"}
 
 
 def test_further_files_are_written_with_the_model(folder, tmp_path):
@@ -142,7 +144,7 @@ def _damage(folder: Path, what: str) -> None:
         case "unknown key":
             config.write_text(json.dumps({**table, "shape": 1}))
         case "unknown tower":
-            config.write_text(json.dumps({**table, "visual": {**table["visual"], "tower": "framse"}}))
+            config.write_text(json.dumps({**table, "visual": {**table["visual"], "tower": "frame_agregator"}}))
         case "no weights":
             weights.unlink()
         case "weights cut":
@@ -164,7 +166,7 @@ def _damage(folder: Path, what: str) -> None:
         ("config is no JSON", "cannot be read"),
         ("another format", "format is 99"),
         ("unknown key", "unknown key 'shape'"),
-        ("unknown tower", "did you mean 'frames'"),
+        ("unknown tower", "did you mean 'frame_aggregator'"),
         ("no weights", "no model.safetensors"),
         ("weights cut", "damaged"),
         ("weights of another network", "does not fit"),

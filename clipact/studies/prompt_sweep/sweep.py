@@ -21,8 +21,8 @@ from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.protocol import Protocol
 from clipact.errors import CacheError, UsageError
 from clipact.evaluate import EvalOptions, EvalSamples, evaluate_wordings
-from clipact.models.dual_encoder import Watch
 from clipact.models.zoo import Model
+from clipact.progress import ProgressBar, no_progress
 from clipact.prompts import LabelSet, PromptSet
 from clipact.studies.prompt_sweep.grid import Grid, Variant, variants
 from clipact.studies.prompt_sweep.variant_results import VariantResults, VariantRow, compare_answers
@@ -55,7 +55,7 @@ def sweep(
     *,
     baseline: str | None = None,
     options: EvalOptions | None = None,
-    watch_words: Watch = iter,
+    watch_words: ProgressBar = no_progress,
 ) -> Sweep:
     """Every variant of the grid on the samples of the protocol, beside a prompt set as it is (else the protocol's own).
 
@@ -116,7 +116,7 @@ def sweep(
 
 @torch.inference_mode()
 def _words(
-    model: Model, labels: LabelSet, tried: Sequence[Variant], *, cache: Cache, watch: Watch
+    model: Model, labels: LabelSet, tried: Sequence[Variant], *, cache: Cache, watch: ProgressBar
 ) -> dict[PromptSet, TextClassifier]:
     """What clips are compared with under each wording, from one encoding of all their sentences."""
     wordings = list(dict.fromkeys(variant.prompts for variant in tried))
@@ -130,11 +130,11 @@ def _words(
     return {prompts: make_text_classifier(encode, labels, prompts) for prompts in wordings}
 
 
-def _encoded(model: Model, texts: list[str], *, cache: Cache, watch: Watch) -> Tensor:
+def _encoded(model: Model, texts: list[str], *, cache: Cache, watch: ProgressBar) -> Tensor:
     key = content_key("sentences 1", model.key, *texts)
     if (kept := cache.read("text", key)) is not None:
         return torch.from_numpy(kept["rows"]).to(model.encoder.log_scale.device)
-    rows = model.encoder.encode_text(texts, watch=watch)
+    rows = model.encoder.encode_text(texts, progress=watch)
     try:
         cache.write("text", key, {"rows": rows.float().cpu().numpy()})
     except CacheError as error:  # a cache that cannot be written costs time, not the answer
