@@ -56,7 +56,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'clipact' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_HOMES[name]), "load" if name == "load_model" else name)
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

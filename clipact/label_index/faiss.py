@@ -1,4 +1,4 @@
-"""FAISS behind five functions: the only file that imports it (Douze et al., arXiv 2401.08281).
+"""Call FAISS (Douze et al., arXiv 2401.08281): the only file that imports it.
 
 Vectors are unit, so the inner product is the cosine. FAISS finds candidates; cosines are taken again from the vectors
 themselves, so that what an approximation costs is only what it does not find.
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
-from clipact.errors import LabelIndexError
+from clipact.errors import LabelIndexError, import_library
 from clipact.label_index.metadata import FaissSettings
 
 
@@ -84,9 +84,7 @@ def read(path: Path, settings: FaissSettings, *, dim: int, writable: bool = Fals
 
 
 def _faiss() -> Any:
-    import faiss  # 0.1 s, and its stubs know half of it
-
-    return faiss
+    return import_library("faiss")  # 0.1 s, and its stubs know half of it
 
 
 def _last_line(error: Exception) -> str:

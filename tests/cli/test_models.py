@@ -51,7 +51,7 @@ def test_show_counts_and_measures(clipact, tmp_path):
     assert facts["precision"] == "fp32"
     said = clipact("models", "show", folder, "--device", "cpu").out
     for words in (
-        "4 frames, middles, 32 x 32",
+        "4 frames, segment_centers, 32 x 32",
         "any order",
         "GFLOPs",
         "ms on cpu in fp32",

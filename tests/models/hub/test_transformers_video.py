@@ -183,5 +183,5 @@ def test_weights_of_a_classifier_are_a_towers_too(tmp_path):
 def test_a_start_that_makes_no_sense_is_refused(start, message, pair, tiny):
     with pytest.raises(ConfigError, match=message):
         make_encoder(
-            InitConfig(model=str(tiny), parts=PretrainedWeights(visual=f"transformers:{pair[2]}"), **start), seed=0
+            InitConfig(model=str(tiny), pretrained=PretrainedWeights(visual=f"transformers:{pair[2]}"), **start), seed=0
         )

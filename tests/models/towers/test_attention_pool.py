@@ -59,7 +59,7 @@ def test_a_head_looks_where_its_query_finds_its_key():
 def test_its_kept_features_are_not_taken_for_those_of_frames():
     attentive, frames = (
         visual_from({"tower": kind, "image": {"tower": "open_clip", **IMAGE["open_clip"]}}, SPEC)
-        for kind in ("attentive", "frames")
+        for kind in ("attention_pool", "frame_aggregator")
     )
     frames.image.load_state_dict(attentive.image.state_dict())
     assert hash_backbone(attentive) != hash_backbone(frames)
