@@ -42,7 +42,7 @@ class CaptionAugmentation:
     def __post_init__(self) -> None:
         for name, probability in self._probabilities().items():
             if not 0 <= probability <= 1:
-                raise ConfigError(f"vary.{name} is {probability}; it is a probability, 0 to 1")
+                raise ConfigError(f"caption_augmentation.{name} is {probability}; it is a probability, 0 to 1")
 
     def draw(self, sentence: str, *, seed: int) -> str:
         """The sentence, or another way to say it: the same for the same seed."""

@@ -33,7 +33,7 @@ class ReadConfig:
 
     augment       how clips are changed at random; left out, they stay as they are
     workers       processes that decode; they change nothing but the speed
-    broken_limit  how many files may be unreadable before the run stops; they are counted and named
+    max_unreadable  how many files may be unreadable before the run stops; they are counted and named
     """
 
     augment: Augment | None = None
@@ -42,7 +42,7 @@ class ReadConfig:
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.max_unreadable < 0:
-            raise ConfigError(f"workers is {self.workers}, broken_limit {self.max_unreadable}; none is below 0")
+            raise ConfigError(f"workers is {self.workers}, max_unreadable {self.max_unreadable}; none is below 0")
 
 
 _AHEAD = 4  # pieces that each worker decodes before they are asked for
@@ -78,7 +78,7 @@ class Loader:
     chunk         frames in a piece: 64 pictures, or 8 clips of 8 frames
     workers       processes that decode; 0 decodes here
     broken        files that could not be read so far, with their causes; loaders may share one
-    broken_limit  how many there may be; DataError names them when there are more
+    max_unreadable  how many there may be; DataError names them when there are more
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Loader:
         self.unreadable_files.update((one.path, one.cause) for one in unreadable_files)
         if len(self.unreadable_files) > self.max_unreadable:
             raise DataError(
-                f"{len(self.unreadable_files)} files could not be read, more than broken_limit = {self.max_unreadable}; "
+                f"{len(self.unreadable_files)} files could not be read, more than max_unreadable = {self.max_unreadable}; "
                 f"{self._causes()}"
             )
 

@@ -197,7 +197,7 @@ def _entries(source: SourceConfig, data: Path, *, as_labels: bool) -> Iterator[T
     opened = open_training_source(source, data)
     labels = {sample.label for sample in opened.samples if sample.label is not None}
     if labels and source.caption_augmentation is not None:
-        raise ConfigError(f"vary is of captions, and {opened.name} has labels; its prompts say them in other ways")
+        raise ConfigError(f"caption_augmentation is of captions, and {opened.name} has labels; its prompts say them in other ways")
     worded = {label: (label,) if as_labels else opened.say(label) for label in labels}
     most = 1
     for sample in opened.samples:

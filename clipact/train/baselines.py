@@ -128,7 +128,7 @@ def baseline_recipe(name: str, *, clip: ClipSpec, **tables: Any) -> dict[str, An
     else:
         start["clip"] = to_table(clip)
     if baseline.on == "tower":
-        start["parts"] = {"visual": place}
+        start["pretrained"] = {"visual": place}
     table = {"name": name, "init": start, "visual": {"trainable": "head" if baseline.on == "model" else "all"}}
     return table | tables | {"train": {"loss": "cross_entropy"} | tables.get("train", {})}
 

@@ -41,21 +41,21 @@ class DataConfig(ReadConfig):
 
     sources  manifests and protocols, mixed in one stream
     cache    encode what a frozen tower sees once, and keep it
-    views    with a frozen visual tower: in how many ways each clip is kept, as it is and then augmented
+    cached_augmentations  with a frozen visual tower: in how many ways each clip is kept, as it is and then augmented
     """
 
     sources: tuple[SourceConfig, ...]
     cache: bool = True
-    views: int = 1
+    cached_augmentations: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.sources:
             raise ConfigError("data.sources is empty; name one manifest or protocol at least, under [[data.sources]]")
-        if self.views < 1:
-            raise ConfigError(f"views is {self.views}; it is at least 1")
-        if (self.views > 1) and (self.augment is None or not self.cache):
-            raise ConfigError(f"data.views is {self.views}, but without data.augment and data.cache there is one only")
+        if self.cached_augmentations < 1:
+            raise ConfigError(f"data.cached_augmentations is {self.cached_augmentations}; it is at least 1")
+        if (self.cached_augmentations > 1) and (self.augment is None or not self.cache):
+            raise ConfigError(f"data.cached_augmentations is {self.cached_augmentations}, but without data.augment and data.cache there is one only")
 
 
 class EncodedBatches:
@@ -152,7 +152,7 @@ class EncodedBatches:
         def loader(entries: Sequence[TrainingExample], augmented: bool) -> Loader:
             return self._in_order(entries, augment=self.data.augment if augmented else None)
 
-        views = 1 if self.judging else self.data.views
+        views = 1 if self.judging else self.data.cached_augmentations
         return encode_visuals(
             self.encoder.visual,
             self.entries,

@@ -80,7 +80,7 @@ class TowerConfig:
             raise ConfigError(f"frozen_layers is {self.frozen_layers}; it is a number of layers, or 0")
         if self.frozen_layers and self.trainable != "all" and self.unfreeze_step is None:
             raise ConfigError(
-                f"frozen_layers is {self.frozen_layers} where learns is {self.trainable!r} for good; it is for a tower "
+                f"frozen_layers is {self.frozen_layers} where trainable is {self.trainable!r} for good; it is for a tower "
                 "that learns whole, at once or from unfreeze_step on"
             )
         if self.unfreeze_step is not None and self.unfreeze_step < 0:

@@ -73,7 +73,7 @@ def plan_graph_budget(
     left = int(graph_memory_gb * GB)
     if max(graphs) > left:
         raise ConfigError(
-            f"memory_gb is {graph_memory_gb:g}, but the graph of one chunk of {chunk_size} rows holds "
+            f"graph_memory_gb is {graph_memory_gb:g}, but the graph of one chunk of {chunk_size} rows holds "
             f"{max(graphs) / GB:.2g} GB; allow at least that, or take smaller chunks (train.chunk)"
         )
     keep = [len(chunks) for chunks in batches]

@@ -60,7 +60,7 @@ class StepMetrics:
             "gradient_norm": self.gradient_norm,
             "samples_per_second": self.clips / self.seconds,
             "waited": self.waited_seconds / self.seconds,
-            "graph_memory_gb": self.memory_bytes / 1e9,
+            "memory_gb": self.memory_bytes / 1e9,
             **self.figures,
         }
 

@@ -64,7 +64,7 @@ class OptimConfig:
             if value is not None and not 0 < value <= 1:
                 raise ConfigError(f"{name} is {value:g}; it takes a number above 0, up to 1")
         if not 0 <= self.wise_ft_alpha < 1:
-            raise ConfigError(f"start_share is {self.wise_ft_alpha:g}; it takes a number from 0, below 1")
+            raise ConfigError(f"wise_ft_alpha is {self.wise_ft_alpha:g}; it takes a number from 0, below 1")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError(f"clip_norm is {self.clip_norm:g}; it is above 0, or left out")
 

@@ -106,7 +106,7 @@ class TrainConfig(Schedule):
             raise ConfigError(f"loss_tile is {self.loss_tile}; it is at least 1")
         if not 0 <= self.label_smoothing < 1 or self.graph_memory_gb < 0:
             raise ConfigError(
-                f"label_smoothing is {self.label_smoothing:g}, memory_gb {self.graph_memory_gb:g}; "
+                f"label_smoothing is {self.label_smoothing:g}, graph_memory_gb {self.graph_memory_gb:g}; "
                 "none is below 0, and label_smoothing is below 1"
             )
 
@@ -136,8 +136,8 @@ class Recipe(BaseRecipe):
             )
         if self.train.loss == "sigmoid" and self.init.model is None and self.init.bias is None:
             raise ConfigError("train.loss is 'sigmoid', which learns a bias; give init.bias, such as -10")
-        if self.data.views > 1 and self.visual.trainable == "all":
+        if self.data.cached_augmentations > 1 and self.visual.trainable == "all":
             raise ConfigError(
-                f"data.views is {self.data.views}, but views are kept of a frozen tower alone; "
+                f"data.cached_augmentations is {self.data.cached_augmentations}, but views are kept of a frozen tower alone; "
                 "set visual.trainable to 'head' or 'nothing'"
             )

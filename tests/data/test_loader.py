@@ -187,7 +187,7 @@ def test_broken_files_are_left_out_counted_and_named(damaged, data, workers):
 
 def test_too_many_broken_files_end_the_run_by_name(damaged):
     with pytest.raises(
-        DataError, match=r"2 files could not be read, more than broken_limit = 1; .*5\.png: no such file"
+        DataError, match=r"2 files could not be read, more than max_unreadable = 1; .*5\.png: no such file"
     ):
         list(Loader(_samples(damaged, PICTURES), batch=10, chunk=4, max_unreadable=1).batches(0, 1))
     shutil.rmtree(damaged / "pictures")

@@ -21,7 +21,7 @@ def image(tmp_path_factory):
 
 
 @pytest.mark.parametrize("attention", ["joint", "factorised_encoder", "factorised_self"])
-@pytest.mark.parametrize(("how", "tubelet"), [("central", 1), ("central", 2), ("averaged", 2)])
+@pytest.mark.parametrize(("options", "tubelet"), [("central", 1), ("central", 2), ("averaged", 2)])
 def test_a_still_clip_has_the_pictures_features(image, attention, options, tubelet):
     pictures = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     tower = inflate(image, {"attention": attention, "tubelet": tubelet}, inflation=options, spec=SPEC)

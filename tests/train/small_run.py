@@ -75,7 +75,7 @@ def small_recipe(model: Path, *, sentences: int = 1, **tables) -> Recipe:
         },
         "train": {"batch": 5, "chunk": 8, "steps": 8, "accumulate": 2},
         "optim": {"lr": 1e-2, "ema_decay": 0.9, "warmup_steps": 2, "clip_norm": 1.0},
-        "validation": {"every": 3, "sets": [{"name": "dev", "manifest": "pictures.csv", "split": "test"}]},
+        "validation": {"every_steps": 3, "sets": [{"name": "dev", "manifest": "pictures.csv", "split": "test"}]},
     }
     for name, values in tables.items():
         table[name] = table.get(name, {}) | values if isinstance(values, dict) else values

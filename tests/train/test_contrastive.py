@@ -214,7 +214,7 @@ def test_what_a_model_had_seen_is_seen_by_what_is_tuned_from_it(go, small, tmp_p
     tuned = tmp_path / "tuned"
     shutil.copytree(first / "last", tuned)
     (tuned / "trained_on.csv").write_text(f"path,sha256\nelsewhere.jpg,{'0' * 64}\n")
-    again = go("again", train={"steps": 1}, start={"model": str(tuned)}, trained_on=["more"])
+    again = go("again", train={"steps": 1}, init={"model": str(tuned)}, trained_on=["more"])
     assert read_config(again / "last").trained_on == ("drawn", "more")
     before = {"0" * 64: FileSeen(path="elsewhere.jpg", sha256="0" * 64)}  # as older tables have it: no source, no hash
     assert read_files_seen(tuned) == before
@@ -239,7 +239,7 @@ def test_a_protocol_names_its_data_set_and_every_picture_has_its_source_and_hash
     (tmp_path / "grey.toml").write_text(PROTOCOL)
     sources = [{"protocol": str(tmp_path / "grey.toml")}, {"manifest": "clips.csv", "frames": 4}]
     held = {"name": "dev", "protocol": str(tmp_path / "grey.toml"), "split": "test"}
-    last = go("out", train={"steps": 1}, data={"sources": sources}, judge={"sets": [held]}) / "last"
+    last = go("out", train={"steps": 1}, data={"sources": sources}, validation={"sets": [held]}) / "last"
     assert read_config(last).trained_on == ("drawn", "greys train")
     seen = read_files_seen(last)
     assert [(one.path, one.source) for one in seen.values()][8:11] == [
@@ -257,7 +257,7 @@ def test_what_cannot_be_trained_is_said_at_once(go, tmp_path):
     with pytest.raises(ConfigError, match="'fp16', which is for CUDA"):
         go("out", train={"precision": "fp16"})
     with pytest.raises(ConfigError, match="did you mean"):
-        go("out", judge={"best": "dev.text_to_visual_recal_1"})
+        go("out", validation={"monitor": "dev.text_to_visual_recal_1"})
     assert not (tmp_path / "out").exists(), "a wrong name is not found out after the last step"
 
 

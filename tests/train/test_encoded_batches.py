@@ -169,7 +169,7 @@ def test_files_that_cannot_be_read_are_left_out_named_each_time_and_never_kept(f
 
 def test_the_first_view_is_the_clip_as_it_is_and_each_turn_shows_one_of_them(feed):
     plain = feed("visual", "text").clip_features
-    one = feed("visual", "text", augment={"brightness": 0.5}, views=3)
+    one = feed("visual", "text", augment={"brightness": 0.5}, cached_augmentations=3)
     assert one.clip_features.places == plain.places
     for ours, theirs in zip(one.clip_features.groups, plain.groups, strict=True):
         assert len(ours) == 3

@@ -65,10 +65,10 @@ def test_labels_are_recognised_by_the_mean_of_their_prompts_and_clips(small, dra
 def test_the_best_step_is_marked_by_the_figure_that_was_asked_for():
     figures = {"dev.text_to_visual_recall_1": 0.2, "dev.text_to_visual_recall_5": 0.4}
     assert ValidationConfig().pick(figures) == 0.2
-    assert ValidationConfig(best="dev.text_to_visual_recall_5").pick(figures) == 0.4
+    assert ValidationConfig(monitor="dev.text_to_visual_recall_5").pick(figures) == 0.4
     assert ValidationConfig().pick({}) is None
     with pytest.raises(ConfigError, match="did you mean 'dev.text_to_visual_recall_1'"):
-        ValidationConfig(best="dev.text_to_visual_recal_1").check_best(tuple(figures))
+        ValidationConfig(monitor="dev.text_to_visual_recal_1").check_monitor(tuple(figures))
     with pytest.raises(ConfigError, match="each needs its own"):
         ValidationConfig(
             sets=(ValidationSet(name="a", manifest=Path("x")), ValidationSet(name="a", manifest=Path("y")))

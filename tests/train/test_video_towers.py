@@ -22,7 +22,7 @@ from tests.train.small_run import small_recipe, small_run
 
 CLIP = {"frames": 4, "size": [32, 32]}
 FRAMES = {"tower": "frame_aggregator", "aggregator": "transformer", "settings": {"heads": 2, "layers": 1}}
-PARTS = {"text": {"tower": "bert"}, "parts": PretrainedWeights(tokenizer="tokenizer.json")}
+PARTS = {"text": {"tower": "bert"}, "pretrained": PretrainedWeights(tokenizer="tokenizer.json")}
 SMALL_VIVIT = {"tower": "vivit", "width": 16, "heads": 2, "layers": 1, "hidden": 16, "head": {"dim": 16, "blocks": 0}}
 STARTS = {
     "an aggregator": ("small", {"visual": FRAMES}),
@@ -50,10 +50,10 @@ def start(request, small, tmp_path):
         return {"model": str(small), **table}
     if kind == "timm":
         torch.save(timm.create_model("test_vit", img_size=32).state_dict(), tmp_path / "vit.pth")
-        return {"model": str(small), "parts": {"image": str(tmp_path / "vit.pth")}, "clip": CLIP, **table}
+        return {"model": str(small), "pretrained": {"image": str(tmp_path / "vit.pth")}, "clip": CLIP, **table}
     if kind.startswith("video"):
         weights = transformers_folder(tmp_path / kind, kind.split()[1])
-        return {"model": str(small), "parts": {"visual": f"transformers:{weights}"}, **table}
+        return {"model": str(small), "pretrained": {"visual": f"transformers:{weights}"}, **table}
     if kind.startswith("transformers"):
         return {"model": f"transformers:{transformers_folder(tmp_path / kind, kind.split()[1])}", **table}
     return {"model": f"open_clip:local-dir:{open_clip_folder(tmp_path / kind, kind)}", **table}
@@ -64,11 +64,11 @@ def test_a_tower_is_trained_saved_and_answers(start, drawn, small, tmp_path):
     clips = [{"manifest": "clips.csv", "frames": 4, "clips": 1}]
     recipe = small_recipe(
         small,
-        start=start,
+        init=start,
         data={"sources": clips, "augment": {}},
         train={"batch": 3, "steps": 2, "accumulate": 1},
         optim={"warmup_steps": 0, "ema_decay": None},
-        judge={"sets": []},
+        validation={"sets": []},
     )
     run = small_run(recipe, drawn, tmp_path / "store")
     for _ in run.train(tmp_path / "out"):
@@ -110,14 +110,14 @@ def test_weights_of_swin_bring_their_way_of_preparing_clips(small, tmp_path):
     visual = {"tower": "swin3d", **sizes}
     tower = towers.visual_from(visual, ClipSpec(frames=4, size=(56, 56)))
     torch.save(tower.network.state_dict(), tmp_path / "swin.pth")
-    named = {"model": str(small), "visual": visual, "parts": PretrainedWeights(visual=str(tmp_path / "swin.pth"))}
+    named = {"model": str(small), "visual": visual, "pretrained": PretrainedWeights(visual=str(tmp_path / "swin.pth"))}
     assert make_encoder(InitConfig(**named), seed=0).spec == KINETICS
     own = ClipSpec(frames=4, size=(56, 56))
     assert make_encoder(InitConfig(**named, clip=own), seed=0).spec == own
 
 
 def test_a_model_whose_sentences_depend_on_the_video_is_not_trained(drawn, small, tmp_path):
-    recipe = small_recipe(small, start={"model": f"transformers:{transformers_folder(tmp_path / 'xclip', 'xclip')}"})
+    recipe = small_recipe(small, init={"model": f"transformers:{transformers_folder(tmp_path / 'xclip', 'xclip')}"})
     with pytest.raises(ConfigError, match="neither side can be encoded by itself"):
         small_run(recipe, drawn, tmp_path / "store")
 
@@ -126,7 +126,7 @@ def test_a_model_whose_sentences_depend_on_the_video_is_not_trained(drawn, small
     ("table", "message"),
     [
         ({"model": "mini", "text": {"tower": "bert"}}, "leave one out"),
-        ({"scale": 2.0}, "start takes model, or"),
+        ({"scale": 2.0}, "init takes model, or"),
         ({"model": "small", "visual": {"tower": "frame_aggregator", "inflate": "central"}}, "takes tower = 'vivit'"),
         ({"model": "small", "visual": {"tower": "vivit", "inflate": "central"}}, "plain vision transformer"),
         ({**PARTS, "visual": {"tower": "vivit", "inflate": "central"}}, "inflate is given without init.model"),
@@ -148,11 +148,11 @@ THEIRS = {"tower": "transformers"}
     ("table", "idle", "message"),
     [
         ({"clip": ClipSpec()}, "clip", KEPT),
-        *(({"parts": PretrainedWeights(**{part: "file"})}, f"parts.{part}", KEPT) for part in ("visual", "image")),
+        *(({"pretrained": PretrainedWeights(**{part: "file"})}, f"pretrained.{part}", KEPT) for part in ("visual", "image")),
         *(
             (
-                {"parts": PretrainedWeights(**{part: "file"}), "visual": visual},
-                f"parts.{part}",
+                {"pretrained": PretrainedWeights(**{part: "file"}), "visual": visual},
+                f"pretrained.{part}",
                 "a text tower and a tokenizer",
             )
             for part in ("text", "tokenizer")
@@ -160,33 +160,33 @@ THEIRS = {"tower": "transformers"}
         ),
         *(
             (
-                {"parts": PretrainedWeights(**{part: "file"}), "visual": INFLATED},
-                f"parts.{part}",
+                {"pretrained": PretrainedWeights(**{part: "file"}), "visual": INFLATED},
+                f"pretrained.{part}",
                 "init.model's own weights",
             )
             for part in ("visual", "image")
         ),
         (
-            {"parts": PretrainedWeights(visual="transformers:a/b", image="file"), "visual": THEIRS},
-            "parts.image",
+            {"pretrained": PretrainedWeights(visual="transformers:a/b", image="file"), "visual": THEIRS},
+            "pretrained.image",
             "the whole tower",
         ),
         (
-            {"parts": PretrainedWeights(text="a", tokenizer="b"), "clip": ClipSpec()},
+            {"pretrained": PretrainedWeights(text="a", tokenizer="b"), "clip": ClipSpec()},
             "clip and init.pretrained.text and",
             KEPT,
         ),
     ],
 )
 def test_what_would_have_no_effect_beside_a_model_is_refused(table, idle, message):
-    with pytest.raises(ConfigError, match=rf"start\.{idle} .*would have no effect: .*{message}.*leave that out"):
+    with pytest.raises(ConfigError, match=rf"init\.{idle} .*would have no effect: .*{message}.*leave that out"):
         InitConfig(model="mini", **table)
 
 
 def test_a_transformers_tower_without_a_model_takes_no_image_either():
     parts = PretrainedWeights(visual="transformers:a/b", image="file", tokenizer="tokenizer.json")
-    with pytest.raises(ConfigError, match=r"start\.parts\.image would have no effect"):
-        InitConfig(visual=THEIRS, text={"tower": "bert"}, parts=parts)
+    with pytest.raises(ConfigError, match=r"init\.pretrained\.image would have no effect"):
+        InitConfig(visual=THEIRS, text={"tower": "bert"}, pretrained=parts)
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def _pretrain_recipe(settings: CompareSettings, *, table: Path, split: Compariso
         seed=seed,
         trained_on=[f"{_learnt_from(split)}, without labels"],
         data={"sources": [{**source, "split": "train"}], "workers": settings.workers, **_augmented(budget.augment)},
-        judge={"sets": [{**source, "split": "test", "name": "tested"}]},
+        validation={"sets": [{**source, "split": "test", "name": "tested"}]},
         train=to_table(budget.train),
         optim=to_table(budget.optim),
         mask=to_table(budget.mask),
