@@ -40,7 +40,7 @@ def frames(
     clipact frames video.mp4 --out looks.png --model runs/attentive/best --attention
     """
     from clipact.cli.terminal import note
-    from clipact.video.clip import draw_strip
+    from clipact.video.draw import draw_strip
     from clipact.video.load import load_clip
 
     spec = model_spec(model)
@@ -76,7 +76,7 @@ def _with_attention(clip: "Clip", spec: ClipSpec, model: str) -> "Clip":
     from clipact.embed.clip_embedding import prepare_views
     from clipact.models import zoo
     from clipact.models.towers.attention_pool import AttentionPoolTower
-    from clipact.video.clip import overlay_maps
+    from clipact.video.draw import overlay_maps
 
     tower = zoo.load_model(model, device="cpu").encoder.visual
     if not isinstance(tower, AttentionPoolTower):

@@ -1,4 +1,4 @@
-"""The door of the video room: a source and what is wanted of it in, Clips out."""
+"""Load clips from a video source: open it, sample frame numbers, decode, transform."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -11,14 +11,13 @@ import numpy as np
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError, VideoError, choices
 from clipact.video.augment import Augment, DrawnAugment
-from clipact.video.clip import Clip, Video
+from clipact.video.clip import Clip, FramesDifferError, Timeline, Video
 from clipact.video.decode_pyav import PyavVideo
 from clipact.video.decode_sequential import SequentialVideo
 from clipact.video.decode_torchcodec import TorchcodecVideo
 from clipact.video.media import Media
 from clipact.video.open_source import VideoSource, open_source, source_name
 from clipact.video.sampling import sample
-from clipact.video.timeline import FramesDifferError, Timeline
 from clipact.video.transforms import fit_frame
 
 DECODERS: dict[str, Callable[[Media], Video]] = {
@@ -265,7 +264,7 @@ def _early_end(timeline: Timeline, end_seconds: float | None) -> tuple[str, ...]
 
 
 def _repeats(numbers: Sequence[int], available: int, short: Short, *, name: str) -> tuple[str, ...]:
-    """A note, or a VideoError, when frames repeat: there are too few in the stretch, or the sampling passes some by."""
+    """A note, or a VideoError, when frames repeat: there are too few in the span, or the sampling passes some by."""
     distinct = len(set(numbers))
     if distinct == len(numbers):
         return ()

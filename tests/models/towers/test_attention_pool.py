@@ -16,7 +16,8 @@ from clipact.models.towers.attention_pool import AttentionPoolHead, AttentionPoo
 from clipact.models.towers.backbone_head import hash_backbone
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
 from clipact.models.towers.label_embeddings import LabelEmbeddings
-from clipact.video.clip import Clip, overlay_maps
+from clipact.video.clip import Clip
+from clipact.video.draw import overlay_maps
 from tests.contracts.test_towers import IMAGE
 from tests.video.drawing import draw_video
 
