@@ -126,7 +126,7 @@ def classify(
     """
     from clipact.cli.terminal import expand_videos, index_folder, note, show_progress, track
     from clipact.embed.prefetch import decode_ahead
-    from clipact.models.model_config import checkpoint_folder, read_config
+    from clipact.models.checkpoint import checkpoint_folder, read_config
     from clipact.prompts import PromptSet, parse_labels
     from clipact.video.load import check_decoder
 

@@ -60,7 +60,7 @@ def frames(
 
 def model_spec(model: str) -> ClipSpec:
     """How a model's clips are prepared; its weights are loaded only where no config.json says so."""
-    from clipact.models.model_config import checkpoint_folder, read_config
+    from clipact.models.checkpoint import checkpoint_folder, read_config
 
     if (folder := checkpoint_folder(model)) is not None:
         return read_config(folder).clip

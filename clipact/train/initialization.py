@@ -13,11 +13,11 @@ from clipact.config import parse
 from clipact.data.fingerprint import seed_from
 from clipact.errors import ConfigError
 from clipact.models import checkpoint, towers, zoo
+from clipact.models.checkpoint import FileSeen, read_config, read_files_seen
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.hub.timm import TimmImage
 from clipact.models.hub.transformers_source import find_transformers_source
 from clipact.models.hub.transformers_video import TransformersVideo, load_tower
-from clipact.models.model_config import FileSeen, read_config, read_files_seen
 from clipact.models.towers.attention_pool import AttentionPoolTower
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
 from clipact.models.towers.frame_aggregator import FrameAggregator

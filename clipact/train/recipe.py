@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from clipact import aliases
 from clipact.config import load_toml, override, parse
 from clipact.errors import ConfigError
-from clipact.models.model_config import Precision
+from clipact.models.checkpoint import Precision
 from clipact.train.distillation import DistillationConfig
 from clipact.train.encoded_batches import DataConfig
 from clipact.train.freezing import TowerConfig

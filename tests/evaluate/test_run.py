@@ -32,8 +32,8 @@ from clipact.evaluate.metric_values import metric_values
 from clipact.evaluate.results import identical, zero_shot_status
 from clipact.evaluate.samples import files_digest
 from clipact.label_index import IndexEntry, IndexMetadata, build_index
-from clipact.models.checkpoint import save_model as save_model
 from clipact.models.dual_encoder import DualEncoder, normalise_frames
+from clipact.models.save_checkpoint import save_model as save_model
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.zoo import load_model as load_model
 from clipact.prompts import PromptSet

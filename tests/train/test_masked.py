@@ -10,8 +10,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.errors import ConfigError, ModelError, UsageError
 from clipact.losses import masked_mse, normalise_patches
-from clipact.models.checkpoint import load_checkpoint, load_visual
-from clipact.models.model_config import read_config, read_files_seen, weights_hash
+from clipact.models.checkpoint import load_checkpoint, load_visual, read_config, read_files_seen, weights_hash
 from clipact.models.nn.masking import MaskConfig, draw_mask
 from clipact.train.baselines import baseline_recipe
 from clipact.train.initialization import InitConfig, make_encoder, prior_training

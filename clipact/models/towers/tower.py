@@ -1,21 +1,25 @@
-"""The kinds of tower, for pictures, clips and sentences, and what some towers say of themselves besides.
+"""Base classes of image, video and text towers, what some offer besides, and the projection head of most.
 
-Each turns a batch of one modality into one matrix of features. Towers do not normalise: DualEncoder alone does. One
-that can stand in a checkpoint folder keeps its `config`, a frozen dataclass; from that, and under the name that the
-tables in `clipact.models.towers` give its class, it is made again.
+Each tower turns a batch of one modality into one matrix of features. Towers do not normalise: DualEncoder alone does.
+A tower that can be saved keeps its `config`, a frozen dataclass; from it, and from the name that the tables in
+`clipact.models.towers` give its class, it is made again.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from clipact.clip_spec import ClipSpec
+from clipact.config import check_probability
+from clipact.errors import ConfigError
 
 # Those of torch.nn.init that ask a mode by their own names and then go on without it: newer torch has more of them.
 _DRAWS = {Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_}
@@ -132,3 +136,62 @@ class ConditionsText(ABC):
         """Of `text`, (n, d) as the text tower gives it: the features of each clip (b, d), and of each sentence
         beside each clip (b, n, d).
         """
+
+
+class Head(nn.Module):
+    """A projection, then residual blocks: normalised features become `dim` numbers."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Widths of a head.
+
+        dim      numbers that come out
+        hidden   width inside a residual block
+        blocks   how many residual blocks
+        dropout  in training, on the input and inside the blocks
+        norm_eps of the norm before the projection
+        """
+
+        dim: int = 256
+        hidden: int = 1024
+        blocks: int = 1
+        dropout: float = 0.0
+        norm_eps: float = 1e-5
+
+        def __post_init__(self) -> None:
+            check_probability("dropout", self.dropout)
+            if self.dim < 1 or self.hidden < 1 or self.blocks < 0:
+                raise ConfigError(
+                    f"a head's dim is {self.dim}, hidden {self.hidden}, blocks {self.blocks}; the widths are at least "
+                    "1, and blocks 0"
+                )
+
+    def __init__(self, width: int, config: Config) -> None:
+        super().__init__()
+        self.dim = config.dim
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+        self.project = nn.Linear(width, config.dim)
+        self.blocks = nn.Sequential(
+            *(ResidualMLP(config.dim, hidden=config.hidden, dropout=config.dropout) for _ in range(config.blocks))
+        )
+
+    def forward(self, features: Float[Tensor, "b f"]) -> Float[Tensor, "b d"]:
+        """Raw features of the shared space; DualEncoder normalises them."""
+        projected: Tensor = self.blocks(self.project(self.dropout(self.norm(features))))
+        return projected
+
+
+class ResidualMLP(nn.Module):
+    """A vector plus what two linear layers make of it: x + W2 gelu(W1 norm(x))."""
+
+    def __init__(self, width: int, *, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """As many numbers as came in."""
+        return x + self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(self.norm(x))))))
