@@ -77,7 +77,7 @@ def captions(tree, tmp_path):
     own = tmp_path / "said.toml"
     own.write_text(
         'name = "said"\ntitle = "Said"\nmetric = "retrieval"\nsource = "drawn here"\n[data]\nset = "other"\n'
-        'also = ["nothing"]\ncount = 7\n[[data.parts]]\nmanifest = "captions.csv"\n[views]\nviews = 2\n'
+        'aliases = ["nothing"]\ncount = 7\n[[data.parts]]\nmanifest = "captions.csv"\n[views]\nviews = 2\n'
     )
     return own
 
