@@ -1,1 +1,1 @@
-""" """
+"""From video files to embeddings: decode ahead in threads, encode, average over views."""
