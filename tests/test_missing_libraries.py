@@ -53,7 +53,14 @@ def _model_with(visual, folder):
 
 def _timm_model(tmp_path, videos):
     image = TimmImage(TimmImage.Config(name="test_vit", settings={"img_size": 32}, head=Head.Config(dim=16, blocks=0)))
-    return "classify", videos / "a.mp4", "--labels", "a,b", "--model", _model_with(FrameAggregator(image), tmp_path / "m")
+    return (
+        "classify",
+        videos / "a.mp4",
+        "--labels",
+        "a,b",
+        "--model",
+        _model_with(FrameAggregator(image), tmp_path / "m"),
+    )
 
 
 def _swin(tmp_path, videos):
