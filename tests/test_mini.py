@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from clipact.assets import asset_path
+from clipact.config import asset_path
 from clipact.models.checkpoint import WEIGHTS, load_checkpoint, read_config
 from clipact.models.dual_encoder import DualEncoder, normalise_frames
 from clipact.video.load import load_clip

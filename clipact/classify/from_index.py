@@ -12,10 +12,10 @@ from torch import Tensor
 
 from clipact.cache import Cache
 from clipact.classify.base import Agreement, Outside, Prediction, Scored, VideoClassifier, agreement_of
-from clipact.embed.clip_embedding import embed_views, mean_view
 from clipact.errors import UsageError
 from clipact.label_index import LabelIndex
 from clipact.models import zoo
+from clipact.models.dual_encoder import mean_view
 
 
 class IndexClassifier(VideoClassifier):
@@ -44,7 +44,8 @@ class IndexClassifier(VideoClassifier):
             raise model.encoder.text_needs_video()
         if model.key != index.manifest.metadata.model_key:
             raise UsageError(
-                f"the index is of model {index.manifest.metadata.model}, not of {model.name}: build one with {model.name}"
+                f"the index is of model {index.manifest.metadata.model}, not of {model.name}: build one with "
+                f"{model.name}"
             )
         super().__init__(model.encoder.spec.with_frames(frames), clips=clips, decoder=decoder)
         self.model, self.index, self.retrieved = model, index, retrieved
@@ -65,7 +66,7 @@ class IndexClassifier(VideoClassifier):
 
     def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video: the nearest labels, and what all others hold together."""
-        embeddings = embed_views(self.model.encoder, views, self.spec)
+        embeddings = self.model.encoder.embed_views(views, self.spec)
         query = mean_view(embeddings).float().cpu().numpy()
         with torch.inference_mode():
             scale = float(self.model.encoder.scale)

@@ -125,10 +125,9 @@ def classify(
     Exit code 1 when a video could not be read; the others are done all the same.
     """
     from clipact.cli.terminal import expand_videos, index_folder, note, show_progress, track
-    from clipact.embed.prefetch import decode_ahead
     from clipact.models.checkpoint import checkpoint_folder, read_config
     from clipact.prompts import PromptSet, parse_labels
-    from clipact.video.load import check_decoder
+    from clipact.video.load import check_decoder, decode_ahead
 
     paths = expand_videos(videos)
     config = None if (folder := checkpoint_folder(model)) is None else read_config(folder)

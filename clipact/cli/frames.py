@@ -73,8 +73,8 @@ def _with_attention(clip: "Clip", spec: ClipSpec, model: str) -> "Clip":
     """The clip with what the model looks at drawn over its frames; UsageError for a model that does not tell."""
     import torch
 
-    from clipact.embed.clip_embedding import prepare_views
     from clipact.models import zoo
+    from clipact.models.dual_encoder import prepare_views
     from clipact.models.towers.attention_pool import AttentionPoolTower
     from clipact.video.draw import overlay_maps
 

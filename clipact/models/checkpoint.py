@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from clipact import aliases
-from clipact.assets import asset_path
 from clipact.clip_spec import ClipSpec
-from clipact.config import parse
+from clipact.config import asset_path, parse
 from clipact.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:

@@ -103,7 +103,7 @@ def find_folder(name: str) -> Path | None:
 
 
 def trained_on(name: str) -> tuple[str, ...]:
-    """What the model of that name says that it was trained on, without loading it; a hub's is fetched as for `load_model`."""
+    """List the data sets that a model names as its training data, without loading it; a hub's is fetched."""
     if (folder := find_folder(name)) is not None:
         return read_config(folder).trained_on
     family, _, rest = name.partition(":")

@@ -293,7 +293,9 @@ def test_an_index_of_an_earlier_version_opens_under_the_new_names(tmp_path):
     index = built(tmp_path / "i", plan=IndexPlan(kind="hnsw"))
     old = index.folder.read_manifest()
     old["about"], old["nearest"] = old.pop("metadata"), old.pop("faiss")
-    old["nearest"]["recipe"], old["nearest"]["width"] = (old["nearest"].pop(key) for key in ("factory", "search_effort"))
+    old["nearest"]["recipe"], old["nearest"]["width"] = (
+        old["nearest"].pop(key) for key in ("factory", "search_effort")
+    )
     index.folder.commit(old)
     with pytest.warns(UserWarning, match=r"about is now metadata.*faiss\.width is now faiss\.search_effort"):
         assert LabelIndex.open(tmp_path / "i").manifest == index.manifest

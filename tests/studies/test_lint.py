@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clipact.assets import asset_path
 from clipact.cache import Cache
+from clipact.config import asset_path
 from clipact.errors import UsageError
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.towers.text import BertText

@@ -175,7 +175,7 @@ def test_a_classifier_is_fine_tuned_from_it_or_probes_it(clips, whole, tmp_path,
     classifier = SupervisedClassifier.load(str(tmp_path / "tuned/last"), device="cpu")
     assert classifier.labels == ("kind 0", "kind 1")
     assert classifier.classify(clips / "kept/4.mp4").label in classifier.labels
-    begun, tuned = load_visual(whole / "best"), classifier.nearest.model.encoder.visual
+    begun, tuned = load_visual(whole / "best"), classifier.base.model.encoder.visual
     video = torch.randn(1, 4, 3, 16, 16)
     with torch.inference_mode():
         assert torch.equal(begun.features(video), tuned.features(video)) == (trainable == "head")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torchvision import transforms
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from clipact.assets import asset_path
+from clipact.config import asset_path
 from clipact.models.checkpoint import read_config
 from clipact.models.towers import visual_from
 from clipact.models.towers.tower import Head
