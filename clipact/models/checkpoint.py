@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from clipact import aliases
+from clipact.aliases import rename, rename_weights
 from clipact.clip_spec import ClipSpec
 from clipact.config import asset_path, parse
 from clipact.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import torch
 
     from clipact.models.dual_encoder import DualEncoder
     from clipact.models.towers.tower import TextTower, VisualTower
@@ -29,7 +29,7 @@ WEIGHTS = "model.safetensors"
 FILES_SEEN = "trained_on.csv"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 Precision = Literal["fp32", "bf16", "fp16"]
-AnyTower = TypeVar("AnyTower", bound="nn.Module")
+AnyTower = TypeVar("AnyTower", bound="torch.nn.Module")
 _TOKENIZERS = ("*token*", "vocab*", "merges.txt", "*.model")
 
 
@@ -104,7 +104,7 @@ def read_config(folder: str | Path) -> ModelConfig:
         seen = table.get("format") if isinstance(table, dict) else None
         raise ModelError(f"{path}: format is {seen!r}; this version of clipact reads format {FORMAT}")
     try:
-        return parse(ModelConfig, aliases.rename(table, "model", quiet=Path(folder) == asset_path("mini")))
+        return parse(ModelConfig, rename(table, "model", quiet=Path(folder) == asset_path("mini")))
     except ConfigError as error:
         raise ModelError(f"{path}: {error}") from error
 
@@ -218,12 +218,12 @@ def _made(make: Callable[[], AnyTower], folder: Path, prefix: str) -> AnyTower:
     return tower
 
 
-def _unsaved(tower: "nn.Module") -> "list[Tensor]":
+def _unsaved(tower: "torch.nn.Module") -> "list[torch.Tensor]":
     kept = tower.state_dict().keys()
     return [buffer for name, buffer in tower.named_buffers() if name not in kept]
 
 
-def _tensors(folder: Path, wanted: Callable[[str], bool]) -> "dict[str, Tensor]":
+def _tensors(folder: Path, wanted: Callable[[str], bool]) -> "dict[str, torch.Tensor]":
     from safetensors import SafetensorError, safe_open
 
     path = folder / WEIGHTS
@@ -236,13 +236,13 @@ def _tensors(folder: Path, wanted: Callable[[str], bool]) -> "dict[str, Tensor]"
         raise ModelError(f"{path} is damaged or no safetensors file: {error}") from error
 
 
-def _fill(tower: "nn.Module", folder: Path, prefix: str) -> None:
+def _fill(tower: "torch.nn.Module", folder: Path, prefix: str) -> None:
     """Give a tower its weights from the file, in fp32."""
     weights = {
         key.removeprefix(prefix): value.float() if value.is_floating_point() else value
         for key, value in _tensors(folder, lambda key: key.startswith(prefix)).items()
     }
-    renamed = aliases.rename_weights(weights, tower.state_dict().__contains__)
+    renamed = rename_weights(weights, tower.state_dict().__contains__)
     try:
         tower.load_state_dict({renamed.get(key, key): value for key, value in weights.items()}, assign=True)
     except RuntimeError as error:

@@ -185,7 +185,7 @@ def test_other_data_are_refused_unless_one_says_so(protocol, tree, tiny, tmp_pat
     words = [protocol, "--data", tree, "--model", tiny, "--out", tmp_path / "out"]
     with pytest.raises(DataError, match="14 samples, where the protocol says 15"):
         run(*words)
-    row = json.loads(run(*words, "--partial", "--json").stdout)
+    row = json.loads(run(*words, "--allow-mismatch", "--json").stdout)
     assert row["partial"]
     assert "the protocol says 15" in row["partial_why"][0]
 

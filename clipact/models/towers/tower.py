@@ -26,7 +26,7 @@ _DRAWS = {Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.kai
 
 
 class SkipInit(TorchFunctionMode):
-    """Leaves new weights as the memory was: a checkpoint overwrites each of them (ViT-B-32: 0.1 s, not 3.1)."""
+    """Skip the initialisation of new weights, which a checkpoint overwrites (ViT-B-32: 0.1 s, not 3.1)."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The call itself, unless it draws numbers in place."""
@@ -87,20 +87,20 @@ class TextTower(nn.Module, ABC):
 
 
 class HasHead(ABC):
-    """What a tower says of itself, besides, when its output is `head(features(inputs))`.
+    """Interface of towers whose output is `head(features(inputs))`.
 
-    Training may leave such a tower's body as it is, keep what it makes of the data, and teach the head alone.
+    Training may freeze such a tower's backbone, cache its features, and train the head alone.
     """
 
     head: nn.Module
 
     @abstractmethod
     def features(self, inputs: Tensor, /) -> Tensor:
-        """What the head is given."""
+        """Return the input of the head."""
 
 
 class SupportsTemporalShift(ABC):
-    """What an image tower says of itself, besides, when frames may lend channels to their neighbours inside it.
+    """Interface of image towers inside which channels can be shifted between neighbouring frames (TSM).
 
     A residual branch is named by a module whose input feeds the branch and nothing else, picture by picture, and by the
     axis in that input where the channels lie.
@@ -109,32 +109,33 @@ class SupportsTemporalShift(ABC):
     @property
     @abstractmethod
     def residual_branches(self) -> Sequence[tuple[nn.Module, int]]:
-        """Module and axis of each branch, in order; ConfigError for a network that has none."""
+        """Return module and axis of each branch, in order; ConfigError for a network that has none."""
 
 
 class HasFeatureMaps(ABC):
-    """What an image tower says of itself, besides, when it has a vector for each place of a picture."""
+    """Interface of image towers that have a vector for each position of a picture."""
 
     @property
     @abstractmethod
     def map_dim(self) -> int:
-        """Numbers a place; ConfigError for a network that has no places."""
+        """Width of a position's vector; ConfigError for a network without positions."""
 
     @abstractmethod
     def maps(self, images: Tensor) -> Tensor:
-        """The vectors of each picture (b, c, h, w), before they are pooled: (b, rows, columns, map_dim)."""
+        """Return the vectors of each picture (b, c, h, w) before pooling: (b, rows, columns, map_dim)."""
 
 
 class ConditionsText(ABC):
-    """What a visual tower says of itself, besides, when a sentence's features depend on the clip it is compared with.
+    """Interface of visual towers with which a sentence's features depend on the clip it is compared with (X-CLIP).
 
-    Such a model's sentences have no embeddings of their own: none that could be kept, indexed or taught apart.
+    Such a model's sentences have no embeddings of their own: none that could be cached, indexed or trained apart.
     """
 
     @abstractmethod
     def prompted(self, video: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Of `text`, (n, d) as the text tower gives it: the features of each clip (b, d), and of each sentence
-        beside each clip (b, n, d).
+        """Return the features of each clip (b, d), and of each sentence for each clip (b, n, d).
+
+        `text` is (n, d), as the text tower gives it.
         """
 
 
