@@ -48,6 +48,12 @@ KEYS: dict[str, dict[str, str]] = {
         "params.false_rejections": "params.false_rejection_rate",
     },
     "training state": {"broken": "unreadable_files", "kept_chunks": "retained_chunks"},
+    "label index": {
+        "about": "metadata",
+        "nearest": "faiss",
+        "faiss.recipe": "faiss.factory",
+        "faiss.width": "faiss.search_effort",
+    },
 }
 """By the kind of file: paths of keys, applied in this order; `*` stands for every item of a list."""
 

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import UInt8
 
 from clipact.classify.base import Prediction, VideoClassifier
-from clipact.classify.text_classifier import TextClassifier
-from clipact.classify.zero_shot import ZeroShotClassifier
+from clipact.classify.zero_shot import TextClassifier, ZeroShotClassifier
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError
 from clipact.models import zoo
@@ -27,7 +26,7 @@ class SupervisedClassifier(VideoClassifier):
     labels   some of these, to choose among them alone; all of them when None. LabelError for any other
     frames, clips, spec, decoder  as for `ZeroShotClassifier`
 
-    `nearest` does the work: vectors of labels are compared with a clip alike, whether words gave them or training did.
+    `base` compares clips with the vectors of labels, as it does with those of sentences.
     """
 
     def __init__(
@@ -48,8 +47,8 @@ class SupervisedClassifier(VideoClassifier):
         label_set = replace(chosen, phrases=chosen.labels)
         with torch.inference_mode():
             rows = model.encoder.encode_text(label_set.labels)
-        owner = torch.arange(len(label_set), device=rows.device)
-        self.nearest = ZeroShotClassifier(
+        label_ids = torch.arange(len(label_set), device=rows.device)
+        self.base = ZeroShotClassifier(
             model,
             label_set,
             prompts="bare",
@@ -57,9 +56,9 @@ class SupervisedClassifier(VideoClassifier):
             clips=clips,
             spec=spec,
             decoder=decoder,
-            words=TextClassifier(rows=rows[None], owner=owner, labels=len(label_set)),
+            words=TextClassifier(rows=rows[None], label_ids=label_ids, labels=len(label_set)),
         )
-        super().__init__(self.nearest.spec, clips=clips, decoder=decoder)
+        super().__init__(self.base.spec, clips=clips, decoder=decoder)
 
     @classmethod
     def load(
@@ -71,8 +70,8 @@ class SupervisedClassifier(VideoClassifier):
     @property
     def labels(self) -> tuple[str, ...]:
         """What it chooses from."""
-        return self.nearest.labels
+        return self.base.labels
 
     def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video; it names no prompts, of which there are none."""
-        return replace(self.nearest.answer(views), prompts="")
+        return replace(self.base.answer(views), prompts="")

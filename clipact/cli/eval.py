@@ -27,7 +27,7 @@ clipact eval weizmann ut_interaction --data ~/data --model mini
 clipact eval mine.csv --data ~/videos --model mini --model runs/best --prompts single
 
 A protocol fixes the files (by hash and count), the words, the frames and the average; other data are refused, or with \
---partial the result is marked. A table is CSV with path and label, or path and caption; its paths start beside it, or \
+--allow-mismatch the result is marked. A table is CSV with path and label, or path and caption; its paths start beside it, or \
 at --data; what shares a value in a column named group (a person, a film) counts as one for the intervals, and a \
 column also names other labels that are true, with | between them. Results go to OUT/PROTOCOL--MODEL; `clipact report` \
 makes a page of them. A run that was killed goes on with --resume, bit for bit. \

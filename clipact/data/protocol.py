@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from clipact import aliases
-from clipact.assets import asset_names, asset_path
 from clipact.clip_spec import ClipSpec, Resize, Sampling
-from clipact.config import load_toml, parse
+from clipact.config import asset_names, asset_path, load_toml, parse
 from clipact.errors import ConfigError, UsageError, choices
 
 Averaging = Literal["embeddings", "logits", "probabilities"]

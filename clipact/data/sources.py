@@ -16,7 +16,7 @@ from clipact.data.manifest import ManifestSample, read_manifest
 from clipact.data.protocol import Protocol, ProtocolWords, load_protocol
 from clipact.data.protocol_lists import distinct_samples, list_paths, protocol_labels, read_lists, refuse_unknown
 from clipact.errors import ConfigError, DataError, ManifestError
-from clipact.models.model_config import FileSeen
+from clipact.models.checkpoint import FileSeen
 from clipact.prompts import LabelSet, PromptSet
 
 
@@ -244,7 +244,7 @@ def _example(
 
 
 def files_seen_csv(examples: Iterable[TrainingExample], *, before: Mapping[str, FileSeen] | None = None) -> str:
-    """A CSV table of the files of the examples, as `clipact.models.model_config.read_files_seen` reads it.
+    """A CSV table of the files of the examples, as `clipact.models.checkpoint.read_files_seen` reads it.
 
     `before` are those that the weights had seen when the run began, by their sha256; no content is listed twice.
     """

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from clipact.classify.text_classifier import wording_key
-from clipact.classify.zero_shot import ZeroShotClassifier
+from clipact.classify.zero_shot import ZeroShotClassifier, wording_key
 from clipact.data.protocol import Averaging
 from clipact.errors import DataError
 from clipact.evaluate.encode import DECODERS

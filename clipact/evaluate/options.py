@@ -11,7 +11,7 @@ from clipact.evaluate.encode import encode_all, unit_size
 from clipact.evaluate.encoder_adapter import ClipEncoder
 from clipact.evaluate.journal import Journal, SampleEmbedding
 from clipact.evaluate.samples import EvalSample, EvalSamples
-from clipact.models.model_config import read_files_seen
+from clipact.models.checkpoint import read_files_seen
 from clipact.models.zoo import Model
 
 Watch = Callable[[Iterable[SampleEmbedding], int], Iterable[SampleEmbedding]]

@@ -13,8 +13,7 @@ from clipact.classify.base import Recognizer
 from clipact.classify.from_index import IndexClassifier
 from clipact.classify.probe import ProbeClassifier
 from clipact.classify.supervised import SupervisedClassifier
-from clipact.classify.text_classifier import template_weights
-from clipact.classify.zero_shot import ZeroShotClassifier
+from clipact.classify.zero_shot import ZeroShotClassifier, template_weights
 from clipact.clip_spec import ClipSpec
 from clipact.data.fingerprint import file_digest
 from clipact.data.protocol import Averaging
@@ -53,7 +52,7 @@ def evaluate(
     DataError when not one file can be read. An unreadable file is named in the result and has no row.
     """
     if isinstance(recognizer, SupervisedClassifier):
-        recognizer = recognizer.nearest
+        recognizer = recognizer.base
     if isinstance(recognizer, ZeroShotClassifier):
         return next(evaluate_wordings([recognizer], samples, averaging=averaging, crops=crops, options=options))
     if isinstance(recognizer, ProbeClassifier):
@@ -125,7 +124,7 @@ def evaluate_wordings(
     run = outcome.describe(facts, options.run)
     for classifier in classifiers:
         started = time.perf_counter()
-        if classifier.words.weigh:
+        if classifier.words.needs_template_weights:
             clips, views = clip_vectors(classifier, outcome.vectors)
             whole = unit(rearrange(clips, "(b k) d -> b k d", k=views).mean(1))
             classifier = classifier.with_weights(template_weights(first.model.encoder, classifier.words, whole))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from clipact.cache import content_key
 from clipact.classify.supervised import SupervisedClassifier
-from clipact.classify.text_classifier import wording_key
-from clipact.classify.zero_shot import ZeroShotClassifier
+from clipact.classify.zero_shot import ZeroShotClassifier, wording_key
 from clipact.config import to_table
 from clipact.data.protocol import Averaging, Protocol
 from clipact.errors import ResultError, UsageError

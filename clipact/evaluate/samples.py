@@ -107,7 +107,7 @@ def read_samples(protocol: Protocol, data: str | Path, *, partial: bool = False)
     if wrong and not partial:
         raise DataError(
             f"the data in {folder} are not those of protocol {protocol.name}: {'; '.join(wrong)}. "
-            "--partial goes on, and marks the result"
+            "--allow-mismatch goes on, and marks the result"
         )
     return EvalSamples(
         items=tuple(items),

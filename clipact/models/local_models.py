@@ -1,7 +1,7 @@
-"""Which models are on this machine: the embedded one, folders, and what a hub's cache holds.
+"""List the models on this machine: the embedded one, folders, and a hub's cache.
 
-Nothing is asked of a network, and no network is made: what a model is, its files say. One that `clipact.models.zoo` would
-refuse, as far as files tell, is left out, with why. A model in the cache counts when its weights are there.
+Nothing is asked of a network, and no network is made: what a model is, its files say. One that `clipact.models.zoo`
+would refuse, as far as files tell, is left out, with why. A model in the cache counts when its weights are there.
 """
 
 import json
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipact.assets import asset_path
 from clipact.clip_spec import ClipSpec
-from clipact.errors import ConfigError, ModelError, UsageError, choices
+from clipact.config import asset_path
+from clipact.errors import ConfigError, MissingLibraryError, ModelError, UsageError, choices
 from clipact.models import towers
+from clipact.models.checkpoint import OPEN_CLIP_CONFIG, WEIGHTS, read_config, tokenizer_files
 from clipact.models.hub import open_clip_source, transformers_source, transformers_video
 from clipact.models.hub.transformers import DUAL_ENCODERS, preprocess_of
 from clipact.models.hub.transformers_source import transformers_clip_spec
-from clipact.models.model_config import OPEN_CLIP_CONFIG, WEIGHTS, read_config, tokenizer_files
 
 _DEPTH = 4  # folders below the one that is searched: runs/NAME/last
 
@@ -59,9 +59,9 @@ def find_models(folders: Sequence[str | Path] = (".",)) -> tuple[list[LocalModel
             continue
         seen.add(place)
         try:
-            for kept in _in_cache(repository, path) if repository else _in_folder(path):
-                found.append(kept)
-        except (ModelError, OSError) as error:
+            for model in _in_cache(repository, path) if repository else _in_folder(path):
+                found.append(model)
+        except (ModelError, MissingLibraryError, OSError) as error:
             wrong.append(str(error))
     return found, wrong
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from clipact.data.sources import files_seen_csv
 from clipact.errors import ModelError, UsageError
 from clipact.models import checkpoint, towers
+from clipact.models.checkpoint import FILES_SEEN, read_config, read_files_seen
 from clipact.models.dual_encoder import DualEncoder
-from clipact.models.model_config import FILES_SEEN, read_config, read_files_seen
+from clipact.models.save_checkpoint import save_model
 from clipact.train.state import training_tensors
 
 
@@ -117,7 +118,7 @@ def interpolate_models(
         )
     seen = read_files_seen(first) | read_files_seen(second)
     encoder.load_state_dict({key: _between(weights[key], others[key], alpha) for key in weights})
-    return checkpoint.save_model(
+    return save_model(
         encoder,
         out,
         name=name or f"{ours.name}+{alpha:g}*{theirs.name}",

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from clipact.clip_spec import ClipSpec
 from clipact.config import to_table
 from clipact.errors import UsageError, choices
-from clipact.models.model_config import checkpoint_folder, read_config
+from clipact.models.checkpoint import checkpoint_folder, read_config
 from clipact.models.nn.inserts import INSERTS
 
 _INSERT_PLACES = ("mixed_3c", "mixed_4f")  # behind the third and the fourth stage

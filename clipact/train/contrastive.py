@@ -16,9 +16,10 @@ from clipact.data.loader import Batch
 from clipact.data.sources import TrainingExample, files_seen_csv, read_sources, trained_sets
 from clipact.errors import ConfigError
 from clipact.losses import LOSSES, bound_log_scale, cross_entropy, distillation_loss
-from clipact.models import checkpoint, towers, zoo
+from clipact.models import towers, zoo
+from clipact.models.checkpoint import FILES_SEEN
 from clipact.models.dual_encoder import PRECISIONS, DualEncoder
-from clipact.models.model_config import FILES_SEEN
+from clipact.models.save_checkpoint import save_model
 from clipact.models.towers.label_embeddings import LabelEmbeddings
 from clipact.progress import ProgressBar, no_progress
 from clipact.train.chunks import Encoder, RaggedRows, RepeatedRows
@@ -222,7 +223,7 @@ class ContrastiveTrainer(Trainer):
     def save_model(self, folder: Path, metrics: dict[str, float]) -> None:
         """Write the dual encoder as a folder."""
         recipe = self.recipe
-        checkpoint.save_model(
+        save_model(
             self.encoder,
             folder,
             name=recipe.name,

@@ -13,20 +13,20 @@ from clipact.config import parse
 from clipact.data.fingerprint import seed_from
 from clipact.errors import ConfigError
 from clipact.models import checkpoint, towers, zoo
+from clipact.models.checkpoint import FileSeen, read_config, read_files_seen
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.hub.timm import TimmImage
 from clipact.models.hub.transformers_source import find_transformers_source
 from clipact.models.hub.transformers_video import TransformersVideo, load_tower
-from clipact.models.model_config import FileSeen, read_config, read_files_seen
 from clipact.models.towers.attention_pool import AttentionPoolTower
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.i3d import I3D, MINUS_ONE_TO_ONE
-from clipact.models.towers.inflate import inflate
 from clipact.models.towers.label_embeddings import LabelEmbeddings
 from clipact.models.towers.swin3d import KINETICS, Swin3D
 from clipact.models.towers.text import TOKENIZER, BertText
 from clipact.models.towers.tower import VisualTower
+from clipact.models.towers.vivit import inflate
 from clipact.prompts import LabelSet
 from clipact.train.chunks import seeded
 from clipact.train.pretrained_weights import find_weights, read_weights, rename_bert, rename_efficientnet_lite
@@ -182,7 +182,7 @@ def _with_visual(encoder: DualEncoder, init: InitConfig) -> DualEncoder:
                 f"init.visual.inflate takes a model without shift, for a ViViT has none; the frames of init.model "
                 f"are shifted by {frames.config.shift:g}: begin from the model that it was trained from"
             )
-        visual = inflate(frames.image, table, options=options, spec=spec)
+        visual = inflate(frames.image, table, inflation=options, spec=spec)
     elif table.get("tower") == "attention_pool" and "image" not in table and frames is not None:
         if frames.config.shift:
             raise ConfigError(f"an attention_pool tower has no shift, and init.model's is {frames.config.shift:g}")

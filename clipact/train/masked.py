@@ -21,10 +21,10 @@ from clipact.data.sources import TrainingExample, files_seen_csv
 from clipact.data.unlabelled import UnlabelledConfig, read_clips
 from clipact.errors import ConfigError
 from clipact.losses import masked_mse, pick_patches
-from clipact.models import checkpoint
+from clipact.models.checkpoint import FILES_SEEN
 from clipact.models.dual_encoder import PRECISIONS
-from clipact.models.model_config import FILES_SEEN
 from clipact.models.nn.masking import Mask, MaskConfig, draw_mask
+from clipact.models.save_checkpoint import save_visual
 from clipact.models.towers.vivit import ViViT
 from clipact.train.chunks import seeded
 from clipact.train.encoded_batches import prepare_frames
@@ -163,7 +163,7 @@ class MaskedTrainer(Trainer):
     def save_model(self, folder: Path, metrics: dict[str, float]) -> None:
         """Write the encoder as a folder: a visual tower alone."""
         recipe = self.recipe
-        checkpoint.save_visual(
+        save_visual(
             self.model.encoder,
             folder,
             name=recipe.name,

@@ -13,7 +13,7 @@ from clipact.config import load_toml, override, parse
 from clipact.data.loader import ReadConfig
 from clipact.data.sources import SourceConfig
 from clipact.errors import ConfigError, choices
-from clipact.models.model_config import Precision
+from clipact.models.checkpoint import Precision
 from clipact.train.freezing import TowerConfig
 from clipact.train.initialization import InitConfig
 from clipact.train.optim import OptimConfig

@@ -8,7 +8,7 @@ from drawn_motion import COLUMNS, FRAMES, MOTIONS, ROWS, SIDE
 
 from clipact.cache import Cache
 from clipact.config import parse
-from clipact.models.towers.aggregators import AGGREGATORS
+from clipact.models.towers.frame_aggregator import AGGREGATORS
 from clipact.models.towers.vivit import ClassToken
 from clipact.train.contrastive import ContrastiveTrainer
 from clipact.train.recipe import Recipe

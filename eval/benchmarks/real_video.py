@@ -36,7 +36,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.data.sources import SourceConfig, read_sources
 from clipact.evaluate.metric_values import share_of
-from clipact.models.towers.aggregators import AGGREGATORS
+from clipact.models.towers.frame_aggregator import AGGREGATORS
 from clipact.models.towers.vivit import ClassToken
 from clipact.prompts import LabelSet, PromptSet
 from clipact.train.contrastive import ContrastiveTrainer

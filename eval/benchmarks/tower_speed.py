@@ -29,7 +29,7 @@ from tower_cases import CASES
 
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.hub.transformers import quiet
-from clipact.models.profile import measure
+from clipact.models.profile import profile_model
 
 APART, SLOWER, FASTER = 1e-5, 0.97, 1.05
 SECONDS = 1.0  # a way that takes less than its share of it is asked more often
@@ -108,7 +108,7 @@ def time_one(name, frames, *, rounds):
         kind: max(peaks[kind], product_gflops(dtype))
         for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
-    gflops = measure(DualEncoder(ours, TinyText(ours.dim)).eval(), spec=ours.spec.with_frames(frames), repeats=1).gflops
+    gflops = profile_model(DualEncoder(ours, TinyText(ours.dim)).eval(), spec=ours.spec.with_frames(frames), repeats=1).gflops
     base = answers["loop" if loop else "clipact"]
     return {
         "milliseconds": {way: 1e3 * value for way, value in best.items()},

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from clipact.cli.train import TrainScreen
-from clipact.models.checkpoint import load_checkpoint
-from clipact.models.model_config import weights_hash
+from clipact.models.checkpoint import load_checkpoint, weights_hash
 from clipact.train.log import StepMetrics
 from clipact.train.verify_gradient import BOUNDS
 from tests.data.drawing import draw_data

@@ -45,7 +45,7 @@ def test_stopped_anywhere_it_ends_identical(classifier, samples, tmp_path, after
     whole = evaluate(
         classifier, samples, options=EvalOptions(cache=Cache(tmp_path / "one"), frames_at_once=frames_at_once)
     )
-    options = {"store": Cache(tmp_path / "two"), "journal": tmp_path / "journal", "frames_at_once": frames_at_once}
+    options = {"cache": Cache(tmp_path / "two"), "journal": tmp_path / "journal", "frames_at_once": frames_at_once}
     others = set(threading.enumerate())
     with pytest.raises(Stopped):
         evaluate(classifier, samples, options=EvalOptions(watch=stop_after(after), **options))
@@ -103,18 +103,18 @@ def test_the_journal_of_another_run_is_refused(classifier, samples, tmp_path):
 CHILD = """
 import sys, time
 from pathlib import Path
-from clipact.evaluate import How, manifest_protocol, read_samples
-from clipact.evaluate.run_protocol import carry_out
-from clipact.cache import Store
-from clipact.models.zoo import load
+from clipact.evaluate import EvalOptions, manifest_protocol, read_samples
+from clipact.evaluate.run_protocol import run_protocol
+from clipact.cache import Cache
+from clipact.models.zoo import load_model
 tree, model, work = map(Path, sys.argv[1:])
 def slowly(findings, _):
     for finding in findings:
         time.sleep(0.15)
         yield finding
 protocol = manifest_protocol(tree / "table.csv")
-carry_out(protocol, read_samples(protocol, tree), load(str(model), device="cpu"), work / "out",
-          how=How(store=Store(work / "cache"), watch=slowly))
+run_protocol(protocol, read_samples(protocol, tree), load_model(str(model), device="cpu"), work / "out",
+             options=EvalOptions(cache=Cache(work / "cache"), watch=slowly))
 """
 
 

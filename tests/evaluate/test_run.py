@@ -31,9 +31,9 @@ from clipact.evaluate import run as run_room
 from clipact.evaluate.metric_values import metric_values
 from clipact.evaluate.results import identical, zero_shot_status
 from clipact.evaluate.samples import files_digest
-from clipact.label_index import IndexEntry, IndexMetadata, build
-from clipact.models.checkpoint import save_model as save_model
+from clipact.label_index import IndexEntry, IndexMetadata, build_index
 from clipact.models.dual_encoder import DualEncoder, normalise_frames
+from clipact.models.save_checkpoint import save_model as save_model
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.zoo import load_model as load_model
 from clipact.prompts import PromptSet
@@ -294,11 +294,11 @@ def test_any_recognizer_is_judged_by_its_predictions(samples):
     assert found.run["data"]["files_sha256"] == files_digest([item.name for item in samples.items], digests)
 
 
-@pytest.mark.parametrize("wrong", ["averaging", "crops", "store", "journal", "resume", "workers", "frames_at_once"])
+@pytest.mark.parametrize("wrong", ["averaging", "crops", "cache", "journal", "resume", "workers", "frames_at_once"])
 def test_what_a_recognizer_of_another_kind_cannot_do_is_refused(samples, cache, tmp_path, wrong):
     words = {"averaging": {"averaging": "logits"}, "crops": {"crops": 3}}
-    options = {"store": cache, "journal": tmp_path / "j", "resume": True, "workers": 2, "frames_at_once": 8}
-    options = words.get(wrong) or {"how": EvalOptions(**{wrong: options[wrong]})}
+    options = {"cache": cache, "journal": tmp_path / "j", "resume": True, "workers": 2, "frames_at_once": 8}
+    options = words.get(wrong) or {"options": EvalOptions(**{wrong: options[wrong]})}
     with pytest.raises(UsageError, match="Guesser looks at files in its own way"):
         evaluate(Guesser(), samples, **options)
 
@@ -306,11 +306,11 @@ def test_what_a_recognizer_of_another_kind_cannot_do_is_refused(samples, cache, 
 def test_an_index_is_of_a_model_that_says_what_it_learnt(classifier, samples, tiny, tmp_path):
     model = load_model(str(tiny), device="cpu")
     about = IndexMetadata(model=model.name, model_key=model.key, wording="bare", dim=model.encoder.dim)
-    index = build(
+    index = build_index(
         tmp_path / "index",
         [IndexEntry(id=label, text=label) for label in LABELS],
         lambda entries: model.encoder.encode_text([one.text for one in entries]).detach().numpy(),
-        about=about,
+        metadata=about,
     )
     found = evaluate(IndexClassifier(model, index), replace(samples, data=dict(samples.data) | {"set": "nothing"}))
     assert zero_shot_status(found.run) == "not zero-shot: trained on nothing"
@@ -326,14 +326,14 @@ def test_a_model_whose_texts_depend_on_the_video_is_refused(classifier, samples,
 def test_a_gpus_way_finds_the_same(classifier, samples, cache, monkeypatch):
     """Workers decode file by file, and whoever asks encodes, some files a batch."""
     expected = straight_loop(classifier, samples)
-    real, batches = run_room.judge, []
+    real, batches = run_room.make_clip_encoder, []
 
     def judge(*words, **options):
         judged = real(*words, **options)
         see = judged.see
         return replace(judged, on_cpu=False, see=lambda views: batches.append(len(views)) or see(views))
 
-    monkeypatch.setattr(run_room, "judge", judge)
+    monkeypatch.setattr(run_room, "make_clip_encoder", judge)
     found = evaluate(classifier, samples, options=EvalOptions(frames_at_once=16, workers=3, cache=cache))
     assert batches == [4, 3, 4, 2]  # sixteen frames are four clips; the second four hold one that is broken
     np.testing.assert_allclose(found.scores, np.stack([expected[n] for n in found.samples]), atol=1e-5, rtol=0)

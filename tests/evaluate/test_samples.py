@@ -43,7 +43,7 @@ def test_other_data_are_refused_or_marked(protocol, tree, tmp_path, wrong):
         (tmp_path / "data/videos/03.mp4").write_bytes(b"another film")
     else:
         (tmp_path / "data/videos/03.mp4").unlink()
-    with pytest.raises(DataError, match="--partial"):
+    with pytest.raises(DataError, match="--allow-mismatch"):
         read_samples(protocol, tmp_path / "data")
     assert len(read_samples(protocol, tmp_path / "data", partial=True).partial_why) == 1
 

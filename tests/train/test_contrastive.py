@@ -10,8 +10,7 @@ from safetensors import safe_open
 
 from clipact.data.fingerprint import take_fingerprint
 from clipact.errors import ConfigError, TrainingError, UsageError
-from clipact.models.checkpoint import load_checkpoint
-from clipact.models.model_config import WEIGHTS, FileSeen, read_config, read_files_seen, weights_hash
+from clipact.models.checkpoint import WEIGHTS, FileSeen, load_checkpoint, read_config, read_files_seen, weights_hash
 from clipact.train.averaging import interpolate_models
 from clipact.train.log import read_log
 from clipact.train.trainer import STATE_FILE

@@ -3,8 +3,8 @@ import torch
 
 from clipact.errors import ConfigError
 from clipact.losses import distillation_loss
-from clipact.models.checkpoint import load_checkpoint, save_model
-from clipact.models.model_config import read_config
+from clipact.models.checkpoint import load_checkpoint, read_config
+from clipact.models.save_checkpoint import save_model
 from tests.train.small_run import small_recipe, small_run
 
 

@@ -11,10 +11,9 @@ from safetensors.torch import save_file
 
 from clipact.cache import Cache
 from clipact.errors import ConfigError
-from clipact.models.checkpoint import load_checkpoint
-from clipact.models.model_config import read_config
-from clipact.models.nn.head import Head
+from clipact.models.checkpoint import load_checkpoint, read_config
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
+from clipact.models.towers.tower import Head
 from clipact.train.contrastive import ContrastiveTrainer
 from clipact.train.recipe import Recipe, load_recipe
 from tests.tiny import tiny_tokenizer

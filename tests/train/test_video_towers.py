@@ -12,6 +12,7 @@ from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
 from clipact.models import checkpoint, towers, zoo
+from clipact.models.save_checkpoint import save_model
 from clipact.models.towers.swin3d import KINETICS
 from clipact.models.towers.vivit import ViViT
 from clipact.train.initialization import InitConfig, PretrainedWeights, make_encoder
@@ -201,7 +202,7 @@ def shifted(tmp_path_factory):
         model=f"open_clip:local-dir:{open_clip_folder(folder / 'vit', 'vit')}",
         visual={"tower": "frame_aggregator", "aggregator": "lstm", "shift": 0.25},
     )
-    return checkpoint.save_model(make_encoder(start, seed=0), folder / "shifted", name="shifted")
+    return save_model(make_encoder(start, seed=0), folder / "shifted", name="shifted")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ def shifted(tmp_path_factory):
 def test_a_tower_around_a_shifted_models_image_tower_is_what_is_saved_of_it(shifted, said, shift, tmp_path):
     made = make_encoder(InitConfig(model=str(shifted), visual={"tower": "frame_aggregator", **said}), seed=0).eval()
     assert made.visual.config.shift == shift
-    saved = checkpoint.load_checkpoint(checkpoint.save_model(made, tmp_path / "again", name="again"))
+    saved = checkpoint.load_checkpoint(save_model(made, tmp_path / "again", name="again"))
     video = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(made.encode_video(video), saved.encode_video(video))
     before = checkpoint.load_checkpoint(shifted)  # its LSTM adds nothing yet

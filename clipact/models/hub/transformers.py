@@ -5,6 +5,7 @@ Nothing in a model's files is executed: weights are safetensors, or pickles that
 own code is never asked for. Where the files come from is `transformers_source`'s business.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clipact.errors import ConfigError, ModelError, choices
+from clipact.errors import ConfigError, ModelError, choices, import_library
 from clipact.models.hub.open_clip import refuse_code
 from clipact.models.hub.timm import run_image_network
 from clipact.models.hub.transformers_source import TransformersSource, transformers_clip_spec
@@ -195,7 +196,7 @@ def load_network(source: TransformersSource, kind: str, *, spare: tuple[str, ...
 
     What begins with a word of `spare` may be missing: it is drawn at random.
     """
-    import transformers
+    transformers = import_library("transformers")
 
     safe = source.weights.suffix != ".bin"
     if not safe:
@@ -222,8 +223,6 @@ def load_network(source: TransformersSource, kind: str, *, spare: tuple[str, ...
 
 def table_of(network: Any) -> dict[str, Any]:
     """What a config.json says of the network's build, all defaults spelled out."""
-    import json
-
     table = json.loads(network.config.to_json_string(use_diff=True))
     return without(table, "architectures", "dtype", "transformers_version", "_name_or_path", "id2label", "label2id")
 
@@ -235,7 +234,7 @@ def without(table: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 def make_network(kind: str, table: dict[str, Any]) -> Any:
     """A network of transformers' class `kind`Model with fresh weights; ConfigError when the table makes none."""
-    import transformers
+    transformers = import_library("transformers")
 
     try:
         with quiet():
@@ -255,7 +254,7 @@ def first_line(error: Exception) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Inside, transformers neither draws bars nor logs what is no error."""
-    from transformers.utils import logging
+    logging = import_library("transformers.utils").logging
 
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.set_verbosity_error()
@@ -290,9 +289,7 @@ def _family(table: dict[str, Any], known: Sequence[str] | dict[str, Any]) -> str
 
 
 def _tokenizer_in(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    make: Callable[..., Any] = AutoTokenizer.from_pretrained
+    make: Callable[..., Any] = import_library("transformers").AutoTokenizer.from_pretrained
     try:
         with quiet():
             return make(str(folder), trust_remote_code=False, local_files_only=True)

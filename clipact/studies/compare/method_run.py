@@ -22,7 +22,7 @@ from clipact.evaluate.fit_probes import ProbeConfig, fit_probes
 from clipact.evaluate.journal import SampleEmbedding
 from clipact.evaluate.results import ClassificationResult
 from clipact.models import zoo
-from clipact.models.profile import measure, parameters
+from clipact.models.profile import count_parameters, profile_model
 from clipact.models.zoo import Model
 from clipact.studies.compare.execution import ExecutionContext
 from clipact.studies.compare.method import Method
@@ -70,7 +70,7 @@ class MethodRun:
 
         options = EvalOptions(cache=hands.cache, watch=watch)
         recognizer, taught = self._recognizer(hands, options)
-        cost = measure(taught.model.encoder, spec=self.settings.clip.in_colours_of(taught.model.encoder.spec))
+        cost = profile_model(taught.model.encoder, spec=self.settings.clip.in_colours_of(taught.model.encoder.spec))
         protocol = self.split.protocol
         run = {
             "protocol": protocol.name,
@@ -94,7 +94,7 @@ class MethodRun:
         facts = {
             "row": self.contender.name,
             "split": self.split.said,
-            "parameters": parameters(taught.model.encoder)["visual"],
+            "parameters": count_parameters(taught.model.encoder)["visual"],
             "learnt": taught.learnt,
             "training_seconds": taught.seconds,
             **taught.more,

@@ -7,7 +7,7 @@ from typing import Any
 
 from clipact.config import parse, to_table
 from clipact.models import zoo
-from clipact.models.model_config import checkpoint_folder
+from clipact.models.checkpoint import checkpoint_folder
 from clipact.models.zoo import Model
 from clipact.studies.compare.execution import ExecutionContext
 from clipact.studies.compare.method import Method
