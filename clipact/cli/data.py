@@ -11,13 +11,13 @@ import typer
 if TYPE_CHECKING:
     from clipact.data.check import DataReport
 
-data = typer.Typer(help="Look at training data before anything is learnt from it.", no_args_is_help=True)
+data = typer.Typer(help="Check training data before training.", no_args_is_help=True)
 _LISTED = 50
 
 
 @data.callback()
 def _group() -> None:
-    """Look at training data before anything is learnt from it."""
+    """Check training data before training."""
 
 
 @data.command(no_args_is_help=True)
@@ -40,20 +40,20 @@ def check(
     frames: Annotated[int, typer.Option(min=1, help="Frames decoded of each file, from its first to its last.")] = 8,
     against: Annotated[
         list[str] | None,
-        typer.Option(metavar="PROTOCOL", help="Of a recipe: name what this protocol judges by. Repeatable."),
+        typer.Option(metavar="PROTOCOL", help="Compare a recipe's data with the files of this protocol. Repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a table.")] = False,
 ) -> None:
-    """Read everything that is to be learnt from, and say what is wrong with it.
+    """Read all training data, and list what is wrong with them.
 
     clipact data check captions.csv --data ~/flickr8k
 
     clipact data check own.toml --data ~/data --against sports22
 
-    The second reads the tables of a recipe, and compares what would be learnt
-    from with all that the protocol judges by: files by their bytes, pictures by what
-    they look like, too (64 bits each, of which at most 6 differ), so that copies
-    can be left out before a run.
+    The second reads the tables of a recipe, and compares its training data with all
+    files that the protocol evaluates on: by their bytes, pictures by difference
+    hashes, too (64 bits each, of which at most 6 differ), so that copies can be left
+    out before a run.
 
     Exit code 1 when there are errors; warnings alone leave it at 0.
     """
@@ -88,7 +88,7 @@ def check(
 
 
 def _tables(recipe: Path, data: Path) -> list[tuple[Path, Path | None, str]]:
-    """The tables of a recipe, the folders that their paths start from, and the splits that are learnt from."""
+    """The tables of a recipe, the folders that their paths start from, and the splits that are trained on."""
     from clipact.data.sources import table_paths
     from clipact.train.recipe import Recipe, load_recipe
 

@@ -125,7 +125,7 @@ def leave_if_stopped(trainer: "Trainer") -> None:
 
 
 def show_checks(checks: Mapping[int, "GradientCheck"]) -> None:
-    """Print how far the cached gradient lies from plain autograd's, by the step from which something else learns."""
+    """Print how far the cached gradient lies from plain autograd's, by the first step of each phase."""
     console = Console(stderr=True, highlight=False)
     for step, check in checks.items():
         table = Table("gradient of", "differs by", "bound", box=None)

@@ -1,7 +1,7 @@
 """Check of training data: the table, the files that it names, and duplicates among them.
 
 An error is what training would stumble over; a warning is what a person should know and training would not notice, such
-as a picture that is in two splits under two names, or nearly one that a protocol judges by.
+as a picture that is in two splits under two names, or nearly one that a protocol evaluates on.
 """
 
 import os
@@ -26,7 +26,7 @@ from clipact.video.load import load_clips
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutFile:
-    """A file that a protocol judges by; `name` is its place below the protocol's root."""
+    """A file that a protocol evaluates on; `name` is its place below the protocol's root."""
 
     protocol: str
     name: str
@@ -44,10 +44,11 @@ class NearDuplicate:
 
 
 def read_held_out(protocol: Protocol, data: Path, *, progress: ProgressBar = no_progress) -> list[HeldOutFile]:
-    """All that the protocol judges by, below the folder `data`; DataError when it is not all there."""
+    """Return all files that the protocol evaluates on, below the folder `data`; DataError when one is missing."""
     lists = read_lists(protocol, data)
     names = list(dict.fromkeys(sample.path for sample in distinct_samples(lists)))
-    prints = take_fingerprints([data / protocol.data.root / name for name in names], progress=progress)
+    taken = take_fingerprints([data / protocol.data.root / name for name in names])
+    prints = progress(taken, len(names), "reading")
     held = [
         HeldOutFile(protocol=protocol.name, name=name, fingerprint=one) for name, one in zip(names, prints, strict=True)
     ]
@@ -122,7 +123,7 @@ class DataReport:
 
     @property
     def captions(self) -> int:
-        """Captions in all, said twice of one sample counted once."""
+        """Captions in all; the same twice for one sample counts once."""
         return sum(len(sample.captions) for sample in self.manifest.samples)
 
 
@@ -205,6 +206,6 @@ def _same_bytes(seen: Iterable[_Seen]) -> Iterator[DataIssue]:
 def _held_out(seen: Sequence[_Seen], against: Sequence[HeldOutFile]) -> Iterator[DataIssue]:
     """A warning for every file that is one of `against`, or nearly."""
     for copy in find_near_duplicates([one.fingerprint for one in seen], against):
-        which, sample = f"{copy.of.name}, which protocol {copy.of.protocol} judges by", seen[copy.row].sample
+        which, sample = f"{copy.of.name}, which protocol {copy.of.protocol} evaluates on", seen[copy.row].sample
         cause = f"it is {which}" if copy.same_bytes else f"it is nearly {which}: {copy.apart} of 64 bits differ"
         yield DataIssue(kind="warning", line=sample.line, path=sample.path, cause=cause)

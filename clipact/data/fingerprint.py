@@ -12,7 +12,6 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from clipact.errors import VideoError
-from clipact.progress import ProgressBar, no_progress
 from clipact.video.pictures import SUFFIXES, read_picture
 
 NEAR = 6
@@ -66,10 +65,10 @@ def take_fingerprint(path: Path) -> Fingerprint:
     return Fingerprint(sha256=file_digest(path), difference_hash=hash_picture(path))
 
 
-def take_fingerprints(paths: Sequence[Path], *, progress: ProgressBar = no_progress) -> list[Fingerprint]:
-    """Return the fingerprint of each file, in order."""
+def take_fingerprints(paths: Sequence[Path]) -> Iterator[Fingerprint]:
+    """Yield the fingerprint of each file, in order."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(progress(pool.map(take_fingerprint, paths), len(paths), "reading"))
+        yield from pool.map(take_fingerprint, paths)
 
 
 def file_digest(path: str | Path) -> str:

@@ -167,10 +167,10 @@ _AHEAD = 4  # pieces that each worker decodes before they are asked for
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The rows of one step: each clip with each sentence that is said of it.
+    """The rows of one step: each clip with each of its sentences.
 
     visual     clips: uint8 frames, in pieces of one shape each; or features that were made of them before
-    repeats    the rows of each clip, which come one after the other: as many as sentences are said of it
+    repeats    the rows of each clip, which come one after the other: as many as it has sentences
     sentences  one a row; those of one file's clips are the same
     visual_ids, text_ids, label_ids  two rows are positives of each other when any of the three agrees
     """
@@ -189,7 +189,7 @@ class Batch:
 class Loader:
     """Batches of `batch` examples each, from one endless stream over all samples.
 
-    An example of k clips, of which n sentences are said at its turn, has k x n rows.
+    An example of k clips, of which n sentences are drawn, has k x n rows.
 
     chunk         frames in a piece: 64 pictures, or 8 clips of 8 frames
     workers       processes that decode; 0 decodes here

@@ -29,7 +29,7 @@ class SourceConfig:
     labels    a label set or a file of one, which says more of the manifest's labels
     protocol  or a protocol, by its name or file, which says lists, root, labels and templates: its labels are worded as
               `clipact eval` words them
-    split     which of the samples, or "all"; the protocol's own split is what judges
+    split     which of the samples, or "all"; the protocol's own split is what it evaluates on
     frames    frames a clip: 1 for pictures
     clips     clips a file, each of which is paired with the file's text
     captions  "one": each epoch draws from a sample's captions; "all": each caption is an example of its own
@@ -210,7 +210,7 @@ def _examples(source: SourceConfig, data: Path, *, as_labels: bool) -> Iterator[
     for sample in opened.samples:
         if as_labels and sample.label is None:
             raise ManifestError(
-                opened.name, None, f"{sample.path} has captions and no label; a table of labels learns from labels"
+                opened.name, None, f"{sample.path} has captions and no label; label_embeddings are trained on labels"
             )
         sentences = sample.captions if sample.label is None else worded[sample.label]
         most = max(most, len(sentences))

@@ -161,7 +161,7 @@ def _plan_phase(trainer: ContrastiveTrainer, first: int, last: int) -> tuple[Pha
 def verify_run(trainer: ContrastiveTrainer) -> dict[int, GradientCheck]:
     """How far the cached gradient lies from plain autograd's, on the run's model and data; TrainingError past a bound.
 
-    By each step from which on something else learns than before. Plain autograd keeps every graph, so as many examples
+    By the first step of each phase. Plain autograd keeps every graph, so as many examples
     are looked at as three and a half chunks hold, not a whole batch.
     """
     train = trainer.recipe.train

@@ -25,7 +25,7 @@ from clipact.errors import DataError
 from clipact.models.dual_encoder import DualEncoder, computing, normalise_frames, unit
 from clipact.models.towers.backbone_head import hash_backbone, split_backbone_head
 from clipact.models.towers.tower import TextTower, VisualTower
-from clipact.progress import ProgressBar
+from clipact.progress import ProgressBar, no_progress
 from clipact.train.chunks import Encoder
 from clipact.train.recipe import DataConfig
 from clipact.video.augment import Augment
@@ -242,7 +242,7 @@ class EncodedBatches:
         cached_sides: Sequence[str],
         unreadable_files: dict[str, str],
         cache: Cache,
-        progress: ProgressBar,
+        progress: ProgressBar = no_progress,
         unaugmented: bool = False,
         precision: str = "fp32",
     ) -> None:

@@ -123,16 +123,16 @@ class InitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PriorTraining:
-    """What the weights had learnt from when a run begins: names of data sets, and files by their sha256."""
+    """Training data of the initial weights: names of data sets, and files by their sha256."""
 
     trained_on: tuple[str, ...] = ()
     files: dict[str, FileSeen] = field(default_factory=dict)
 
 
 def prior_training(init: InitConfig, *teachers: str) -> PriorTraining:
-    """What the model that a run begins from says of itself, and the models that teach it.
+    """Return the training data of the initial model and of the teachers.
 
-    What is tuned from them, or taught by them, is not zero-shot on that either.
+    What is fine-tuned from them, or distilled from them, is not zero-shot on those either.
     """
     names: list[str] = []
     files: dict[str, FileSeen] = {}
@@ -147,9 +147,9 @@ def prior_training(init: InitConfig, *teachers: str) -> PriorTraining:
 
 
 def make_encoder(init: InitConfig, *, seed: int, labels: tuple[str, ...] = ()) -> DualEncoder:
-    """The model that a run begins from, on the CPU; random weights hang on the seed alone.
+    """Return the initial model of a run, on the CPU; random weights depend on the seed alone.
 
-    `labels` are those of the data: what a table of labels holds, unless `init` names them.
+    `labels` are those of the data: what label_embeddings hold, unless `init` names them.
     """
     with seeded(seed_from(seed, "start")):
         if init.model is None:

@@ -1,4 +1,4 @@
-"""What a masked autoencoder makes of clips, as a picture: the frames, what it saw of them, and what it filled in."""
+"""Masked autoencoder of clips, and pictures of its reconstructions."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -81,7 +81,7 @@ def test_a_video_tower_is_trained_shown_and_asked(clipact, data, tmp_path):
     assert done.code != 0
     assert "3 frames; this tower sees 2 at a time" in done.err
     said = clipact("models", "show", tmp_path / "out/last", "--device", "cpu").out
-    for words in ("vivit (visual) + bert (text)", "sees order    yes", "4 frames, middles, 32 x 32", "drawn"):
+    for words in ("vivit (visual) + bert (text)", "sees order    yes", "4 frames, segment_centers, 32 x 32", "drawn"):
         assert words in said
 
 
@@ -91,7 +91,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(clipact, data, tmp
     )
     assert done.code == 0
     for said in (
-        "all learns",
+        "all is trained",
         "chunks a batch",
         "each chunk taken in once a step",
         "6 a batch",
@@ -107,7 +107,7 @@ def test_a_plan_has_a_part_for_each_stretch(clipact, data):
     words = ["--dry-run", "--verify-grad", "--set", "visual.trainable=head", "--set", "visual.unfreeze_step=4"]
     done = clipact("train", data / "small.toml", "--data", data, *words)
     assert done.code == 0
-    for said in ("steps 0 to 3", "head learns", "steps 4 to 5", "all learns", "in all", "after 5 steps"):
+    for said in ("steps 0 to 3", "head is trained", "steps 4 to 5", "all is trained", "in all", "after 5 steps"):
         assert said in done.out, done.out
     assert "from step 0 on" in done.err
     assert "from step 4 on" in done.err

@@ -190,9 +190,9 @@ def test_captions_are_varied_anew_at_each_turn_and_nothing_else_is(captioned):
     sentences = set()
     for epoch in range(12):
         one, same, other = (drawn[SamplePosition(epoch, 0)] for drawn in (varied, again, plain))
-        assert one.said == same.said
+        assert one.texts == same.texts
         assert np.array_equal(one.clips, other.clips)
-        ((sentence, ids),), ((unvaried, ids_before),) = one.said, other.said
+        ((sentence, ids),), ((unvaried, ids_before),) = one.texts, other.texts
         assert ids[0] == ids_before[0]
         assert (ids[1] == ids_before[1]) == (sentence == unvaried)
         sentences.add(sentence)

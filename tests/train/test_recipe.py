@@ -42,7 +42,7 @@ WRONG = {
     "data.sources=[]": "data.sources is empty",
     "data.sources=[{manifest='m', splt='x'}]": "unknown key 'data.sources[0].splt'; did you mean 'split'?",
     "data.cached_augmentations=2": "without data.augment and data.cache there is one only",
-    "data={sources=[{manifest='m'}], cached_augmentations=2, augment={}}": "views are kept of a frozen tower alone",
+    "data={sources=[{manifest='m'}], cached_augmentations=2, augment={}}": "features are cached of a frozen tower alone",
     "data.augment.flipp=1": "unknown key 'data.augment.flipp'; did you mean 'flip'?",
     "init.scale=-1": "init.scale is -1",
     "validation.every_steps=-1": "validation.every_steps is -1",
@@ -70,7 +70,7 @@ def test_the_recipes_that_come_with_the_project_are_read(path):
 
 
 def test_a_sigmoid_loss_wants_a_bias(recipe):
-    parts = 'init={visual={tower="v"}, text={tower="t"}, parts={tokenizer="tokenizer.json"}}'
+    parts = 'init={visual={tower="v"}, text={tower="t"}, pretrained={tokenizer="tokenizer.json"}}'
     with pytest.raises(ConfigError, match=r"give init\.bias"):
         recipe(TEXT, parts, "train.loss='sigmoid'")
 

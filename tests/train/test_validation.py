@@ -22,16 +22,16 @@ def _encoded(small, drawn, tmp_path, source, cached_sides=()):
         data,
         chunk=3,
         seed=0,
-        cached_sides=keeps,
+        cached_sides=cached_sides,
         unreadable_files={},
         cache=Cache(tmp_path),
         unaugmented=True,
     )
 
 
-@pytest.mark.parametrize("keeps", [(), ("visual", "text")])
-def test_retrieval_is_what_sorting_by_hand_says(small, drawn, tmp_path, keeps):
-    encoded = _encoded(small, drawn, tmp_path, SourceConfig(manifest=Path("pictures.csv"), split="train"), keeps)
+@pytest.mark.parametrize("cached_sides", [(), ("visual", "text")])
+def test_retrieval_is_what_sorting_by_hand_says(small, drawn, tmp_path, cached_sides):
+    encoded = _encoded(small, drawn, tmp_path, SourceConfig(manifest=Path("pictures.csv"), split="train"), cached_sides)
     figures = validate(encoded)
     examples, encoder = encoded.examples, encoded.encoder
     ids, clips = encoded.embed_clips()
