@@ -112,7 +112,7 @@ def tune(data, out, start, *, seed, epochs):
     visual = {"tower": "vivit", **to_table(recipe.encoder), "head": head}
     begin = {"model": "mini", "visual": visual, "clip": to_table(recipe.clip)}
     if start is not None:
-        begin = {"model": "mini", "visual": {"tower": "vivit", "head": head}, "parts": {"visual": str(start)}}
+        begin = {"model": "mini", "visual": {"tower": "vivit", "head": head}, "pretrained": {"visual": str(start)}}
     table = {
         "name": "tuned",
         "seed": seed,
