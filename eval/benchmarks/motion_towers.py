@@ -40,7 +40,9 @@ def transformers_tower(model_type, table):
 TOWERS = {
     **{f"frames {name}": {"tower": "frame_aggregator", "aggregator": name} for name in AGGREGATORS},
     "frames shift": {"tower": "frame_aggregator", "aggregator": "mean", "shift": 0.125},
-    **{f"vivit {look}": {"tower": "vivit", "inflate": "central", "attention": look} for look in get_args(AttentionKind)},
+    **{
+        f"vivit {kind}": {"tower": "vivit", "inflate": "central", "attention": kind} for kind in get_args(AttentionKind)
+    },
     "swin3d small": {
         "tower": "swin3d",
         "width": 32,

@@ -130,9 +130,9 @@ def test_measuring_changes_no_statistics():
 def test_the_cost_is_that_of_the_replays():
     facts = {"chunks": (8, 8), "graph_bytes": (10, 10), "seconds": (1.0, 1.0)}
     for keep, cost in [((0, 0), 4 / 3), ((4, 4), 3.5 / 3), ((8, 8), 1.0), ((8, 0), 3.5 / 3)]:
-        assert GraphBudget(keep=keep, **facts).cost == pytest.approx(cost)
-    assert GraphBudget(keep=(0, 0), **facts).peak_bytes == 10
-    assert GraphBudget(keep=(2, 3), **facts).peak_bytes == 50
+        assert GraphBudget(retain=keep, **facts).cost == pytest.approx(cost)
+    assert GraphBudget(retain=(0, 0), **facts).peak_bytes == 10
+    assert GraphBudget(retain=(2, 3), **facts).peak_bytes == 50
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

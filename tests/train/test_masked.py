@@ -136,7 +136,7 @@ def test_a_tower_without_words_is_what_training_begins_from(clips, whole, drawn,
     best = whole / "best"
     assert read_config(best).text == {}
     assert len(read_files_seen(best)) == 4, "what was learnt from, not what was held out"
-    with pytest.raises(ModelError, match="a visual tower without words; begin from it with clipact train"):
+    with pytest.raises(ModelError, match="a visual tower without words; train from it with clipact train"):
         load_checkpoint(best)
     table = {"model": str(small), "pretrained": {"visual": str(best)}}
     table |= {"visual": {"tower": "vivit", "head": {"dim": 16, "blocks": 0}}}
