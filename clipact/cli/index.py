@@ -60,7 +60,7 @@ def build(
     from clipact.cli.terminal import show_progress
     from clipact.errors import UsageError, choices
     from clipact.label_index import IndexMetadata, IndexPlan, build_index
-    from clipact.label_index.entry_sources import NO_PROMPTS, read_entries, sentence_encoder, describe_wording
+    from clipact.label_index.entry_sources import NO_PROMPTS, describe_wording, read_entries, sentence_encoder
     from clipact.models.zoo import load_model
     from clipact.prompts import PromptSet
 

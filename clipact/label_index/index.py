@@ -1,4 +1,4 @@
-"""LabelIndex: vectors and what they stand for in, the nearest out. It knows no prompts and no model, but its hash."""
+"""Search an index of labels or captions: nearest neighbours, and their softmax over all rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ CANDIDATES = 8  # IVF-PQ: so many for each list that is looked into have their c
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shares:
-    """The nearest rows of each query and their shares of a softmax over ALL rows that count.
+    """The nearest rows of each query, and their probabilities in a softmax over all rows.
 
     probabilities  one a row of `nearest`; 0 where there is no more
     outside        the share of all other rows together
@@ -61,8 +61,8 @@ class LabelIndex:
             raise LabelIndexError(f"{path} holds no label index: `clipact index build SOURCE --out {path}` makes one")
         if model_key is not None and model_key != manifest.metadata.model_key:
             raise LabelIndexError(
-                f"{path} was made by the model {manifest.metadata.model} ({manifest.metadata.model_key[:12]}…), which is not the "
-                f"one that is used now ({model_key[:12]}…): build it again, or name its own model with --model"
+                f"{path} was made by the model {manifest.metadata.model} ({manifest.metadata.model_key[:12]}…), which is not "
+                f"the one that is used now ({model_key[:12]}…): build it again, or name its own model with --model"
             )
         try:
             folder.check(list(manifest.files), cache)

@@ -1,4 +1,4 @@
-"""The rows of an index: vectors, entries and ids of all its segments as one, mapped into memory."""
+"""Read the rows of an index: vectors, entries and ids of all segments, mapped into memory; write a segment."""
 
 import json
 from collections.abc import Iterator, Sequence

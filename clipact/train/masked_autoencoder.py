@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from clipact.atomic_write import atomic_write
 from clipact.errors import ConfigError, TrainingError
 from clipact.losses import normalise_patches, patch_moments, pick_patches
-from clipact.models.nn.attention import Block, sines
+from clipact.models.nn.attention import Block, sinusoidal_positions
 from clipact.models.nn.masking import Mask
 from clipact.models.towers.vivit import ViViT
 
@@ -72,7 +72,7 @@ class MaskedAutoencoder(nn.Module):
     def forward(self, video: Float[Tensor, "b t c h w"], mask: Mask) -> Float[Tensor, "b m p"]:
         """The normalised pixels of the masked patches, in their order, as far as the visible ones tell them."""
         seen = self.narrow(self.norm(self.encoder.encode_visible(video, mask.visible)))
-        positions = sines(mask.visible.shape[1] + mask.masked.shape[1], seen.shape[2]).to(seen)
+        positions = sinusoidal_positions(mask.visible.shape[1] + mask.masked.shape[1], seen.shape[2]).to(seen)
         asked = self.mask_token + positions[mask.masked]
         decoded = self.decoder(torch.cat([seen + positions[mask.visible], asked], dim=1))
         return self.paint(self.norm_decoded(decoded[:, mask.visible.shape[1] :]))

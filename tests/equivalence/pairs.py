@@ -20,7 +20,7 @@ from clipact.models.dual_encoder import DualEncoder, unit
 from clipact.models.hub import open_clip as from_open_clip
 from clipact.models.hub import open_clip_source, transformers_source, xclip
 from clipact.models.hub import transformers as from_transformers
-from clipact.models.hub.transformers import quiet
+from clipact.models.hub.transformers import quiet_transformers
 from clipact.models.hub.transformers_video import load_tower
 from clipact.models.nn.head import Head
 from clipact.models.nn.masking import MaskConfig, draw_mask
@@ -113,7 +113,7 @@ def transformers_pair(folder: Path, family: str, *, table: dict | None = None) -
 
     path = transformers_folder(folder / family, family, table=table)
     source = transformers_source.find_transformers_source(str(path))
-    with quiet():
+    with quiet_transformers():
         theirs = getattr(transformers, f"{PREFIX[family]}Model").from_pretrained(path).eval()
     if family in from_transformers.DUAL_ENCODERS:
         return _words_pair(source, theirs)

@@ -1,4 +1,4 @@
-"""Which tokens of a clip a masked autoencoder sees, and which it has to fill in."""
+"""Draw masks for a masked autoencoder: random ones, or tubes over time."""
 
 from dataclasses import dataclass
 from typing import Literal
