@@ -1,10 +1,10 @@
-"""ViViT (arXiv 2103.15691): a vision transformer over the space-time tokens of a clip, and its inflation from CLIP.
+"""ViViT (arXiv 2103.15691): a vision transformer over space-time tokens, and its inflation from CLIP.
 
 Three of the paper's four kinds of attention: "joint" (model 1), "factorised_encoder" (model 2: a transformer a frame,
-then one over the frames) and "factorised_self" (model 3). A joint one without class token, with the sines of token numbers,
-is the encoder of VideoMAE (arXiv 2203.12602), which can be given the visible tokens of a clip alone. Where ours
-deviates: with a class token a frame, the clip's vector is the mean over the frames' tokens, and attention along
-time is added to that and begins at zero. So `inflate` gives a tower whose features of a still clip are the image
+then one over the frames) and "factorised_self" (model 3). A joint one without class token, with sinusoidal positions of
+token numbers, is the encoder of VideoMAE (arXiv 2203.12602), which can be given the visible tokens of a clip alone.
+Where ours deviates: with a class token a frame, the clip's vector is the mean over the frames' tokens, and attention
+along time is added to that and begins at zero. So `inflate` gives a tower whose features of a still clip are the image
 transformer's.
 """
 
