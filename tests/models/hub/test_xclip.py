@@ -100,7 +100,7 @@ def test_what_needs_sentences_by_themselves_is_refused(ours, tmp_path):
     classifier = ZeroShotClassifier(ours, ["read", "drink"], cache=Cache(tmp_path))
     (tmp_path / "t.csv").write_text("path,label\na.mp4,read\n")
     card = manifest_protocol(tmp_path / "t.csv")
-    samples = read_samples(card, tmp_path, partial=True)
+    samples = read_samples(card, tmp_path, allow_mismatch=True)
     for use in (
         lambda: ours.encoder.encode_text(SENTENCES),
         lambda: ours.encoder.embed_groups(SENTENCES, [0, 0, 1]),
