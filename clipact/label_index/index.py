@@ -116,9 +116,7 @@ class LabelIndex:
         self._check(queries, k)
         return search_exactly(queries, self.rows.blocks(), k, alive=self._alive, scale=scale)
 
-    def shares(
-        self, queries: Float32[np.ndarray, "q d"], *, scale: float, k: int | None = None, seed: int = 0
-    ) -> Shares:
+    def shares(self, queries: Float32[np.ndarray, "q d"], *, scale: float, k: int | None = None) -> Shares:
         """The softmax of scale x cosine over all rows, for the k nearest (by default sqrt(rows), 100 at least).
 
         Where an approximation does not look at every row, what the others hold is estimated from the retrieved rows
@@ -131,17 +129,17 @@ class LabelIndex:
             assert found.log_total is not None
             return _shares(found.nearest, scale, found.log_total, np.zeros(len(queries)))
         nearest = self.search(queries, k)
-        log_rest, error = self._rest(queries, nearest, scale, seed)
+        log_rest, error = self._rest(queries, nearest, scale)
         inside = _log_sum_exp(scale * nearest.cosines.astype(np.float64))
         log_total = np.logaddexp(inside, log_rest)
         # The share is rest / (inside + rest): its error by the delta method.
         return _shares(nearest, scale, log_total, error * np.exp(log_rest + inside - 2 * log_total))
 
     def _rest(
-        self, queries: Float32[np.ndarray, "q d"], nearest: Neighbours, scale: float, seed: int
+        self, queries: Float32[np.ndarray, "q d"], nearest: Neighbours, scale: float
     ) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"]]:
         """log sum exp over the rows not in `nearest`, and the relative standard error of the sum."""
-        sampled, vectors = self._sample(seed)
+        sampled, vectors = self._sample
         logits = scale * (queries @ vectors.T).astype(np.float64)
         log_rest, error = np.full(len(queries), -np.inf), np.zeros(len(queries))
         for number, (line, own) in enumerate(zip(logits, nearest.rows, strict=True)):
@@ -157,20 +155,15 @@ class LabelIndex:
                 error[number] = terms.std(ddof=1) / terms.mean() * (unseen / len(others)) ** 0.5
         return log_rest, error
 
-    def _sample(self, seed: int) -> tuple[Int64[np.ndarray, " m"], Float32[np.ndarray, "m d"]]:
-        """Rows that count, drawn without looking, and their vectors; kept from query to query."""
-        if seed not in self._samples:
-            count = min(len(self), max(1000, round(8 * len(self) ** 0.5)))
-            drawn = np.random.default_rng(seed).choice(len(self), count, replace=False).astype(np.int64)
-            if self._alive is not None:
-                drawn = np.flatnonzero(self._alive)[drawn]
-            rows = np.sort(drawn)
-            self._samples[seed] = (rows, self.rows.vectors(rows))
-        return self._samples[seed]
-
     @cached_property
-    def _samples(self) -> dict[int, tuple[Int64[np.ndarray, " m"], Float32[np.ndarray, "m d"]]]:
-        return {}
+    def _sample(self) -> tuple[Int64[np.ndarray, " m"], Float32[np.ndarray, "m d"]]:
+        """Rows that count, drawn uniformly, and their vectors; the same for every query."""
+        count = min(len(self), max(1000, round(8 * len(self) ** 0.5)))
+        drawn = np.random.default_rng(0).choice(len(self), count, replace=False).astype(np.int64)
+        if self._alive is not None:
+            drawn = np.flatnonzero(self._alive)[drawn]
+        rows = np.sort(drawn)
+        return rows, self.rows.vectors(rows)
 
     @cached_property
     def _faiss(self) -> Any:
