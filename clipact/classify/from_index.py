@@ -11,11 +11,19 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from clipact.cache import Cache
-from clipact.classify.base import Agreement, Outside, Prediction, Scored, VideoClassifier, agreement_of
-from clipact.embed.clip_embedding import embed_views, mean_view
+from clipact.classify.base import (
+    Agreement,
+    Outside,
+    Prediction,
+    Scored,
+    VideoClassifier,
+    agreement_of,
+)
+from clipact.classify.embedding_recognizer import RecognizerFacts
 from clipact.errors import UsageError
 from clipact.label_index import LabelIndex
 from clipact.models import zoo
+from clipact.models.dual_encoder import mean_view
 
 
 class IndexClassifier(VideoClassifier):
@@ -44,7 +52,8 @@ class IndexClassifier(VideoClassifier):
             raise model.encoder.text_needs_video()
         if model.key != index.manifest.metadata.model_key:
             raise UsageError(
-                f"the index is of model {index.manifest.metadata.model}, not of {model.name}: build one with {model.name}"
+                f"the index is of model {index.manifest.metadata.model}, not of {model.name}: build one with "
+                f"{model.name}"
             )
         super().__init__(model.encoder.spec.with_frames(frames), clips=clips, decoder=decoder)
         self.model, self.index, self.retrieved = model, index, retrieved
@@ -63,9 +72,13 @@ class IndexClassifier(VideoClassifier):
         rows = self.index.rows
         return tuple(rows.entry(row).text for row in range(len(rows)) if not rows.is_removed(row))
 
+    def facts(self) -> RecognizerFacts:
+        """Return what an evaluation's record says of the model."""
+        return RecognizerFacts(model=self.model)
+
     def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video: the nearest labels, and what all others hold together."""
-        embeddings = embed_views(self.model.encoder, views, self.spec)
+        embeddings = self.model.encoder.embed_views(views, self.spec)
         query = mean_view(embeddings).float().cpu().numpy()
         with torch.inference_mode():
             scale = float(self.model.encoder.scale)

@@ -80,7 +80,7 @@ def compare(
     try:
         with TrainScreen() as screen:
             whole = screen.progress.add_task("compare", total=len(planned.cells))
-            hands = ExecutionContext(device=device, cache=Cache(), watch=screen.watch, follow=screen.follow)
+            hands = ExecutionContext(device=device, cache=Cache(), progress=screen.show_progress, follow=screen.follow)
             for outcome in planned.carry_out(hands):
                 outcomes.append(outcome)
                 screen.progress.advance(whole)

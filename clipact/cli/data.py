@@ -1,8 +1,7 @@
-"""`clipact data`: what there is to learn from, looked at before it is learnt from."""
+"""`clipact data`: check training data before training."""
 
 import json
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,28 +57,25 @@ def check(
 
     Exit code 1 when there are errors; warnings alone leave it at 0.
     """
-    from clipact.cli.terminal import note, track
+    from clipact.cli.terminal import note, show_progress
     from clipact.data.check import check_manifest, read_held_out
     from clipact.data.protocol import load_protocol
     from clipact.errors import UsageError
 
-    def watch(items: Iterable[Any], total: int) -> Iterable[Any]:
-        return track(items, total=total, what="reading")
-
     if table.suffix == ".toml":
         below, protocols = folder or Path(), [load_protocol(name) for name in dict.fromkeys(against or ())]
-        held = [one for protocol in protocols for one in read_held_out(protocol, below, watch=watch)]
+        held = [one for protocol in protocols for one in read_held_out(protocol, below, progress=show_progress)]
         tables = _tables(table, below)
     else:
         if against:
             raise UsageError(
-                "--against is for a recipe, whose tables lie below the same folder as the data of protocols; name this one "
-                "in a recipe's data.sources"
+                "--against is for a recipe, whose tables lie below the same folder as the data of protocols; name this "
+                "one in a recipe's data.sources"
             )
         held, tables = [], [(table, folder, "all")]
     errors = 0
     for path, root, split in tables:
-        report = check_manifest(path, root, split=split, frames=frames, against=held, watch=watch)
+        report = check_manifest(path, root, split=split, frames=frames, against=held, progress=show_progress)
         if as_json:
             print(json.dumps(_row(report), ensure_ascii=False))
         else:

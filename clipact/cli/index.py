@@ -237,14 +237,14 @@ def _vectors(model: "Model", paths: list[str], sentences: list[str]) -> Iterable
     import torch
 
     from clipact.classify.base import frames_of
-    from clipact.embed.clip_embedding import embed_views, mean_view
-    from clipact.embed.prefetch import decode_ahead
+    from clipact.models.dual_encoder import mean_view
+    from clipact.video.load import decode_ahead
 
     for decoded in decode_ahead(paths, model.encoder.spec):
         if decoded.error is not None:
             yield decoded.source, decoded.error
         else:
-            views = embed_views(model.encoder, frames_of(decoded), model.encoder.spec)
+            views = model.encoder.embed_views(frames_of(decoded), model.encoder.spec)
             yield decoded.source, mean_view(views).float().cpu().numpy()
     for sentence in sentences:
         with torch.inference_mode():

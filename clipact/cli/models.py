@@ -167,7 +167,7 @@ def interpolate(
     """
     from clipact.cli.terminal import note
     from clipact.errors import UsageError
-    from clipact.models.model_config import checkpoint_folder
+    from clipact.models.checkpoint import checkpoint_folder
     from clipact.train.averaging import interpolate_models
 
     def folder_of(name: str) -> Path:

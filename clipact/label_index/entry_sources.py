@@ -24,7 +24,7 @@ from clipact.label_index import IndexEntry
 from clipact.models import zoo
 from clipact.prompts import LabelSet, PromptSet, clean
 from clipact.prompts.english import phrase, split_words
-from clipact.prompts.text_input import set_names
+from clipact.prompts.label_set import set_names
 
 TEXTS = ("label", "caption", "text")
 NO_PROMPTS = "none"

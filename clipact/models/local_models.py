@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipact.assets import asset_path
 from clipact.clip_spec import ClipSpec
+from clipact.config import asset_path
 from clipact.errors import ConfigError, MissingLibraryError, ModelError, UsageError, choices
 from clipact.models import towers
+from clipact.models.checkpoint import OPEN_CLIP_CONFIG, WEIGHTS, read_config, tokenizer_files
 from clipact.models.hub import open_clip_source, transformers_source, transformers_video
 from clipact.models.hub.transformers import DUAL_ENCODERS, preprocess_of
 from clipact.models.hub.transformers_source import transformers_clip_spec
-from clipact.models.model_config import OPEN_CLIP_CONFIG, WEIGHTS, read_config, tokenizer_files
 
 _DEPTH = 4  # folders below the one that is searched: runs/NAME/last
 

@@ -1,7 +1,7 @@
-"""The supervised line that zero-shot models are compared with: each a start for `clipact train`, by name.
+"""Supervised baselines that zero-shot models are compared with: by name, a recipe for `clipact train`.
 
-What learns is a tower of `clipact.models.towers` and a table of labels (`clipact.models.towers.label_embeddings`), trained by
-cross-entropy. This room writes recipes' tables; it makes no network.
+What is trained is a tower of `clipact.models.towers` and a table of labels, by cross-entropy. Only recipes' tables are
+made here, no networks.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from clipact.clip_spec import ClipSpec
 from clipact.config import to_table
 from clipact.errors import UsageError, choices
-from clipact.models.model_config import checkpoint_folder, read_config
+from clipact.models.checkpoint import checkpoint_folder, read_config
 from clipact.models.nn.inserts import INSERTS
 
 _INSERT_PLACES = ("mixed_3c", "mixed_4f")  # behind the third and the fourth stage
@@ -137,7 +137,7 @@ def pretraining_recipe(*, clip: ClipSpec, **tables: Any) -> dict[str, Any]:
     """The table of a `clipact.train.masked.PretrainRecipe` whose encoder is that of "vivit-joint".
 
     So "videomae:FOLDER", on what it writes, and "vivit-joint" differ in pretraining alone. `tables` are its others:
-    name, trained_on, data, judge, train, ...; what they say holds.
+    name, trained_on, data, validation, train, ...; what they say holds.
     """
     encoder = _joint_vivit(clip)
     del encoder["tower"]

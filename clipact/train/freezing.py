@@ -1,4 +1,4 @@
-"""What learns, and from which step on: whole towers, their heads, or nothing (locked-image tuning, arXiv 2111.07991).
+"""Freezing: which parameters are trained from which step on (locked-image tuning, arXiv 2111.07991).
 
 A tower is seen in two parts: its body, whose features can be kept when it stays as it is, and its head, which learns on
 them. What stays as it is is also in evaluation mode: no dropout, and batch norm leaves its statistics alone.
@@ -60,9 +60,9 @@ Trainable = Literal["all", "head", "nothing"]
 
 @dataclass(frozen=True, kw_only=True)
 class TowerConfig:
-    """How far a tower learns.
+    """How much of a tower is trained.
 
-    learns         "all" of it, its "head" alone, or "nothing"
+    trainable      "all" of it, its "head" alone, or "nothing"
     unfreeze_step  the step, counted from 0, from which all of it learns nevertheless; None for never. The learning rate
                    rises and falls anew from there on (warm restarts, arXiv 1608.03983)
     batch_norm     "update": statistics take each chunk in once a step, where the tower learns; "frozen": never
@@ -80,8 +80,8 @@ class TowerConfig:
             raise ConfigError(f"frozen_layers is {self.frozen_layers}; it is a number of layers, or 0")
         if self.frozen_layers and self.trainable != "all" and self.unfreeze_step is None:
             raise ConfigError(
-                f"frozen_layers is {self.frozen_layers} where trainable is {self.trainable!r} for good; it is for a tower "
-                "that learns whole, at once or from unfreeze_step on"
+                f"frozen_layers is {self.frozen_layers} where trainable is {self.trainable!r} for good; it is for a "
+                "tower that is trained whole, at once or from unfreeze_step on"
             )
         if self.unfreeze_step is not None and self.unfreeze_step < 0:
             raise ConfigError(f"unfreeze_step is {self.unfreeze_step}; steps are counted from 0")
@@ -104,17 +104,17 @@ class Freezing:
 
     def names_ever(self, encoder: DualEncoder) -> tuple[str, ...]:
         """The parameters that learn in some step."""
-        return self.names(encoder, step=max(self.borders))
+        return self.names(encoder, step=max(self.phase_starts))
 
     @property
-    def borders(self) -> tuple[int, ...]:
+    def phase_starts(self) -> tuple[int, ...]:
         """The steps from which on something else learns than before; 0 is the first."""
         later = {config.unfreeze_step or 0 for config in (self.visual, self.text)}
         return tuple(sorted({0, *later}))
 
-    def border_before(self, step: int) -> int:
+    def phase_start(self, step: int) -> int:
         """The step from which on the same things have learnt as in this one."""
-        return max(border for border in self.borders if border <= step)
+        return max(start for start in self.phase_starts if start <= step)
 
     def apply(self, encoder: DualEncoder, *, step: int) -> None:
         """Set what takes a gradient and which modules are in training mode, as this step wants it."""

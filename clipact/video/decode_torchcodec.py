@@ -20,20 +20,17 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipact.errors import UsageError
-from clipact.video.clip import Video
-from clipact.video.decode_pyav import feed
-from clipact.video.gop_spans import GopSpans, group_by_key, leaves_out, nal_length_bytes, resets
-from clipact.video.media import Media
-from clipact.video.rgb import display_matrix
-from clipact.video.timeline import FramesDifferError, KeyFrame, Timeline, read_timeline
+from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
+from clipact.video.decode_pyav import GopSpans, feed, group_by_key, leaves_out, nal_length_bytes, resets
+from clipact.video.media import Media, display_matrix
 
 # From frame to frame: longer than any header says that a frame lasts.
 _STEP_SECONDS = 1000
 
-# Compressed bytes in one excerpt, after which the next stretch begins another: about a minute of video.
+# Compressed bytes in one excerpt, after which the next GOP span begins another: about a minute of video.
 _EXCERPT_BYTES = 8 << 20
 
-# Compressed bytes in one stretch at most: it is held three times while it is copied. A file with one key frame in ten
+# Compressed bytes in one GOP span at most: it is held three times while it is copied. A file with one key frame in ten
 # minutes is better read from where it lies.
 _STRETCH_BYTES = 32 << 20
 
@@ -72,11 +69,11 @@ def remux_spans(media: Media, timeline: Timeline, indices: Sequence[int]) -> Ite
     CannotExcerptError for packets that cannot be copied; FramesDifferError when a frame's packet does not come.
     """
     number = {int(timeline.ticks[index]): index for index in sorted(set(indices))}
-    stretches = GopSpans(media)
+    spans = GopSpans(media)
     codec, length_bytes = media.context.name, nal_length_bytes(media.context.name, media.context.extradata)
     writer: _Writer | None = None
     for key, wanted in group_by_key(list(number), timeline.keys):
-        packets = _collect(stretches, key, wanted)
+        packets = _collect(spans, key, wanted)
         anew = resets(packets[0], codec, length_bytes)
         if not anew and codec == "h264":  # FFmpeg begins at such a key frame, but holds some frames after it back
             raise CannotRemuxError
@@ -90,10 +87,10 @@ def remux_spans(media: Media, timeline: Timeline, indices: Sequence[int]) -> Ite
         yield writer.finish()
 
 
-def _collect(stretches: GopSpans, key: KeyFrame | None, wanted: Sequence[int]) -> list[Any]:
-    """The packets of one stretch."""
+def _collect(spans: GopSpans, key: KeyFrame | None, wanted: Sequence[int]) -> list[Any]:
+    """Return the packets of one GOP span."""
     packets, held_bytes = [], 0
-    for packet, _ in stretches.packets(key, wanted):
+    for packet, _ in spans.packets(key, wanted):
         packets.append(packet)
         held_bytes += packet.size
         # MP4 is not made to say that what decodes a packet changes.
@@ -123,8 +120,8 @@ class _Writer:
         self._steps = 0  # of time that are taken
 
     def add(self, packets: Sequence[Any], number: dict[int, int]) -> None:
-        """Take in one stretch; `number` has the wanted frames' numbers in the whole video, by their ticks."""
-        # A packet is decoded at its place in the stretch, and shown at its rank, as much later as the last one needs.
+        """Take in one GOP span; `number` has the wanted frames' numbers in the whole video, by their ticks."""
+        # A packet is decoded at its place in the span, and shown at its rank, as much later as the last one needs.
         by_time = sorted(range(len(packets)), key=lambda at: packets[at].pts)
         rank = {at: shown for shown, at in enumerate(by_time)}
         delay = max(at - shown for at, shown in rank.items())

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from clipact.classify.base import frames_of
-from clipact.embed.clip_embedding import embed_views, mean_view
-from clipact.embed.prefetch import decode_ahead
 from clipact.label_index import IndexEntry, IndexMetadata, IndexPlan, build_index, measure_quality
 from clipact.label_index.faiss_build import OWN_ROWS, sample_queries
+from clipact.models.dual_encoder import mean_view
 from clipact.models.zoo import load_model
 from clipact.prompts import clean
+from clipact.video.load import decode_ahead
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.mp4"))
 KINDS = ("exact", "hnsw", "ivf-pq")
@@ -55,7 +55,7 @@ def encode_media(model, paths):
     """The unit vectors of pictures or clips."""
     spec, found = model.encoder.spec, []
     for decoded in decode_ahead(paths, spec):
-        found.append(mean_view(embed_views(model.encoder, frames_of(decoded), spec)).float().cpu().numpy())
+        found.append(mean_view(model.encoder.embed_views(frames_of(decoded), spec)).float().cpu().numpy())
     return np.concatenate(found)
 
 

@@ -8,7 +8,7 @@ from drawn_motion import COLUMNS, FRAMES, MOTIONS, ROWS, SIDE
 
 from clipact.cache import Cache
 from clipact.config import parse
-from clipact.models.towers.aggregators import AGGREGATORS
+from clipact.models.towers.frame_aggregator import AGGREGATORS
 from clipact.models.towers.vivit import ClassToken
 from clipact.train.contrastive import ContrastiveTrainer
 from clipact.train.recipe import Recipe
@@ -116,7 +116,6 @@ def train(start, source, data, out, *, budget, seed):
         data=data,
         device=torch.device("cpu"),
         cache=Cache(data / "store"),
-        watch=lambda items, total, what: items,
     )
     for _ in run.train(out):
         pass

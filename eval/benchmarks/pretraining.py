@@ -134,7 +134,6 @@ def tune(data, out, start, *, seed, epochs):
         data=data,
         device=torch.device("cpu"),
         cache=Cache(out.parent / "store"),
-        watch=lambda items, total, what: items,
     )
     for _ in run.train(out):
         pass

@@ -36,7 +36,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.data.sources import SourceConfig, read_sources
 from clipact.evaluate.metric_values import share_of
-from clipact.models.towers.aggregators import AGGREGATORS
+from clipact.models.towers.frame_aggregator import AGGREGATORS
 from clipact.models.towers.vivit import ClassToken
 from clipact.prompts import LabelSet, PromptSet
 from clipact.train.contrastive import ContrastiveTrainer
@@ -121,25 +121,25 @@ def recipe_of(tower, manifest, root, seed):
 def judge(run, labels):
     """Whether each test clip of the fold is named rightly, by its path."""
     (source,) = run.recipe.data.sources
-    entries = read_sources(
+    examples = read_sources(
         [SourceConfig(manifest=source.manifest, root=source.root, split="test", frames=FRAMES)], Path()
     )
-    feed = EncodedBatches(
+    encoded = EncodedBatches(
         run.encoder.eval(),
-        entries,
+        examples,
         run.recipe.data,
         chunk=FRAMES * 8,
         seed=0,
-        keeps=("visual",) if run.recipe.visual.trainable == "head" else (),
+        cached_sides=("visual",) if run.recipe.visual.trainable == "head" else (),
         unreadable_files={},
         cache=run.cache,
-        watch=run.watch,
-        judging=True,
+        progress=run.progress,
+        unaugmented=True,
     )
-    visual_ids, clips = feed.embed_clips()
+    visual_ids, clips = encoded.embed_clips()
     words = run.encoder.embed_groups(*PromptSet.load("action").sentences(labels))
     answers = dict(zip(visual_ids, (clips @ words.T).argmax(1).tolist(), strict=True))
-    return {entry.file: answers[entry.visual_id] for entry in entries}
+    return {example.file: answers[example.visual_id] for example in examples}
 
 
 def answer_all(tower, rows, places, labels, cache):
@@ -154,7 +154,6 @@ def answer_all(tower, rows, places, labels, cache):
                 data=Path(),
                 device=torch.device("cpu"),
                 cache=cache,
-                watch=lambda items, total, what: items,
             )
             out = places["tables"] / "run"
             for _ in run.train(out):

@@ -20,11 +20,9 @@ from clipact.models.hub.timm import TimmImage
 from clipact.models.hub.transformers import TransformersImage, config_table
 from clipact.models.hub.transformers_video import TransformersVideo
 from clipact.models.hub.xclip import XClip
-from clipact.models.nn.head import Head
-from clipact.models.towers.aggregators import AGGREGATORS
-from clipact.models.towers.frame_aggregator import FrameAggregator
+from clipact.models.towers.frame_aggregator import AGGREGATORS, FrameAggregator
 from clipact.models.towers.swin3d import Swin3D
-from clipact.models.towers.tower import VisualTower
+from clipact.models.towers.tower import Head, VisualTower
 from clipact.models.towers.vivit import ViViT
 
 HEAD = Head.Config(dim=64, blocks=0)

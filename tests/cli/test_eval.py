@@ -77,7 +77,7 @@ def captions(tree, tmp_path):
     own = tmp_path / "said.toml"
     own.write_text(
         'name = "said"\ntitle = "Said"\nmetric = "retrieval"\nsource = "drawn here"\n[data]\nset = "other"\n'
-        'also = ["nothing"]\ncount = 7\n[[data.parts]]\nmanifest = "captions.csv"\n[views]\nviews = 2\n'
+        'aliases = ["nothing"]\ncount = 7\n[[data.parts]]\nmanifest = "captions.csv"\n[views]\nviews = 2\n'
     )
     return own
 
@@ -185,7 +185,7 @@ def test_other_data_are_refused_unless_one_says_so(protocol, tree, tiny, tmp_pat
     words = [protocol, "--data", tree, "--model", tiny, "--out", tmp_path / "out"]
     with pytest.raises(DataError, match="14 samples, where the protocol says 15"):
         run(*words)
-    row = json.loads(run(*words, "--partial", "--json").stdout)
+    row = json.loads(run(*words, "--allow-mismatch", "--json").stdout)
     assert row["partial"]
     assert "the protocol says 15" in row["partial_why"][0]
 

@@ -28,7 +28,7 @@ data = { sources = [{ manifest = "shades.csv", frames = 2 }], workers = 0 }
 visual.batch_norm = "frozen" # statistics of pictures of one colour are noise
 train = { loss = "cross_entropy", batch = 8, chunk = 4, steps = 12 }
 optim = { lr = 0.03, warmup_steps = 0 }
-judge = { every = 6, sets = [{ name = "dev", manifest = "shades.csv", split = "test", frames = 2 }] }
+validation = { every_steps = 6, sets = [{ name = "dev", manifest = "shades.csv", split = "test", frames = 2 }] }
 """
 
 
@@ -98,7 +98,7 @@ def test_a_result_is_never_zero_shot(clipact, data, model, tmp_path):
 
 def test_it_is_shown_and_listed(clipact, data, model):
     shown = clipact("models", "show", model).out
-    assert "labels (text)" in shown
+    assert "label_embeddings (text)" in shown
     assert "is one of 2 labels: Bright_day, dark" in shown
     assert str(model) in clipact("models", "list", data, "--json").out
     assert "It knows no others." in (model / "MODEL_CARD.md").read_text()
@@ -109,8 +109,8 @@ def test_a_run_says_what_it_cannot_learn(clipact, data, tmp_path):
     wrong.mkdir(exist_ok=True)
     for change, said in (
         ("train.loss=info_nce", None),
-        ("init.text={tower='labels', labels=['dark', 'dusk']}", "'Bright_day' is none of the 2 labels"),
-        ("init.text={tower='labels', dim=9}", "8 features, the text tower 9"),
+        ("init.text={tower='label_embeddings', labels=['dark', 'dusk']}", "'Bright_day' is none of the 2 labels"),
+        ("init.text={tower='label_embeddings', dim=9}", "8 features, the text tower 9"),
         ("init.pretrained={tokenizer='x'}", "would have no effect"),
     ):
         done = clipact(
@@ -147,7 +147,7 @@ def test_probes_of_its_embeddings(data, model, tmp_path):
     assert probe.classify_frames(np.full((2, 24, 32, 3), 223, dtype=np.uint8)).label == "Bright_day"
     own = evaluate(next(fit_probes(loaded, learnt, options=options)), learnt, options=options)
     assert own.run["zero_shot_why"] == "trained on 8 of these 8 files"
-    with pytest.raises(UsageError, match="averages these"):
+    with pytest.raises(UsageError, match="ProbeClassifier averages embeddings"):
         evaluate(probe, judged, averaging="logits")
     with pytest.raises(UsageError, match="8 numbers, but the probe knows 2 labels"):
         ProbeClassifier(loaded, probe.probe, ("dark",))

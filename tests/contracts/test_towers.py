@@ -9,8 +9,8 @@ from clipact.clip_spec import ClipSpec
 from clipact.errors import ModelError
 from clipact.models import towers
 from clipact.models.dual_encoder import DualEncoder
-from clipact.models.towers.aggregators import AGGREGATORS
 from clipact.models.towers.attention_pool import AttentionPoolTower
+from clipact.models.towers.frame_aggregator import AGGREGATORS
 from clipact.models.towers.tower import ConditionsText
 from tests.tiny import TinyText, tiny_tokenizer
 from tests.tiny_open_clip import MODELS

@@ -22,10 +22,10 @@ from clipact.models.hub import open_clip_source, transformers_source, xclip
 from clipact.models.hub import transformers as from_transformers
 from clipact.models.hub.transformers import quiet_transformers
 from clipact.models.hub.transformers_video import load_tower
-from clipact.models.nn.head import Head
 from clipact.models.nn.masking import MaskConfig, draw_mask
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.swin3d import Swin3D
+from clipact.models.towers.tower import Head
 from clipact.models.towers.vivit import ViViT
 from clipact.train.initialization import _fill
 from clipact.train.masked_autoencoder import DecoderConfig, MaskedAutoencoder

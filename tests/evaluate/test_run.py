@@ -32,8 +32,8 @@ from clipact.evaluate.metric_values import metric_values
 from clipact.evaluate.results import identical, zero_shot_status
 from clipact.evaluate.samples import files_digest
 from clipact.label_index import IndexEntry, IndexMetadata, build_index
-from clipact.models.checkpoint import save_model as save_model
 from clipact.models.dual_encoder import DualEncoder, normalise_frames
+from clipact.models.save_checkpoint import save_model as save_model
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.zoo import load_model as load_model
 from clipact.prompts import PromptSet
@@ -100,7 +100,7 @@ def test_the_number_of_torchs_threads_is_as_it_was(classifier, samples):
     evaluate(classifier, samples, options=EvalOptions(workers=3))
     assert torch.get_num_threads() == before
     with pytest.raises(ZeroDivisionError):
-        evaluate(classifier, samples, options=EvalOptions(watch=lambda findings, _: [next(findings), 1 / 0]))
+        evaluate(classifier, samples, options=EvalOptions(progress=lambda items, total, description: [next(items), 1 / 0]))
     gc.collect()
     assert torch.get_num_threads() == before
 
@@ -294,12 +294,12 @@ def test_any_recognizer_is_judged_by_its_predictions(samples):
     assert found.run["data"]["files_sha256"] == files_digest([item.name for item in samples.items], digests)
 
 
-@pytest.mark.parametrize("wrong", ["averaging", "crops", "store", "journal", "resume", "workers", "frames_at_once"])
+@pytest.mark.parametrize("wrong", ["averaging", "crops", "cache", "journal", "resume", "workers", "frames_at_once"])
 def test_what_a_recognizer_of_another_kind_cannot_do_is_refused(samples, cache, tmp_path, wrong):
     words = {"averaging": {"averaging": "logits"}, "crops": {"crops": 3}}
-    options = {"store": cache, "journal": tmp_path / "j", "resume": True, "workers": 2, "frames_at_once": 8}
-    options = words.get(wrong) or {"how": EvalOptions(**{wrong: options[wrong]})}
-    with pytest.raises(UsageError, match="Guesser looks at files in its own way"):
+    options = {"cache": cache, "journal": tmp_path / "j", "resume": True, "workers": 2, "frames_at_once": 8}
+    options = words.get(wrong) or {"options": EvalOptions(**{wrong: options[wrong]})}
+    with pytest.raises(UsageError, match="Guesser is asked file by file"):
         evaluate(Guesser(), samples, **options)
 
 
@@ -326,14 +326,14 @@ def test_a_model_whose_texts_depend_on_the_video_is_refused(classifier, samples,
 def test_a_gpus_way_finds_the_same(classifier, samples, cache, monkeypatch):
     """Workers decode file by file, and whoever asks encodes, some files a batch."""
     expected = straight_loop(classifier, samples)
-    real, batches = run_room.judge, []
+    real, batches = run_room.make_clip_encoder, []
 
-    def judge(*words, **options):
-        judged = real(*words, **options)
-        see = judged.see
-        return replace(judged, on_cpu=False, see=lambda views: batches.append(len(views)) or see(views))
+    def make(*words, **options):
+        made = real(*words, **options)
+        encode = made.encode_views
+        return replace(made, on_cpu=False, encode_views=lambda views: batches.append(len(views)) or encode(views))
 
-    monkeypatch.setattr(run_room, "judge", judge)
+    monkeypatch.setattr(run_room, "make_clip_encoder", make)
     found = evaluate(classifier, samples, options=EvalOptions(frames_at_once=16, workers=3, cache=cache))
     assert batches == [4, 3, 4, 2]  # sixteen frames are four clips; the second four hold one that is broken
     np.testing.assert_allclose(found.scores, np.stack([expected[n] for n in found.samples]), atol=1e-5, rtol=0)

@@ -3,8 +3,8 @@ import pytest
 from clipact.errors import ModelError
 from clipact.models.checkpoint import load_checkpoint
 from clipact.models.dual_encoder import DualEncoder
-from clipact.models.nn.head import Head
 from clipact.models.profile import count_parameters, profile_model
+from clipact.models.towers.tower import Head
 from clipact.models.towers.vivit import ViViT
 from tests.tiny import SPEC, TinyText, TinyVisual
 

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from clipact.errors import DownloadError, ModelError, UsageError
 from clipact.models import zoo
-from clipact.models.checkpoint import DeferredText
+from clipact.models.checkpoint import weights_hash
 from clipact.models.download import OFFLINE_WAYS
 from clipact.models.hub import open_clip_source
 from clipact.models.hub.open_clip_source import READABLE, find_open_clip_source
-from clipact.models.model_config import weights_hash
+from clipact.models.towers.text import DeferredText
 from tests.hub import Hub, environment
 from tests.tiny import tiny_checkpoint
 from tests.tiny_open_clip import INCEPTION, MODELS, open_clip_folder

@@ -3,8 +3,8 @@ import torch
 
 from clipact.errors import ConfigError
 from clipact.losses import distillation_loss
-from clipact.models.checkpoint import load_checkpoint, save_model
-from clipact.models.model_config import read_config
+from clipact.models.checkpoint import load_checkpoint, read_config
+from clipact.models.save_checkpoint import save_model
 from tests.train.small_run import small_recipe, small_run
 
 
@@ -37,12 +37,12 @@ def test_teachers_answer_as_their_mean(small, drawn, tmp_path):
     folder = save_model(other, tmp_path / "other", name="other", trained_on=("elsewhere",))
     recipe = small_recipe(small, distillation={"teachers": [str(small), str(folder)]}, data={"augment": None})
     run = small_run(recipe, drawn, tmp_path / "store")
-    (batch,) = run.feed(0).batches(0, 1, batch=5)
+    (batch,) = run.encoded_batches(0).batches(0, 1, batch=5)
     by_clip, by_text = run.teachers.targets(batch)
     expected = []
     for encoder in (load_checkpoint(small), other):
-        feed = run._feed_of(encoder.eval(), run.entries, keeps=(), judging=True)
-        clips = dict(zip(*feed.embed_clips(), strict=True))
+        encoded = run._encoded_batches_of(encoder.eval(), run.examples, cached_sides=(), unaugmented=True)
+        clips = dict(zip(*encoded.embed_clips(), strict=True))
         rows = torch.stack([clips[visual_id] for visual_id in batch.visual_ids.tolist()])
         expected.append(encoder.scale * rows @ encoder.encode_text(batch.sentences).T)
     torch.testing.assert_close(by_clip, sum(some.softmax(1) for some in expected) / 2)

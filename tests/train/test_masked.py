@@ -10,8 +10,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.errors import ConfigError, ModelError, UsageError
 from clipact.losses import masked_mse, normalise_patches
-from clipact.models.checkpoint import load_checkpoint, load_visual
-from clipact.models.model_config import read_config, read_files_seen, weights_hash
+from clipact.models.checkpoint import load_checkpoint, load_visual, read_config, read_files_seen, weights_hash
 from clipact.models.nn.masking import MaskConfig, draw_mask
 from clipact.train.baselines import baseline_recipe
 from clipact.train.initialization import InitConfig, make_encoder, prior_training
@@ -156,7 +155,7 @@ def test_a_tower_without_words_is_what_training_begins_from(clips, whole, drawn,
     seen = read_files_seen(tmp_path / "tuned/last")
     assert set(read_files_seen(best)) < set(seen)
     table["visual"] |= {"patch": 8}
-    with pytest.raises(ConfigError, match=r"start\.visual\.patch is 8, but"):
+    with pytest.raises(ConfigError, match=r"init\.visual\.patch is 8, but"):
         make_encoder(small_recipe(small, init=table).init, seed=0)
 
 
@@ -176,7 +175,7 @@ def test_a_classifier_is_fine_tuned_from_it_or_probes_it(clips, whole, tmp_path,
     classifier = SupervisedClassifier.load(str(tmp_path / "tuned/last"), device="cpu")
     assert classifier.labels == ("kind 0", "kind 1")
     assert classifier.classify(clips / "kept/4.mp4").label in classifier.labels
-    begun, tuned = load_visual(whole / "best"), classifier.nearest.model.encoder.visual
+    begun, tuned = load_visual(whole / "best"), classifier.base.model.encoder.visual
     video = torch.randn(1, 4, 3, 16, 16)
     with torch.inference_mode():
         assert torch.equal(begun.features(video), tuned.features(video)) == (trainable == "head")

@@ -12,6 +12,7 @@ import pytest
 
 from clipact.errors import UsageError
 from clipact.video import decode_torchcodec as excerpt
+from clipact.video.clip import FramesDifferError
 from clipact.video.decode_pyav import PyavVideo
 from clipact.video.decode_torchcodec import (
     CannotRemuxError,
@@ -21,9 +22,7 @@ from clipact.video.decode_torchcodec import (
     remux_spans,
 )
 from clipact.video.load import load_clip
-from clipact.video.media import Media
-from clipact.video.rgb import RgbConverter
-from clipact.video.timeline import FramesDifferError
+from clipact.video.media import Media, RgbConverter
 
 from .corpus import ROTATIONS, draw, draw_edited, draw_rotated, need
 from .drawing import draw_video, number_in

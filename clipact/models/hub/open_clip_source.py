@@ -18,8 +18,8 @@ from typing import Any
 
 from clipact.cache import content_key
 from clipact.errors import DownloadError, ModelError, UsageError, choices, import_library
+from clipact.models.checkpoint import OPEN_CLIP_CONFIG
 from clipact.models.download import CARD, card_license, file_sha256, hub_file
-from clipact.models.model_config import OPEN_CLIP_CONFIG
 
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 READABLE = (".safetensors", ".bin", ".pt", ".pth")

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec, Interpolation
 from clipact.errors import ConfigError, ModelError, import_library
-from clipact.models.nn.head import Head
 from clipact.models.nn.temporal_shift import residual_branches
-from clipact.models.towers.tower import HasHead, ImageTower, SupportsTemporalShift
+from clipact.models.towers.tower import HasHead, Head, ImageTower, SupportsTemporalShift
 
 
 def run_image_network(

@@ -17,8 +17,8 @@ from typing import Any
 from clipact.cache import content_key
 from clipact.clip_spec import ClipSpec, Interpolation
 from clipact.errors import ConfigError, ModelError
+from clipact.models.checkpoint import is_transformers_config
 from clipact.models.download import CARD, card_license, file_sha256, hub_file, hub_folder
-from clipact.models.model_config import is_transformers_config
 
 _CLIP = {"image_mean": ClipSpec().mean, "image_std": ClipSpec().std}
 _HALF = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}

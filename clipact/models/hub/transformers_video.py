@@ -20,8 +20,7 @@ from clipact.errors import ConfigError, ModelError, choices
 from clipact.models.hub.transformers import config_table, load_network, make_network
 from clipact.models.hub.transformers_source import TransformersSource, transformers_clip_spec
 from clipact.models.nn.attention import init_positions, interpolate_positions
-from clipact.models.nn.head import Head
-from clipact.models.towers.tower import HasHead, VisualTower
+from clipact.models.towers.tower import HasHead, Head, VisualTower
 
 
 @dataclass(frozen=True)

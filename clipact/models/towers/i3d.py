@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
-from clipact.models.nn.head import Head
 from clipact.models.nn.inserts import check_inserts, with_inserts
-from clipact.models.towers.tower import HasHead, VisualTower
+from clipact.models.towers.tower import HasHead, Head, VisualTower
 
 Padding = Literal["edges", "same"]
 Triple = tuple[int, int, int]

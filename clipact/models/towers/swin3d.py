@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError, import_library
-from clipact.models.nn.head import Head
-from clipact.models.towers.tower import HasHead, VisualTower
+from clipact.models.towers.tower import HasHead, Head, VisualTower
 
 SwinVariant = Literal["tiny", "small", "base"]
 

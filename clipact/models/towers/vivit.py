@@ -31,9 +31,8 @@ from clipact.models.nn.attention import (
     sinusoidal_positions,
     zero_init,
 )
-from clipact.models.nn.head import Head
-from clipact.models.towers.aggregators import Transformer
-from clipact.models.towers.tower import HasHead, ImageTower, VisualTower
+from clipact.models.towers.frame_aggregator import Transformer
+from clipact.models.towers.tower import HasHead, Head, ImageTower, VisualTower
 
 
 class SpaceTimeBlock(nn.Module):

@@ -1,19 +1,15 @@
 """What a row takes, beside what it gets right: parameters, operations, time and memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from clipact.cache import Cache
-from clipact.train.feature_cache import Watch
+from clipact.progress import ProgressBar, no_progress
 from clipact.train.log import StepMetrics
 from clipact.train.trainer import Trainer
-
-
-def _watch(items: Iterable[Any], _total: int, _what: str) -> Iterable[Any]:
-    return items
 
 
 def _follow(_: Trainer, reports: Iterator[StepMetrics]) -> None:
@@ -23,15 +19,15 @@ def _follow(_: Trainer, reports: Iterator[StepMetrics]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionContext:
-    """Where it runs, and who watches.
+    """Device, cache and progress bars of a comparison's runs.
 
-    watch   is handed what is gone through, its number, and what is done with it
-    follow  takes a training run to its end; where it sets `stopping`, the comparison ends in KeyboardInterrupt
+    progress  shows how far frozen towers encode
+    follow    takes a training run to its end; where it sets `stopping`, the comparison ends in KeyboardInterrupt
     """
 
     device: str = "auto"
     cache: Cache = field(default_factory=Cache)
-    watch: Watch = _watch
+    progress: ProgressBar = no_progress
     follow: Callable[[Trainer, Iterator[StepMetrics]], None] = _follow
 
 

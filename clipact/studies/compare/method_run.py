@@ -66,7 +66,7 @@ class MethodRun:
         reset_peak_memory(device)
 
         def watch(findings: Iterable[SampleEmbedding], total: int) -> Iterable[SampleEmbedding]:
-            return hands.watch(findings, total, "judging")
+            return hands.progress(findings, total, "judging")
 
         options = EvalOptions(cache=hands.cache, watch=watch)
         recognizer, taught = self._recognizer(hands, options)

@@ -7,7 +7,7 @@ from typing import Any
 
 from clipact.config import parse, to_table
 from clipact.models import zoo
-from clipact.models.model_config import checkpoint_folder
+from clipact.models.checkpoint import checkpoint_folder
 from clipact.models.zoo import Model
 from clipact.studies.compare.execution import ExecutionContext
 from clipact.studies.compare.method import Method
@@ -53,7 +53,7 @@ def train_method(
         built = f"{built}:{place / _LAST}"
     recipe = parse(Recipe, _table(contender, built, settings, table=table, split=split, seed=seed))
     run = ContrastiveTrainer(
-        recipe, data=Path(), device=zoo.pick_device(hands.device), cache=hands.cache, watch=hands.watch
+        recipe, data=Path(), device=zoo.pick_device(hands.device), cache=hands.cache, progress=hands.progress
     )
     _go_through(run, folder / "run", hands)
     names = set(run.state.names)
@@ -78,8 +78,7 @@ def _go_through(course: Trainer, place: Path, hands: ExecutionContext) -> None:
 
 def _seconds(place: Path, pace: Schedule) -> float:
     """What all steps of a run took, those before it was resumed among them; judging is left out."""
-    rows = pace.batch * pace.accumulate
-    return sum(rows / line["samples_per_second"] for line in read_log(place))
+    return sum(pace.batch / line["samples_per_second"] for line in read_log(place))
 
 
 def _table(

@@ -12,10 +12,11 @@ from PIL import Image
 
 from clipact.errors import ModelError
 from clipact.models import zoo
-from clipact.models.checkpoint import load_checkpoint, save_model
+from clipact.models.checkpoint import load_checkpoint
 from clipact.models.dual_encoder import normalise_frames
 from clipact.models.hub.transformers import load_transformers, quiet_transformers
 from clipact.models.hub.transformers_source import DEFAULTS, find_transformers_source, transformers_clip_spec
+from clipact.models.save_checkpoint import save_model
 from clipact.video.transforms import fit_frame
 from tests.tiny_transformers import PREFIX, transformers_folder
 

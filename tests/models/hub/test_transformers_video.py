@@ -5,13 +5,14 @@ import torch
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError
-from clipact.models.checkpoint import load_checkpoint, save_model
+from clipact.models.checkpoint import load_checkpoint
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.hub.transformers import quiet_transformers
 from clipact.models.hub.transformers_source import find_transformers_source
 from clipact.models.hub.transformers_video import TransformersVideo, load_tower
 from clipact.models.nn.attention import interpolate_positions
-from clipact.models.nn.head import Head
+from clipact.models.save_checkpoint import save_model
+from clipact.models.towers.tower import Head
 from clipact.train.initialization import InitConfig, PretrainedWeights, make_encoder
 from tests.tiny_transformers import MODELS, PREFIX, VIDEO, transformers_folder
 

@@ -7,16 +7,17 @@ from einops import reduce
 
 from clipact.clip_spec import ClipSpec, FrameStamp
 from clipact.errors import ConfigError
-from clipact.models import checkpoint
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.hub.timm import TimmImage
-from clipact.models.nn.head import Head
+from clipact.models.save_checkpoint import save_model
 from clipact.models.towers import visual_from
 from clipact.models.towers.attention_pool import AttentionPoolHead, AttentionPoolTower
 from clipact.models.towers.backbone_head import hash_backbone
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
 from clipact.models.towers.label_embeddings import LabelEmbeddings
-from clipact.video.clip import Clip, overlay_maps
+from clipact.models.towers.tower import Head
+from clipact.video.clip import Clip
+from clipact.video.draw import overlay_maps
 from tests.contracts.test_towers import IMAGE
 from tests.video.drawing import draw_video
 
@@ -91,7 +92,7 @@ def test_a_command_draws_it(tmp_path, monkeypatch):
     from clipact.cli.app import app
 
     model = DualEncoder(_tower(), LabelEmbeddings(LabelEmbeddings.Config(labels=("a", "b"), dim=8)))
-    folder = checkpoint.save_model(model, tmp_path / "looks", name="looks", trained_on=("drawn",))
+    folder = save_model(model, tmp_path / "looks", name="looks", trained_on=("drawn",))
     draw_video(tmp_path / "v.mp4", frames=6)
     words = ["frames", str(tmp_path / "v.mp4"), "-o", str(tmp_path / "looks.png"), "-m", str(folder)]
     plain = CliRunner().invoke(app, words)

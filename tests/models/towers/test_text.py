@@ -8,8 +8,8 @@ import torch
 from tokenizers import BertWordPieceTokenizer
 
 from clipact.errors import ModelError
-from clipact.models.nn.head import Head
 from clipact.models.towers.text import BertText
+from clipact.models.towers.tower import Head
 from clipact.train.chunks import Encoder, split_chunks
 from clipact.train.pretrained_weights import rename_bert
 
