@@ -14,6 +14,7 @@ from clipact.errors import INSTALLS, MissingLibraryError, import_library
 from clipact.models.checkpoint import load_checkpoint
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.hub.timm import TimmImage
+from clipact.models.save_checkpoint import save_model
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.swin3d import Swin3D
 from clipact.models.towers.tower import Head
