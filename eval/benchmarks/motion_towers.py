@@ -9,7 +9,7 @@ from drawn_motion import COLUMNS, FRAMES, MOTIONS, ROWS, SIDE
 from clipact.cache import Cache
 from clipact.config import parse
 from clipact.models.towers.frame_aggregator import AGGREGATORS
-from clipact.models.towers.vivit import ClassToken
+from clipact.models.towers.vivit import AttentionKind
 from clipact.train.contrastive import ContrastiveTrainer
 from clipact.train.recipe import Recipe
 
@@ -40,7 +40,7 @@ def transformers_tower(model_type, table):
 TOWERS = {
     **{f"frames {name}": {"tower": "frame_aggregator", "aggregator": name} for name in AGGREGATORS},
     "frames shift": {"tower": "frame_aggregator", "aggregator": "mean", "shift": 0.125},
-    **{f"vivit {look}": {"tower": "vivit", "inflate": "central", "attention": look} for look in get_args(ClassToken)},
+    **{f"vivit {look}": {"tower": "vivit", "inflate": "central", "attention": look} for look in get_args(AttentionKind)},
     "swin3d small": {
         "tower": "swin3d",
         "width": 32,

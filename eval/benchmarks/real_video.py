@@ -37,7 +37,7 @@ from clipact.config import parse
 from clipact.data.sources import SourceConfig, read_sources
 from clipact.evaluate.metric_values import share_of
 from clipact.models.towers.frame_aggregator import AGGREGATORS
-from clipact.models.towers.vivit import ClassToken
+from clipact.models.towers.vivit import AttentionKind
 from clipact.prompts import LabelSet, PromptSet
 from clipact.train.contrastive import ContrastiveTrainer
 from clipact.train.encoded_batches import EncodedBatches
@@ -58,7 +58,7 @@ SWIN = {"tower": "swin3d", "width": 32, "depths": [2, 2, 2], "heads": [2, 4, 8],
 TOWERS = {
     **{f"mini's frames, {name}": {"tower": "frame_aggregator", "aggregator": name} for name in AGGREGATORS},
     "mini's frames, shift": {"tower": "frame_aggregator", "aggregator": "mean", "shift": 0.125},
-    **{f"vivit, {look}": {**VIVIT, "attention": look} for look in get_args(ClassToken)},
+    **{f"vivit, {look}": {**VIVIT, "attention": look} for look in get_args(AttentionKind)},
     "swin3d": SWIN,
 }
 BASE = "mini's frames, mean"

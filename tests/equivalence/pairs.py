@@ -22,13 +22,12 @@ from clipact.models.hub import open_clip_source, transformers_source, xclip
 from clipact.models.hub import transformers as from_transformers
 from clipact.models.hub.transformers import quiet_transformers
 from clipact.models.hub.transformers_video import load_tower
-from clipact.models.nn.masking import MaskConfig, draw_mask
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.swin3d import Swin3D
 from clipact.models.towers.tower import Head
 from clipact.models.towers.vivit import ViViT
 from clipact.train.initialization import _fill
-from clipact.train.masked_autoencoder import DecoderConfig, MaskedAutoencoder
+from clipact.train.masked_autoencoder import DecoderConfig, MaskConfig, MaskedAutoencoder, draw_mask
 from tests.tiny_open_clip import open_clip_folder
 from tests.tiny_transformers import PREFIX, transformers_folder
 
