@@ -5,7 +5,7 @@ file by file.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -54,7 +54,7 @@ class EmbeddingRecognizer(Recognizer, HasFacts, Protocol):
     decoder: str
     averagings: tuple[Averaging, ...]
 
-    def adapt(self, embeddings: Float32[np.ndarray, "n k d"]) -> Self:
+    def adapt(self, embeddings: Float32[np.ndarray, "n k d"]) -> "EmbeddingRecognizer":
         """Return the recognizer with what it estimates from unlabelled embeddings, k views a video."""
 
     def score(self, embeddings: Float32[np.ndarray, "n k d"], *, averaging: Averaging) -> Float32[np.ndarray, "n l"]:
