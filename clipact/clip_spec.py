@@ -13,6 +13,7 @@ Sampling = Literal["uniform", "segment_centers", "strided", "fps"]
 Resize = Literal["shortest", "squash", "longest"]
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Rounding = Literal["even", "down"]
+Averaging = Literal["embeddings", "logits", "probabilities"]  # over the views of a video
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,7 @@ from clipact import aliases
 from clipact.config import to_table
 from clipact.data.manifest import read_manifest
 from clipact.errors import ConfigError
-from clipact.models.checkpoint import load_checkpoint
-from clipact.models.checkpoint import WEIGHTS, weights_hash
+from clipact.models.checkpoint import WEIGHTS, load_checkpoint, weights_hash
 from clipact.train.recipe import Recipe, load_recipe
 from clipact.train.trainer import STATE_FILE
 from tests.data.drawing import draw_data, draw_picture, write_manifest

@@ -11,9 +11,10 @@ import torch
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import INSTALLS, MissingLibraryError, import_library
-from clipact.models.checkpoint import load_checkpoint, save_model
+from clipact.models.checkpoint import load_checkpoint
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.hub.timm import TimmImage
+from clipact.models.save_checkpoint import save_model
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.swin3d import Swin3D
 from clipact.models.towers.tower import Head

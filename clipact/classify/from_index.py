@@ -11,7 +11,15 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from clipact.cache import Cache
-from clipact.classify.base import Agreement, Outside, Prediction, Scored, VideoClassifier, agreement_of
+from clipact.classify.base import (
+    Agreement,
+    Outside,
+    Prediction,
+    Scored,
+    VideoClassifier,
+    agreement_of,
+)
+from clipact.classify.embedding_recognizer import RecognizerFacts
 from clipact.errors import UsageError
 from clipact.label_index import LabelIndex
 from clipact.models import zoo
@@ -63,6 +71,10 @@ class IndexClassifier(VideoClassifier):
         """Every text of the index: all of them are read."""
         rows = self.index.rows
         return tuple(rows.entry(row).text for row in range(len(rows)) if not rows.is_removed(row))
+
+    def facts(self) -> RecognizerFacts:
+        """Return what an evaluation's record says of the model."""
+        return RecognizerFacts(model=self.model)
 
     def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video: the nearest labels, and what all others hold together."""

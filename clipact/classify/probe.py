@@ -10,7 +10,8 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from clipact.classify.base import Prediction, Scored, VideoClassifier, agreement_of
-from clipact.clip_spec import ClipSpec
+from clipact.classify.embedding_recognizer import RecognizerFacts
+from clipact.clip_spec import Averaging, ClipSpec
 from clipact.errors import UsageError
 from clipact.models import zoo
 from clipact.models.dual_encoder import mean_view
@@ -133,7 +134,7 @@ class ProbeClassifier(VideoClassifier):
     probe       as `clipact.evaluate.fit_probes.fit_probes` makes it
     labels      in the order of the probe's numbers; UsageError when they are not as many
     spec        how clips are prepared, and `clips` a video, as they were for the probe
-    taught      how the probe learnt, in words
+    supervision  how the probe learnt, in words
     files_seen  the sha256 of the files that it learnt from
     """
 
@@ -146,7 +147,7 @@ class ProbeClassifier(VideoClassifier):
         spec: ClipSpec | None = None,
         clips: int = 1,
         decoder: str = "pyav",
-        taught: str = "a probe",
+        supervision: str = "a probe",
         files_seen: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(spec or model.encoder.spec, clips=clips, decoder=decoder)
@@ -156,12 +157,26 @@ class ProbeClassifier(VideoClassifier):
                 f"{probe.labels} labels by {probe.dim} numbers"
             )
         self.model, self.probe, self._labels = model, probe, labels
-        self.taught, self.files_seen = taught, files_seen
+        self.supervision, self.files_seen = supervision, files_seen
 
     @property
     def labels(self) -> tuple[str, ...]:
         """What it chooses from."""
         return self._labels
+
+    averagings: tuple[Averaging, ...] = ("embeddings",)
+
+    def adapt(self, embeddings: Float32[np.ndarray, "n k d"]) -> "ProbeClassifier":
+        """Return the classifier itself: nothing is estimated from unlabelled clips."""
+        return self
+
+    def score(self, embeddings: Float32[np.ndarray, "n k d"], *, averaging: Averaging) -> Float32[np.ndarray, "n l"]:
+        """Return the probe's logits of n videos, whose views were averaged: k is 1."""
+        return self.probe.logits(embeddings[:, 0])
+
+    def facts(self) -> RecognizerFacts:
+        """Return what an evaluation's record says of the model, and of what the probe learnt from."""
+        return RecognizerFacts(model=self.model, supervision=self.supervision, files_seen=self.files_seen)
 
     def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video, from the mean of their embeddings; it names no prompts."""

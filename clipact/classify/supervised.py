@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from clipact.classify.base import Prediction, VideoClassifier
+from clipact.classify.embedding_recognizer import RecognizerFacts
 from clipact.classify.zero_shot import TextClassifier, ZeroShotClassifier
-from clipact.clip_spec import ClipSpec
+from clipact.clip_spec import Averaging, ClipSpec
 from clipact.errors import UsageError
 from clipact.models import zoo
 from clipact.prompts import LabelSet
@@ -39,6 +40,7 @@ class SupervisedClassifier(VideoClassifier):
         spec: ClipSpec | None = None,
         decoder: str = "pyav",
     ) -> None:
+        self.model = model
         if not model.labels:
             raise UsageError(
                 f"{model.name} was not trained on labels of its own: it answers any words, with ZeroShotClassifier"
@@ -59,6 +61,20 @@ class SupervisedClassifier(VideoClassifier):
             words=TextClassifier(rows=rows[None], label_ids=label_ids, labels=len(label_set)),
         )
         super().__init__(self.base.spec, clips=clips, decoder=decoder)
+
+    averagings: tuple[Averaging, ...] = ZeroShotClassifier.averagings
+
+    def adapt(self, embeddings: Float32[np.ndarray, "n k d"]) -> "SupervisedClassifier":
+        """Return the classifier itself: nothing is estimated from unlabelled clips."""
+        return self
+
+    def score(self, embeddings: Float32[np.ndarray, "n k d"], *, averaging: Averaging) -> Float32[np.ndarray, "n l"]:
+        """Return the logits of n videos for each label, averaged over their k views."""
+        return self.base.score(embeddings, averaging=averaging)
+
+    def facts(self) -> RecognizerFacts:
+        """Return what an evaluation's record says of the model and its labels."""
+        return self.base.facts()
 
     @classmethod
     def load(

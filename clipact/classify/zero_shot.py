@@ -6,24 +6,27 @@ vectors of a `TextClassifier`; `ZeroShotClassifier` joins it with a model, a vid
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
 from clipact.cache import Cache, content_key
 from clipact.classify.base import Prediction, Scored, VideoClassifier, agreement_of
-from clipact.clip_spec import ClipSpec
+from clipact.classify.embedding_recognizer import RecognizerFacts
+from clipact.clip_spec import Averaging, ClipSpec
 from clipact.errors import CacheError, UsageError
 from clipact.models import zoo
 from clipact.models.dual_encoder import DualEncoder, mean_view, prepare_views, unit
 from clipact.progress import ProgressBar, no_progress
-from clipact.prompts import LabelSet, PromptSet
+from clipact.prompts import LabelDetails, LabelSet, PromptSet
+
+_CLIPS_AT_ONCE = 256  # x 48 templates x 700 labels: 34 MB of logits
 
 Encode = Callable[[Sequence[str]], Tensor]
 
@@ -129,46 +132,6 @@ def _unit_rows(table: Float[Tensor, "p w d"]) -> Float[Tensor, "p w d"]:
     return rearrange(unit(rearrange(table, "p w d -> (p w) d")), "(p w) d -> p w d", p=len(table))
 
 
-@torch.inference_mode()
-def template_weights(
-    encoder: DualEncoder,
-    vectors: TextClassifier,
-    clips: Float[Tensor, "b d"],
-    *,
-    reference: Float[Tensor, "r d"] | None = None,
-    batch_size: int = 256,
-) -> Float[Tensor, " p"]:
-    """Weight each template by unlabelled clips (ZPE, arXiv 2302.06235, algorithm 2, as its authors' code has it).
-
-    A template is good when its largest logit is large. But a template or a label whose words are frequent has large
-    logits for every clip: so what is expected of each template and label is subtracted first. The weights sum to 1.
-
-    With logits L[i, p, n] of clip i, template p and label n, scaled by the model's own scale:
-
-        expected[p, n] = (mean over the reference of L + mean over the clips of L) / 2
-        score[p]       = mean over the clips i of max over n of (L[i, p, n] - expected[p, n])
-        weight         = softmax(score)
-
-    `reference` stands for what the model learnt from: the authors take 20,000 pictures of LAION-400M. Without one,
-    only the mean over the clips is taken away, which is their ablation "test".
-    """
-    if len(clips) == 0:
-        raise UsageError("template weights need clips, with or without labels; there are none")
-
-    def mean(of: Float[Tensor, "b d"]) -> Float[Tensor, "p n"]:
-        sums = [vectors.plane_logits(encoder, batch).double().sum(0) for batch in torch.split(of, batch_size)]
-        return torch.stack(sums).sum(0) / len(of)
-
-    expected = mean(clips)
-    if reference is not None:
-        expected = (expected + mean(reference)) / 2
-    best = [
-        (vectors.plane_logits(encoder, batch).double() - expected).amax(2).sum(0)
-        for batch in torch.split(clips, batch_size)
-    ]
-    return (torch.stack(best).sum(0) / len(clips)).softmax(0).float()
-
-
 class ZeroShotClassifier(VideoClassifier):
     """Names the action in a clip by words, with no training on them; satisfies `Recognizer`.
 
@@ -262,6 +225,55 @@ class ZeroShotClassifier(VideoClassifier):
             decoder=self.decoder,
             words=self.words.weighted(weights.to(self.words.rows.device)),
         )
+
+    averagings: tuple[Averaging, ...] = ("embeddings", "logits", "probabilities")
+
+    @torch.inference_mode()
+    def adapt(self, embeddings: Float32[np.ndarray, "n k d"]) -> "ZeroShotClassifier":
+        """Return the classifier with weights for templates that await them, estimated from unlabelled clips."""
+        if not self.words.needs_template_weights:
+            return self
+        from clipact.classify.template_weights import template_weights
+
+        means = unit(torch.from_numpy(embeddings).to(self.model.encoder.log_scale.device).mean(1))
+        return self.with_weights(template_weights(self.model.encoder, self.words, means))
+
+    @torch.inference_mode()
+    def score(self, embeddings: Float32[np.ndarray, "n k d"], *, averaging: Averaging) -> Float32[np.ndarray, "n l"]:
+        """Return the logits of n videos for each label, averaged over their k views.
+
+        Args:
+            embeddings: Unit vectors of the views; of their mean, k = 1, where embeddings were averaged before.
+            averaging: "logits": the mean of the views' logits. "probabilities": the logarithm of the mean of the
+                views' softmax.
+        """
+        views = embeddings.shape[1]
+        clips = torch.from_numpy(embeddings.reshape(-1, embeddings.shape[2])).to(self.model.encoder.log_scale.device)
+        found = []
+        for batch in torch.split(clips, _CLIPS_AT_ONCE * views):
+            logits = rearrange(self.logits(batch).float(), "(b k) l -> b k l", k=views)
+            if averaging == "probabilities":
+                logits = logits.log_softmax(2).logsumexp(1, keepdim=True) - np.log(views)
+            found.append(logits.mean(1))
+        return torch.cat(found).cpu().numpy()
+
+    def facts(self) -> RecognizerFacts:
+        """Return what an evaluation's record says of the model and the words."""
+        prompts, labels = self.prompts, self.label_set
+        about = [labels.about.get(label, LabelDetails()) for label in labels.labels]
+        described = {
+            "name": prompts.name,
+            "templates": [template.text for template in prompts.templates],
+            "wording": asdict(prompts.wording) | {"words": list(prompts.wording.words)},
+            "weights": list(prompts.weights),
+            "phrases": list(labels.written(prompts.wording.names)),
+            "synonyms": [list(one.synonyms) for one in about] if "synonyms" in prompts.wording.words else [],
+            "descriptions": [list(one.descriptions) for one in about]
+            if "descriptions" in prompts.wording.words
+            else [],
+            "sha256": wording_key(labels, prompts),
+        }
+        return RecognizerFacts(model=self.model, prompts=described)
 
     def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video: a softmax over all labels, and how far the views agree."""

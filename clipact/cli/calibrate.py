@@ -93,9 +93,9 @@ def calibrate(
     if ood_score not in OOD_SCORES:
         raise UsageError(f"--ood-score is {ood_score!r}; {choices(ood_score, OOD_SCORES)}")
     check_out_path(out)
-    samples = read_samples(protocol, folder, partial=allow_mismatch)
+    samples = read_samples(protocol, folder, allow_mismatch=allow_mismatch)
 
-    def progress(items: Iterable[Any], total: int | None, description: str = "") -> Iterable[Any]:
+    def progress(items: Iterable[Any], total: int | None, _: str) -> Iterable[Any]:
         return track(items, total=total, what=protocol.name)
 
     calibration, scores = fit(
@@ -108,7 +108,7 @@ def calibrate(
         coverage=coverage,
         false_rejection_rate=false_rejection_rate,
         score=ood_score,
-        options=EvalOptions(cache=Cache(), watch=progress),
+        options=EvalOptions(cache=Cache(), progress=progress),
     )
     calibration.save(out)
     if as_json:

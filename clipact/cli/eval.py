@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipact.cli.terminal import AllowMismatch, DataFolder, Device, PrecisionOption
-from clipact.data.protocol import Averaging, load_protocol, protocol_names
+from clipact.clip_spec import Averaging
+from clipact.data.protocol import load_protocol, protocol_names
 
 if TYPE_CHECKING:
     from clipact.evaluate.metric_values import MetricValue
@@ -51,7 +52,7 @@ def evaluate(
     data: DataFolder = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where results go.")] = Path("results"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run was stopped; keep what is done.")] = False,
-    partial: AllowMismatch = False,
+    allow_mismatch: AllowMismatch = False,
     split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
     prompts: Annotated[str | None, typer.Option(help="Other sentences than the protocol's.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Other frames a view.")] = None,
@@ -89,17 +90,23 @@ def evaluate(
         for name, computed_in in models.items():
             result_folder(protocol, name, out, precision=computed_in)
         chosen.append(
-            (protocol, read_samples(own, folder, partial=partial), () if protocol_or_table.endswith(".csv") else said)
+            (
+                protocol,
+                read_samples(own, folder, allow_mismatch=allow_mismatch),
+                () if protocol_or_table.endswith(".csv") else said,
+            )
         )
     cache, unread = Cache(), 0
     for name, computed_in in models.items():
         loaded = load_model(name, device=device, precision=computed_in, defer_text=True)
         for protocol, samples, said in chosen:
 
-            def watch(findings: Iterable[Any], total: int, what: str = f"{protocol.name}, {name}") -> Iterable[Any]:
-                return track(findings, total=total, what=what)
+            def progress(
+                items: Iterable[Any], total: int | None, _: str, what: str = f"{protocol.name}, {name}"
+            ) -> Iterable[Any]:
+                return track(items, total=total, what=what)
 
-            options = EvalOptions(cache=cache, resume=resume, watch=watch)
+            options = EvalOptions(cache=cache, resume=resume, progress=progress)
             result, folder = run_protocol(protocol, samples, loaded, out, changed=said, options=options)
             unread += len(result.unreadable)
             row = (protocol.name, name, result, folder, metric_values(result))

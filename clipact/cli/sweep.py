@@ -29,10 +29,10 @@ def sweep(
     templates: Annotated[
         str | None, typer.Option(show_default="all shipped ones", help="Prompt sets or files, between commas.")
     ] = None,
-    names: Annotated[
+    label_format: Annotated[
         str, typer.Option(help="UseLaptop as phrase (using laptop), split (use laptop) or verbatim.")
     ] = "phrases,split,verbatim",
-    words: Annotated[
+    include: Annotated[
         str, typer.Option(help="The label alone, and with what its label set says of it: synonyms, descriptions, all.")
     ] = "phrase,synonyms,descriptions,all",
     pooling: Annotated[
@@ -45,7 +45,7 @@ def sweep(
         str | None, typer.Option(show_default="the protocol's", help="The prompt set that all are compared with.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
-    partial: AllowMismatch = False,
+    allow_mismatch: AllowMismatch = False,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a wording and line.")] = False,
 ) -> None:
@@ -56,7 +56,7 @@ def sweep(
     clipact prompts sweep mine.csv --labels daily-living --templates action,bare,my-prompts.toml --frames 4,8
 
     Every combination of the lists is tried that makes other sentences, or takes them together otherwise; one value
-    keeps a list still: --names phrases --pooling embeddings.
+    keeps a list still: --label-format phrases --pooling embeddings.
 
     Writes tables and a page: each wording's score with its interval, paired tests against the baseline, what changes
     label by label, and which confusions a wording causes or cures. Choose on one part of your data, report on another.
@@ -76,20 +76,20 @@ def sweep(
         protocol = replace(protocol, words=replace(protocol.words, set=labels.removeprefix("@")))
     grid = Grid(
         templates=_split(templates),
-        names=_split(names),
-        words=_split(words),
+        label_format=_split(label_format),
+        include=_split(include),
         pooling=_split(pooling),
         frames=_numbers(frames),
     )
-    samples = read_samples(protocol, folder, partial=partial)
+    samples = read_samples(protocol, folder, allow_mismatch=allow_mismatch)
     make_room(out)
     loaded = load_model(model, device=device, defer_text=True)
 
-    def watch(findings: Iterable[Any], total: int) -> Iterable[Any]:
-        return track(findings, total=total, what=protocol.name)
+    def progress(items: Iterable[Any], total: int | None, _: str) -> Iterable[Any]:
+        return track(items, total=total, what=protocol.name)
 
-    options = EvalOptions(cache=Cache(), watch=watch)
-    found = sweep(protocol, samples, loaded, grid, baseline=baseline, options=options, watch_words=show_progress)
+    options = EvalOptions(cache=Cache(), progress=progress)
+    found = sweep(protocol, samples, loaded, grid, baseline=baseline, options=options, text_progress=show_progress)
     paths = write_sweep(found, out)
     _show(found, as_json=as_json)
     if not as_json:

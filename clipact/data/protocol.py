@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from clipact import aliases
-from clipact.clip_spec import ClipSpec, Resize, Sampling
+from clipact.clip_spec import Averaging, ClipSpec, Resize, Sampling
 from clipact.config import asset_names, asset_path, load_toml, parse
 from clipact.errors import ConfigError, UsageError, choices
 
-Averaging = Literal["embeddings", "logits", "probabilities"]
 Metric = Literal["top_1", "mean_per_class", "mean_ap", "retrieval"]
 
 

@@ -1,9 +1,9 @@
-"""Evaluation: what a recogniser says of samples whose truth is known. Figures are made elsewhere.
+"""Evaluation of recognizers on labelled samples; metrics are computed elsewhere.
 
-This room decodes, encodes, keeps a journal of what it has found, and takes up where it was stopped. It prints nothing.
+Files are decoded, encoded and kept in a journal, so that a run that was stopped goes on. Nothing is printed.
 """
 
-from clipact.evaluate.options import EvalOptions
+from clipact.evaluate.encode import EvalOptions
 from clipact.evaluate.run import evaluate, evaluate_retrieval, evaluate_wordings
 from clipact.evaluate.samples import EvalSample, EvalSamples, manifest_protocol, read_samples
 

@@ -1,9 +1,8 @@
-"""What an evaluation needs of a model, whatever the model is: views in, rows out; a sample's rows in, one vector out.
+"""A model as an evaluation uses it: views to features, features to embeddings, a sample's embeddings to one vector.
 
-The store keeps rows (an embedding a view) or, of a tower that sees frame by frame, what its body makes of each frame:
-rows are made of that in no time, and another head or aggregator on the same body decodes and encodes nothing. The
-vector is what labels or texts are compared with. None of them depends on any word, so that many wordings are judged on
-one encoding (`label_logits`).
+The cache keeps embeddings, one a view, or, of a frame-by-frame tower, the backbone's features of each frame: embeddings
+are made of these in no time, and another head or aggregator on the same backbone decodes and encodes nothing. None of
+them depends on any word, so that many wordings are evaluated on one encoding.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,37 +11,32 @@ from typing import Literal
 
 import numpy as np
 import torch
-from einops import rearrange
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from clipact import aliases
 from clipact.cache import content_key
-from clipact.classify.zero_shot import ZeroShotClassifier
-from clipact.clip_spec import ClipSpec
-from clipact.data.protocol import Averaging
+from clipact.clip_spec import Averaging, ClipSpec
 from clipact.errors import UsageError
 from clipact.models.dual_encoder import DualEncoder, prepare_views, unit
 from clipact.models.towers.backbone_head import hash_backbone, split_backbone_head
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.zoo import Model
 
-_CLIPS_AT_ONCE = 256  # x 48 templates x 700 labels: 34 MB of logits
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClipEncoder:
-    """A model as an evaluation sees it.
+    """Adapt a model to an evaluation.
 
     spec, views, crops, decoder  what is decoded of a file, and by what
     frames_at_once      what one batch usually holds, over files
-    kind                what the store keeps: "frames" (features) or "clips" (rows)
+    kind                what the cache keeps: "frames" (features) or "clips" (embeddings)
     key                 gives the hash of the weights that decide it, of the device and the precision
     identity            of all that decides the vectors
     on_cpu              where it is encoded: workers do it there
-    see                 views to what the store keeps
-    finish              that of one sample to its rows
-    gather              the rows of one sample to its vector
+    encode_views        views to what the cache keeps
+    apply_head          that of one sample to its embeddings
+    pool_views          the embeddings of one sample to its vector
     """
 
     spec: ClipSpec
@@ -54,9 +48,9 @@ class ClipEncoder:
     key: Callable[[], str]
     identity: str
     on_cpu: bool
-    see: Callable[[Sequence[UInt8[np.ndarray, "t h w c"]]], Float32[np.ndarray, "k ..."]]
-    finish: Callable[[Float32[np.ndarray, "k ..."]], Float32[np.ndarray, "k d"]]
-    gather: Callable[[Float32[np.ndarray, "k d"]], Float32[np.ndarray, " m"]]
+    encode_views: Callable[[Sequence[UInt8[np.ndarray, "t h w c"]]], Float32[np.ndarray, "k ..."]]
+    apply_head: Callable[[Float32[np.ndarray, "k ..."]], Float32[np.ndarray, "k d"]]
+    pool_views: Callable[[Float32[np.ndarray, "k d"]], Float32[np.ndarray, " m"]]
 
     @property
     def views_a_sample(self) -> int:
@@ -73,10 +67,16 @@ def make_clip_encoder(
     averaging: Averaging = "embeddings",
     decoder: str = "pyav",
 ) -> ClipEncoder:
-    """A model that gives one unit embedding a file, the mean of its views' made unit again; or, for another
-    averaging, the embeddings of all views one after the other: what is averaged then are logits or probabilities."""
+    """Make the encoder of a model, whose vector of a file is the mean of its views' embeddings, made unit again.
 
-    def gather(rows: Float32[np.ndarray, "k d"]) -> Float32[np.ndarray, " m"]:
+    For another averaging it is the embeddings of all views, one after the other: logits or probabilities are averaged.
+
+    Raises:
+        UsageError: crops is neither 1 nor 3.
+        ModelError: The model's text embeddings depend on the video.
+    """
+
+    def pool_views(rows: Float32[np.ndarray, "k d"]) -> Float32[np.ndarray, " m"]:
         if averaging != "embeddings" or len(rows) == 1:
             return rows.reshape(-1)
         return unit(torch.from_numpy(rows).mean(0, keepdim=True))[0].numpy()
@@ -101,79 +101,51 @@ def make_clip_encoder(
             "rows", model.key, aliases.cache_text(repr(asdict(spec))), f"{views} x {crops}", place, averaging, decoder
         ),
         on_cpu=device.type == "cpu",
-        see=_see(encoder, split_backbone_head(tower).body if by_frame else encoder.encode_video, spec),
-        finish=_finish(encoder, split_backbone_head(tower).head) if by_frame else lambda rows: rows,
-        gather=gather,
+        encode_views=_encode_views(
+            encoder, split_backbone_head(tower).body if by_frame else encoder.encode_video, spec
+        ),
+        apply_head=_apply_head(encoder, split_backbone_head(tower).head) if by_frame else lambda rows: rows,
+        pool_views=pool_views,
     )
 
 
-@torch.inference_mode()
-def clip_vectors(
-    classifier: ZeroShotClassifier, vectors: Float32[np.ndarray, "n m"]
-) -> tuple[Float[Tensor, "b d"], int]:
-    """What `gather` gave of n samples as embeddings on the model's device, and how many each sample has."""
-    width = classifier.model.encoder.dim
-    clips = torch.from_numpy(vectors.reshape(-1, width)).to(classifier.model.encoder.log_scale.device)
-    return clips, vectors.shape[1] // width
-
-
-@torch.inference_mode()
-def label_logits(
-    classifier: ZeroShotClassifier, vectors: Float32[np.ndarray, "n m"], *, averaging: Averaging
-) -> Float32[np.ndarray, "n l"]:
-    """Logits of the classifier's labels, averaged over the views of each sample.
-
-    embeddings     the mean of the views' unit vectors, made unit again, gives the logits: what `classify` does
-    logits         the mean of the views' logits
-    probabilities  the logarithm of the mean of the views' softmax
-    """
-    clips, views = clip_vectors(classifier, vectors)
-    found = []
-    for batch in torch.split(clips, _CLIPS_AT_ONCE * views):
-        logits = rearrange(classifier.logits(batch).float(), "(b k) l -> b k l", k=views)
-        if averaging == "probabilities":
-            logits = logits.log_softmax(2).logsumexp(1, keepdim=True) - np.log(views)
-        found.append(logits.mean(1))
-    return torch.cat(found).cpu().numpy()
-
-
-def store_key(
-    judged: ClipEncoder, key: str, digest: str, span: tuple[float | None, float | None], decoders: str
+def cache_key(
+    clip_encoder: ClipEncoder, key: str, digest: str, span: tuple[float | None, float | None], decoders: str
 ) -> str:
-    """The store's key for a file: its bytes, the part of it, the frames, the weights (`judged.key()`), what decodes."""
+    """Return the cache's key for a file: its bytes, the part of it, the frames, the weights (`key`), what decodes."""
     seen = (
         digest,
         repr(span),
-        aliases.cache_text(repr(asdict(judged.spec))),
-        f"{judged.views} x {judged.crops}",
-        judged.decoder,
+        aliases.cache_text(repr(asdict(clip_encoder.spec))),
+        f"{clip_encoder.views} x {clip_encoder.crops}",
+        clip_encoder.decoder,
         decoders,
     )
-    return content_key(f"{judged.kind} 1", key, *seen)
+    return content_key(f"{clip_encoder.kind} 1", key, *seen)
 
 
-def _see(
-    encoder: DualEncoder, look: Callable[[Tensor], Tensor], spec: ClipSpec
+def _encode_views(
+    encoder: DualEncoder, network: Callable[[Tensor], Tensor], spec: ClipSpec
 ) -> Callable[[Sequence[UInt8[np.ndarray, "t h w c"]]], Float32[np.ndarray, "k ..."]]:
     @torch.inference_mode()
-    def see(views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Float32[np.ndarray, "k ..."]:
+    def encode_views(views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Float32[np.ndarray, "k ..."]:
         video = prepare_views(views, spec, device=encoder.log_scale.device)
         with encoder.looking():
-            return look(video).float().cpu().numpy()
+            return network(video).float().cpu().numpy()
 
-    return see
+    return encode_views
 
 
-def _finish(
+def _apply_head(
     encoder: DualEncoder, head: Callable[[Tensor], Tensor]
 ) -> Callable[[Float32[np.ndarray, "k ..."]], Float32[np.ndarray, "k d"]]:
     @torch.inference_mode()
-    def finish(features: Float32[np.ndarray, "k ..."]) -> Float32[np.ndarray, "k d"]:
+    def apply_head(features: Float32[np.ndarray, "k ..."]) -> Float32[np.ndarray, "k d"]:
         with encoder.looking():
             found = head(torch.from_numpy(features).to(encoder.log_scale.device))
         return unit(found.float()).cpu().numpy()
 
-    return finish
+    return apply_head
 
 
 def _usual_frames(encoder: DualEncoder) -> int:

@@ -15,7 +15,7 @@ from clipact.classify.calibrated import Background, choose_background, embed_wit
 from clipact.classify.zero_shot import ZeroShotClassifier, wording_key
 from clipact.data.protocol import Views
 from clipact.errors import CalibrationError, UsageError
-from clipact.evaluate.options import EvalOptions
+from clipact.evaluate.encode import EvalOptions
 from clipact.evaluate.results import ClassificationResult
 from clipact.evaluate.run import evaluate
 from clipact.evaluate.samples import EvalSamples

@@ -9,10 +9,10 @@ import numpy as np
 from clipact.classify.probe import KNNProbe, Probe, ProbeClassifier, draw_shots, fit_linear
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError
+from clipact.evaluate.encode import EvalOptions, encode_samples
 from clipact.evaluate.encoded_samples import EncodedSamples
 from clipact.evaluate.encoder_adapter import make_clip_encoder
-from clipact.evaluate.options import EvalOptions, as_samples, encode_samples
-from clipact.evaluate.samples import EvalSample, EvalSamples
+from clipact.evaluate.samples import EvalSample, EvalSamples, as_samples
 from clipact.models.zoo import Model
 
 
@@ -54,22 +54,22 @@ def fit_probes(
         if item.label is None:
             raise UsageError(f"{item.name} has no label; a probe learns labels")
     labels = tuple(sorted({str(item.label) for item in samples.items}))
-    judged = make_clip_encoder(model, spec or model.encoder.spec, views=clips)
-    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, options, {}))
-    truth = np.array([labels.index(str(samples.items[i].label)) for i in outcome.rows], dtype=np.int64)
+    clip_encoder = make_clip_encoder(model, spec or model.encoder.spec, views=clips)
+    encoded = EncodedSamples.of(samples, encode_samples(samples, clip_encoder, options, {}))
+    truth = np.array([labels.index(str(samples.items[i].label)) for i in encoded.rows], dtype=np.int64)
     rows = iter([np.arange(len(truth))])
     if probing.shots is not None:
         rows = draw_shots(truth, shots=probing.shots, draws=probing.draws, seed=probing.seed)
     for chosen in rows:
-        probe = _fit(outcome.vectors[chosen], truth[chosen], labels=len(labels), probing=probing)
+        probe = _fit(encoded.vectors[chosen], truth[chosen], labels=len(labels), probing=probing)
         yield ProbeClassifier(
             model,
             probe,
             labels,
-            spec=judged.spec,
+            spec=clip_encoder.spec,
             clips=clips,
-            taught=f"a {probing.kind} probe of {len(chosen):,} examples",
-            files_seen=frozenset(outcome.findings[outcome.rows[row]].digest for row in chosen),
+            supervision=f"a {probing.kind} probe of {len(chosen):,} examples",
+            files_seen=frozenset(encoded.embeddings[encoded.rows[row]].digest for row in chosen),
         )
 
 

@@ -77,8 +77,8 @@ class Journal:
                 os.truncate(self.path, end)
             except OSError as error:
                 raise self._refused(error) from error
-        self._next = sum(len(findings) for findings, _ in records)
-        return [findings for findings, _ in records]
+        self._next = sum(len(embeddings) for embeddings, _ in records)
+        return [embeddings for embeddings, _ in records]
 
     def start(self) -> None:
         """Begin an empty one, over an older one."""
@@ -89,11 +89,11 @@ class Journal:
         except OSError as error:
             raise self._refused(error) from error
 
-    def append(self, findings: list[SampleEmbedding]) -> None:
+    def append(self, embeddings: list[SampleEmbedding]) -> None:
         """Add one stretch."""
-        vectors = [one.vector for one in findings if one.vector is not None]
+        vectors = [one.vector for one in embeddings if one.vector is not None]
         width = len(vectors[0]) if vectors else 0
-        facts = [asdict(one) | {"vector": one.vector is not None} for one in findings]
+        facts = [asdict(one) | {"vector": one.vector is not None} for one in embeddings]
         body = json.dumps([self._next, width, facts], ensure_ascii=False).encode() + b"\n"
         body += b"".join(vector.astype("<f4").tobytes() for vector in vectors)
         record = len(body).to_bytes(8, "little") + hashlib.sha256(body).digest() + body
@@ -102,7 +102,7 @@ class Journal:
                 file.write(record)
         except OSError as error:
             raise self._refused(error) from error
-        self._next += len(findings)
+        self._next += len(embeddings)
 
     def _head(self) -> bytes:
         return _MAGIC + self.identity.encode() + b"\n"
@@ -127,9 +127,9 @@ def _records(raw: bytes, start: int) -> Iterator[tuple[list[SampleEmbedding], in
             return
         following += len(facts)
         vectors = iter(np.frombuffer(numbers, "<f4").reshape(-1, width or 1))
-        yield [_finding(fact, vectors) for fact in facts], start
+        yield [_sample_embedding(fact, vectors) for fact in facts], start
 
 
-def _finding(fact: dict[str, Any], vectors: Iterator[np.ndarray]) -> SampleEmbedding:
+def _sample_embedding(fact: dict[str, Any], vectors: Iterator[np.ndarray]) -> SampleEmbedding:
     vector = next(vectors).astype(np.float32) if fact["vector"] else None
     return SampleEmbedding(**(fact | {"vector": vector, "notes": tuple(fact["notes"])}))

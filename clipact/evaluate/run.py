@@ -1,4 +1,4 @@
-"""The runner: a recogniser and samples in, Scores out; a model and captioned files in, RetrievalScores out."""
+"""Evaluation of a recognizer on samples, and of a model's retrieval on captioned files."""
 
 import math
 import time
@@ -7,26 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from einops import rearrange
 
 from clipact.classify.base import Recognizer
-from clipact.classify.from_index import IndexClassifier
-from clipact.classify.probe import ProbeClassifier
-from clipact.classify.supervised import SupervisedClassifier
-from clipact.classify.zero_shot import ZeroShotClassifier, template_weights
-from clipact.clip_spec import ClipSpec
+from clipact.classify.embedding_recognizer import EmbeddingRecognizer, HasFacts, RecognizerFacts
+from clipact.clip_spec import Averaging, ClipSpec
 from clipact.data.fingerprint import file_digest
-from clipact.data.protocol import Averaging
 from clipact.errors import UsageError, VideoError, choices
-from clipact.evaluate.encode import spend
-from clipact.evaluate.encoded_samples import EncodedSamples, describe_views, describe_words
-from clipact.evaluate.encoder_adapter import clip_vectors, label_logits, make_clip_encoder
+from clipact.evaluate.encode import EvalOptions, add_seconds, encode_samples
+from clipact.evaluate.encoded_samples import EncodedSamples, describe_run, describe_views, files_seen
+from clipact.evaluate.encoder_adapter import make_clip_encoder
 from clipact.evaluate.journal import SampleEmbedding
-from clipact.evaluate.options import EvalOptions, as_samples, encode_samples, files_seen
-from clipact.evaluate.provenance import describe_run
 from clipact.evaluate.results import ClassificationResult, RetrievalResult
-from clipact.evaluate.samples import EvalSample, EvalSamples
-from clipact.models.dual_encoder import unit
+from clipact.evaluate.samples import EvalSample, EvalSamples, as_samples
 from clipact.models.zoo import Model
 
 _TINY = float(np.finfo(np.float32).tiny)
@@ -40,100 +32,93 @@ def evaluate(
     crops: int = 1,
     options: EvalOptions | None = None,
 ) -> ClassificationResult:
-    """The logits of every sample for every label of the recogniser, and all that would repeat them.
+    """Compute the logits of every sample for every label of a recognizer.
 
-    `averaging` is over the views of a file, as `label_logits` says; `crops` are 1 or 3 a view.
-    A probe averages embeddings and nothing else. A recogniser that is neither it nor a ZeroShotClassifier or a
-    SupervisedClassifier is asked file by file, in its own way: UsageError when averaging, crops or what `EvalOptions` says of
-    store, journal and batches is not left as it is. The logarithms of its scores are the logits; what it does not rank
-    has the least. A model whose texts depend on the video, as X-CLIP's do, is refused (ModelError): it has no
-    embeddings that labels can be compared with afterwards.
-    Templates that await their weights get them from these samples, without their labels.
-    DataError when not one file can be read. An unreadable file is named in the result and has no row.
+    An `EmbeddingRecognizer` is evaluated on embeddings that are encoded in batches and cached. Any other is asked file
+    by file: the logarithms of its scores are the logits, and what it does not rank has the least. Templates that await
+    their weights get them from these samples, without their labels.
+
+    Args:
+        recognizer: What is evaluated.
+        samples: Files and their labels. An unreadable file is named in the result and has no row.
+        averaging: Over the views of a file: of their embeddings, logits or probabilities.
+        crops: A view, 1 or 3.
+        options: How it is carried out.
+
+    Raises:
+        UsageError: The recognizer knows no label of a sample, or cannot do what is asked: a probe averages embeddings
+            alone, and one that is asked file by file takes neither averaging, crops, nor options but `progress`, `run`.
+        ModelError: The model's text embeddings depend on the video, so that labels cannot be compared afterwards.
+        DataError: Not one file could be read.
     """
-    if isinstance(recognizer, SupervisedClassifier):
-        recognizer = recognizer.base
-    if isinstance(recognizer, ZeroShotClassifier):
+    if isinstance(recognizer, EmbeddingRecognizer):
         return next(evaluate_wordings([recognizer], samples, averaging=averaging, crops=crops, options=options))
-    if isinstance(recognizer, ProbeClassifier):
-        if averaging != "embeddings":
-            raise UsageError(f"averaging is {averaging!r}; a probe was fitted to embeddings and averages these")
-        return _evaluate_probe(recognizer, as_samples(samples), crops=crops, options=options or EvalOptions())
-    samples, options, clock = as_samples(samples), options or EvalOptions(), dict[str, float]()
-    if (averaging, crops, replace(options, watch=EvalOptions().watch, run={})) != ("embeddings", 1, EvalOptions()):
+    samples, options, seconds = as_samples(samples), options or EvalOptions(), dict[str, float]()
+    if (averaging, crops, replace(options, progress=EvalOptions().progress, run={})) != (
+        "embeddings", 1, EvalOptions()
+    ):  # fmt: skip
         raise UsageError(
-            f"{type(recognizer).__name__} looks at files in its own way: averaging, crops, store, journal, resume, "
-            "workers and frames_at_once are for ZeroShotClassifier"
+            f"{type(recognizer).__name__} is asked file by file: averaging, crops, cache, journal, resume, workers and "
+            "frames_at_once are for recognizers that compare embeddings, such as ZeroShotClassifier"
         )
-    model = recognizer.model if isinstance(recognizer, IndexClassifier) else None
+    facts = recognizer.facts() if isinstance(recognizer, HasFacts) else RecognizerFacts()
     truth = _truth(samples.items, recognizer.labels)
-    begun = time.perf_counter()
-    outcome = EncodedSamples.of(samples, list(options.watch(_ask(recognizer, samples.items), len(samples))))
-    spend(clock, "total", begun)
-    seen = frozenset[str]() if model is None else files_seen(model)
-    facts = describe_run(model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {"views": {}}
-    facts["model"] = facts["model"] or {"name": type(recognizer).__name__}
-    run = outcome.describe(facts, options.run)
-    return outcome.label_scores(recognizer.labels, truth, outcome.vectors, run=run, seconds=clock)
-
-
-def _evaluate_probe(
-    probe: ProbeClassifier, samples: EvalSamples, *, crops: int, options: EvalOptions
-) -> ClassificationResult:
-    clock, begun = dict[str, float](), time.perf_counter()
-    truth = _truth(samples.items, probe.labels)
-    judged = make_clip_encoder(probe.model, probe.spec, views=probe.clips, crops=crops)
-    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, options, clock))
-    seen = files_seen(probe.model) | probe.files_seen
-    facts = describe_run(
-        probe.model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen, taught=probe.taught
-    ) | {"views": describe_views(judged, "embeddings")}
-    logits = probe.probe.logits(outcome.vectors)
-    spend(clock, "total", begun)
-    return outcome.label_scores(probe.labels, truth, logits, run=outcome.describe(facts, options.run), seconds=clock)
+    start = time.perf_counter()
+    answers = options.progress(_ask(recognizer, samples.items), len(samples), "evaluating")
+    encoded = EncodedSamples.of(samples, list(answers))
+    add_seconds(seconds, "total", start)
+    run = _describe(facts, encoded) | {"views": {}}
+    run["model"] = run["model"] or {"name": type(recognizer).__name__}
+    run = encoded.describe(run, options.run)
+    return encoded.classification_result(recognizer.labels, truth, encoded.vectors, run=run, seconds=seconds)
 
 
 def evaluate_wordings(
-    classifiers: Sequence[ZeroShotClassifier],
+    recognizers: Sequence[EmbeddingRecognizer],
     samples: EvalSamples | Sequence[EvalSample],
     *,
     averaging: Averaging = "embeddings",
     crops: int = 1,
     options: EvalOptions | None = None,
 ) -> Iterator[ClassificationResult]:
-    """What `evaluate` gives for each classifier, in order, from one encoding of the samples.
+    """Evaluate recognizers that differ in their words alone, in order, on one encoding of the samples.
 
-    The classifiers differ in their words alone: UsageError when model, frames, clips or labels differ.
+    Args and errors are those of `evaluate`.
+
+    Raises:
+        UsageError: Model, frames, clips or labels differ.
     """
-    first, samples, options, clock = classifiers[0], as_samples(samples), options or EvalOptions(), dict[str, float]()
-    for other in classifiers:
-        if (other.model.key, other.spec, other.clips, other.decoder, other.labels) != (
+    first, samples, options = recognizers[0], as_samples(samples), options or EvalOptions()
+    seconds = dict[str, float]()
+    for one in recognizers:
+        if (one.model.key, one.spec, one.clips, one.decoder, one.labels) != (
             first.model.key, first.spec, first.clips, first.decoder, first.labels
         ):  # fmt: skip
             raise UsageError("wordings are compared on one encoding: the same model, frames, clips and labels")
+        if averaging not in one.averagings:
+            raise UsageError(
+                f"averaging is {averaging!r}; {type(one).__name__} averages {' or '.join(one.averagings)} over views"
+            )
     truth = _truth(samples.items, first.labels)
-    seen = files_seen(first.model)
-    begun = time.perf_counter()
-    judged = make_clip_encoder(
+    start = time.perf_counter()
+    clip_encoder = make_clip_encoder(
         first.model, first.spec, views=first.clips, crops=crops, averaging=averaging, decoder=first.decoder
     )
-    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, options, clock))
-    facts = describe_run(first.model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {
-        "views": describe_views(judged, averaging)
-    }
-    run = outcome.describe(facts, options.run)
-    for classifier in classifiers:
-        started = time.perf_counter()
-        if classifier.words.needs_template_weights:
-            clips, views = clip_vectors(classifier, outcome.vectors)
-            whole = unit(rearrange(clips, "(b k) d -> b k d", k=views).mean(1))
-            classifier = classifier.with_weights(template_weights(first.model.encoder, classifier.words, whole))
-        scores = label_logits(classifier, outcome.vectors, averaging=averaging)
-        spend(clock, "words", started)
-        spend(clock, "total", begun)
-        said = run | {"prompts": describe_words(classifier)}
-        yield outcome.label_scores(first.labels, truth, scores, run=said, seconds=clock)
-        clock, begun = dict[str, float](), time.perf_counter()
+    encoded = EncodedSamples.of(samples, encode_samples(samples, clip_encoder, options, seconds))
+    run = _describe(first.facts(), encoded) | {"views": describe_views(clip_encoder, averaging)}
+    run = encoded.describe(run, options.run)
+    width = first.model.encoder.dim
+    embeddings = encoded.vectors.reshape(len(encoded.vectors), -1, width)
+    for one in recognizers:
+        words_start = time.perf_counter()
+        adapted = one.adapt(embeddings)
+        scores = adapted.score(embeddings, averaging=averaging)
+        add_seconds(seconds, "words", words_start)
+        add_seconds(seconds, "total", start)
+        prompts = adapted.facts().prompts
+        complete = run if prompts is None else run | {"prompts": prompts}
+        yield encoded.classification_result(first.labels, truth, scores, run=complete, seconds=seconds)
+        seconds, start = dict[str, float](), time.perf_counter()
 
 
 def evaluate_retrieval(
@@ -145,35 +130,44 @@ def evaluate_retrieval(
     crops: int = 1,
     options: EvalOptions | None = None,
 ) -> RetrievalResult:
-    """The unit vectors of every file and of every caption of a readable one; options as for `evaluate`.
+    """Encode every file and every caption of a readable one; options as for `evaluate`.
 
     Captions are sentences already: no template is used.
     """
-    options, clock, seen = options or EvalOptions(), dict[str, float](), files_seen(model)
-    begun = time.perf_counter()
-    judged = make_clip_encoder(model, spec or model.encoder.spec, views=views, crops=crops)
-    outcome = EncodedSamples.of(samples, encode_samples(samples, judged, options, clock))
-    said = [(text, row) for row, i in enumerate(outcome.rows) for text in samples.items[i].texts]
-    if not said:
+    options, seconds = options or EvalOptions(), dict[str, float]()
+    start = time.perf_counter()
+    clip_encoder = make_clip_encoder(model, spec or model.encoder.spec, views=views, crops=crops)
+    encoded = EncodedSamples.of(samples, encode_samples(samples, clip_encoder, options, seconds))
+    captions = [(text, row) for row, i in enumerate(encoded.rows) for text in samples.items[i].texts]
+    if not captions:
         raise UsageError("these samples have no captions: nothing can be retrieved")
-    started = time.perf_counter()
+    text_start = time.perf_counter()
     with torch.inference_mode():
-        text = model.encoder.encode_text([sentence for sentence, _ in said]).float().cpu().numpy()
-    spend(clock, "text", started)
-    spend(clock, "total", begun)
-    facts = describe_run(model, dict(samples.data) or {"set": ""}, digests=outcome.digests, seen=seen) | {
-        "views": describe_views(judged, "embeddings")
-    }
+        text = model.encoder.encode_text([sentence for sentence, _ in captions]).float().cpu().numpy()
+    add_seconds(seconds, "text", text_start)
+    add_seconds(seconds, "total", start)
+    run = _describe(RecognizerFacts(model=model), encoded) | {"views": describe_views(clip_encoder, "embeddings")}
     return RetrievalResult(
-        samples=outcome.names,
-        texts=tuple(sentence for sentence, _ in said),
-        text_of=np.array([row for _, row in said], dtype=np.int64),
-        visual=outcome.vectors,
+        samples=encoded.names,
+        texts=tuple(sentence for sentence, _ in captions),
+        text_of=np.array([row for _, row in captions], dtype=np.int64),
+        visual=encoded.vectors,
         text=text,
-        groups=outcome.groups,
-        unreadable=outcome.unreadable,
-        run=outcome.describe(facts, options.run),
-        seconds=clock,
+        groups=encoded.groups,
+        unreadable=encoded.unreadable,
+        run=encoded.describe(run, options.run),
+        seconds=seconds,
+    )
+
+
+def _describe(facts: RecognizerFacts, encoded: EncodedSamples) -> dict[str, object]:
+    learnt = facts.files_seen | (frozenset() if facts.model is None else files_seen(facts.model))
+    return describe_run(
+        facts.model,
+        dict(encoded.samples.data) or {"set": ""},
+        digests=encoded.digests,
+        seen=learnt,
+        supervision=facts.supervision,
     )
 
 

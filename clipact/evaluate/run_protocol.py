@@ -8,10 +8,11 @@ from pathlib import Path
 from clipact.cache import content_key
 from clipact.classify.supervised import SupervisedClassifier
 from clipact.classify.zero_shot import ZeroShotClassifier, wording_key
+from clipact.clip_spec import Averaging
 from clipact.config import to_table
-from clipact.data.protocol import Averaging, Protocol
+from clipact.data.protocol import Protocol
 from clipact.errors import ResultError, UsageError
-from clipact.evaluate.options import EvalOptions
+from clipact.evaluate.encode import EvalOptions
 from clipact.evaluate.results import ClassificationResult, RetrievalResult, load_result, read_run, save_result
 from clipact.evaluate.run import evaluate, evaluate_retrieval
 from clipact.evaluate.samples import EvalSamples

@@ -85,10 +85,10 @@ def manifest_protocol(manifest: str | Path, *, split: str = "all") -> Protocol:
     )
 
 
-def read_samples(protocol: Protocol, data: str | Path, *, partial: bool = False) -> EvalSamples:
+def read_samples(protocol: Protocol, data: str | Path, *, allow_mismatch: bool = False) -> EvalSamples:
     """The samples that the protocol names, below the folder `data`.
 
-    DataError when a list, a count or a file is not as the protocol says; with `partial` that is written down instead.
+    DataError when a list, a count or a file is not as the protocol says; with `allow_mismatch` that is written down instead.
     """
     folder = Path(data).expanduser()
     if not folder.is_dir():
@@ -96,17 +96,17 @@ def read_samples(protocol: Protocol, data: str | Path, *, partial: bool = False)
             f"the data folder {folder} is not there; name with --data the one that protocol {protocol.name} is for"
         )
     lists = read_lists(protocol, folder)
-    wrong = [cause for one in lists for cause in one.wrong]
+    mismatches = [cause for one in lists for cause in one.wrong]
     items = [_item(protocol, sample, folder) for sample in distinct_samples(lists)]
     rows = {item.name: row for row, item in enumerate(items)}
     members = [np.array([rows[sample.name] for sample in one.samples], dtype=np.int64) for one in lists]
     labels = None if protocol.retrieval else protocol_labels(protocol, lists)
     if protocol.data.count is not None and protocol.data.count != len(items):
-        wrong.append(f"{len(items):,} samples, where the protocol says {protocol.data.count:,}")
-    _check_files(protocol, items, wrong)
-    if wrong and not partial:
+        mismatches.append(f"{len(items):,} samples, where the protocol says {protocol.data.count:,}")
+    _check_files(protocol, items, mismatches)
+    if mismatches and not allow_mismatch:
         raise DataError(
-            f"the data in {folder} are not those of protocol {protocol.name}: {'; '.join(wrong)}. "
+            f"the data in {folder} are not those of protocol {protocol.name}: {'; '.join(mismatches)}. "
             "--allow-mismatch goes on, and marks the result"
         )
     return EvalSamples(
@@ -125,8 +125,13 @@ def read_samples(protocol: Protocol, data: str | Path, *, partial: bool = False)
             "list_sha256": hashlib.sha256("".join(one.sha256 for one in lists).encode()).hexdigest(),
             "count": len(items),
         },
-        partial_why=tuple(wrong),
+        partial_why=tuple(mismatches),
     )
+
+
+def as_samples(samples: EvalSamples | Sequence[EvalSample]) -> EvalSamples:
+    """Make a list of samples one of no protocol."""
+    return samples if isinstance(samples, EvalSamples) else EvalSamples(items=tuple(samples), labels=None)
 
 
 def files_digest(names: Sequence[str], digests: Mapping[str, str]) -> str:
@@ -156,18 +161,18 @@ def _item(protocol: Protocol, sample: ManifestSample, folder: Path) -> EvalSampl
     )
 
 
-def _check_files(protocol: Protocol, items: Sequence[EvalSample], wrong: list[str]) -> None:
-    """Add to what is wrong: files that are missing or, where the protocol says what they are, others."""
+def _check_files(protocol: Protocol, items: Sequence[EvalSample], mismatches: list[str]) -> None:
+    """Add the mismatches: files that are missing or, where the protocol says what they are, others."""
     missing = [item.name for item in items if not item.path.is_file()]
     if missing:
         more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
-        wrong.append(f"{len(missing):,} of {len(items):,} files are missing: {', '.join(missing[:_NAMED])}{more}")
+        mismatches.append(f"{len(missing):,} of {len(items):,} files are missing: {', '.join(missing[:_NAMED])}{more}")
     if not protocol.data.files_sha256 or missing:
         return
     with ThreadPoolExecutor() as pool:
         digests = dict(zip((item.name for item in items), pool.map(lambda i: file_digest(i.path), items), strict=True))
     whole = files_digest([item.name for item in items], digests)
     if whole != protocol.data.files_sha256:
-        wrong.append(
+        mismatches.append(
             f"the files together have the sha256 {whole[:12]}…, the protocol says {protocol.data.files_sha256[:12]}…"
         )

@@ -129,7 +129,7 @@ def _extended(digest: str, entry: IndexEntry) -> str:
 
 
 def _merged(folder: IndexFolder, manifest: IndexManifest) -> IndexManifest:
-    """The manifest with short segments at its end made one, so that a thousand small additions are no thousand files."""
+    """Merge short segments at the end, so that a thousand small additions do not become a thousand files."""
     segments = list(manifest.segments)
     most = max(1, _SEGMENT_BYTES // (manifest.metadata.dim * 4))
     while len(segments) > 1 and segments[-2].rows <= 2 * segments[-1].rows:

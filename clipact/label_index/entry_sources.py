@@ -1,4 +1,4 @@
-"""Where the entries of an index come from, one by one, and how they are put into words.
+"""Read the entries of an index from a source, and encode them as sentences.
 
 A source is a shipped label set, a file of one label a line, a CSV table or a file of JSON lines, or "-" for lines on
 standard input. It is read as it is asked for, never whole; every text passes `clean`. Labels go into templates;

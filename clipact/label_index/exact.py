@@ -1,4 +1,4 @@
-"""Search by comparing with everything, block by block: what approximations are measured against."""
+"""Search exactly, by comparing with every row, block by block."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

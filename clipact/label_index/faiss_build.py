@@ -44,12 +44,10 @@ _SEARCH_EFFORTS = {"hnsw": (32, 4096), "ivf-pq": (4, 4096)}  # the first and the
 
 @dataclass(frozen=True, kw_only=True)
 class IndexType:
-    """Describe a choice: the kind, the string for FAISS's index factory, the memory in bytes, and why."""
+    """Describe a choice: the kind, and the string for FAISS's index factory ("" for an exact index)."""
 
     kind: IndexKind
     factory: str
-    bytes: int
-    why: str
 
 
 def choose_index_type(count: int, dim: int, plan: IndexPlan) -> IndexType:
@@ -57,23 +55,18 @@ def choose_index_type(count: int, dim: int, plan: IndexPlan) -> IndexType:
 
     Without `plan.memory_bytes`, half of this machine's memory may be used.
     """
-    memory = plan.memory_bytes if plan.memory_bytes is not None else _half_of_memory()
-    hnsw_bytes = count * (2 * dim + 8 * _LINKS + 24)
     if plan.kind is not None:
-        kind, why = plan.kind, "asked for"
+        kind = plan.kind
     elif count * dim <= EXACT_NUMBERS:
-        kind, why = "exact", f"{count:,} x {dim} numbers are at most {EXACT_NUMBERS:,}"
-    elif hnsw_bytes <= memory:
-        kind, why = "hnsw", f"{hnsw_bytes / 1e9:.1f} GB fit into {memory / 1e9:.1f} GB"
+        kind = "exact"
     else:
-        kind, why = "ivf-pq", f"HNSW's {hnsw_bytes / 1e9:.1f} GB do not fit into {memory / 1e9:.1f} GB"
+        memory = plan.memory_bytes if plan.memory_bytes is not None else _half_of_memory()
+        kind = "hnsw" if count * (2 * dim + 8 * _LINKS + 24) <= memory else "ivf-pq"
     if kind == "exact":
-        return IndexType(kind=kind, factory="", bytes=0, why=why)
+        return IndexType(kind=kind, factory="")
     if kind == "hnsw":
-        return IndexType(kind=kind, factory=f"HNSW{_LINKS}_SQfp16", bytes=hnsw_bytes, why=why)
-    lists, codes = _lists(count), _codes(dim)
-    factory = f"IVF{lists},PQ{codes}"
-    return IndexType(kind=kind, factory=factory, bytes=count * (codes + 8) + lists * 4 * dim, why=why)
+        return IndexType(kind=kind, factory=f"HNSW{_LINKS}_SQfp16")
+    return IndexType(kind=kind, factory=f"IVF{_lists(count)},PQ{_codes(dim)}")
 
 
 def _training_rows(factory: str, count: int) -> int:

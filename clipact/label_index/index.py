@@ -1,4 +1,4 @@
-"""LabelIndex: vectors and what they stand for in, the nearest out. It knows no prompts and no model, but its hash."""
+"""Search an index of labels or captions: nearest neighbours, and their softmax over all rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ CANDIDATES = 8  # IVF-PQ: so many for each list that is looked into have their c
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shares:
-    """The nearest rows of each query and their shares of a softmax over ALL rows that count.
+    """The nearest rows of each query, and their probabilities in a softmax over all rows.
 
     probabilities  one a row of `nearest`; 0 where there is no more
     outside        the share of all other rows together
@@ -61,8 +61,8 @@ class LabelIndex:
             raise LabelIndexError(f"{path} holds no label index: `clipact index build SOURCE --out {path}` makes one")
         if model_key is not None and model_key != manifest.metadata.model_key:
             raise LabelIndexError(
-                f"{path} was made by the model {manifest.metadata.model} ({manifest.metadata.model_key[:12]}…), which is not the "
-                f"one that is used now ({model_key[:12]}…): build it again, or name its own model with --model"
+                f"{path} was made by the model {manifest.metadata.model} ({manifest.metadata.model_key[:12]}…), "
+                f"which is not the one that is used now ({model_key[:12]}…): build it again, or name its own model with --model"
             )
         try:
             folder.check(list(manifest.files), cache)
@@ -116,9 +116,7 @@ class LabelIndex:
         self._check(queries, k)
         return search_exactly(queries, self.rows.blocks(), k, alive=self._alive, scale=scale)
 
-    def shares(
-        self, queries: Float32[np.ndarray, "q d"], *, scale: float, k: int | None = None, seed: int = 0
-    ) -> Shares:
+    def shares(self, queries: Float32[np.ndarray, "q d"], *, scale: float, k: int | None = None) -> Shares:
         """The softmax of scale x cosine over all rows, for the k nearest (by default sqrt(rows), 100 at least).
 
         Where an approximation does not look at every row, what the others hold is estimated from the retrieved rows
@@ -131,17 +129,17 @@ class LabelIndex:
             assert found.log_total is not None
             return _shares(found.nearest, scale, found.log_total, np.zeros(len(queries)))
         nearest = self.search(queries, k)
-        log_rest, error = self._rest(queries, nearest, scale, seed)
+        log_rest, error = self._rest(queries, nearest, scale)
         inside = _log_sum_exp(scale * nearest.cosines.astype(np.float64))
         log_total = np.logaddexp(inside, log_rest)
         # The share is rest / (inside + rest): its error by the delta method.
         return _shares(nearest, scale, log_total, error * np.exp(log_rest + inside - 2 * log_total))
 
     def _rest(
-        self, queries: Float32[np.ndarray, "q d"], nearest: Neighbours, scale: float, seed: int
+        self, queries: Float32[np.ndarray, "q d"], nearest: Neighbours, scale: float
     ) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"]]:
         """log sum exp over the rows not in `nearest`, and the relative standard error of the sum."""
-        sampled, vectors = self._sample(seed)
+        sampled, vectors = self._sample
         logits = scale * (queries @ vectors.T).astype(np.float64)
         log_rest, error = np.full(len(queries), -np.inf), np.zeros(len(queries))
         for number, (line, own) in enumerate(zip(logits, nearest.rows, strict=True)):
@@ -157,20 +155,15 @@ class LabelIndex:
                 error[number] = terms.std(ddof=1) / terms.mean() * (unseen / len(others)) ** 0.5
         return log_rest, error
 
-    def _sample(self, seed: int) -> tuple[Int64[np.ndarray, " m"], Float32[np.ndarray, "m d"]]:
-        """Rows that count, drawn without looking, and their vectors; kept from query to query."""
-        if seed not in self._samples:
-            count = min(len(self), max(1000, round(8 * len(self) ** 0.5)))
-            drawn = np.random.default_rng(seed).choice(len(self), count, replace=False).astype(np.int64)
-            if self._alive is not None:
-                drawn = np.flatnonzero(self._alive)[drawn]
-            rows = np.sort(drawn)
-            self._samples[seed] = (rows, self.rows.vectors(rows))
-        return self._samples[seed]
-
     @cached_property
-    def _samples(self) -> dict[int, tuple[Int64[np.ndarray, " m"], Float32[np.ndarray, "m d"]]]:
-        return {}
+    def _sample(self) -> tuple[Int64[np.ndarray, " m"], Float32[np.ndarray, "m d"]]:
+        """Rows that count, drawn uniformly, and their vectors; the same for every query."""
+        count = min(len(self), max(1000, round(8 * len(self) ** 0.5)))
+        drawn = np.random.default_rng(0).choice(len(self), count, replace=False).astype(np.int64)
+        if self._alive is not None:
+            drawn = np.flatnonzero(self._alive)[drawn]
+        rows = np.sort(drawn)
+        return rows, self.rows.vectors(rows)
 
     @cached_property
     def _faiss(self) -> Any:

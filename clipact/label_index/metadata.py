@@ -1,4 +1,4 @@
-"""What `index.json` says: every fact about an index but its vectors and texts. Plain dataclasses, read strictly."""
+"""Describe an index: its manifest `index.json` as dataclasses that are read strictly, entries and neighbours."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -43,7 +43,7 @@ IndexKind = Literal["exact", "hnsw", "ivf-pq"]
 
 @dataclass(frozen=True, kw_only=True)
 class IndexMetadata:
-    """What the vectors are of.
+    """Describe the vectors: the model that made them, and their form.
 
     model, model_key  the name of the model that made them, and the hash of its weights
     wording           how texts were made into sentences, in words
@@ -149,7 +149,7 @@ class BuildProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexManifest:
-    """An index: `removed` is a file of the sorted rows that count no longer."""
+    """Describe an index: `removed` is a file of the sorted rows that count no longer."""
 
     format: int = FORMAT
     metadata: IndexMetadata

@@ -1,4 +1,4 @@
-"""The rows of an index: vectors, entries and ids of all its segments as one, mapped into memory."""
+"""Read the rows of an index: vectors, entries and ids of all segments, mapped into memory; write a segment."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -91,20 +91,18 @@ class IndexRows:
         mask[self.removed] = False
         return mask
 
-    def blocks(self, *, start: int = 0, end: int | None = None) -> Iterator[tuple[int, Float[np.ndarray, "m d"]]]:
-        """The vectors of rows start..end as they are kept, some thousands at a time, and the number of the first."""
-        for number, low, high in self.spans(start=start, end=end):
+    def blocks(self, *, start: int = 0) -> Iterator[tuple[int, Float[np.ndarray, "m d"]]]:
+        """Yield the number of the first row and the vectors of blocks of rows, from `start` on, as they are kept."""
+        for number, low, high in self.spans(start=start):
             yield int(self.starts[number]) + low, self._vectors[number][low:high]
 
-    def spans(self, *, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
+    def spans(self, *, start: int = 0) -> Iterator[tuple[int, int, int]]:
         """Where those blocks are: a segment's number, and from where to where in it."""
-        end = len(self) if end is None else end
         size = max(1, BLOCK_BYTES // (4 * self.dim))
         for number, segment in enumerate(self.manifest.segments):
             first = int(self.starts[number])
-            low, high = max(start - first, 0), min(end - first, segment.rows)
-            for at in range(low, high, size):
-                yield number, at, min(at + size, high)
+            for at in range(max(start - first, 0), segment.rows, size):
+                yield number, at, min(at + size, segment.rows)
 
     def vectors(self, rows: Int64[np.ndarray, " m"]) -> Float32[np.ndarray, "m d"]:
         """The vectors of these rows, in their order."""

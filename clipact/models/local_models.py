@@ -1,6 +1,6 @@
-"""List the models on this machine: the embedded one, folders, and a hub's cache.
+"""Find the models on this machine: the embedded one, those in folders, and those in a hub's cache.
 
-Nothing is asked of a network, and no network is made: what a model is, its files say. One that `clipact.models.zoo`
+Nothing is fetched and no network is built: all facts are read from files. One that `clipact.models.zoo`
 would refuse, as far as files tell, is left out, with why. A model in the cache counts when its weights are there.
 """
 
@@ -25,7 +25,7 @@ _DEPTH = 4  # folders below the one that is searched: runs/NAME/last
 
 @dataclass(frozen=True, kw_only=True)
 class LocalModel:
-    """A model that is here.
+    """Describe a model on this machine.
 
     name        what --model takes
     megabytes   of its weights, in 10^6 bytes
@@ -44,9 +44,13 @@ class LocalModel:
 
 
 def find_models(folders: Sequence[str | Path] = (".",)) -> tuple[list[LocalModel], list[str]]:
-    """The models under these folders, mini before and the cache's after them; and what was left out, with why.
+    """Find the models under these folders, after mini and before those in the hub's cache.
 
-    UsageError for a folder that does not exist.
+    Returns:
+        The models, and why others were left out.
+
+    Raises:
+        UsageError: A folder does not exist.
     """
     found, wrong = [_folder("mini", asset_path("mini"))], []
     for folder in folders:

@@ -23,12 +23,19 @@ from clipact.errors import ConfigError
 from clipact.losses import masked_mse, pick_patches
 from clipact.models.checkpoint import FILES_SEEN
 from clipact.models.dual_encoder import PRECISIONS
-from clipact.models.nn.masking import Mask, MaskConfig, draw_mask
 from clipact.models.save_checkpoint import save_visual
 from clipact.models.towers.vivit import ViViT
 from clipact.train.chunks import seeded
 from clipact.train.encoded_batches import prepare_frames
-from clipact.train.masked_autoencoder import DecoderConfig, MaskedAutoencoder, draw_reconstruction, write_picture
+from clipact.train.masked_autoencoder import (
+    DecoderConfig,
+    Mask,
+    MaskConfig,
+    MaskedAutoencoder,
+    draw_mask,
+    draw_reconstruction,
+    write_picture,
+)
 from clipact.train.recipe import BaseRecipe
 from clipact.train.trainer import StepResult, Trainer, optimizer_step
 

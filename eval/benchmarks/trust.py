@@ -38,8 +38,8 @@ from clipact.calibration.fit import hidden_halves, hidden_scores
 from clipact.calibration.temperature import fit_temperature
 from clipact.data.protocol import load_protocol
 from clipact.evaluate import EvalOptions, read_samples
+from clipact.evaluate.encoded_samples import zero_shot_by_name
 from clipact.evaluate.fit_calibration import labelled_clips
-from clipact.evaluate.provenance import zero_shot
 from clipact.metrics import calibration_error, probabilities
 from clipact.models.zoo import load_model
 from clipact.prompts import PromptSet
@@ -197,7 +197,7 @@ def main():
         protocol = load_protocol(name)
         clips = read_clips(model, protocol, given.data)
         result[name] = {
-            "learnt": zero_shot(model.trained_on, {"set": protocol.data.set})[0] is False,
+            "learnt": zero_shot_by_name(model.trained_on, {"set": protocol.data.set})[0] is False,
             "rejection": judge_rejection(clips, seed=given.seed),
             "splits": judge_splits(
                 clips, splits=20 if name in PICTURES else 200, share=GIVEN.get(name, 0.5), seed=given.seed

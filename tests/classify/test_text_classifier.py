@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from clipact.cache import Cache
-from clipact.classify.zero_shot import ZeroShotClassifier, embed_labels, make_text_classifier, template_weights
+from clipact.classify.template_weights import template_weights
+from clipact.classify.zero_shot import ZeroShotClassifier, embed_labels, make_text_classifier
 from clipact.errors import UsageError
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.zoo import Model

@@ -147,7 +147,7 @@ def test_probes_of_its_embeddings(data, model, tmp_path):
     assert probe.classify_frames(np.full((2, 24, 32, 3), 223, dtype=np.uint8)).label == "Bright_day"
     own = evaluate(next(fit_probes(loaded, learnt, options=options)), learnt, options=options)
     assert own.run["zero_shot_why"] == "trained on 8 of these 8 files"
-    with pytest.raises(UsageError, match="averages these"):
+    with pytest.raises(UsageError, match="ProbeClassifier averages embeddings"):
         evaluate(probe, judged, averaging="logits")
     with pytest.raises(UsageError, match="8 numbers, but the probe knows 2 labels"):
         ProbeClassifier(loaded, probe.probe, ("dark",))

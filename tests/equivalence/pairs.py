@@ -20,15 +20,14 @@ from clipact.models.dual_encoder import DualEncoder, unit
 from clipact.models.hub import open_clip as from_open_clip
 from clipact.models.hub import open_clip_source, transformers_source, xclip
 from clipact.models.hub import transformers as from_transformers
-from clipact.models.hub.transformers import quiet
+from clipact.models.hub.transformers import quiet_transformers
 from clipact.models.hub.transformers_video import load_tower
-from clipact.models.nn.masking import MaskConfig, draw_mask
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.swin3d import Swin3D
 from clipact.models.towers.tower import Head
 from clipact.models.towers.vivit import ViViT
 from clipact.train.initialization import _fill
-from clipact.train.masked_autoencoder import DecoderConfig, MaskedAutoencoder
+from clipact.train.masked_autoencoder import DecoderConfig, MaskConfig, MaskedAutoencoder, draw_mask
 from tests.tiny_open_clip import open_clip_folder
 from tests.tiny_transformers import PREFIX, transformers_folder
 
@@ -113,7 +112,7 @@ def transformers_pair(folder: Path, family: str, *, table: dict | None = None) -
 
     path = transformers_folder(folder / family, family, table=table)
     source = transformers_source.find_transformers_source(str(path))
-    with quiet():
+    with quiet_transformers():
         theirs = getattr(transformers, f"{PREFIX[family]}Model").from_pretrained(path).eval()
     if family in from_transformers.DUAL_ENCODERS:
         return _words_pair(source, theirs)

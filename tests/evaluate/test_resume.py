@@ -30,13 +30,13 @@ class Stopped(Exception):  # noqa: N818
 
 
 def stop_after(count):
-    def watch(findings, _):
-        for number, finding in enumerate(findings):
+    def progress(items, total, description):
+        for number, item in enumerate(items):
             if number == count:
                 raise Stopped
-            yield finding
+            yield item
 
-    return watch
+    return progress
 
 
 @pytest.mark.parametrize("after", [0, 1, 7, 13])
@@ -48,7 +48,7 @@ def test_stopped_anywhere_it_ends_identical(classifier, samples, tmp_path, after
     options = {"cache": Cache(tmp_path / "two"), "journal": tmp_path / "journal", "frames_at_once": frames_at_once}
     others = set(threading.enumerate())
     with pytest.raises(Stopped):
-        evaluate(classifier, samples, options=EvalOptions(watch=stop_after(after), **options))
+        evaluate(classifier, samples, options=EvalOptions(progress=stop_after(after), **options))
     for thread in set(threading.enumerate()) - others:  # what it had begun to decode is not the next run's
         thread.join()
     decoded = []
@@ -108,13 +108,13 @@ from clipact.evaluate.run_protocol import run_protocol
 from clipact.cache import Cache
 from clipact.models.zoo import load_model
 tree, model, work = map(Path, sys.argv[1:])
-def slowly(findings, _):
-    for finding in findings:
+def slowly(items, total, description):
+    for item in items:
         time.sleep(0.15)
-        yield finding
+        yield item
 protocol = manifest_protocol(tree / "table.csv")
 run_protocol(protocol, read_samples(protocol, tree), load_model(str(model), device="cpu"), work / "out",
-             options=EvalOptions(cache=Cache(work / "cache"), watch=slowly))
+             options=EvalOptions(cache=Cache(work / "cache"), progress=slowly))
 """
 
 
@@ -135,6 +135,6 @@ def test_killed_with_signal_nine_it_ends_identical(samples, tree, tiny, tmp_path
     result, folder = run_protocol(protocol, samples, model, tmp_path / "out", options=options)
     assert [path.name for path in folder.parent.iterdir()] == ["table--tiny"]
     assert identical(result, run_protocol(protocol, samples, model, tmp_path / "whole")[0])
-    watched = replace(options, watch=lambda findings, _: seen.append(1) or findings)
+    watched = replace(options, progress=lambda items, *_: seen.append(1) or items)
     assert identical(run_protocol(protocol, samples, model, tmp_path / "out", options=watched)[0], result)
     assert not seen  # what is done is not done again

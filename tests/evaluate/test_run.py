@@ -100,7 +100,7 @@ def test_the_number_of_torchs_threads_is_as_it_was(classifier, samples):
     evaluate(classifier, samples, options=EvalOptions(workers=3))
     assert torch.get_num_threads() == before
     with pytest.raises(ZeroDivisionError):
-        evaluate(classifier, samples, options=EvalOptions(watch=lambda findings, _: [next(findings), 1 / 0]))
+        evaluate(classifier, samples, options=EvalOptions(progress=lambda items, total, description: [next(items), 1 / 0]))
     gc.collect()
     assert torch.get_num_threads() == before
 
@@ -299,7 +299,7 @@ def test_what_a_recognizer_of_another_kind_cannot_do_is_refused(samples, cache, 
     words = {"averaging": {"averaging": "logits"}, "crops": {"crops": 3}}
     options = {"cache": cache, "journal": tmp_path / "j", "resume": True, "workers": 2, "frames_at_once": 8}
     options = words.get(wrong) or {"options": EvalOptions(**{wrong: options[wrong]})}
-    with pytest.raises(UsageError, match="Guesser looks at files in its own way"):
+    with pytest.raises(UsageError, match="Guesser is asked file by file"):
         evaluate(Guesser(), samples, **options)
 
 
@@ -328,12 +328,12 @@ def test_a_gpus_way_finds_the_same(classifier, samples, cache, monkeypatch):
     expected = straight_loop(classifier, samples)
     real, batches = run_room.make_clip_encoder, []
 
-    def judge(*words, **options):
-        judged = real(*words, **options)
-        see = judged.see
-        return replace(judged, on_cpu=False, see=lambda views: batches.append(len(views)) or see(views))
+    def make(*words, **options):
+        made = real(*words, **options)
+        encode = made.encode_views
+        return replace(made, on_cpu=False, encode_views=lambda views: batches.append(len(views)) or encode(views))
 
-    monkeypatch.setattr(run_room, "make_clip_encoder", judge)
+    monkeypatch.setattr(run_room, "make_clip_encoder", make)
     found = evaluate(classifier, samples, options=EvalOptions(frames_at_once=16, workers=3, cache=cache))
     assert batches == [4, 3, 4, 2]  # sixteen frames are four clips; the second four hold one that is broken
     np.testing.assert_allclose(found.scores, np.stack([expected[n] for n in found.samples]), atol=1e-5, rtol=0)

@@ -7,7 +7,7 @@ from clipact.data.fingerprint import file_digest
 from clipact.data.protocol import ProtocolPart, load_protocol, protocol_names
 from clipact.errors import DataError, ManifestError, UsageError
 from clipact.evaluate import manifest_protocol, read_samples
-from clipact.evaluate.provenance import zero_shot
+from clipact.evaluate.encoded_samples import zero_shot_by_name
 from clipact.evaluate.samples import files_digest
 
 
@@ -45,7 +45,7 @@ def test_other_data_are_refused_or_marked(protocol, tree, tmp_path, wrong):
         (tmp_path / "data/videos/03.mp4").unlink()
     with pytest.raises(DataError, match="--allow-mismatch"):
         read_samples(protocol, tmp_path / "data")
-    assert len(read_samples(protocol, tmp_path / "data", partial=True).partial_why) == 1
+    assert len(read_samples(protocol, tmp_path / "data", allow_mismatch=True).partial_why) == 1
 
 
 def test_what_stands_in_several_parts_is_one_sample(protocol, tree, tmp_path):
@@ -83,7 +83,7 @@ def test_a_data_folder_that_is_not_there_is_said(protocol, tmp_path):
     ],
 )
 def test_a_model_that_learnt_from_the_set_is_not_zero_shot_on_it(trained_on, answer):
-    said, why = zero_shot(trained_on, {"set": "flickr8k", "aliases": ["ucf101"]})
+    said, why = zero_shot_by_name(trained_on, {"set": "flickr8k", "aliases": ["ucf101"]})
     assert said is answer
     assert bool(why) is (answer is not True)
 
@@ -94,12 +94,12 @@ def test_a_model_that_learnt_from_a_cards_set_or_one_that_holds_it_is_not_zero_s
     said = {"set": data.set, "aliases": data.aliases}
     holders = {"flickr8k": ["Flickr30k train"]}.get(name, [])
     for learnt in (data.set, f"{data.set} train", data.set.replace("_", "-").upper(), *holders):
-        assert zero_shot(("kinetics400", learnt), said) == (False, f"trained on {learnt}")
-    assert zero_shot(("kinetics400",), said) == (True, "")
+        assert zero_shot_by_name(("kinetics400", learnt), said) == (False, f"trained on {learnt}")
+    assert zero_shot_by_name(("kinetics400",), said) == (True, "")
 
 
 def test_a_table_of_ones_own_is_of_no_named_set(tree):
-    said, why = zero_shot(("flickr8k train",), dict(read_samples(manifest_protocol(tree / "table.csv"), tree).data))
+    said, why = zero_shot_by_name(("flickr8k train",), dict(read_samples(manifest_protocol(tree / "table.csv"), tree).data))
     assert said is None
     assert "flickr8k train" in why
     assert "no protocol says" in why

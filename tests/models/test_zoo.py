@@ -309,14 +309,14 @@ def test_without_a_network_the_answer_names_what_works():
 LOAD = """
 import sys
 import torch
-from clipact import zoo
+from clipact.models import zoo
 from clipact.errors import DownloadError
-from tests.test_zoo import embed
+from tests.models.test_zoo import embed
 try:
-    zoo.load("open_clip:hf-hub:tiny/toothless", device="cpu")
+    zoo.load_model("open_clip:hf-hub:tiny/toothless", device="cpu")
 except DownloadError as error:
     print(error)
-model = zoo.load("open_clip:hf-hub:tiny/siglip", device="cpu")
+model = zoo.load_model("open_clip:hf-hub:tiny/siglip", device="cpu")
 print(model.key, model.encoder.spec.resize)
 torch.save(embed(model), sys.argv[1])
 """

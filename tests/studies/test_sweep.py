@@ -270,6 +270,6 @@ def test_a_browser_shows_the_page_on_a_phone(found, chromium, tmp_path):
 def test_captions_are_not_swept(found, tmp_path):
     (tmp_path / "captions.csv").write_text("path,caption\nvideos/00.mp4,a square moves\n")
     protocol = manifest_protocol(tmp_path / "captions.csv")
-    samples = replace(read_samples(protocol, tmp_path, partial=True), labels=None)
+    samples = replace(read_samples(protocol, tmp_path, allow_mismatch=True), labels=None)
     with pytest.raises(UsageError, match="a sweep is for labels"):
         sweep(protocol, samples, found[3])

@@ -11,11 +11,11 @@ from clipact.config import parse
 from clipact.errors import ConfigError, ModelError, UsageError
 from clipact.losses import masked_mse, normalise_patches
 from clipact.models.checkpoint import load_checkpoint, load_visual, read_config, read_files_seen, weights_hash
-from clipact.models.nn.masking import MaskConfig, draw_mask
 from clipact.train.baselines import baseline_recipe
 from clipact.train.initialization import InitConfig, make_encoder, prior_training
 from clipact.train.log import read_log
 from clipact.train.masked import MaskedTrainer, PretrainRecipe
+from clipact.train.masked_autoencoder import MaskConfig, draw_mask
 from clipact.train.recipe import Recipe
 from clipact.train.trainer import STATE_FILE
 from tests.data.drawing import write_manifest

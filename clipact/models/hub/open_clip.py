@@ -1,8 +1,8 @@
-"""open_clip's models (https://github.com/mlfoundations/open_clip) as an image tower and a text tower.
+"""Adapt open_clip's models (https://github.com/mlfoundations/open_clip) to an image tower and a text tower.
 
 open_clip is imported inside functions: that costs 4.5 s. Nothing in a model's files is executed: weights are
-safetensors, or pickles that hold tensors alone, and a tokenizer brings no code of its own. Where the files come from
-is `open_clip_source`'s business.
+safetensors, or pickles that hold tensors alone, and a tokenizer brings no code of its own. Files are
+found by `open_clip_source`.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from clipact.errors import ConfigError, ModelError, import_library
 from clipact.models.download import hub_file
 from clipact.models.hub.open_clip_source import OpenClipSource
 from clipact.models.hub.timm import has_fixed_size, run_image_network
-from clipact.models.nn.attention import in_one_product
+from clipact.models.nn.attention import make_attention_inputs_contiguous
 from clipact.models.nn.temporal_shift import residual_branches
 from clipact.models.towers.tower import HasFeatureMaps, ImageTower, SkipInit, SupportsTemporalShift, TextTower
 
@@ -47,7 +47,7 @@ class OpenClipImage(ImageTower, SupportsTemporalShift, HasFeatureMaps):
         """`network` is the one that the tables describe, if it is made already."""
         super().__init__()
         self.config = config
-        self.network = in_one_product(network or _make(config.model, "vision_cfg"))
+        self.network = make_attention_inputs_contiguous(network or _make(config.model, "vision_cfg"))
         self.spec = open_clip_spec(self.network, config.preprocess)
         self.dim = int(config.model["embed_dim"])
 
@@ -111,7 +111,7 @@ class OpenClipText(TextTower):
         """`network` and `make_tokenizer` are a model's that is at hand; else `tokenizer_file`'s folder counts."""
         super().__init__()
         self.config = config
-        self.network = in_one_product(network or _make(config.model, "text_cfg"))
+        self.network = make_attention_inputs_contiguous(network or _make(config.model, "text_cfg"))
         self.dim = int(config.model["embed_dim"])
         self._make_tokenizer = make_tokenizer or (
             lambda: _tokenizer_in(tokenizer_file.parent, config.model["text_cfg"])
@@ -225,7 +225,7 @@ def _fill(model: Any, weights: Path) -> None:
     open_clip = import_library("open_clip")
 
     if weights.suffix != ".safetensors":
-        refuse_code(weights)
+        check_holds_tensors_only(weights)
     try:
         open_clip.load_checkpoint(model, str(weights), strict=True, weights_only=True)
     except (SafetensorError, OSError) as error:
@@ -234,7 +234,7 @@ def _fill(model: Any, weights: Path) -> None:
         raise ModelError(f"{weights} does not fit the architecture: {_first_line(error)}") from error
 
 
-def refuse_code(weights: Path) -> None:
+def check_holds_tensors_only(weights: Path) -> None:
     """ModelError unless the pickle holds tensors alone; the tensors themselves are not read.
 
     open_clip asks torch for weights only, but asks again without when a file provokes a TypeError, and torch before

@@ -1,4 +1,4 @@
-"""From the name of an open_clip model to its files on this machine, fetched when the name asks for a hub.
+"""Find the files of an open_clip model by its name; they are fetched when the name is of a hub.
 
     ARCH/TAG           ViT-B-32/openai: an architecture and the weights that open_clip lists for it
     ARCH@FILE          the architecture with weights of one's own; ARCH/TAG@FILE prepares pictures as TAG does

@@ -1,7 +1,7 @@
-"""timm's image networks (https://github.com/huggingface/pytorch-image-models) as an image tower, ended by a head.
+"""Adapt timm's image networks (https://github.com/huggingface/pytorch-image-models) to an image tower with a head.
 
-Vision transformers, Swin, convolutional networks: what timm's own pooling gives, carried by a head into the space of a
-text tower. timm is imported inside functions, and fetches nothing: weights come from a file.
+Vision transformers, Swin, convolutional networks: a head projects what timm's own pooling gives into the embedding
+space of a text tower. timm is imported inside functions, and fetches nothing: weights come from a file.
 """
 
 import difflib

@@ -1,4 +1,4 @@
-"""From the name of a transformers model to its files on this machine, fetched when it names a repository on a hub.
+"""Find the files of a transformers model by its name; they are fetched when it is a repository on a hub.
 
     FOLDER     a folder that save_pretrained wrote, or a copy of a repository
     ORG/NAME   a repository; a folder of that name comes first

@@ -24,7 +24,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.errors import ConfigError, choices
 from clipact.models.nn.attention import Block, init_positions, interpolate_positions, zero_init
-from clipact.models.nn.inserts import INSERTS, SEES_ORDER, check_inserts
+from clipact.models.nn.inserts import INSERTS, ORDER_SENSITIVE_INSERTS, check_inserts
 from clipact.models.nn.temporal_shift import temporal_shift
 from clipact.models.towers.tower import ImageTower, SupportsTemporalShift, VisualTower
 
@@ -262,7 +262,9 @@ class FrameAggregator(VisualTower):
         self.aggregator = kind(image.dim, frames=self.spec.frames, config=settings)
         self.dim = image.dim
         self.order_free = (
-            self.aggregator.order_free and not self.config.shift and not SEES_ORDER & {*self.config.inserts.values()}
+            self.aggregator.order_free
+            and not self.config.shift
+            and not ORDER_SENSITIVE_INSERTS & {*self.config.inserts.values()}
         )
         self._branches()
         self.inserts = nn.ModuleDict(dict(self._make_inserts()))

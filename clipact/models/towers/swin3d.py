@@ -1,4 +1,4 @@
-"""Video Swin (arXiv 2106.13230): torchvision's own swin3d, ended by a head into the shared space.
+"""Video Swin (arXiv 2106.13230): torchvision's swin3d with a head.
 
 What its windows cannot be laid over without padding is refused: a padded
 clip is another clip, and a map smaller than a window would take position biases that are not its own.

@@ -1,11 +1,11 @@
-"""ViViT (arXiv 2103.15691): a vision transformer over the space-time tokens of a clip.
+"""ViViT (arXiv 2103.15691): a vision transformer over space-time tokens, and its inflation from CLIP.
 
-Three of the paper's four ways to look: "joint" (model 1), "factorised_encoder" (model 2: a transformer a frame, then
-one over the frames) and "factorised_self" (model 3). A joint one without class token, with the sines of token numbers,
-is the encoder of VideoMAE (arXiv 2203.12602), which can be given the visible tokens of a clip alone. Where ours
-deviates: with a class token a frame, the clip's vector is the mean over the frames' tokens, and what looks along time
-is added to that and begins at zero. So a tower that was started from an image transformer gives a still clip that
-transformer's features, exactly.
+Three of the paper's four kinds of attention: "joint" (model 1), "factorised_encoder" (model 2: a transformer a frame,
+then one over the frames) and "factorised_self" (model 3). A joint one without class token, with sinusoidal positions of
+token numbers, is the encoder of VideoMAE (arXiv 2203.12602), which can be given the visible tokens of a clip alone.
+Where ours deviates: with a class token a frame, the clip's vector is the mean over the frames' tokens, and attention
+along time is added to that and begins at zero. So `inflate` gives a tower whose features of a still clip are the image
+transformer's.
 """
 
 from collections.abc import Mapping
@@ -26,9 +26,9 @@ from clipact.models.nn.attention import (
     Activation,
     Attention,
     Block,
-    grid_sines,
     interpolate_positions,
-    sines,
+    sinusoidal_grid,
+    sinusoidal_positions,
     zero_init,
 )
 from clipact.models.towers.frame_aggregator import Transformer
@@ -208,8 +208,8 @@ class ViViT(VisualTower, HasHead):
             return interpolate_positions(self.positions, steps)
         rows, columns = (side // config.patch for side in self.spec.size)
         if config.positions == "number_sines":
-            return rearrange(sines(steps * rows * columns, config.width), "(t l) d -> t l d", t=steps)
-        return rearrange(grid_sines(steps, rows, columns, width=config.width), "t h w d -> t (h w) d")
+            return rearrange(sinusoidal_positions(steps * rows * columns, config.width), "(t l) d -> t l d", t=steps)
+        return rearrange(sinusoidal_grid(steps, rows, columns, width=config.width), "t h w d -> t (h w) d")
 
     def _blocks(self, x: Tensor) -> Tensor:
         return self.blocks(x if self.norm_first is None else self.norm_first(x))

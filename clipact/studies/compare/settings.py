@@ -8,7 +8,7 @@ from typing import Any
 from clipact import aliases
 from clipact.clip_spec import ClipSpec
 from clipact.config import load_toml, override, parse, to_table
-from clipact.models.nn.masking import MaskConfig
+from clipact.train.masked_autoencoder import MaskConfig
 from clipact.train.optim import OptimConfig
 from clipact.train.recipe import Schedule, TrainConfig
 from clipact.video.augment import Augment

@@ -7,7 +7,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError
 from clipact.models.checkpoint import load_checkpoint
 from clipact.models.dual_encoder import DualEncoder
-from clipact.models.hub.transformers import quiet
+from clipact.models.hub.transformers import quiet_transformers
 from clipact.models.hub.transformers_source import find_transformers_source
 from clipact.models.hub.transformers_video import TransformersVideo, load_tower
 from clipact.models.nn.attention import interpolate_positions
@@ -24,7 +24,7 @@ def pair(request, tmp_path_factory):
     import transformers
 
     folder = transformers_folder(tmp_path_factory.mktemp("models") / request.param, request.param)
-    with quiet():
+    with quiet_transformers():
         theirs = getattr(transformers, f"{PREFIX[request.param]}Model").from_pretrained(folder).eval()
     return load_tower(find_transformers_source(str(folder)), head=HEAD), theirs, folder
 
@@ -161,7 +161,7 @@ def test_weights_of_a_classifier_are_a_towers_too(tmp_path):
     """Its last layers are left behind; ViViT's pooler, which it does not have, is not missed."""
     import transformers
 
-    with quiet():
+    with quiet_transformers():
         for family, kind in (("vivit", "Vivit"), ("videomae", "VideoMAE")):
             folder = transformers_folder(tmp_path / family, family)
             config = transformers.AutoConfig.from_pretrained(folder)
