@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipact import aliases
 from clipact.cache import Cache, content_key
@@ -167,7 +167,7 @@ def _shards(
                 missing.append((view, part, name))
     if not missing:
         return
-    body, clips, device = split_backbone_head(tower).body, examples[0].clips, device_of(tower)
+    body, clips, device = split_backbone_head(tower).body, examples[0].clips, next(tower.parameters()).device
     # The reader's epoch is the view: what it draws for an example depends on that.
     spans = (range(view * len(examples) + part.start, view * len(examples) + part.stop) for view, part, _ in missing)
     for (view, part, name), batch in progress(zip(missing, reader.load(spans), strict=True), len(missing), "encoding"):
@@ -189,7 +189,7 @@ def encode_sentences(
     ordered = sorted(set(sentences), key=lambda sentence: (len(sentence), sentence))
     shards = [ordered[i : i + _SHARD] for i in range(0, len(ordered), _SHARD)]
     body, weights, rows = split_backbone_head(tower).body, hash_backbone(tower), []
-    device = device_of(tower)
+    device = next(tower.parameters()).device
     for shard in progress(shards, len(shards), "encoding sentences"):
         ids = tower.tokenize(shard)
         name = content_key("sentence features 2", weights, precision, str(tuple(ids.shape)), ids.numpy().tobytes())
@@ -204,14 +204,9 @@ def encode_sentences(
 def prepare_frames(
     frames: UInt8[Tensor, "b t h w c"], spec: ClipSpec, *, device: torch.device
 ) -> Float[Tensor, "b t c h w"]:
-    """The frames as a visual tower takes them, on its device."""
+    """Return the frames as a visual tower takes them, on its device."""
     pictures = rearrange(frames, "b t h w c -> (b t) h w c").numpy()
     return rearrange(normalise_frames(pictures, spec, device=device), "(b t) c h w -> b t c h w", b=len(frames))
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where a module's parameters lie."""
-    return next(module.parameters()).device
 
 
 class EncodedBatches:
@@ -273,26 +268,25 @@ class EncodedBatches:
         return self._loader(samples, batch=batch, chunk=self.chunk, shuffled=True).batches(first, last)
 
     def embed_visual(self, rows: Tensor) -> Float[Tensor, "b d"]:
-        """Unit vectors of clips, or of the features that were kept of them."""
+        """Return unit embeddings of clips, or of their cached features."""
         if "visual" in self.cached_sides:
             return unit(split_backbone_head(self.encoder.visual).head(rows.to(self.device)))
         return self.encoder.encode_video(prepare_frames(rows, self.encoder.spec, device=self.device))
 
     def embed_sentences(self, sentences: Sequence[str]) -> Float[Tensor, "b d"]:
-        """Unit vectors of sentences, by way of the features that were kept of them, if any."""
+        """Return unit embeddings of sentences, from their cached features where there are any."""
         if "text" in self.cached_sides:
-            return unit(
-                split_backbone_head(self.encoder.text).head(self.sentence_features.of(sentences).to(self.device))
-            )
+            features = self.sentence_features.of(sentences).to(self.device)
+            return unit(split_backbone_head(self.encoder.text).head(features))
         return self.encoder.encode_text(sentences, batch_size=len(sentences))
 
     def embed_all(self, sentences: Sequence[str]) -> Float[Tensor, "n d"]:
-        """Unit vectors of any number of sentences, on the CPU, a chunk at a time."""
+        """Return unit embeddings of any number of sentences, on the CPU, a chunk at a time."""
         parts = [sentences[i : i + self.chunk] for i in range(0, len(sentences), self.chunk)]
         return torch.cat([self.embed_sentences(part).cpu() for part in parts])
 
     def embed_clips(self) -> tuple[list[int], Float[Tensor, "n d"]]:
-        """Visual ids, and one unit vector each, the mean over its clips; a file that cannot be read has none."""
+        """Return visual ids, and one unit embedding each, the mean over its clips; an unreadable file has none."""
         sums: dict[int, Tensor] = {}
         for rows, visual_ids in self._clips():
             for visual_id, embedding in zip(visual_ids, self.embed_visual(rows).cpu(), strict=True):
@@ -321,11 +315,10 @@ class EncodedBatches:
         def loader(examples: Sequence[TrainingExample], augmented: bool) -> Loader:
             return self._in_order(examples, augment=self.data.augment if augmented else None)
 
-        views = 1 if self.unaugmented else self.data.cached_augmentations
         return encode_visuals(
             self.encoder.visual,
             self.examples,
-            views=views,
+            views=1 if self.unaugmented else self.data.cached_augmentations,
             loader=loader,
             precision=self.precision,
             cache=self.cache,
