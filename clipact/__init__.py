@@ -1,7 +1,7 @@
 """Recognise human actions in video from plain words.
 
-The public face: these names and no others. Each is imported when it is first asked for (PEP 562), so that
-`import clipact` costs nothing and the command line starts at once.
+The public names, and no others. Each is imported at its first use (PEP 562), so that `import clipact` costs nothing
+and the command line starts at once.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from clipact.clip_spec import ClipSpec
     from clipact.errors import ClipactError
     from clipact.models.dual_encoder import DualEncoder
-    from clipact.models.zoo import load_model as load_model
+    from clipact.models.zoo import load_model
     from clipact.prompts import LabelSet, PromptSet
     from clipact.video.clip import Clip
     from clipact.video.load import load_clip
@@ -56,7 +56,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'clipact' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_HOMES[name]), "load" if name == "load_model" else name)
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

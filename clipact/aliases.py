@@ -15,6 +15,7 @@ _SAMPLING = {"middles": "segment_centers"}
 _VISUAL_TOWERS = {"frames": "frame_aggregator", "attentive": "attention_pool"}
 _TEXT_TOWERS = {"labels": "label_embeddings"}
 _BUDGET = {"train.memory_gb": "train.graph_memory_gb"}
+_BUDGETS = ("whole", "head", "pretraining")  # tables of a comparison's settings, each with train and optim
 
 KEYS: dict[str, dict[str, str]] = {
     "recipe": {
@@ -36,7 +37,7 @@ KEYS: dict[str, dict[str, str]] = {
         "optim.average_decay": "optim.ema_decay",
         "optim.start_share": "optim.wise_ft_alpha",
         **_BUDGET,
-        **{f"{table}.{old}": f"{table}.{new}" for table in ("whole", "head") for old, new in _BUDGET.items()},
+        **{f"{table}.{old}": f"{table}.{new}" for table in _BUDGETS for old, new in _BUDGET.items()},
     },
     "protocol": {"data.also": "data.aliases"},
     "result": {
@@ -52,7 +53,13 @@ KEYS: dict[str, dict[str, str]] = {
         "figures": "metrics",
         "params.false_rejections": "params.false_rejection_rate",
     },
-    "training state": {"broken": "unreadable_files"},
+    "training state": {"broken": "unreadable_files", "kept_chunks": "retained_chunks"},
+    "label index": {
+        "about": "metadata",
+        "nearest": "faiss",
+        "faiss.recipe": "faiss.factory",
+        "faiss.width": "faiss.search_effort",
+    },
 }
 """By the kind of file: paths of keys, applied in this order; `*` stands for every item of a list."""
 
@@ -70,11 +77,26 @@ VALUES: dict[str, dict[str, dict[str, str]]] = {
 }
 """By the kind of file: values of a key, by the path of that key under its new name."""
 
+_REMOVED_RECIPE: dict[str, tuple[Any, str]] = {
+    "train.accumulate": (1, "a larger train.batch in chunks of the same size takes its place"),
+    "optim.eps": (1e-6, "it is 1e-6"),
+    "optim.final_lr": (0.0, "the cosine ends at 0"),
+    "optim.visual_lr": (1.0, "set optim.lr for the visual tower and optim.text_lr for the text tower"),
+}
+REMOVED: dict[str, dict[str, tuple[Any, str]]] = {
+    "recipe": _REMOVED_RECIPE
+    | {f"{table}.{key}": removed for table in _BUDGETS for key, removed in _REMOVED_RECIPE.items()},
+}
+"""By the kind of file: keys that have no successor, the one value that is still read, and what to do instead."""
+
 COLUMNS = {"also": "extra_labels"}
 """Columns of a manifest."""
 
 WEIGHTS = {"attend": "qkv", "merge": "proj", "grow": "fc1", "shrink": "fc2"}
 """Parts of the names of a model's weights."""
+
+STATE_TENSORS = {"average": "ema", "beginning": "initial_weights"}
+"""What the names of tensors in a training state begin with."""
 
 
 def rename(table: Mapping[str, Any], kind: str, *, quiet: bool = False, overwrite: bool = False) -> dict[str, Any]:
@@ -87,7 +109,8 @@ def rename(table: Mapping[str, Any], kind: str, *, quiet: bool = False, overwrit
         overwrite: Whether an old key takes the place of the new one where both are given.
 
     Raises:
-        ConfigError: Both an old key and the one that replaced it are given.
+        ConfigError: Both an old key and the one that replaced it are given, or a removed key has a value that is no
+            longer possible.
     """
     found: dict[str, Any] = _copy(table)
     renamed: list[str] = []
@@ -100,21 +123,30 @@ def rename(table: Mapping[str, Any], kind: str, *, quiet: bool = False, overwrit
             if isinstance(value := place.get(key), str) and value in values:
                 place[key] = values[value]
                 renamed.append(f"{key} {value!r} is now {values[value]!r}")
+    for path, (value, instead) in REMOVED.get(kind, {}).items():
+        *above, key = path.split(".")
+        for place in _places(found, above):
+            if key in place and (given := place.pop(key)) != value:
+                raise ConfigError(f"{path} is {given!r}, but this key was removed: {instead}")
     if renamed and not quiet:
         _warn(kind, renamed)
     return found
 
 
 def rename_columns(names: Iterable[str]) -> dict[str, str]:
-    """Return the new name of each column of a manifest that has one."""
-    return {name: COLUMNS[name] for name in names if name in COLUMNS}
+    """Return the new name of each column of a manifest that has one, with one warning that says both."""
+    renamed = {name: COLUMNS[name] for name in names if name in COLUMNS}
+    if renamed:
+        _warn("manifest", [f"column {old} is now {new}" for old, new in renamed.items()])
+    return renamed
 
 
 def rename_weights(names: Iterable[str], expected: Callable[[str], bool]) -> dict[str, str]:
     """Return the new name of each tensor that `expected` does not know by its own."""
     renamed = {}
     for name in names:
-        new = ".".join(WEIGHTS.get(part, part) for part in name.split("."))
+        first, *parts = name.split(".")
+        new = ".".join([STATE_TENSORS.get(first, WEIGHTS.get(first, first)), *(WEIGHTS.get(p, p) for p in parts)])
         if new != name and not expected(name):
             renamed[name] = new
     return renamed
@@ -128,8 +160,8 @@ def cache_text(text: str) -> str:
 
 
 def _warn(kind: str, renamed: list[str]) -> None:
-    said = "; ".join(dict.fromkeys(renamed))
-    warnings.warn(f"this {kind} has names of an earlier version, which are still read: {said}", stacklevel=3)
+    keys = "; ".join(dict.fromkeys(renamed))
+    warnings.warn(f"this {kind} has names of an earlier version, which are still read: {keys}", stacklevel=3)
 
 
 def _copy(value: Any) -> Any:

@@ -1,4 +1,8 @@
-"""How likely something random is, as a configuration file says it."""
+"""Read configuration strictly: TOML tables become frozen dataclasses. Find the files that come with clipact.
+
+An unknown key, a missing one, or a value of another type is a ConfigError that names the key and the nearest known one.
+Shipped files (mini, prompts, protocols) lie under clipact/_assets in a wheel, and at the root of a checkout.
+"""
 
 import dataclasses
 import tomllib
@@ -7,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from clipact.errors import ConfigError, choices
+from clipact.errors import ConfigError, UsageError, choices
 
 T = TypeVar("T")
 
@@ -121,3 +125,25 @@ def check_probability(name: str, value: float) -> None:
     """ConfigError, which names the setting, when a chance does not lie in 0..1, 1 left out."""
     if not 0 <= value < 1:
         raise ConfigError(f"{name} is {value:g}; it takes a chance from 0, below 1")
+
+
+_PACKAGE = Path(__file__).parent
+_CHECKOUT = _PACKAGE.parent
+_ROOTS = (_PACKAGE / "_assets", *([_CHECKOUT] if (_CHECKOUT / "pyproject.toml").is_file() else []))
+
+
+def asset_path(name: str) -> Path:
+    """The file or folder `name`, such as "mini" or "prompts/templates/action.toml"; UsageError when absent."""
+    for root in _ROOTS:
+        if (root / name).exists():
+            return root / name
+    folder, _, leaf = name.rpartition("/")
+    raise UsageError(f"clipact carries no {name!r}; {choices(leaf, asset_names(folder))}")
+
+
+def asset_names(folder: str) -> list[str]:
+    """The names in an asset folder, sorted, without hidden files; empty when there is no such folder."""
+    for root in _ROOTS:
+        if (root / folder).is_dir():
+            return sorted(p.name for p in (root / folder).iterdir() if not p.name.startswith((".", "_")))
+    return []

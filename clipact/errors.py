@@ -10,6 +10,7 @@
     ├── ModelError               a model that is not there, not whole, or not what it says
     │   └── DownloadError        the hub could not be reached, or refused
     ├── TrainingError            a training run that cannot go on, or whose gradient cannot be trusted
+    ├── MissingLibraryError      a library that only some models or indexes need is not installed
     ├── StoreError               the cache on disk cannot be read or written
     ├── LabelIndexError          a label index that is not there, not whole, or another model's
     ├── CalibrationError         a calibration that cannot be made, is not whole, or is of other answers
@@ -20,7 +21,9 @@ The command line prints the message without a traceback. Anything else that esca
 
 import difflib
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 
 class ClipactError(Exception):
@@ -84,6 +87,10 @@ class TrainingError(ClipactError):
     """A training run cannot go on, or its gradient cannot be trusted."""
 
 
+class MissingLibraryError(ClipactError):
+    """A library that only some models or indexes need is not installed."""
+
+
 class CacheError(ClipactError):
     """The cache folder cannot be used."""
 
@@ -98,6 +105,34 @@ class CalibrationError(ClipactError):
 
 class ResultError(ClipactError):
     """What an evaluation left on disk is missing, not whole, of another version, or cannot be written."""
+
+
+INSTALLS = {
+    "faiss": "faiss-cpu>=1.8",
+    "open_clip": "open_clip_torch>=3.0",
+    "timm": "timm>=1.0.17",
+    "torchvision": "torchvision>=0.19",
+    "transformers": "transformers>=5.16",
+}
+"""Libraries that are imported where they are used, and what pip is asked for."""
+
+
+def import_library(name: str) -> Any:
+    """Import a library of INSTALLS, or a module of it, when it is first needed.
+
+    Args:
+        name: Such as "faiss" or "open_clip.transformer".
+
+    Raises:
+        MissingLibraryError: It, or one of the others that it imports, is not installed; the message has the command.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in INSTALLS:
+            raise
+        raise MissingLibraryError(f"{library} is not installed: pip install '{INSTALLS[library]}'") from error
 
 
 def choices(seen: str, allowed: Iterable[str]) -> str:

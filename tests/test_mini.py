@@ -7,10 +7,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from clipact.assets import asset_path
-from clipact.models.checkpoint import load_checkpoint
+from clipact.config import asset_path
+from clipact.models.checkpoint import WEIGHTS, load_checkpoint, read_config
 from clipact.models.dual_encoder import DualEncoder, normalise_frames
-from clipact.models.model_config import WEIGHTS, read_config
 from clipact.video.load import load_clip
 
 FOLDER = asset_path("mini")

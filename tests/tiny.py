@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
-from clipact.models.model_config import Precision
+from clipact.models.checkpoint import Precision
 from clipact.models.towers.tower import TextTower, VisualTower
 
 SPEC = ClipSpec(frames=4, size=(8, 8))
@@ -66,12 +66,12 @@ def tiny_tokenizer(path: Path) -> Path:
 
 def tiny_checkpoint(folder: Path, *, seed: int = 0, name: str = "tiny", precision: Precision = "fp32") -> Path:
     """A whole model folder with random weights: mini's architecture, as small as it goes."""
-    from clipact.models.checkpoint import save_model
     from clipact.models.dual_encoder import DualEncoder
-    from clipact.models.nn.head import Head
+    from clipact.models.save_checkpoint import save_model
     from clipact.models.towers.efficientnet_lite import EfficientNetLite
     from clipact.models.towers.frame_aggregator import FrameAggregator
     from clipact.models.towers.text import BertText
+    from clipact.models.towers.tower import Head
 
     torch.manual_seed(seed)
     head = Head.Config(dim=16, hidden=16)

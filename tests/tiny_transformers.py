@@ -78,11 +78,11 @@ def transformers_folder(
     """
     import transformers
 
-    from clipact.models.hub.transformers import quiet
+    from clipact.models.hub.transformers import quiet_transformers
 
     preprocess = MODELS[family][1] if table is None else {}
     table = MODELS[family][0] if table is None else table
-    with torch.random.fork_rng(), quiet():
+    with torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(seed)
         config = getattr(transformers, f"{PREFIX[family]}Config")(**table)
         model = getattr(transformers, f"{PREFIX[family]}Model")(config)

@@ -10,8 +10,7 @@ from functools import cache
 import numpy as np
 from jaxtyping import Bool, Float
 
-from clipact.assets import asset_path
-from clipact.config import load_toml, parse
+from clipact.config import asset_path, load_toml, parse
 from clipact.prompts import LabelSet
 
 _NEAR = 0.999

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from clipact import aliases
+from clipact.aliases import rename
 from clipact.atomic_write import atomic_write
 from clipact.calibration.conformal import label_sets
 from clipact.calibration.multi_label import IndependentProbabilities
@@ -50,7 +50,7 @@ class CalibrationParams:
 
     temperature       divides logits
     coverage          how often a label set holds the right label; `quantile` of 1 - its probability
-    score             of `rejection.OOD_SCORES`; a clip below `threshold` fits none of the labels
+    score             of `ood_score.OOD_SCORES`; a clip below `threshold` fits none of the labels
     false_rejection_rate  the share of clips that fit a label and are rejected all the same
     independent       gives the probability of each label by itself; `thresholds` are of these, one a label
     """
@@ -71,7 +71,7 @@ class CalibrationParams:
             raise ConfigError("all numbers of CalibrationParams are finite, its temperature and its slope above 0")
         if not 0 < self.coverage < 1 or not 0 < self.false_rejection_rate < 1:
             raise ConfigError(
-                f"coverage is {self.coverage}, false_rejections {self.false_rejection_rate}; between 0 and 1"
+                f"coverage is {self.coverage}, false_rejection_rate {self.false_rejection_rate}; between 0 and 1"
             )
         if self.score not in OOD_SCORES:
             raise ConfigError(f"score is {self.score!r}; {choices(self.score, OOD_SCORES)}")
@@ -125,7 +125,7 @@ class CalibrationTarget:
     labels            what is chosen from
     background        the phrases that labels are weighed against
     prompts           the sentences that both are put into
-    sentences         a hash of every sentence: `label_vectors.words_key` of labels and background
+    sentences         a hash of every sentence: `zero_shot.wording_key` of labels and background
     views             how a video is looked at
     """
 
@@ -197,7 +197,7 @@ class Calibration:
         try:
             if whole["sha256"] != _digest(table):
                 raise CalibrationError(f"{path} is damaged: its contents are not those that were written")
-            return parse(cls, aliases.rename(table, "calibration"))
+            return parse(cls, rename(table, "calibration"))
         except (UsageError, TypeError, AttributeError) as error:
             raise CalibrationError(f"{path} is damaged: {error}") from error
 

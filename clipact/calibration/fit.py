@@ -59,8 +59,8 @@ def fit_params(
     new clips that come as these came; where these come in few groups, for less than the number of clips suggests.
 
     coverage          how often a label set is to hold the right label
-    false_rejections  the share of clips that fit a label and may be rejected all the same
-    score             of `rejection.OOD_SCORES`
+    false_rejection_rate  the share of clips that fit a label and may be rejected all the same
+    score             of `ood_score.OOD_SCORES`
     CalibrationError when there are too few clips for that.
     """
     _check(clips, coverage=coverage, false_rejection_rate=false_rejection_rate, score=score)
@@ -102,7 +102,7 @@ def _figures(clips: LabelledClips, unseen: LabelledClips, params: CalibrationPar
 
 def _check(clips: LabelledClips, *, coverage: float, false_rejection_rate: float, score: str) -> None:
     if not 0 < coverage < 1 or not 0 < false_rejection_rate < 1:
-        raise UsageError(f"coverage is {coverage} and false_rejections {false_rejection_rate}; shares between 0 and 1")
+        raise UsageError(f"coverage is {coverage} and false_rejection_rate {false_rejection_rate}; shares between 0 and 1")
     if score not in OOD_SCORES:
         raise UsageError(f"the rejection score is {score!r}; {choices(score, OOD_SCORES)}")
     if clips.logits.shape[1] < 2:
@@ -119,5 +119,5 @@ def _check_count(clips: int, checking: int, *, coverage: float, false_rejection_
         raise CalibrationError(
             f"{clips} labelled clips could be read, and {checking} of them are left to check the rest; coverage "
             f"{coverage:g} and false rejections {false_rejection_rate:g} need {needed}: give more clips, or ask for less "
-            "(--coverage 0.8 --false-rejections 0.2 needs 10 clips to check)"
+            "(--coverage 0.8 --false-rejection-rate 0.2 needs 10 clips to check)"
         )

@@ -1,6 +1,7 @@
-"""The doors of every classifier of videos: a file or a part of it, many files, or frames that are decoded already.
+"""Base of all classifiers: the `Recognizer` protocol, predictions, and what turns files into views of a video.
 
-Whoever answers is given the frames of a video's views, and knows nothing of files.
+A `VideoClassifier` takes a file or a part of it, many files, or frames that are decoded already; a subclass is given the
+frames of a video's views. Importing this file does not import torch.
 """
 
 import math
@@ -14,9 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipact.clip_spec import ClipSpec, FrameStamp
-from clipact.embed.prefetch import Decoded, decode_ahead, decode_one
 from clipact.errors import UsageError, VideoError
-from clipact.video.load import check_decoder
+from clipact.video.load import Decoded, check_decoder, decode_ahead, decode_one
 from clipact.video.transforms import fit_frame
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Trust:
-    """What a calibration makes of an answer.
+    """What a calibration adds to an answer.
 
-    none_of_these  whether the clip fits none of the labels: `in_set_score`, a score by the name `score`, is below `threshold`,
-                   as it is for a share of clips that fit: `false_rejection_rate`
+    none_of_these  whether the clip fits none of the labels: `in_set_score`, a score by the name `score`, is below
+                   `threshold`, as it is for a share of clips that fit: `false_rejection_rate`
     label_set      the labels that could be right, likeliest first: they hold the right one in `coverage` of clips
     """
 

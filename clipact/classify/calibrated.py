@@ -24,8 +24,7 @@ from clipact.calibration import (
     near_labels,
 )
 from clipact.classify.base import Prediction, Scored, Trust, VideoClassifier, agreement_of
-from clipact.classify.text_classifier import TextClassifier, wording_key
-from clipact.classify.zero_shot import ZeroShotClassifier, embed_labels
+from clipact.classify.zero_shot import TextClassifier, ZeroShotClassifier, embed_labels, wording_key
 from clipact.errors import CalibrationError, UsageError
 from clipact.models import zoo
 from clipact.models.dual_encoder import unit
@@ -61,11 +60,11 @@ def choose_background(
     words, count = exclude_labels(background_words(), labels), len(labels)
     both = embed_with_background(model, labels, words, prompts, cache=cache, progress=progress)
     vectors = unit(both.rows.float().mean(0)).cpu().numpy()
-    owner = both.owner.cpu().numpy()
+    label_ids = both.label_ids.cpu().numpy()
     meant = np.zeros((len(words), count), dtype=bool)
     if len(words) > 1:
-        rows, columns = np.nonzero(near_labels(vectors[owner >= count], vectors[owner < count]))
-        meant[owner[owner >= count][rows] - count, owner[owner < count][columns]] = True
+        rows, columns = np.nonzero(near_labels(vectors[label_ids >= count], vectors[label_ids < count]))
+        meant[label_ids[label_ids >= count][rows] - count, label_ids[label_ids < count][columns]] = True
     found = Background(words=words, near=meant)
     if len(words) < 2 or not found.far:
         raise CalibrationError(
@@ -92,7 +91,7 @@ def embed_with_background(
     known = shipped if set(background) <= set(shipped) else tuple(background)
     others = LabelSet.of(known, phrases=known, name="background")
     vectors = embed_labels(model, others, prompts, cache=cache, progress=progress)
-    return own.beside(vectors.only([known.index(word) for word in background]))
+    return own.append(vectors.only([known.index(word) for word in background]))
 
 
 class CalibratedClassifier(VideoClassifier):
@@ -142,7 +141,7 @@ class CalibratedClassifier(VideoClassifier):
             background = choose_background(model, asked, said, cache=cache, progress=progress).far
         words = embed_with_background(model, asked, background, said, cache=cache, progress=progress)
         self.calibration, self.multi_label, self.label_set = calibration, multi_label, asked
-        self.inner = ZeroShotClassifier(
+        self.base = ZeroShotClassifier(
             model,
             append_background(asked, background),
             prompts=said,
@@ -152,7 +151,7 @@ class CalibratedClassifier(VideoClassifier):
             decoder=decoder,
             words=words,
         )
-        super().__init__(self.inner.spec, clips=self.inner.clips, decoder=decoder)
+        super().__init__(self.base.spec, clips=self.base.clips, decoder=decoder)
 
     @classmethod
     def load(
@@ -168,7 +167,7 @@ class CalibratedClassifier(VideoClassifier):
 
     def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video, and what can be trusted of it."""
-        logits, each = self.inner.compare(views)
+        logits, each = self.base.compare(views)
         whole, count, labels = logits.float().cpu().double().numpy(), len(self.label_set), self.labels
         own, background = whole[:count], whole[count:]
         verdict = None if self.calibration is None else self.calibration.params.of(own, background)
@@ -193,8 +192,8 @@ class CalibratedClassifier(VideoClassifier):
             )
         return Prediction(
             ranked=tuple(Scored(labels[i], float(scores[i])) for i in order),
-            model=self.inner.model.name,
-            prompts=self.inner.prompts.name,
+            model=self.base.model.name,
+            prompts=self.base.prompts.name,
             agreement=agreement_of(each[:, :count], labels, answer=labels[order[0]]),
             trust=trust,
             accepted=tuple(labels[i] for i in order if i in accepted) if self.multi_label else None,

@@ -20,10 +20,10 @@ from clipact.classify.base import (
     agreement_of,
 )
 from clipact.classify.embedding_recognizer import RecognizerFacts
-from clipact.embed.clip_embedding import embed_views, mean_view
 from clipact.errors import UsageError
 from clipact.label_index import LabelIndex
 from clipact.models import zoo
+from clipact.models.dual_encoder import mean_view
 
 
 class IndexClassifier(VideoClassifier):
@@ -50,9 +50,10 @@ class IndexClassifier(VideoClassifier):
     ) -> None:
         if model.encoder.text_depends_on_video:
             raise model.encoder.text_needs_video()
-        if model.key != index.table.about.model_key:
+        if model.key != index.manifest.metadata.model_key:
             raise UsageError(
-                f"the index is of model {index.table.about.model}, not of {model.name}: build one with {model.name}"
+                f"the index is of model {index.manifest.metadata.model}, not of {model.name}: build one with "
+                f"{model.name}"
             )
         super().__init__(model.encoder.spec.with_frames(frames), clips=clips, decoder=decoder)
         self.model, self.index, self.retrieved = model, index, retrieved
@@ -77,7 +78,7 @@ class IndexClassifier(VideoClassifier):
 
     def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video: the nearest labels, and what all others hold together."""
-        embeddings = embed_views(self.model.encoder, views, self.spec)
+        embeddings = self.model.encoder.embed_views(views, self.spec)
         query = mean_view(embeddings).float().cpu().numpy()
         with torch.inference_mode():
             scale = float(self.model.encoder.scale)
@@ -88,7 +89,7 @@ class IndexClassifier(VideoClassifier):
         return Prediction(
             ranked=tuple(Scored(entry.text, share) for entry, share in ranked),
             model=self.model.name,
-            prompts=self.index.table.about.prompts,
+            prompts=self.index.manifest.metadata.prompts,
             agreement=self._agreement(embeddings, rows[rows >= 0], [entry.text for entry in entries], scale=scale),
             outside=Outside(
                 share=float(shares.outside[0]), error=float(shares.error[0]), labels=len(self.index) - len(entries)

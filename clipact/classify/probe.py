@@ -12,9 +12,9 @@ from torch import Tensor
 from clipact.classify.base import Prediction, Scored, VideoClassifier, agreement_of
 from clipact.classify.embedding_recognizer import RecognizerFacts
 from clipact.clip_spec import Averaging, ClipSpec
-from clipact.embed.clip_embedding import embed_views, mean_view
 from clipact.errors import UsageError
 from clipact.models import zoo
+from clipact.models.dual_encoder import mean_view
 
 SHOTS = (1, 2, 4, 8, 16)
 """Examples a label that few-shot learning is usually judged at (arXiv 2103.00020, figure 6)."""
@@ -47,17 +47,21 @@ class LinearProbe(Probe):
 
 
 class KNNProbe(Probe):
-    """Weighted k-nearest neighbours (arXiv 1805.01978, section 3.4): each of k votes with exp(cosine / heat).
+    """Weighted k-nearest neighbours (arXiv 1805.01978, section 3.4): each of k votes with exp(cosine / temperature).
 
     Logits are the logarithms of the labels' shares in the votes; a label without a vote has the least share that there
     can be. Of fewer than k examples all vote.
     """
 
-    def __init__(self, vectors: Vectors, truth: LabelIds, *, labels: int, k: int = 20, heat: float = 0.07) -> None:
+    def __init__(
+        self, vectors: Vectors, truth: LabelIds, *, labels: int, k: int = 20, temperature: float = 0.07
+    ) -> None:
         _check(vectors, truth, labels)
-        if k < 1 or heat <= 0:
-            raise UsageError(f"k is {k} and heat {heat:g}; at least one neighbour votes, and heat is above 0")
-        self.vectors, self.truth, self.k, self.heat = vectors, truth, k, heat
+        if k < 1 or temperature <= 0:
+            raise UsageError(
+                f"k is {k} and temperature {temperature:g}; at least one neighbour votes, and temperature is above 0"
+            )
+        self.vectors, self.truth, self.k, self.temperature = vectors, truth, k, temperature
         self.labels, self.dim = labels, vectors.shape[1]
 
     def logits(self, vectors: Vectors) -> Float32[np.ndarray, "n l"]:
@@ -65,18 +69,18 @@ class KNNProbe(Probe):
         cosines = vectors @ self.vectors.T
         nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : self.k]
         near = np.take_along_axis(cosines, nearest, axis=1)
-        votes = np.exp((near - near.max(1, keepdims=True)) / self.heat)
+        votes = np.exp((near - near.max(1, keepdims=True)) / self.temperature)
         shares = np.zeros((len(vectors), self.labels))
         np.add.at(shares, (np.arange(len(vectors))[:, None], self.truth[nearest]), votes)
         shares /= shares.sum(1, keepdims=True)
         return np.log(np.maximum(shares, np.finfo(np.float32).tiny)).astype(np.float32)
 
 
-def fit_linear(vectors: Vectors, truth: LabelIds, *, labels: int, strength: float = 10.0) -> LinearProbe:
-    """Logistic regression: the W and b that minimise |W|^2 / 2 + strength x the sum of the cross-entropies.
+def fit_linear(vectors: Vectors, truth: LabelIds, *, labels: int, C: float = 10.0) -> LinearProbe:  # noqa: N803
+    """Logistic regression: the W and b that minimise |W|^2 / 2 + C x the sum of the cross-entropies.
 
-    By L-BFGS in 64 bits, as CLIP's linear probes are (arXiv 2103.00020, section 3.2); `strength` is what scikit-learn
-    calls C. UsageError for examples of fewer than two labels.
+    By L-BFGS in 64 bits, as CLIP's linear probes are (arXiv 2103.00020, section 3.2); `C` as in scikit-learn.
+    UsageError for examples of fewer than two labels.
     """
     _check(vectors, truth, labels)
     if len(np.unique(truth)) < 2:
@@ -91,7 +95,7 @@ def fit_linear(vectors: Vectors, truth: LabelIds, *, labels: int, strength: floa
     def closure() -> Tensor:
         optimizer.zero_grad()
         errors = F.cross_entropy(x @ weight.T + bias, y, reduction="sum")
-        loss = (weight.square().sum() / (2 * strength) + errors) / len(y)
+        loss = (weight.square().sum() / (2 * C) + errors) / len(y)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -176,7 +180,7 @@ class ProbeClassifier(VideoClassifier):
 
     def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video, from the mean of their embeddings; it names no prompts."""
-        embeddings = embed_views(self.model.encoder, views, self.spec)
+        embeddings = self.model.encoder.embed_views(views, self.spec)
         rows = torch.cat([mean_view(embeddings), embeddings]).float().cpu().numpy()
         logits = torch.from_numpy(self.probe.logits(rows))
         scores = logits[0].softmax(0)

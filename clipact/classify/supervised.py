@@ -10,8 +10,7 @@ from jaxtyping import Float32, UInt8
 
 from clipact.classify.base import Prediction, VideoClassifier
 from clipact.classify.embedding_recognizer import RecognizerFacts
-from clipact.classify.text_classifier import TextClassifier
-from clipact.classify.zero_shot import ZeroShotClassifier
+from clipact.classify.zero_shot import TextClassifier, ZeroShotClassifier
 from clipact.clip_spec import Averaging, ClipSpec
 from clipact.errors import UsageError
 from clipact.models import zoo
@@ -28,7 +27,7 @@ class SupervisedClassifier(VideoClassifier):
     labels   some of these, to choose among them alone; all of them when None. LabelError for any other
     frames, clips, spec, decoder  as for `ZeroShotClassifier`
 
-    `nearest` does the work: vectors of labels are compared with a clip alike, whether words gave them or training did.
+    `base` compares clips with the vectors of labels, as it does with those of sentences.
     """
 
     def __init__(
@@ -50,8 +49,8 @@ class SupervisedClassifier(VideoClassifier):
         label_set = replace(chosen, phrases=chosen.labels)
         with torch.inference_mode():
             rows = model.encoder.encode_text(label_set.labels)
-        owner = torch.arange(len(label_set), device=rows.device)
-        self.nearest = ZeroShotClassifier(
+        label_ids = torch.arange(len(label_set), device=rows.device)
+        self.base = ZeroShotClassifier(
             model,
             label_set,
             prompts="bare",
@@ -59,9 +58,9 @@ class SupervisedClassifier(VideoClassifier):
             clips=clips,
             spec=spec,
             decoder=decoder,
-            words=TextClassifier(rows=rows[None], owner=owner, labels=len(label_set)),
+            words=TextClassifier(rows=rows[None], label_ids=label_ids, labels=len(label_set)),
         )
-        super().__init__(self.nearest.spec, clips=clips, decoder=decoder)
+        super().__init__(self.base.spec, clips=clips, decoder=decoder)
 
     averagings: tuple[Averaging, ...] = ZeroShotClassifier.averagings
 
@@ -71,11 +70,11 @@ class SupervisedClassifier(VideoClassifier):
 
     def score(self, embeddings: Float32[np.ndarray, "n k d"], *, averaging: Averaging) -> Float32[np.ndarray, "n l"]:
         """Return the logits of n videos for each label, averaged over their k views."""
-        return self.nearest.score(embeddings, averaging=averaging)
+        return self.base.score(embeddings, averaging=averaging)
 
     def facts(self) -> RecognizerFacts:
         """Return what an evaluation's record says of the model and its labels."""
-        return self.nearest.facts()
+        return self.base.facts()
 
     @classmethod
     def load(
@@ -87,8 +86,8 @@ class SupervisedClassifier(VideoClassifier):
     @property
     def labels(self) -> tuple[str, ...]:
         """What it chooses from."""
-        return self.nearest.labels
+        return self.base.labels
 
     def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video; it names no prompts, of which there are none."""
-        return replace(self.nearest.answer(views), prompts="")
+        return replace(self.base.answer(views), prompts="")

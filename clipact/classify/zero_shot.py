@@ -1,33 +1,135 @@
-"""Zero-shot classification: a clip is named by the label whose sentences lie nearest to it.
+"""Zero-shot classification: a clip is named by the label whose sentences' embeddings are nearest to its own.
 
-The central object. It joins a model (zoo), words (prompts), video and the text cache; each of them can be had alone.
+`make_text_classifier` averages the embeddings of a label's sentences (templates, synonyms, descriptions) into the
+vectors of a `TextClassifier`; `ZeroShotClassifier` joins it with a model, a video and the cache of text embeddings.
 """
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
 from clipact.cache import Cache, content_key
 from clipact.classify.base import Prediction, Scored, VideoClassifier, agreement_of
 from clipact.classify.embedding_recognizer import RecognizerFacts
-from clipact.classify.text_classifier import TextClassifier, make_text_classifier, template_weights, wording_key
 from clipact.clip_spec import Averaging, ClipSpec
-from clipact.embed.clip_embedding import embed_views, mean_view, prepare_views
 from clipact.errors import CacheError, UsageError
 from clipact.models import zoo
-from clipact.models.dual_encoder import unit
+from clipact.models.dual_encoder import DualEncoder, mean_view, prepare_views, unit
 from clipact.progress import ProgressBar, no_progress
 from clipact.prompts import LabelDetails, LabelSet, PromptSet
 
 _CLIPS_AT_ONCE = 256  # x 48 templates x 700 labels: 34 MB of logits
+
+Encode = Callable[[Sequence[str]], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextClassifier:
+    """The vectors that clips are compared with, and the label of each.
+
+    rows       p planes of w vectors each; the probabilities that several planes give are averaged
+    label_ids  the label_id of each of the w; a label is as likely as the likeliest of its vectors
+    labels     how many labels there are
+    needs_template_weights  whether the planes are templates without weights yet: there are no logits before
+    """
+
+    rows: Float[Tensor, "p w d"]
+    label_ids: Int[Tensor, " w"]
+    labels: int
+    needs_template_weights: bool = False
+
+    @property
+    def one_each(self) -> bool:
+        """Whether each label has one vector."""
+        return len(self.rows) == 1 and len(self.label_ids) == self.labels
+
+    def plane_logits(self, encoder: DualEncoder, clips: Float[Tensor, "b d"]) -> Float[Tensor, "b p n"]:
+        """Return the logits of each plane."""
+        flat = encoder.logits(clips, rearrange(self.rows, "p w d -> (p w) d"))
+        logits = rearrange(flat, "b (p w) -> b p w", p=len(self.rows))
+        if len(self.label_ids) == self.labels:
+            return logits
+        best = logits.new_full((*logits.shape[:2], self.labels), -torch.inf)
+        return best.scatter_reduce(2, self.label_ids.expand_as(logits), logits, "amax")
+
+    def logits(self, encoder: DualEncoder, clips: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
+        """scale x cosine of each clip with each label, or the log of the mean probability over planes."""
+        if self.needs_template_weights:
+            raise UsageError(
+                "these templates await their weights, which are found from unlabelled clips: `clipact eval` and "
+                "`clipact prompts sweep` find them; or write weights = [...] into the prompt file"
+            )
+        logits = self.plane_logits(encoder, clips)
+        if logits.shape[1] == 1:
+            return logits[:, 0]
+        return logits.log_softmax(2).logsumexp(1) - torch.tensor(logits.shape[1]).log().to(logits.device)
+
+    def only(self, labels: Sequence[int]) -> "TextClassifier":
+        """Select some labels, whose numbers then are 0, 1, ... in the order given."""
+        place = torch.full((self.labels,), -1, device=self.label_ids.device)
+        place[torch.tensor(labels, device=place.device)] = torch.arange(len(labels), device=place.device)
+        order = place[self.label_ids].argsort(stable=True)
+        order = order[place[self.label_ids][order] >= 0]
+        return replace(self, rows=self.rows[:, order], label_ids=place[self.label_ids][order], labels=len(labels))
+
+    def append(self, other: "TextClassifier") -> "TextClassifier":
+        """Append the vectors of other labels that were worded alike."""
+        return replace(
+            self,
+            rows=torch.cat([self.rows, other.rows], dim=1),
+            label_ids=torch.cat([self.label_ids, self.labels + other.label_ids]),
+            labels=self.labels + other.labels,
+        )
+
+    def weighted(self, weights: Float[Tensor, " p"]) -> "TextClassifier":
+        """Merge the planes into one whose logits are their weighted mean (so its vectors are shorter than 1)."""
+        share = weights / weights.sum()
+        return replace(self, rows=torch.einsum("p, p w d -> w d", share, self.rows)[None], needs_template_weights=False)
+
+
+def wording_key(labels: LabelSet, prompts: PromptSet) -> str:
+    """A sha256 of all that a label set is put into words with: another sentence, place or wording gives another."""
+    filled = prompts.fill(labels)
+    places = [f"{prompt.label} {prompt.word} {prompt.template}" for prompt in filled]
+    return content_key("words 1", repr(prompts.wording), repr(prompts.weights), *places, *(p.text for p in filled))
+
+
+def make_text_classifier(encode: Encode, labels: LabelSet, prompts: PromptSet) -> TextClassifier:
+    """The vectors of a label set, worded as the prompt set says; `encode` gives unit vectors of sentences."""
+    wording, prompt_list = prompts.wording, prompts.fill(labels)
+    texts = list(dict.fromkeys(prompt.text for prompt in prompt_list))
+    place = {text: i for i, text in enumerate(texts)}
+    column: dict[tuple[int, int], int] = {}
+    for prompt in prompt_list:
+        column.setdefault((prompt.label, prompt.word), len(column))
+    index = torch.empty((len(prompts.templates), len(column)), dtype=torch.long)
+    for prompt in prompt_list:
+        planes = slice(None) if prompt.template is None else prompt.template
+        index[planes, column[prompt.label, prompt.word]] = place[prompt.text]
+    embeddings = encode(texts)
+    table = embeddings[index.to(embeddings.device)]
+    label_ids = torch.tensor([label for label, _ in column], device=embeddings.device)
+    shorter = wording.over_templates == "weighted"  # logits are averaged: vectors stay as long as their mean is
+    if wording.over_templates == "embeddings":
+        table = _unit_rows(table.mean(0, keepdim=True))
+    if wording.over_words == "mean" and len(label_ids) > len(labels):
+        sums = table.new_zeros((len(table), len(labels), table.shape[2])).index_add_(1, label_ids, table)
+        means = sums / label_ids.bincount(minlength=len(labels))[None, :, None]
+        table, label_ids = means if shorter else _unit_rows(means), torch.arange(len(labels), device=label_ids.device)
+    vectors = TextClassifier(rows=table, label_ids=label_ids, labels=len(labels), needs_template_weights=shorter)
+    return vectors.weighted(table.new_tensor(prompts.weights)) if prompts.weights else vectors
+
+
+def _unit_rows(table: Float[Tensor, "p w d"]) -> Float[Tensor, "p w d"]:
+    return rearrange(unit(rearrange(table, "p w d -> (p w) d")), "(p w) d -> p w d", p=len(table))
 
 
 class ZeroShotClassifier(VideoClassifier):
@@ -97,7 +199,7 @@ class ZeroShotClassifier(VideoClassifier):
     @property
     def text_embeddings(self) -> Float[Tensor, "n d"]:
         """One unit vector a label: the mean over its sentences, normalised again. UsageError when it has several."""
-        if not self.words.one_each or self.words.weigh:
+        if not self.words.one_each or self.words.needs_template_weights:
             raise UsageError(f"with the prompts {self.prompts.name!r} a label has several vectors: ask `logits`")
         return self.words.rows[0]
 
@@ -113,7 +215,7 @@ class ZeroShotClassifier(VideoClassifier):
         return self.words.logits(self.model.encoder, clips)
 
     def with_weights(self, weights: Float[Tensor, " p"]) -> "ZeroShotClassifier":
-        """The same with its templates weighted; see `clipact.classify.text_classifier`."""
+        """The same with its templates weighted; see `clipact.classify.zero_shot`."""
         return ZeroShotClassifier(
             self.model,
             self.label_set,
@@ -129,8 +231,10 @@ class ZeroShotClassifier(VideoClassifier):
     @torch.inference_mode()
     def adapt(self, embeddings: Float32[np.ndarray, "n k d"]) -> "ZeroShotClassifier":
         """Return the classifier with weights for templates that await them, estimated from unlabelled clips."""
-        if not self.words.weigh:
+        if not self.words.needs_template_weights:
             return self
+        from clipact.classify.template_weights import template_weights
+
         means = unit(torch.from_numpy(embeddings).to(self.model.encoder.log_scale.device).mean(1))
         return self.with_weights(template_weights(self.model.encoder, self.words, means))
 
@@ -194,7 +298,7 @@ class ZeroShotClassifier(VideoClassifier):
         """
         encoder = self.model.encoder
         if not self._unprompted:
-            embeddings = embed_views(encoder, views, self.spec)
+            embeddings = encoder.embed_views(views, self.spec)
             return self.logits(mean_view(embeddings))[0], self.logits(embeddings)
         video = prepare_views(views, self.spec, device=encoder.log_scale.device)
         each = torch.stack([self._compare_prompted(clip) for clip in video])
@@ -229,13 +333,13 @@ def embed_labels(
     if (kept := cache.read("text", key)) is not None:
         return TextClassifier(
             rows=torch.from_numpy(kept["rows"]).to(device),
-            owner=torch.from_numpy(kept["owner"]).to(device),
+            label_ids=torch.from_numpy(kept["owner"]).to(device),
             labels=len(labels),
-            weigh=prompts.awaits_weights,
+            needs_template_weights=prompts.awaits_weights,
         )
     vectors = make_text_classifier(partial(model.encoder.encode_text, progress=progress), labels, prompts)
     try:
-        cache.write("text", key, {"rows": vectors.rows.float().cpu().numpy(), "owner": vectors.owner.cpu().numpy()})
+        cache.write("text", key, {"rows": vectors.rows.float().cpu().numpy(), "owner": vectors.label_ids.cpu().numpy()})
     except CacheError as error:  # a cache that cannot be written costs time, not the answer
         warnings.warn(str(error), stacklevel=2)
     return vectors

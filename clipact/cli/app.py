@@ -20,7 +20,7 @@ from clipact.cli.eval import HELP as EVAL_HELP
 from clipact.cli.eval import evaluate
 from clipact.cli.frames import frames
 from clipact.cli.index import index
-from clipact.cli.info import probe
+from clipact.cli.info import info
 from clipact.cli.models import models
 from clipact.cli.pretrain import pretrain
 from clipact.cli.prompts import prompts
@@ -54,7 +54,7 @@ app.command(no_args_is_help=True)(pretrain)
 app.command("eval", no_args_is_help=True, help=EVAL_HELP)(evaluate)
 app.command(no_args_is_help=True)(compare)
 app.command(no_args_is_help=True)(calibrate)
-app.command(no_args_is_help=True)(probe)
+app.command(no_args_is_help=True)(info)
 app.command(no_args_is_help=True)(frames)
 app.command(no_args_is_help=True)(report)
 app.add_typer(data, name="data")

@@ -1,4 +1,4 @@
-"""`clipact calibrate`: how far a model's answers can be trusted, learnt from clips whose labels are known."""
+"""`clipact calibrate`: fit temperature, conformal sets and a rejection threshold on labelled clips."""
 
 import json
 import sys
@@ -43,8 +43,11 @@ def calibrate(
     false_rejection_rate: Annotated[
         float, typer.Option(help="The share of clips that fit a label and may be called none of these.")
     ] = 0.05,
-    rejection: Annotated[
-        str, typer.Option(help="What says that nothing fits: background, energy, margin or max_softmax.")
+    ood_score: Annotated[
+        str,
+        typer.Option(
+            help="The out-of-distribution score, for none of these: background, energy, margin or max_softmax."
+        ),
     ] = "background",
     allow_mismatch: AllowMismatch = False,
     device: Device = "auto",
@@ -65,7 +68,7 @@ def calibrate(
 
     Half of the clips fit and half check: give forty or more, like those to come.
     What shares a value in a column named group (a person, a film) stays in one
-    half; without that column, so do stretches of one file. Exit code 1 when a
+    half; without that column, so do parts of one file. Exit code 1 when a
     file could not be read; the others are used.
     """
     from dataclasses import replace
@@ -74,7 +77,7 @@ def calibrate(
     from clipact.errors import UsageError, choices
     from clipact.prompts import PromptSet, parse_labels
 
-    for name, share in (("coverage", coverage), ("false-rejections", false_rejection_rate)):
+    for name, share in (("coverage", coverage), ("false-rejection-rate", false_rejection_rate)):
         if not 0 < share < 1:
             raise UsageError(f"--{name} is {share:g}; a share between 0 and 1, such as 0.1")
     protocol, folder = find_protocol(protocol_or_table, data, split=split)
@@ -87,8 +90,8 @@ def calibrate(
     from clipact.evaluate.fit_calibration import fit_calibration as fit
     from clipact.models.zoo import load_model
 
-    if rejection not in OOD_SCORES:
-        raise UsageError(f"--rejection is {rejection!r}; {choices(rejection, OOD_SCORES)}")
+    if ood_score not in OOD_SCORES:
+        raise UsageError(f"--ood-score is {ood_score!r}; {choices(ood_score, OOD_SCORES)}")
     check_out_path(out)
     samples = read_samples(protocol, folder, allow_mismatch=allow_mismatch)
 
@@ -104,7 +107,7 @@ def calibrate(
         source=protocol.title + (", partial" if samples.partial_why else ""),
         coverage=coverage,
         false_rejection_rate=false_rejection_rate,
-        score=rejection,
+        score=ood_score,
         options=EvalOptions(cache=Cache(), progress=progress),
     )
     calibration.save(out)

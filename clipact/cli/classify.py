@@ -1,4 +1,4 @@
-"""`clipact classify`: what happens in these videos, among these labels?"""
+"""`clipact classify`: name the action in videos, among given labels."""
 
 import gc
 import json
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.classify.base import Prediction
 from clipact.cli.terminal import Device, PrecisionOption, Videos
 from clipact.errors import UsageError, VideoError
+
+if TYPE_CHECKING:
+    from clipact.classify.base import Prediction, VideoClassifier
 
 # A thread that decodes meanwhile asks for the interpreter's lock at each packet, and would wait up to 5 ms each time:
 # of 60 s of 1080p it decodes three quarters while torch is imported, not half (two cores).
@@ -36,10 +38,6 @@ def quick_imports() -> Iterator[None]:
         gc.freeze()
         if collecting:
             gc.enable()
-
-
-if TYPE_CHECKING:
-    from clipact.classify.base import VideoClassifier
 
 
 def classify(
@@ -125,10 +123,9 @@ def classify(
     Exit code 1 when a video could not be read; the others are done all the same.
     """
     from clipact.cli.terminal import expand_videos, index_folder, note, show_progress, track
-    from clipact.embed.prefetch import decode_ahead
-    from clipact.models.model_config import checkpoint_folder, read_config
+    from clipact.models.checkpoint import checkpoint_folder, read_config
     from clipact.prompts import PromptSet, parse_labels
-    from clipact.video.load import check_decoder
+    from clipact.video.load import check_decoder, decode_ahead
 
     paths = expand_videos(videos)
     config = None if (folder := checkpoint_folder(model)) is None else read_config(folder)
@@ -149,11 +146,11 @@ def classify(
         why = (
             f"{indexed}: its sentences were chosen when the index was built" if indexed else f"{model}: it has no words"
         )
-        raise UsageError(f"--prompts has no say in {why}")
+        raise UsageError(f"--prompts cannot be used with {why}")
     prompt_set = None if prompts is None and fitted else PromptSet.load(prompts or "action")
     check_decoder(decoder)
     if start is not None and end is not None and end <= start:
-        raise UsageError(f"--to is {end:g}, not after --from {start:g}: name a stretch that has a length")
+        raise UsageError(f"--to is {end:g}, not after --from {start:g}: name a span that has a length")
     reading: dict[str, Any] = {
         "clips": clips or (fitted.target.views.views if fitted else 1),
         "start_seconds": start,
@@ -203,7 +200,7 @@ def classify(
         )
     decoded = decoded or decode_ahead(paths, classifier.spec, **reading)
 
-    def answers() -> Iterator[tuple[str, Prediction | VideoError]]:
+    def answers() -> "Iterator[tuple[str, Prediction | VideoError]]":
         for item in decoded:
             yield item.source, item.error or classifier.classify_decoded(item)
 
@@ -222,7 +219,7 @@ def classify(
         raise typer.Exit(1)
 
 
-def _show(prediction: Prediction, *, top: int) -> None:
+def _show(prediction: "Prediction", *, top: int) -> None:
     from rich.console import Console
 
     from clipact.cli.terminal import note, prediction_table
@@ -232,8 +229,8 @@ def _show(prediction: Prediction, *, top: int) -> None:
         note(f"{prediction.video}: {remark}", kind="warning")
 
 
-def _row(source: str, answer: Prediction | VideoError, *, model: str, prompts: str, top: int) -> dict[str, Any]:
-    known = answer if isinstance(answer, Prediction) else None
+def _row(source: str, answer: "Prediction | VideoError", *, model: str, prompts: str, top: int) -> dict[str, Any]:
+    known = None if isinstance(answer, VideoError) else answer
     row: dict[str, Any] = {
         "video": source,
         "model": model,
@@ -243,7 +240,7 @@ def _row(source: str, answer: Prediction | VideoError, *, model: str, prompts: s
         "frames": [{"index": s.index, "seconds": s.seconds} for s in known.frames] if known else [],
         "predictions": [{"label": e.label, "score": e.score} for e in known.top(top)] if known else [],
         "notes": list(known.notes) if known else [],
-        "error": None if isinstance(answer, Prediction) else {"type": type(answer).__name__, "message": str(answer)},
+        "error": {"type": type(answer).__name__, "message": str(answer)} if isinstance(answer, VideoError) else None,
     }
     for name in ("outside", "agreement", "trust", "accepted"):
         if known and (said := getattr(known, name)) is not None:

@@ -80,7 +80,9 @@ def compare(
     try:
         with TrainScreen() as screen:
             whole = screen.progress.add_task("compare", total=len(planned.runs))
-            context = ExecutionContext(device=device, cache=Cache(), progress=screen.watch, follow=screen.follow)
+            context = ExecutionContext(
+                device=device, cache=Cache(), progress=screen.show_progress, follow=screen.follow
+            )
             for outcome in planned.execute(context):
                 outcomes.append(outcome)
                 screen.progress.advance(whole)

@@ -1,8 +1,7 @@
-"""`clipact data`: what there is to learn from, looked at before it is learnt from."""
+"""`clipact data`: check training data before training."""
 
 import json
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,13 +11,13 @@ import typer
 if TYPE_CHECKING:
     from clipact.data.check import DataReport
 
-data = typer.Typer(help="Look at training data before anything is learnt from it.", no_args_is_help=True)
+data = typer.Typer(help="Check training data before training.", no_args_is_help=True)
 _LISTED = 50
 
 
 @data.callback()
 def _group() -> None:
-    """Look at training data before anything is learnt from it."""
+    """Check training data before training."""
 
 
 @data.command(no_args_is_help=True)
@@ -41,45 +40,42 @@ def check(
     frames: Annotated[int, typer.Option(min=1, help="Frames decoded of each file, from its first to its last.")] = 8,
     against: Annotated[
         list[str] | None,
-        typer.Option(metavar="PROTOCOL", help="Of a recipe: name what this protocol judges by. Repeatable."),
+        typer.Option(metavar="PROTOCOL", help="Compare a recipe's data with the files of this protocol. Repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a table.")] = False,
 ) -> None:
-    """Read everything that is to be learnt from, and say what is wrong with it.
+    """Read all training data, and list what is wrong with them.
 
     clipact data check captions.csv --data ~/flickr8k
 
     clipact data check own.toml --data ~/data --against sports22
 
-    The second reads the tables of a recipe, and compares what would be learnt
-    from with all that the protocol judges by: files by their bytes, pictures by what
-    they look like, too (64 bits each, of which at most 6 differ), so that copies
-    can be left out before a run.
+    The second reads the tables of a recipe, and compares its training data with all
+    files that the protocol evaluates on: by their bytes, pictures by difference
+    hashes, too (64 bits each, of which at most 6 differ), so that copies can be left
+    out before a run.
 
     Exit code 1 when there are errors; warnings alone leave it at 0.
     """
-    from clipact.cli.terminal import note, track
+    from clipact.cli.terminal import note, show_progress
     from clipact.data.check import check_manifest, read_held_out
     from clipact.data.protocol import load_protocol
     from clipact.errors import UsageError
 
-    def watch(items: Iterable[Any], total: int) -> Iterable[Any]:
-        return track(items, total=total, what="reading")
-
     if table.suffix == ".toml":
         below, protocols = folder or Path(), [load_protocol(name) for name in dict.fromkeys(against or ())]
-        held = [one for protocol in protocols for one in read_held_out(protocol, below, watch=watch)]
+        held = [one for protocol in protocols for one in read_held_out(protocol, below, progress=show_progress)]
         tables = _tables(table, below)
     else:
         if against:
             raise UsageError(
-                "--against is for a recipe, whose tables lie below the same folder as the data of protocols; name this one "
-                "in a recipe's data.sources"
+                "--against is for a recipe, whose tables lie below the same folder as the data of protocols; name this "
+                "one in a recipe's data.sources"
             )
         held, tables = [], [(table, folder, "all")]
     errors = 0
     for path, root, split in tables:
-        report = check_manifest(path, root, split=split, frames=frames, against=held, watch=watch)
+        report = check_manifest(path, root, split=split, frames=frames, against=held, progress=show_progress)
         if as_json:
             print(json.dumps(_row(report), ensure_ascii=False))
         else:
@@ -92,7 +88,7 @@ def check(
 
 
 def _tables(recipe: Path, data: Path) -> list[tuple[Path, Path | None, str]]:
-    """The tables of a recipe, the folders that their paths start from, and the splits that are learnt from."""
+    """The tables of a recipe, the folders that their paths start from, and the splits that are trained on."""
     from clipact.data.sources import table_paths
     from clipact.train.recipe import Recipe, load_recipe
 

@@ -40,7 +40,7 @@ def frames(
     clipact frames video.mp4 --out looks.png --model runs/attentive/best --attention
     """
     from clipact.cli.terminal import note
-    from clipact.video.clip import draw_strip
+    from clipact.video.draw import draw_strip
     from clipact.video.load import load_clip
 
     spec = model_spec(model)
@@ -60,7 +60,7 @@ def frames(
 
 def model_spec(model: str) -> ClipSpec:
     """How a model's clips are prepared; its weights are loaded only where no config.json says so."""
-    from clipact.models.model_config import checkpoint_folder, read_config
+    from clipact.models.checkpoint import checkpoint_folder, read_config
 
     if (folder := checkpoint_folder(model)) is not None:
         return read_config(folder).clip
@@ -73,10 +73,10 @@ def _with_attention(clip: "Clip", spec: ClipSpec, model: str) -> "Clip":
     """The clip with what the model looks at drawn over its frames; UsageError for a model that does not tell."""
     import torch
 
-    from clipact.embed.clip_embedding import prepare_views
     from clipact.models import zoo
+    from clipact.models.dual_encoder import prepare_views
     from clipact.models.towers.attention_pool import AttentionPoolTower
-    from clipact.video.clip import overlay_maps
+    from clipact.video.draw import overlay_maps
 
     tower = zoo.load_model(model, device="cpu").encoder.visual
     if not isinstance(tower, AttentionPoolTower):

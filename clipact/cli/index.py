@@ -1,16 +1,20 @@
-"""`clipact index`: labels and captions by the million, built once, searched at once."""
+"""`clipact index`: build, change and search an index of labels or captions."""
 
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from clipact.cli.terminal import Device, ModelName, PrecisionOption
+from clipact.cli.terminal import Device, ModelName, PrecisionOption, note
 
 if TYPE_CHECKING:
-    from clipact.label_index import LabelIndex
+    from clipact.label_index import IndexEntry, IndexQuality, LabelIndex
     from clipact.models.zoo import Model
     from clipact.prompts import PromptSet
 
@@ -40,8 +44,8 @@ def build(
         float | None, typer.Option(min=0.001, show_default="half of the machine's", help="Gigabytes for a search.")
     ] = None,
     recall: Annotated[float, typer.Option(min=0.01, max=1, help="The recall@10 wanted of an approximation.")] = 0.95,
-    half: Annotated[bool, typer.Option("--half", help="Keep vectors in 16 bits: half the disk.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a build that was stopped.")] = False,
+    float16: Annotated[bool, typer.Option("--float16", help="Keep vectors in 16 bits: half the disk.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a build that was stopped.")] = False,
     device: Device = "auto",
 ) -> None:
     """Encode labels or captions once, and keep them so that the nearest to a clip are found at once.
@@ -53,12 +57,10 @@ def build(
     A .txt file has one label a line; a .csv or .jsonl file has label, caption or text, perhaps id, and whatever else
     is to be kept. Few vectors are all compared; more go into HNSW if it fits the memory, else into IVF-PQ.
     """
-    from clipact.cli.index_screen import say_built, watch
-    from clipact.cli.terminal import note
+    from clipact.cli.terminal import show_progress
     from clipact.errors import UsageError, choices
-    from clipact.label_index import IndexMetadata, IndexPlan
-    from clipact.label_index import build as build_index
-    from clipact.label_index.entry_sources import AS_THEY_ARE, read_entries, sentence_encoder, wording_of
+    from clipact.label_index import IndexMetadata, IndexPlan, build_index
+    from clipact.label_index.entry_sources import NO_PROMPTS, describe_wording, read_entries, sentence_encoder
     from clipact.models.zoo import load_model
     from clipact.prompts import PromptSet
 
@@ -66,29 +68,29 @@ def build(
     if kind is not None and kind not in kinds:
         raise UsageError(f"--kind is {kind!r}; {choices(kind, kinds)}")
     vocabulary = read_entries(source)
-    named = prompts or (AS_THEY_ARE if vocabulary.captions else "action")
-    prompt_set = None if named == AS_THEY_ARE else PromptSet.load(named)
-    if prompt_set is not None and vocabulary.says_more and prompt_set.wording.words != ("phrase",):
+    named = prompts or (NO_PROMPTS if vocabulary.captions else "action")
+    prompt_set = None if named == NO_PROMPTS else PromptSet.load(named)
+    if prompt_set is not None and vocabulary.has_more_words and prompt_set.wording.words != ("phrase",):
         note(f"an index holds the phrase of each label: the synonyms and descriptions of {source} are left out")
     loaded = load_model(model, device=device)
-    about = IndexMetadata(
+    metadata = IndexMetadata(
         model=loaded.name,
         model_key=loaded.key,
-        wording=wording_of(prompt_set),
+        wording=describe_wording(prompt_set),
         dim=loaded.encoder.dim,
-        precision="float16" if half else "float32",
+        precision="float16" if float16 else "float32",
     )
     plan = IndexPlan(kind=kind, memory_bytes=None if memory is None else round(memory * 1e9), recall=recall)  # type: ignore[arg-type]
     made = build_index(
         out,
         vocabulary.entries,
         sentence_encoder(loaded, vocabulary, prompt_set),
-        about=about,
+        metadata=metadata,
         plan=plan,
         resume=resume,
-        watch=watch,
+        progress=show_progress,
     )
-    say_built(made)
+    _note_built(made)
     print(out)
 
 
@@ -106,10 +108,8 @@ def add(
 
     clipact index add verbs.index more.txt
     """
-    from clipact.cli.index_screen import watch
-    from clipact.cli.terminal import note
-    from clipact.label_index import LabelIndex
-    from clipact.label_index import add as add_to
+    from clipact.cli.terminal import show_progress
+    from clipact.label_index import LabelIndex, add_entries
     from clipact.label_index.entry_sources import read_entries, sentence_encoder
     from clipact.models.zoo import load_model
 
@@ -117,7 +117,7 @@ def add(
     loaded = load_model(model, device=device)
     prompt_set = _prompts_of(LabelIndex.open(folder, model_key=loaded.key), prompts)
     encode = sentence_encoder(loaded, vocabulary, prompt_set)
-    change = add_to(folder, vocabulary.entries, encode, model_key=loaded.key, watch=watch)
+    change = add_entries(folder, vocabulary.entries, encode, model_key=loaded.key, progress=show_progress)
     note(f"{change.added:,} added to {folder}; {change.repeats:,} were there already")
 
 
@@ -132,10 +132,9 @@ def remove(
 
     clipact index remove verbs.index "drink" "read"
     """
-    from clipact.cli.terminal import note
-    from clipact.label_index import remove as remove_from
+    from clipact.label_index import remove_entries
 
-    change = remove_from(folder, ids)
+    change = remove_entries(folder, ids)
     note(f"{change.removed:,} removed from {folder}")
 
 
@@ -158,8 +157,7 @@ def query(
     clipact index query captions.index --text "a dog catches a ball"
     """
     from clipact.cache import Cache
-    from clipact.cli.index_screen import show_neighbours
-    from clipact.cli.terminal import expand_videos, note, track
+    from clipact.cli.terminal import expand_videos, track
     from clipact.errors import UsageError
     from clipact.label_index import LabelIndex
     from clipact.models.zoo import load_model
@@ -183,7 +181,7 @@ def query(
             near = [{"cosine": cosine, **vars(entry)} for entry, cosine in pairs]
             print(json.dumps({"query": name, "kind": opened.kind, "nearest": near}, ensure_ascii=False), flush=True)
         else:
-            show_neighbours(name, pairs)
+            _print_neighbours(name, pairs)
     if failed:
         raise typer.Exit(1)
 
@@ -203,33 +201,32 @@ def info(
 
     clipact index info captions.index
     """
-    from clipact.cli.index_screen import index_facts, index_lines
     from clipact.label_index import LabelIndex, measure_quality
-    from clipact.label_index.quality import OWN_ROWS, sample_queries
+    from clipact.label_index.faiss_build import OWN_ROWS, sample_queries
 
     opened = LabelIndex.open(folder)
-    quality = opened.table.quality
+    quality = opened.manifest.quality
     if measure is not None and opened.kind != "exact":
         quality = measure_quality(opened, sample_queries(opened, count=measure, seed=1), source=OWN_ROWS)
     if as_json:
-        print(json.dumps(index_facts(opened, quality), indent=2, ensure_ascii=False))
+        print(json.dumps(_index_facts(opened, quality), indent=2, ensure_ascii=False))
         return
-    for title, said in index_lines(opened, quality).items():
+    for title, said in _index_lines(opened, quality).items():
         print(f"{title:<13} {said}")
 
 
 def _prompts_of(opened: "LabelIndex", prompts: str | None) -> "PromptSet | None":
     """The prompt set that an index was built with; UsageError when the one that is named is another."""
     from clipact.errors import UsageError
-    from clipact.label_index.entry_sources import AS_THEY_ARE, wording_of
+    from clipact.label_index.entry_sources import NO_PROMPTS, describe_wording
     from clipact.prompts import PromptSet
 
-    wording = opened.table.about.wording
-    name = prompts or opened.table.about.prompts
-    found = None if name == AS_THEY_ARE else PromptSet.load(name)
-    if wording_of(found) != wording:
+    wording = opened.manifest.metadata.wording
+    name = prompts or opened.manifest.metadata.prompts
+    found = None if name == NO_PROMPTS else PromptSet.load(name)
+    if describe_wording(found) != wording:
         raise UsageError(
-            f"{opened.folder.path} was built with the prompts {opened.table.about.prompts!r}, "
+            f"{opened.folder.path} was built with the prompts {opened.manifest.metadata.prompts!r}, "
             f"not with {name!r} as it is now"
         )
     return found
@@ -240,15 +237,98 @@ def _vectors(model: "Model", paths: list[str], sentences: list[str]) -> Iterable
     import torch
 
     from clipact.classify.base import frames_of
-    from clipact.embed.clip_embedding import embed_views, mean_view
-    from clipact.embed.prefetch import decode_ahead
+    from clipact.models.dual_encoder import mean_view
+    from clipact.video.load import decode_ahead
 
     for decoded in decode_ahead(paths, model.encoder.spec):
         if decoded.error is not None:
             yield decoded.source, decoded.error
         else:
-            views = embed_views(model.encoder, frames_of(decoded), model.encoder.spec)
+            views = model.encoder.embed_views(frames_of(decoded), model.encoder.spec)
             yield decoded.source, mean_view(views).float().cpu().numpy()
     for sentence in sentences:
         with torch.inference_mode():
             yield sentence, model.encoder.encode_text([sentence]).float().cpu().numpy()
+
+
+def _note_built(made: "LabelIndex") -> None:
+    """Note what a build gave, and whether the recall that was wanted was reached."""
+    progress, manifest = made.manifest.progress, made.manifest
+    note(f"{len(made):,} entries" + (f"; {progress.repeats:,} repeated one of them" if progress.repeats else ""))
+    if manifest.faiss is None:
+        note("every entry is compared: no approximation")
+        return
+    quality = manifest.quality
+    assert quality is not None
+    faiss = manifest.faiss
+    note(f"{faiss.kind} {faiss.factory}: recall@10 {quality.recall_10:.1%} at search effort {faiss.search_effort}")
+    if quality.recall_10 < manifest.plan.recall:
+        note(
+            f"the recall of {manifest.plan.recall:.0%} was not reached; --kind hnsw or exact finds more", kind="warning"
+        )
+
+
+def _index_facts(opened: "LabelIndex", quality: "IndexQuality | None") -> dict[str, Any]:
+    """What an index holds, for machines."""
+    manifest, metadata = opened.manifest, opened.manifest.metadata
+    return {
+        "folder": str(opened.folder.path),
+        "entries": len(opened),
+        "removed": manifest.removed_rows,
+        "kind": opened.kind,
+        "factory": manifest.faiss and manifest.faiss.factory,
+        "search_effort": manifest.faiss and manifest.faiss.search_effort,
+        "compared_one_by_one": _one_by_one(opened),
+        "dim": metadata.dim,
+        "precision": metadata.precision,
+        "model": metadata.model,
+        "model_key": metadata.model_key,
+        "prompts": metadata.prompts,
+        "bytes": _bytes(opened),
+        "quality": quality and vars(quality),
+    }
+
+
+def _index_lines(opened: "LabelIndex", quality: "IndexQuality | None") -> dict[str, str]:
+    """The same for people: what is said, by its title."""
+    manifest, metadata = opened.manifest, opened.manifest.metadata
+    lines = {
+        "entries": f"{len(opened):,}" + (f", and {manifest.removed_rows:,} removed" if manifest.removed_rows else ""),
+        "vectors": f"{metadata.dim} numbers in {metadata.precision.removeprefix('float')} bits",
+        "on disk": f"{_bytes(opened) / 1e6:,.1f} MB, every file as its hash says",
+        "model": f"{metadata.model} ({metadata.model_key[:12]}…)",
+        "prompts": metadata.prompts,
+        "search": "exact: every entry is compared",
+    }
+    if manifest.faiss is not None:
+        lines["search"] = (
+            f"{manifest.faiss.kind}, {manifest.faiss.factory}, search effort {manifest.faiss.search_effort}"
+        )
+        if tail := _one_by_one(opened):
+            lines["search"] += f"; {tail:,} added since are compared one by one"
+    if quality is not None:
+        lines["recall@1"] = f"{quality.recall_1:.1%} of an exact search's"
+        lines["recall@10"] = f"{quality.recall_10:.1%}"
+        lines["first answer"] = f"changed by the approximation in {quality.first_changed:.1%}"
+        lines["measured"] = f"with {quality.queries:,} queries among {quality.rows:,}: {quality.source}"
+    return lines
+
+
+def _print_neighbours(name: str, pairs: "Sequence[tuple[IndexEntry, float]]") -> None:
+    """Print the entries nearest to a query, with their cosines."""
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for number, (entry, cosine) in enumerate(pairs):
+        table.add_row(f"{cosine:.3f}", Text(entry.text, style="bold green" if number == 0 else ""))
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
+    console.print(Text(name, style="bold"), table, "")
+
+
+def _one_by_one(opened: "LabelIndex") -> int:
+    manifest = opened.manifest
+    return manifest.rows - (manifest.faiss.rows if manifest.faiss else 0)
+
+
+def _bytes(opened: "LabelIndex") -> int:
+    return sum(record.bytes for record in opened.manifest.files)

@@ -1,4 +1,4 @@
-"""`clipact probe`: what are these files, and what is odd about them?"""
+"""`clipact info`: format, size, rate and length of videos, and what is unusual about them."""
 
 import json
 import sys
@@ -10,24 +10,24 @@ from clipact.cli.terminal import Videos
 from clipact.errors import VideoError
 
 
-def probe(
+def info(
     videos: Videos,
     end: Annotated[float | None, typer.Option("--to", min=0, help="Where a live source stops, in seconds.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a video and line.")] = False,
 ) -> None:
     """Tell codec, size, rotation, rate, duration, frames and key frames of videos, and what is odd about them.
 
-    clipact probe video.mp4
+    clipact info video.mp4
 
     Exit code 1 when a video could not be read; the others are told all the same.
     """
     from clipact.cli.terminal import expand_videos, note
-    from clipact.video.inspect import inspect as probe_video
+    from clipact.video.inspect import inspect
 
     failed = 0
     for source in expand_videos(videos):
         try:
-            found = probe_video(source, end_seconds=end)
+            found = inspect(source, end_seconds=end)
         except VideoError as error:
             failed += 1
             if as_json:

@@ -1,4 +1,4 @@
-"""`clipact models`: which models are there, what they are, and what can be done with them."""
+"""`clipact models`: list, show and interpolate models."""
 
 import json
 import textwrap
@@ -9,7 +9,7 @@ import typer
 
 from clipact.clip_spec import ClipSpec
 
-models = typer.Typer(help="List, show and blend models.", no_args_is_help=True)
+models = typer.Typer(help="List, show and interpolate models.", no_args_is_help=True)
 
 
 @models.command("list")
@@ -36,7 +36,7 @@ def list_models(
     for cause in wrong:
         note(cause, kind="warning")
     if as_json:
-        rows = [{**vars(kept), "path": str(kept.path), "trained_on": list(kept.trained_on)} for kept in found]
+        rows = [{**vars(model), "path": str(model.path), "trained_on": list(model.trained_on)} for model in found]
         print(json.dumps(rows, indent=2))
         return
     table = Table(box=None, padding=(0, 1), header_style="bold")
@@ -44,9 +44,9 @@ def list_models(
     table.add_column("MB", justify="right")
     for column in ("input", "trained on", "licence"):
         table.add_column(column, overflow="fold")
-    for kept in found:
-        trained_on = ", ".join(kept.trained_on) or "not known"
-        cells = (kept.name, f"{kept.megabytes:.0f}", kept.input, trained_on, kept.license or "see its card")
+    for model in found:
+        trained_on = ", ".join(model.trained_on) or "not known"
+        cells = (model.name, f"{model.megabytes:.0f}", model.input, trained_on, model.license or "see its card")
         table.add_row(*(Text(_printable(cell)) for cell in cells))
     Console().print(table)
 
@@ -58,7 +58,7 @@ def show(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Show what a model is, what it eats, and what a clip costs it, counted and measured here.
+    """Show a model's towers, its inputs, and what encoding a clip costs, counted and measured here.
 
     clipact models show mini
 
@@ -66,13 +66,13 @@ def show(
     """
     from clipact.config import to_table
     from clipact.models import zoo
-    from clipact.models.profile import measure, parameters
+    from clipact.models.profile import count_parameters, profile_model
     from clipact.models.towers import describe
 
     model = zoo.load_model(name, device=device, precision="auto")
     encoder = model.encoder
     spec = encoder.spec.with_frames(frames)
-    cost, counts = measure(encoder, spec=spec), parameters(encoder)
+    profile, counts = profile_model(encoder, spec=spec), count_parameters(encoder)
     place = str(encoder.log_scale.device)
     visual, prompted = describe(encoder.visual), encoder.text_depends_on_video
     towers = {
@@ -98,14 +98,18 @@ def show(
         "clip": to_table(spec),
         "device": place,
         "precision": encoder.precision,
-        "gflops_a_clip": round(cost.gflops, 3),
-        "milliseconds_a_clip": round(cost.milliseconds, 1),
+        "gflops_a_clip": round(profile.gflops, 3),
+        "milliseconds_a_clip": round(profile.milliseconds, 1),
     }
     if as_json:
         print(json.dumps(facts, indent=2))
         return
     order = "no: any order of the frames gives the same" if encoder.visual.order_free else "yes"
-    sentence = "depends on the clip beside it: nothing is kept, indexed or trained" if prompted else "stands by itself"
+    sentence = (
+        "gets an embedding that depends on the clip: not cached, indexed or trained"
+        if prompted
+        else "has an embedding of its own"
+    )
     if model.labels:
         more = ", ..." if len(model.labels) > 8 else ""
         sentence = f"is one of {len(model.labels)} labels: {', '.join(model.labels[:8])}{more}"
@@ -118,22 +122,22 @@ def show(
         "embedding": f"{encoder.dim} numbers, scale {encoder.scale.item():.1f}",
         "sees order": order,
         "a sentence": sentence,
-        **_said(spec),
+        **_clip_lines(spec),
         "mean, std": " ".join(f"{one:.3f}" for one in spec.mean) + ", " + " ".join(f"{one:.3f}" for one in spec.std),
-        "a clip costs": f"{cost.gflops:.1f} GFLOPs, {cost.milliseconds:.0f} ms on {place} in {encoder.precision}",
+        "a clip costs": f"{profile.gflops:.1f} GFLOPs, {profile.milliseconds:.0f} ms on {place} in {encoder.precision}",
     }
-    for title, said in lines.items():
+    for title, text in lines.items():
         wrap = textwrap.TextWrapper(80, break_long_words=False, break_on_hyphens=False)  # a path can be copied whole
         wrap.initial_indent, wrap.subsequent_indent = f"{title:<13} ", " " * 14
-        print(wrap.fill(_printable(said)))
+        print(wrap.fill(_printable(text)))
 
 
-def _printable(said: str) -> str:
-    """What a file says, without what would move a terminal's cursor."""
-    return "".join(filter(str.isprintable, said))
+def _printable(text: str) -> str:
+    """Drop what would move a terminal's cursor."""
+    return "".join(filter(str.isprintable, text))
 
 
-def _said(spec: ClipSpec) -> dict[str, str]:
+def _clip_lines(spec: ClipSpec) -> dict[str, str]:
     """How clips are prepared, for people: everything that a ClipSpec holds but its normalisation."""
     sampling = {"strided": f"strided by {spec.stride}", "fps": f"at {spec.rate_fps:g} frames a second"}
     side = spec.shorter_side_pixels
@@ -151,25 +155,25 @@ def _said(spec: ClipSpec) -> dict[str, str]:
 
 
 @models.command(no_args_is_help=True)
-def blend(
+def interpolate(
     first: Annotated[str, typer.Argument(help="mini or a folder: the weights at alpha 0.")],
     second: Annotated[str, typer.Argument(help="A folder of the same build: the weights at alpha 1.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The new model's folder.")],
     alpha: Annotated[float, typer.Option(min=0, max=1, help="How far to go from the first to the second.")] = 0.5,
 ) -> None:
-    """Write the model that lies between two others, weight by weight (WiSE-FT).
+    """Interpolate the weights of two models, and write the model that results (WiSE-FT).
 
-    clipact models blend mini tuned/best --alpha 0.3 --out blended
+    clipact models interpolate mini tuned/best --alpha 0.3 --out between
     """
     from clipact.cli.terminal import note
     from clipact.errors import UsageError
-    from clipact.models.model_config import checkpoint_folder
-    from clipact.train.averaging import interpolate_models as blend_models
+    from clipact.models.checkpoint import checkpoint_folder
+    from clipact.train.averaging import interpolate_models
 
     def folder_of(name: str) -> Path:
         if (folder := checkpoint_folder(name)) is None:
-            raise UsageError(f"{name!r} is no folder: only models in folders can be blended")
+            raise UsageError(f"{name!r} is no folder: only models in folders can be interpolated")
         return folder
 
-    print(blend_models(folder_of(first), folder_of(second), out, alpha=alpha))
+    print(interpolate_models(folder_of(first), folder_of(second), out, alpha=alpha))
     note(f"try it: clipact classify video.mp4 --labels drink,read --model {out}")

@@ -1,4 +1,4 @@
-"""`clipact pretrain`: unlabelled clips become a visual tower that `clipact train` begins from."""
+"""`clipact pretrain`: train a visual tower on unlabelled clips, for `clipact train` to begin from."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,11 +19,11 @@ def pretrain(
     tensorboard: Tensorboard = False,
     device: Device = "auto",
 ) -> None:
-    """Teach a video transformer without words: it fills in what is masked of clips (VideoMAE; MAE for pictures).
+    """Pretrain a video transformer without labels: it predicts masked patches of clips (VideoMAE; MAE for pictures).
 
     clipact pretrain eval/recipes/videomae-small.toml --data ~/data --out runs/videomae
 
-    Each time that it is judged, held-out clips say how much of the masked pixels it predicts (0 % is as good as each
+    Each time that it is validated, held-out clips say how much of the masked pixels it predicts (0 % is as good as each
     patch's mean), and OUT/pictures shows some of them. OUT/best and OUT/last are visual towers without words; a recipe
     of clipact train begins from one by init.visual.tower = "vivit" and init.pretrained.visual = "runs/videomae/best".
 
@@ -38,11 +38,11 @@ def pretrain(
     table = load_recipe(recipe, PretrainRecipe, changes=changes or ())
     out = out or Path("runs") / table.name
     with TrainScreen() as screen:
-        run = MaskedTrainer(table, data=data, device=pick_device(device))
-        screen.follow(run, run.train(out, resume=resume, tensorboard=tensorboard))
-    leave_if_stopped(run)
+        trainer = MaskedTrainer(table, data=data, device=pick_device(device))
+        screen.follow(trainer, trainer.train(out, resume=resume, tensorboard=tensorboard))
+    leave_if_stopped(trainer)
     print(out / "best")
-    best, name = run.progress.best or 0.0, table.validation.sets[0].name
+    best, name = trainer.run_progress.best or 0.0, table.validation.sets[0].name
     verdict = f"better than each patch's mean by {best:.1%} of the variance" if best > 0 else "no better than the mean"
-    note(f"best at step {run.progress.best_step}: masked pixels of {name} are predicted {verdict}")
+    note(f"best at step {trainer.run_progress.best_step}: masked pixels of {name} are predicted {verdict}")
     note(f'begin from it: init.visual.tower = "vivit" and init.pretrained.visual = "{out / "best"}" in a recipe')

@@ -77,7 +77,7 @@ def show(
     from pathlib import Path
 
     from clipact.prompts import PromptSet, holds_templates, parse_labels
-    from clipact.prompts.text_input import names_a_file
+    from clipact.prompts.label_set import names_a_file
 
     for name in sets:
         if holds_templates(name):

@@ -1,4 +1,4 @@
-"""What every command shows in the same way: notes and progress on stderr, predictions as a table."""
+"""Options, notes, progress bars and tables that several commands share."""
 
 import glob
 import sys
@@ -12,11 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from clipact.classify.base import Prediction
 from clipact.errors import UsageError
-from clipact.video.open_source import files_below
 
 if TYPE_CHECKING:
+    from clipact.classify.base import Prediction
     from clipact.data.protocol import Protocol
 
 Videos = Annotated[
@@ -42,7 +41,9 @@ ProtocolArgument = Annotated[str, typer.Argument(metavar="PROTOCOL|MANIFEST", he
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="The folder that holds the data.  [default: a table's own, or here]")
 ]
-AllowMismatch = Annotated[bool, typer.Option("--allow-mismatch", help="Take data that are not the protocol's; mark it.")]
+AllowMismatch = Annotated[
+    bool, typer.Option("--allow-mismatch", help="Take data that are not the protocol's; mark it.")
+]
 """Options of every command that is carried out under a protocol."""
 
 RunFolder = Annotated[
@@ -58,6 +59,8 @@ def expand_videos(words: Iterable[str]) -> list[str]:
 
     A word that names nothing is kept, so that its absence is reported like any other unreadable video.
     """
+    from clipact.video.open_source import files_below
+
     found: list[str] = []
     for word in words:
         matches = [word]
@@ -138,7 +141,7 @@ def bar(share: float, cells: int = _BAR_CELLS) -> str:
     return "█" * whole + (_EIGHTHS[rest] if rest else "")
 
 
-def prediction_table(prediction: Prediction, *, top: int) -> Group:
+def prediction_table(prediction: "Prediction", *, top: int) -> Group:
     """What the clip is, its best labels with bar and score, and what was looked at."""
     facts = [f"{len(prediction.frames)} frames"]
     if prediction.duration_seconds is not None:
@@ -159,7 +162,7 @@ def prediction_table(prediction: Prediction, *, top: int) -> Group:
     return Group(Text(prediction.video or "frames", style="bold"), table, *said)
 
 
-def _remarks(prediction: Prediction) -> Iterator[tuple[str, str]]:
+def _remarks(prediction: "Prediction") -> Iterator[tuple[str, str]]:
     """How far the answer can be trusted, a line each, with its style."""
     trust, views, rest = prediction.trust, prediction.agreement, prediction.outside
     if prediction.accepted is not None:

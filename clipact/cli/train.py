@@ -1,4 +1,4 @@
-"""`clipact train`: a recipe and a folder of data become a model."""
+"""`clipact train`: train a model on a recipe and a folder of data."""
 
 import shlex
 import signal
@@ -53,9 +53,9 @@ class TrainScreen:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def watch(self, items: Iterable[Any], total: int | None, what: str) -> Iterator[Any]:
-        """The items, with a bar of their own."""
-        task, self._encoding = self.progress.add_task(what, total=total), True
+    def show_progress(self, items: Iterable[Any], total: int | None, description: str, /) -> Iterator[Any]:
+        """Return the items, with a bar of their own: a `clipact.progress.ProgressBar`."""
+        task, self._encoding = self.progress.add_task(description, total=total), True
         try:
             for item in items:
                 yield item
@@ -64,35 +64,37 @@ class TrainScreen:
             self._encoding = False
             self.progress.remove_task(task)
 
-    def follow(self, run: "Trainer", reports: Iterator["StepMetrics"]) -> None:
-        """Take the run to its end, or to the first Ctrl-C."""
+    def follow(self, trainer: "Trainer", steps: Iterator["StepMetrics"]) -> None:
+        """Train to the end, or to the first Ctrl-C."""
         if self._task is not None:
             self.progress.remove_task(self._task)
-        task, said = self.progress.add_task("training", total=run.steps), time.monotonic()
+        task, printed = self.progress.add_task("training", total=trainer.steps), time.monotonic()
         self._task = task
-        with self._interrupts(run):
-            for report in reports:
-                self._unsaved = not report.saved
-                facts = _facts(report)
-                self.progress.update(task, completed=report.step)
+        with self._interrupts(trainer):
+            for metrics in steps:
+                self._unsaved = not metrics.saved
+                facts = _facts(metrics)
+                self.progress.update(task, completed=metrics.step)
                 self.facts.plain = facts
-                if report.figures:
-                    self.say(f"step {report.step}: {_figures(report)}")
-                elif not self.watched and (time.monotonic() - said > _QUIET_SECONDS or report.step == run.steps):
-                    self.say(f"step {report.step} of {run.steps}: {facts}")
-                    said = time.monotonic()
-        for path, cause in run.unreadable_files.items():
+                if metrics.validation:
+                    self.say(f"step {metrics.step}: {_validation(metrics)}")
+                elif not self.watched and (
+                    time.monotonic() - printed > _QUIET_SECONDS or metrics.step == trainer.steps
+                ):
+                    self.say(f"step {metrics.step} of {trainer.steps}: {facts}")
+                    printed = time.monotonic()
+        for path, cause in trainer.unreadable_files.items():
             self.say(f"left out: {path}: {cause}")
 
     @contextmanager
-    def _interrupts(self, run: "Trainer") -> Iterator[None]:
+    def _interrupts(self, trainer: "Trainer") -> Iterator[None]:
         """Inside, the first Ctrl-C (or a termination) ends the run after its step, and a second one at once.
 
         While a frozen tower encodes, which may last, and all steps are saved, the first one ends it at once, too.
         """
 
         def stop(number: int, _: object) -> None:
-            run.stopping = True
+            trainer.stopping = True
             signal.signal(number, before[signal.Signals(number)])
             if self._encoding and not self._unsaved:
                 raise _StoppedEncoding
@@ -112,16 +114,18 @@ class TrainScreen:
         self.progress.console.print(line, markup=False, soft_wrap=True)
 
 
-def leave_if_stopped(run: "Trainer") -> None:
-    """Nothing for a run that came to its end; one that was stopped says how to go on with it, and exit code 130."""
-    if run.stopping:
+def leave_if_stopped(trainer: "Trainer") -> None:
+    """Exit with code 130 if the run was stopped, after a line on how to resume it."""
+    if trainer.stopping:
         words = [word for word in sys.argv[1:] if word != "--resume"]
-        note(f"stopped after step {run.progress.step}; go on with: {shlex.join(['clipact', *words, '--resume'])}")
+        note(
+            f"stopped after step {trainer.run_progress.step}; go on with: {shlex.join(['clipact', *words, '--resume'])}"
+        )
         raise typer.Exit(130)
 
 
 def show_checks(checks: Mapping[int, "GradientCheck"]) -> None:
-    """Print how far the cached gradient lies from plain autograd's, by the step from which something else learns."""
+    """Print how far the cached gradient lies from plain autograd's, by the first step of each phase."""
     console = Console(stderr=True, highlight=False)
     for step, check in checks.items():
         table = Table("gradient of", "differs by", "bound", box=None)
@@ -139,34 +143,37 @@ def show_plan(plan: "DryRun") -> None:
         if len(plan.phases) > 1:
             table.add_row("", f"steps {phase.first:,} to {phase.last - 1:,}", style="bold")
         for tower in phase.towers:
-            kept = "; what it sees is encoded once and kept" if tower.kept else ""
-            table.add_row(tower.name, f"{tower.trainable} learns: {tower.learning:,} of {tower.all:,} parameters{kept}")
-            table.add_row("", f"{tower.chunks} chunks a batch, the graphs of {tower.kept_chunks} kept")
+            kept = "; its features are encoded once and cached" if tower.cached else ""
+            table.add_row(
+                tower.name,
+                f"{tower.trainable} is trained: {tower.trained_parameters:,} of {tower.parameters:,} parameters{kept}",
+            )
+            table.add_row("", f"{tower.chunks} chunks a batch, the graphs of {tower.retained_chunks} retained")
             table.add_row("", f"batch norm: {tower.batch_norm}")
         table.add_row("graphs", f"{_bytes(phase.graph_bytes)} at most at a time")
         table.add_row("a step", ", ".join(f"{seconds:.2f} s" for seconds in phase.step_seconds))
     if len(plan.phases) > 1:
         table.add_row("", "in all", style="bold")
-    table.add_row("data", f"{plan.entries:,} entries; {plan.batch:,} a batch, {plan.accumulate} batches a step")
-    table.add_row("steps", f"{plan.steps:,}, {plan.steps * plan.batch * plan.accumulate / plan.entries:.1f} epochs")
+    table.add_row("data", f"{plan.examples:,} examples; {plan.batch:,} a batch")
+    table.add_row("steps", f"{plan.steps:,}, {plan.steps * plan.batch / plan.examples:.1f} epochs")
     expected, measured = _bytes(plan.expected_memory_bytes), _bytes(plan.measured_memory_bytes)
     taken = sum(len(phase.step_seconds) for phase in plan.phases)
     table.add_row("peak memory", f"{expected} expected, {measured} measured after {taken} steps")
-    table.add_row("the run", f"{_duration(plan.run_seconds)} at this pace, judging left out")
+    table.add_row("the run", f"{_duration(plan.run_seconds)} at this pace, validation left out")
     Console(file=sys.stdout, highlight=False).print(table)
 
 
-def _facts(report: "StepMetrics") -> str:
-    scale = "" if report.scale is None else f" · scale {report.scale:.1f}"
+def _facts(metrics: "StepMetrics") -> str:
+    scale = "" if metrics.scale is None else f" · scale {metrics.scale:.1f}"
     return (
-        f"loss {report.loss:.3f}{scale} · {report.clips / report.seconds:,.0f} samples/s · "
-        f"{_bytes(report.memory_bytes)} · {report.waited_seconds / report.seconds:.0%} waiting for data"
+        f"loss {metrics.loss:.3f}{scale} · {metrics.clips / metrics.seconds:,.0f} samples/s · "
+        f"{_bytes(metrics.memory_bytes)} · {metrics.waited_seconds / metrics.seconds:.0%} waiting for data"
     )
 
 
-def _figures(report: "StepMetrics") -> str:
-    shown = ", ".join(f"{name} {value:.1%}" for name, value in report.figures.items())
-    return f"{shown}{' (best so far)' if report.best else ''}"
+def _validation(metrics: "StepMetrics") -> str:
+    shown = ", ".join(f"{name} {value:.1%}" for name, value in metrics.validation.items())
+    return f"{shown}{' (best so far)' if metrics.best else ''}"
 
 
 def _bytes(count: int) -> str:
@@ -180,7 +187,7 @@ def _duration(seconds: float) -> str:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A TOML file: what is learnt from, and what learns.")],
+    recipe: Annotated[Path, typer.Argument(help="A TOML file: the training data, and what is trained.")],
     data: Annotated[Path, typer.Option("--data", help="The folder that the recipe's manifests lie below.")] = Path(),
     out: RunFolder = None,
     changes: Annotated[
@@ -201,7 +208,7 @@ def train(
     clipact train own.toml --data ~/clips --out runs/own --set train.batch=512
 
     \b
-    A whole own.toml, which teaches mini a transformer over the frames:
+    A whole own.toml, which trains a transformer over the frames on top of mini:
         name = "own"
         trained_on = ["my clips"]
         init.model = "mini"
@@ -230,14 +237,16 @@ def train(
     table = load_recipe(recipe, Recipe, changes=changes or ())
     out = out or Path("runs") / table.name
     with TrainScreen() as screen:
-        run = ContrastiveTrainer(table, data=data, device=pick_device(device), cache=Cache(), watch=screen.watch)
+        trainer = ContrastiveTrainer(
+            table, data=data, device=pick_device(device), cache=Cache(), progress=screen.show_progress
+        )
         if verify_grad:
-            show_checks(verify_run(run))
+            show_checks(verify_run(trainer))
         if dry_run:
-            show_plan(measure_run(run))
+            show_plan(measure_run(trainer))
             return
-        screen.follow(run, run.train(out, resume=resume, tensorboard=tensorboard))
-    leave_if_stopped(run)
+        screen.follow(trainer, trainer.train(out, resume=resume, tensorboard=tensorboard))
+    leave_if_stopped(trainer)
     model = out / ("best" if (out / "best").exists() else "last")
     print(model)
     asked = "" if table.init.labels_only else " --labels drink,read"

@@ -1,4 +1,4 @@
-"""Captions said otherwise by rule, so that those of photographs come nearer to the sentences in which labels stand.
+"""Rule-based augmentation of captions, so that those of photographs come nearer to the sentences of labels.
 
 A rule that does not fit leaves the sentence as it is. English only; sentences in, sentences out.
 """
@@ -22,7 +22,7 @@ _AN_NOT_BY_LETTER = ("uni", "eu", "use", "one")  # "a uniform", "a one-piece"
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionAugmentation:
-    """How often captions are said otherwise: each is the probability of a rule, where it fits.
+    """Probabilities of rules that rephrase captions, each where it fits.
 
     tense    the verb takes another form: "is running", "runs", "ran", or "running" alone
     person   who does it becomes "a person" or "someone", or "people"
@@ -42,40 +42,40 @@ class CaptionAugmentation:
     def __post_init__(self) -> None:
         for name, probability in self._probabilities().items():
             if not 0 <= probability <= 1:
-                raise ConfigError(f"vary.{name} is {probability}; it is a probability, 0 to 1")
+                raise ConfigError(f"caption_augmentation.{name} is {probability}; it is a probability, 0 to 1")
 
     def draw(self, sentence: str, *, seed: int) -> str:
         """The sentence, or another way to say it: the same for the same seed."""
         generator = np.random.default_rng(seed)
         applied = {name: bool(generator.random() < p) for name, p in self._probabilities().items()}
-        ways = _ways(sentence, **applied)
+        ways = _rephrase(sentence, **applied)
         return ways[int(generator.integers(len(ways)))]
 
-    def sayings(self, sentence: str) -> tuple[str, ...]:
+    def variants(self, sentence: str) -> tuple[str, ...]:
         """Everything that `draw` may make of a sentence."""
         probabilities = self._probabilities()
         switches = [[on for on, p in ((False, 1 - p), (True, p)) if p > 0] for p in probabilities.values()]
         chosen = (dict(zip(probabilities, one, strict=True)) for one in product(*switches))
-        return tuple(dict.fromkeys(said for applied in chosen for said in _ways(sentence, **applied)))
+        return tuple(dict.fromkeys(variant for applied in chosen for variant in _rephrase(sentence, **applied)))
 
     def _probabilities(self) -> dict[str, float]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def _ways(sentence: str, *, tense: bool, person: bool, subject: bool, colours: bool) -> list[str]:
+def _rephrase(sentence: str, *, tense: bool, person: bool, subject: bool, colours: bool) -> list[str]:
     """The ways to say a sentence when these rules are applied to it, each as likely."""
     sentence = drop_colours(sentence) if colours else sentence
     clause = read_clause(sentence)
     if clause is None:
         return [sentence]
     if subject and "participle" in clause.forms:
-        return [clause.said("participle", subject="").strip().rstrip(" .")]
+        return [clause.inflect("participle", subject="").strip().rstrip(" .")]
     names: list[str | None] = [None]
     if person and clause.person:
         names = ["people"] if clause.several else ["a person", "someone"]
         names = [name and name[0].upper() + name[1:] for name in names] if sentence[0].isupper() else names
     forms = sorted(clause.forms - {clause.form}) if tense and len(clause.forms) > 1 else [clause.form]
-    return [clause.said(form, subject=name) for name in names for form in forms]
+    return [clause.inflect(form, subject=name) for name in names for form in forms]
 
 
 @lru_cache(1 << 16)

@@ -46,19 +46,26 @@ _ANIMALS = frozenset(
     """dog puppy cat horse bird greyhound poodle dalmatian beagle terrier collie retriever shepherd lab
     labrador dachshund husky bulldog pitbull seagull duck swan squirrel monkey cow goat animal doberman""".split()
 )
-
-
-def _plural(noun: str) -> str:
-    uneven = {"person": "people", "child": "children"}
-    return uneven.get(noun) or (noun[:-2] + "en" if noun.endswith("man") else third_person(noun))
-
+_MANY_PEOPLE = frozenset(
+    """men women boys girls people children kids guys ladies babies toddlers adults teenagers youths infants males
+    females gentlemen players skateboarders snowboarders skiers surfers bikers cyclists bicyclists bicyclers
+    motorcyclists climbers hikers riders skaters swimmers runners racers rollerbladers wakeboarders waterskiers
+    kayakers divers wrestlers dancers athletes gymnasts workers policemen firemen fishermen cowboys brides mothers
+    fathers friends students jumpers joggers golfers goalies performers musicians guitarists artists photographers
+    tourists pedestrians soldiers officers clowns backpackers cheerleaders bowlers""".split()
+)
+_MANY_ANIMALS = frozenset(
+    """dogs puppies cats horses birds greyhounds poodles dalmatians beagles terriers collies retrievers shepherds labs
+    labradors dachshunds huskies bulldogs pitbulls seagulls ducks swans squirrels monkeys cows goats animals
+    dobermen""".split()
+)
 
 # Who does something: one, several, or a group that is taken for one or several. Animals are no persons.
 ONE = _PEOPLE | _ANIMALS
-MANY = frozenset(map(_plural, ONE - {"someone"}))
+MANY = _MANY_PEOPLE | _MANY_ANIMALS
 GROUPS = frozenset("family crowd couple team audience".split())
 DOERS = ONE | MANY | GROUPS
-ANIMALS = _ANIMALS | frozenset(map(_plural, _ANIMALS))
+ANIMALS = _ANIMALS | _MANY_ANIMALS
 MANY_OF = frozenset("group groups crowd bunch couple pair line row team number".split())
 """Before "of", a group of whatever comes: "a couple of dogs"."""
 
@@ -145,7 +152,7 @@ class Clause:
     behind: tuple[str, ...]
     forms: frozenset[Form]
 
-    def said(self, form: Form, *, subject: str | None = None) -> str:
+    def inflect(self, form: Form, *, subject: str | None = None) -> str:
         """The sentence with its verbs in that form, and another subject for as many if one is given."""
         many = self.plural if subject is None else self.several
         inflected = [_inflected(verb, form, many=many) for verb in self.verbs]

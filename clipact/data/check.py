@@ -1,12 +1,12 @@
-"""Reads everything that a manifest names, and says what is wrong with it: the table, the files, and what they share.
+"""Check of training data: the table, the files that it names, and duplicates among them.
 
 An error is what training would stumble over; a warning is what a person should know and training would not notice, such
-as a picture that is in two splits under two names, or nearly one that a protocol judges by.
+as a picture that is in two splits under two names, or nearly one that a protocol evaluates on.
 """
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,17 +15,18 @@ from typing import Literal
 import numpy as np
 
 from clipact.clip_spec import ClipSpec
-from clipact.data.fingerprint import Fingerprint, Watch, file_digest, near_pairs, take_fingerprint, take_fingerprints
+from clipact.data.fingerprint import Fingerprint, file_digest, near_pairs, take_fingerprint, take_fingerprints
 from clipact.data.manifest import Manifest, ManifestSample, scan_manifest
 from clipact.data.protocol import Protocol
 from clipact.data.protocol_lists import distinct_samples, read_lists
 from clipact.errors import DataError, VideoError
+from clipact.progress import ProgressBar, no_progress
 from clipact.video.load import load_clips
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutFile:
-    """A file that a protocol judges by; `name` is its place below the protocol's root."""
+    """A file that a protocol evaluates on; `name` is its place below the protocol's root."""
 
     protocol: str
     name: str
@@ -42,11 +43,12 @@ class NearDuplicate:
     same_bytes: bool
 
 
-def read_held_out(protocol: Protocol, data: Path, *, watch: Watch = lambda taken, _: taken) -> list[HeldOutFile]:
-    """All that the protocol judges by, below the folder `data`; DataError when it is not all there."""
+def read_held_out(protocol: Protocol, data: Path, *, progress: ProgressBar = no_progress) -> list[HeldOutFile]:
+    """Return all files that the protocol evaluates on, below the folder `data`; DataError when one is missing."""
     lists = read_lists(protocol, data)
     names = list(dict.fromkeys(sample.path for sample in distinct_samples(lists)))
-    prints = take_fingerprints([data / protocol.data.root / name for name in names], watch=watch)
+    taken = take_fingerprints([data / protocol.data.root / name for name in names])
+    prints = progress(taken, len(names), "reading")
     held = [
         HeldOutFile(protocol=protocol.name, name=name, fingerprint=one) for name, one in zip(names, prints, strict=True)
     ]
@@ -121,7 +123,7 @@ class DataReport:
 
     @property
     def captions(self) -> int:
-        """Captions in all, said twice of one sample counted once."""
+        """Captions in all; the same twice for one sample counts once."""
         return sum(len(sample.captions) for sample in self.manifest.samples)
 
 
@@ -139,13 +141,12 @@ def check_manifest(
     split: str = "all",
     frames: int = 8,
     against: Sequence[HeldOutFile] = (),
-    watch: Callable[[Iterable[_Seen], int], Iterable[_Seen]] = lambda seen, _: seen,
+    progress: ProgressBar = no_progress,
 ) -> DataReport:
     """The report on a manifest whose paths start from `root`, by default its own folder, and its samples of `split`.
 
     Of every sample `frames` frames are decoded, spread from its first to its last, and its file is compared with those
-    of `against`. ManifestError when the file is no table at all, or has no such split. `watch` is handed the results as
-    they come, and their number.
+    of `against`. ManifestError when the file is no table at all, or has no such split.
     """
     manifest, wrong = scan_manifest(source, root)
     if split != "all":
@@ -153,9 +154,10 @@ def check_manifest(
     spec = ClipSpec(frames=frames, sampling="uniform", size=(32, 32), interpolation="nearest")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(
-            lambda sample: _look_at(manifest.root / sample.path, sample, spec, looks=bool(against)), manifest.samples
+            lambda sample: _read_sample(manifest.root / sample.path, sample, spec, hash_pictures=bool(against)),
+            manifest.samples,
         )
-        seen = list(watch(results, len(manifest.samples)))
+        seen = list(progress(results, len(manifest.samples), "reading"))
     findings = [DataIssue(kind="error", line=error.line or 0, path="", cause=error.cause) for error in wrong]
     findings += [
         DataIssue(kind="warning", line=line, path="", cause="it says again what a line before it says; it counts once")
@@ -169,20 +171,18 @@ def check_manifest(
     )
 
 
-def _look_at(path: Path, sample: ManifestSample, spec: ClipSpec, *, looks: bool) -> _Seen:
-    """What is in a file; its difference hash, for which a picture is decoded again, where `looks` are compared."""
+def _read_sample(path: Path, sample: ManifestSample, spec: ClipSpec, *, hash_pictures: bool) -> _Seen:
+    """What is in a file; its difference hash, for which a picture is decoded again, where `hash_pictures` is set."""
     start, end = sample.start_seconds, sample.end_seconds
     try:
         (clip,) = load_clips(path, spec, start_seconds=start, end_seconds=end)
     except VideoError as error:
-        unreadable_files = DataIssue(kind="error", line=sample.line, path=sample.path, cause=error.cause)
-        return _Seen(
-            sample=sample, fingerprint=Fingerprint(sha256="", difference_hash=""), findings=(unreadable_files,)
-        )
+        unreadable = DataIssue(kind="error", line=sample.line, path=sample.path, cause=error.cause)
+        return _Seen(sample=sample, fingerprint=Fingerprint(sha256="", difference_hash=""), findings=(unreadable,))
     # That a picture's only frame repeats is as it should be.
     notes = () if len(set(clip.stamps)) == 1 else clip.notes
     findings = (DataIssue(kind="warning", line=sample.line, path=sample.path, cause=note) for note in notes)
-    taken = take_fingerprint(path) if looks else Fingerprint(sha256=file_digest(path), difference_hash="")
+    taken = take_fingerprint(path) if hash_pictures else Fingerprint(sha256=file_digest(path), difference_hash="")
     return _Seen(sample=sample, fingerprint=taken, findings=tuple(findings))
 
 
@@ -206,6 +206,6 @@ def _same_bytes(seen: Iterable[_Seen]) -> Iterator[DataIssue]:
 def _held_out(seen: Sequence[_Seen], against: Sequence[HeldOutFile]) -> Iterator[DataIssue]:
     """A warning for every file that is one of `against`, or nearly."""
     for copy in find_near_duplicates([one.fingerprint for one in seen], against):
-        which, sample = f"{copy.of.name}, which protocol {copy.of.protocol} judges by", seen[copy.row].sample
+        which, sample = f"{copy.of.name}, which protocol {copy.of.protocol} evaluates on", seen[copy.row].sample
         cause = f"it is {which}" if copy.same_bytes else f"it is nearly {which}: {copy.apart} of 64 bits differ"
         yield DataIssue(kind="warning", line=sample.line, path=sample.path, cause=cause)

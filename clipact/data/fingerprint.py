@@ -1,8 +1,8 @@
-"""What is the same file or the same picture, whatever it is called: by its bytes, and by what it looks like."""
+"""Fingerprints of files: a hash of the bytes, and a difference hash that near copies of a picture share."""
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,19 +60,15 @@ class Fingerprint:
     difference_hash: str
 
 
-Watch = Callable[[Iterable[Fingerprint], int], Iterable[Fingerprint]]
-"""A progress bar around them, told how many there are."""
-
-
 def take_fingerprint(path: Path) -> Fingerprint:
-    """That of one file."""
+    """Return the fingerprint of one file."""
     return Fingerprint(sha256=file_digest(path), difference_hash=hash_picture(path))
 
 
-def take_fingerprints(paths: Sequence[Path], *, watch: Watch = lambda taken, _: taken) -> list[Fingerprint]:
-    """One a file, in order."""
+def take_fingerprints(paths: Sequence[Path]) -> Iterator[Fingerprint]:
+    """Yield the fingerprint of each file, in order."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(watch(pool.map(take_fingerprint, paths), len(paths)))
+        yield from pool.map(take_fingerprint, paths)
 
 
 def file_digest(path: str | Path) -> str:

@@ -1,7 +1,7 @@
-"""A protocol says how a figure is made: which files, which words, which frames, which average, which metric.
+"""Evaluation protocol: which files, words, frames, averaging and metric make a result.
 
-Protocols are TOML files; those that come with clipact lie under eval/protocols, with the lists of files that they name. A
-protocol is read strictly and completely here; no data are looked at (clipact.evaluate does that).
+Protocols are TOML files; those that come with clipact lie under eval/protocols, with the lists of files that they name.
+A protocol is read strictly and completely here; no data are read (clipact.evaluate does that).
 """
 
 import re
@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from clipact import aliases
-from clipact.assets import asset_names, asset_path
 from clipact.clip_spec import Averaging, ClipSpec, Resize, Sampling
-from clipact.config import load_toml, parse
+from clipact.config import asset_names, asset_path, load_toml, parse
 from clipact.errors import ConfigError, UsageError, choices
 
 Metric = Literal["top_1", "mean_per_class", "mean_ap", "retrieval"]

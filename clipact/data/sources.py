@@ -1,4 +1,7 @@
-"""What a model's weights saw, written down beside it: every file, where it comes from, and what is in it."""
+"""Sources of training data: manifests and protocols in a recipe become training examples.
+
+`files_seen_csv` lists the files of examples, which is kept beside the model that was trained on them.
+"""
 
 import csv
 import io
@@ -13,7 +16,7 @@ from clipact.data.manifest import ManifestSample, read_manifest
 from clipact.data.protocol import Protocol, ProtocolWords, load_protocol
 from clipact.data.protocol_lists import distinct_samples, list_paths, protocol_labels, read_lists, refuse_unknown
 from clipact.errors import ConfigError, DataError, ManifestError
-from clipact.models.model_config import FileSeen
+from clipact.models.checkpoint import FileSeen
 from clipact.prompts import LabelSet, PromptSet
 
 
@@ -24,17 +27,17 @@ class SourceConfig:
     manifest  the CSV file, below the data folder
     root      the folder its paths start from, below the data folder; by default the manifest's own
     labels    a label set or a file of one, which says more of the manifest's labels
-    protocol      or a protocol, by its name or file, which says lists, root, labels and templates: its labels are said here as
-              `clipact eval` says them
-    split     which of the samples, or "all"; the protocol's own split is what judges
+    protocol  or a protocol, by its name or file, which says lists, root, labels and templates: its labels are worded as
+              `clipact eval` words them
+    split     which of the samples, or "all"; the protocol's own split is what it evaluates on
     frames    frames a clip: 1 for pictures
     clips     clips a file, each of which is paired with the file's text
-    captions  "one": each epoch draws from a sample's captions; "all": each caption is an entry of its own
+    captions  "one": each epoch draws from a sample's captions; "all": each caption is an example of its own
     sentences how many different sentences of a sample are drawn each epoch, all where it has fewer; its clips are
               encoded once, and each goes with each of them
-    prompts   the templates that labels are put into, written as its wording says, by default the protocol's, or "action";
-              each epoch draws from what comes out, so that how sentences are taken together does not matter
-    vary      how often a caption that is drawn is said otherwise
+    prompts   the templates that labels are put into, written as its wording says, by default the protocol's, or
+              "action"; each epoch draws from what comes out, so that how sentences are taken together does not matter
+    caption_augmentation  how often a caption that is drawn is rephrased
     """
 
     manifest: Path | None = None
@@ -62,7 +65,8 @@ class SourceConfig:
             raise ConfigError(f"sentences is {self.sentences}; it is at least 1")
         if self.sentences > 1 and self.captions == "all":
             raise ConfigError(
-                f"sentences is {self.sentences} beside captions = 'all', where an entry has one sentence; leave one out"
+                f"sentences is {self.sentences} beside captions = 'all', where an example has one sentence; "
+                "leave one out"
             )
 
 
@@ -88,7 +92,7 @@ class OpenedSource:
                 "weights out"
             )
 
-    def say(self, label: str) -> tuple[str, ...]:
+    def word(self, label: str) -> tuple[str, ...]:
         """The sentences of a label."""
         one = LabelSet.of([label]) if self.labels is None else self.labels.only([label])
         return tuple(self.prompts.sentences(one)[0])
@@ -114,7 +118,7 @@ def open_training_source(source: SourceConfig, data: Path) -> OpenedSource:
         root=manifest.root,
         samples=samples,
         labels=labels,
-        prompts=PromptSet.load(source.prompts or ProtocolWords().templates),
+        prompts=PromptSet.load(source.prompts or ProtocolWords.templates),
     )
 
 
@@ -146,14 +150,14 @@ def trained_sets(sources: Iterable[SourceConfig]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingExample:
-    """What is learnt from at a time: a file, or a part of it, and the sentences of which `drawn` are said at its turn.
+    """Training example: a file, or a part of it, and the sentences of which `sentences_drawn` are drawn each epoch.
 
     source     the manifest below the data folder, or the protocol, that names it
     file       the path below its root: the same wherever the data lie
     visual_id  the same for the same part of the same file
-    label      what happens in it, in one phrase; None where captions say it
+    label      what happens in it, in one phrase; None where it has captions
     label_id   the same for the same label; None without one
-    vary       how often a sentence that is drawn is said otherwise
+    caption_augmentation  how often a sentence that is drawn is rephrased
     """
 
     source: str = ""
@@ -167,7 +171,7 @@ class TrainingExample:
     visual_id: int
     label_id: int | None
     label: str | None = None
-    drawn: int = 1
+    sentences_drawn: int = 1
     caption_augmentation: CaptionAugmentation | None = None
 
     @property
@@ -176,46 +180,49 @@ class TrainingExample:
         return f"{self.file} {self.start_seconds} {self.end_seconds}"
 
     @property
-    def sayings(self) -> tuple[str, ...]:
-        """Everything that may be said at its turn."""
+    def possible_sentences(self) -> tuple[str, ...]:
+        """Every sentence that may be drawn, after augmentation."""
         if self.caption_augmentation is None:
             return self.sentences
-        return tuple(said for sentence in self.sentences for said in self.caption_augmentation.sayings(sentence))
+        augment = self.caption_augmentation
+        return tuple(variant for sentence in self.sentences for variant in augment.variants(sentence))
 
 
 def read_sources(
     sources: Sequence[SourceConfig], data: Path, *, as_labels: bool = False
 ) -> tuple[TrainingExample, ...]:
-    """The entries of all sources, in their order; manifests and roots are looked for below the folder `data`.
+    """The examples of all sources, in their order; manifests and roots are looked for below the folder `data`.
 
-    With `as_labels` each entry says its label and nothing else; ManifestError for a sample that has captions instead.
+    With `as_labels` the one sentence of each example is its label; ManifestError for a sample that has captions.
     """
-    return tuple(entry for source in sources for entry in _entries(source, data, as_labels=as_labels))
+    return tuple(example for source in sources for example in _examples(source, data, as_labels=as_labels))
 
 
-def _entries(source: SourceConfig, data: Path, *, as_labels: bool) -> Iterator[TrainingExample]:
+def _examples(source: SourceConfig, data: Path, *, as_labels: bool) -> Iterator[TrainingExample]:
     opened = open_training_source(source, data)
     labels = {sample.label for sample in opened.samples if sample.label is not None}
     if labels and source.caption_augmentation is not None:
-        raise ConfigError(f"vary is of captions, and {opened.name} has labels; its prompts say them in other ways")
-    worded = {label: (label,) if as_labels else opened.say(label) for label in labels}
+        raise ConfigError(
+            f"caption_augmentation is of captions, and {opened.name} has labels; its prompts word them in other ways"
+        )
+    worded = {label: (label,) if as_labels else opened.word(label) for label in labels}
     most = 1
     for sample in opened.samples:
         if as_labels and sample.label is None:
             raise ManifestError(
-                opened.name, None, f"{sample.path} has captions and no label; a table of labels learns from labels"
+                opened.name, None, f"{sample.path} has captions and no label; label_embeddings are trained on labels"
             )
         sentences = sample.captions if sample.label is None else worded[sample.label]
         most = max(most, len(sentences))
-        for said in [(s,) for s in sentences] if source.captions == "all" else [sentences]:
-            yield _entry(sample, said, source, opened)
+        for texts in [(s,) for s in sentences] if source.captions == "all" else [sentences]:
+            yield _example(sample, texts, source, opened)
     if source.sentences > most == 1:
         raise ConfigError(
             f"sentences is {source.sentences}, but no sample of {opened.name} has more than one; leave it out"
         )
 
 
-def _entry(
+def _example(
     sample: ManifestSample, sentences: tuple[str, ...], source: SourceConfig, opened: OpenedSource
 ) -> TrainingExample:
     path = str(opened.root / sample.path)
@@ -231,22 +238,27 @@ def _entry(
         visual_id=seed_from("file", path, f"{sample.start_seconds} {sample.end_seconds}"),
         label_id=None if sample.label is None else seed_from("label", sample.label),
         label=sample.label,
-        drawn=min(source.sentences, len(set(sentences))),
+        sentences_drawn=min(source.sentences, len(set(sentences))),
         caption_augmentation=source.caption_augmentation,
     )
 
 
-def files_seen_csv(entries: Iterable[TrainingExample], *, before: Mapping[str, FileSeen] | None = None) -> str:
-    """A CSV table of the files of the entries, as `clipact.models.model_config.read_files_seen` reads it.
+def files_seen_csv(examples: Iterable[TrainingExample], *, before: Mapping[str, FileSeen] | None = None) -> str:
+    """A CSV table of the files of the examples, as `clipact.models.checkpoint.read_files_seen` reads it.
 
     `before` are those that the weights had seen when the run began, by their sha256; no content is listed twice.
     """
-    files, seen = {entry.path: entry for entry in entries}, dict(before or {})
+    files, seen = {example.path: example for example in examples}, dict(before or {})
     prints = take_fingerprints([Path(path) for path in files])
-    for entry, taken in zip(files.values(), prints, strict=True):
+    for example, taken in zip(files.values(), prints, strict=True):
         seen.setdefault(
             taken.sha256,
-            FileSeen(path=entry.file, source=entry.source, sha256=taken.sha256, difference_hash=taken.difference_hash),
+            FileSeen(
+                path=example.file,
+                source=example.source,
+                sha256=taken.sha256,
+                difference_hash=taken.difference_hash,
+            ),
         )
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Clips of which nothing is said: a folder, a pattern or a manifest becomes entries without words."""
+"""Unlabelled clips: a folder, a pattern or a manifest becomes training examples without sentences."""
 
 import glob
 import os
@@ -41,23 +41,23 @@ class UnlabelledConfig:
 
 
 def read_clips(sources: Sequence[UnlabelledConfig], data: Path, *, frames: int) -> tuple[TrainingExample, ...]:
-    """The entries of all sources, in their order, `frames` frames a clip; paths are looked for below the folder `data`.
+    """Return the examples of all sources, in their order, `frames` frames a clip; paths start from the folder `data`.
 
     ConfigError when a folder or a pattern has no video.
     """
-    return tuple(entry for source in sources for entry in _entries(source, data, frames))
+    return tuple(example for source in sources for example in _examples(source, data, frames))
 
 
-def _entries(source: UnlabelledConfig, data: Path, frames: int) -> Iterator[TrainingExample]:
+def _examples(source: UnlabelledConfig, data: Path, frames: int) -> Iterator[TrainingExample]:
     if source.manifest is None:
         for path in _files(source.files or "", data, VIDEO_SUFFIXES | (SUFFIXES if frames == 1 else frozenset())):
-            yield _entry(source, os.path.relpath(path, data), path, (None, None), frames)
+            yield _example(source, os.path.relpath(path, data), path, (None, None), frames)
         return
     root = None if source.root is None else data / source.root
     manifest = read_manifest(data / source.manifest, root, unlabelled=True)
     for sample in manifest.of_split(source.split):
         part = (sample.start_seconds, sample.end_seconds)
-        yield _entry(source, sample.path, manifest.root / sample.path, part, frames)
+        yield _example(source, sample.path, manifest.root / sample.path, part, frames)
 
 
 def _files(pattern: str, data: Path, suffixes: frozenset[str]) -> list[Path]:
@@ -71,7 +71,7 @@ def _files(pattern: str, data: Path, suffixes: frozenset[str]) -> list[Path]:
     return found
 
 
-def _entry(
+def _example(
     source: UnlabelledConfig, file: str, path: Path, part: tuple[float | None, float | None], frames: int
 ) -> TrainingExample:
     return TrainingExample(

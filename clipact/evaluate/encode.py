@@ -27,13 +27,12 @@ from jaxtyping import Float32, UInt8
 
 from clipact.cache import Cache, content_key
 from clipact.data.fingerprint import file_digest
-from clipact.embed.prefetch import work_ahead
 from clipact.errors import CacheError, VideoError
 from clipact.evaluate.encoder_adapter import ClipEncoder, cache_key
 from clipact.evaluate.journal import Journal, SampleEmbedding
 from clipact.evaluate.samples import EvalSample, EvalSamples
 from clipact.progress import ProgressBar, no_progress
-from clipact.video.load import load_clips
+from clipact.video.load import load_clips, work_ahead
 
 DECODERS = f"pyav {av.__version__}, pillow {PIL.__version__}"
 _FRAMES_HELD = 1024  # decoded and waiting, about 200 MB at 260 pixels

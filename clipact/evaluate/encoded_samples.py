@@ -28,7 +28,7 @@ from clipact.evaluate.encoder_adapter import ClipEncoder
 from clipact.evaluate.journal import SampleEmbedding
 from clipact.evaluate.results import ClassificationResult
 from clipact.evaluate.samples import EvalSamples, files_digest
-from clipact.models.model_config import read_files_seen
+from clipact.models.checkpoint import read_files_seen
 from clipact.models.zoo import Model
 
 _LIBRARIES = ("torch", "numpy", "av", "pillow", "tokenizers", "open_clip_torch", "timm", "transformers", "torchcodec")

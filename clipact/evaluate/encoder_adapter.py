@@ -17,9 +17,8 @@ from torch import Tensor
 from clipact import aliases
 from clipact.cache import content_key
 from clipact.clip_spec import Averaging, ClipSpec
-from clipact.embed.clip_embedding import prepare_views
 from clipact.errors import UsageError
-from clipact.models.dual_encoder import DualEncoder, unit
+from clipact.models.dual_encoder import DualEncoder, prepare_views, unit
 from clipact.models.towers.backbone_head import hash_backbone, split_backbone_head
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.zoo import Model

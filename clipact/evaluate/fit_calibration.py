@@ -12,8 +12,7 @@ from clipact.calibration import (
     fit_params,
 )
 from clipact.classify.calibrated import Background, choose_background, embed_with_background
-from clipact.classify.text_classifier import wording_key
-from clipact.classify.zero_shot import ZeroShotClassifier
+from clipact.classify.zero_shot import ZeroShotClassifier, wording_key
 from clipact.data.protocol import Views
 from clipact.errors import CalibrationError, UsageError
 from clipact.evaluate.encode import EvalOptions

@@ -76,5 +76,5 @@ def fit_probes(
 
 def _fit(vectors: np.ndarray, truth: np.ndarray, *, labels: int, probing: ProbeConfig) -> Probe:
     if probing.kind == "linear":
-        return fit_linear(vectors, truth, labels=labels, strength=probing.strength)
+        return fit_linear(vectors, truth, labels=labels, C=probing.strength)
     return KNNProbe(vectors, truth, labels=labels, k=probing.k)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from clipact.cache import content_key
 from clipact.classify.supervised import SupervisedClassifier
-from clipact.classify.text_classifier import wording_key
-from clipact.classify.zero_shot import ZeroShotClassifier
+from clipact.classify.zero_shot import ZeroShotClassifier, wording_key
 from clipact.clip_spec import Averaging
 from clipact.config import to_table
 from clipact.data.protocol import Protocol

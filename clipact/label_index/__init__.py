@@ -1,25 +1,24 @@
-"""Labels and captions by the million: vectors and what they stand for in, the nearest out.
+"""Index labels and captions by the million, and search the nearest to a query, exactly or by FAISS.
 
-Exact, or approximate by FAISS, as a stated rule says (choice.py). It knows no prompts and no model: vectors come from
-whoever builds it, who also says which model made them.
+It knows no prompts and no model: vectors come from the caller, who also says which model made them.
 """
 
-from clipact.label_index.build import Change, add, build, remove
+from clipact.label_index.build import IndexChange, add_entries, build_index, remove_entries
+from clipact.label_index.faiss_build import measure_quality
 from clipact.label_index.index import LabelIndex, Shares
-from clipact.label_index.metadata import IndexEntry, IndexMetadata, IndexPlan, Neighbours, Quality
-from clipact.label_index.quality import measure_quality
+from clipact.label_index.metadata import IndexEntry, IndexMetadata, IndexPlan, IndexQuality, Neighbours
 
 __all__ = [
-    "Change",
+    "IndexChange",
     "IndexEntry",
     "IndexMetadata",
     "IndexPlan",
+    "IndexQuality",
     "LabelIndex",
     "Neighbours",
-    "Quality",
     "Shares",
-    "add",
-    "build",
+    "add_entries",
+    "build_index",
     "measure_quality",
-    "remove",
+    "remove_entries",
 ]

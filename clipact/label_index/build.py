@@ -1,4 +1,4 @@
-"""What changes an index: building it from a stream, adding to it, removing from it. One writer at a time.
+"""Build an index from a stream, add to it, remove from it; one writer at a time.
 
 A build that is stopped or killed leaves the index that was there, and `building.json` to go on from. Adding and
 removing happen whole or not at all; readers keep what they have open.
@@ -17,7 +17,7 @@ from jaxtyping import Float32
 
 from clipact.config import to_table
 from clipact.errors import LabelIndexError, UsageError
-from clipact.label_index.faiss_build import Watch, build_faiss, unwatched
+from clipact.label_index.faiss_build import build_faiss
 from clipact.label_index.index import LabelIndex
 from clipact.label_index.metadata import (
     BuildProgress,
@@ -29,7 +29,8 @@ from clipact.label_index.metadata import (
     read_index_manifest,
 )
 from clipact.label_index.rows import IdLookup, IndexRows, map_keys, write_segment
-from clipact.label_index.storage import BUILDING, TABLE, FileRecord, IndexFolder
+from clipact.label_index.storage import BUILDING, MANIFEST, FileRecord, IndexFolder
+from clipact.progress import ProgressBar, no_progress
 
 EncodeEntries = Callable[[Sequence[IndexEntry]], Float32[np.ndarray, "n d"]]
 """Gives the unit vectors of entries, all at once."""
@@ -39,38 +40,39 @@ _SEGMENT_BYTES = 64 << 20
 
 
 class SegmentWriter:
-    """Takes entries one by one; `table` says what is on disk so far, which `flush` and full segments move on."""
+    """Write entries into segments; `manifest` has those on disk, which `flush` and each full segment add to."""
 
     def __init__(
         self,
         folder: IndexFolder,
-        table: IndexManifest,
+        manifest: IndexManifest,
         encode: EncodeEntries,
         *,
         committed: Callable[[IndexManifest], None],
     ) -> None:
-        self.folder, self.table, self._encode, self._committed = folder, table, encode, committed
+        self.folder, self.manifest, self._encode, self._committed = folder, manifest, encode, committed
         self._rows: IndexRows | None = None
         self._entries: list[IndexEntry] = []
         self._vectors: list[Float32[np.ndarray, "n d"]] = []
-        self._segment = max(1, _SEGMENT_BYTES // table.about.row_bytes)
-        self._progress = table.progress
-        self._seen = IdLookup()
+        self._segment = max(1, _SEGMENT_BYTES // manifest.metadata.row_bytes)
+        self._progress = manifest.progress
+        self._id_lookup = IdLookup()
         first = 0
-        for segment in table.segments:
+        for segment in manifest.segments:
             keys, order = map_keys(folder, segment)
-            self._seen.extend(np.array(keys), order.astype(np.int64) + first)
+            self._id_lookup.extend(np.array(keys), order.astype(np.int64) + first)
             first += segment.rows
 
-    def take(self, entry: IndexEntry) -> None:
-        """Add an entry; one that says again what an earlier one says is counted.
+    def add(self, entry: IndexEntry) -> None:
+        """Add an entry; one whose id and text are there already is counted.
 
-        LabelIndexError when its id has another text already.
+        Raises:
+            LabelIndexError: Its id has another text already.
         """
         progress = self._progress
-        self._progress = replace(progress, taken=progress.taken + 1, digest=chained(progress.digest, entry))
+        self._progress = replace(progress, taken=progress.taken + 1, digest=_extended(progress.digest, entry))
         key = id_key(entry.id)
-        for row in self._seen.rows(key):
+        for row in self._id_lookup.rows(key):
             if (there := self._entry(row)) is not None and there.id == entry.id:
                 if there.text != entry.text:
                     raise LabelIndexError(
@@ -79,7 +81,7 @@ class SegmentWriter:
                     )
                 self._progress = replace(self._progress, repeats=self._progress.repeats + 1)
                 return
-        self._seen.add(key, self.table.rows + len(self._entries))
+        self._id_lookup.add(key, self.manifest.rows + len(self._entries))
         self._entries.append(entry)
         if len(self._entries) - sum(map(len, self._vectors)) >= min(ENCODED_AT_ONCE, self._segment):
             self._encode_rest()
@@ -87,25 +89,25 @@ class SegmentWriter:
             self.flush()
 
     def flush(self) -> IndexManifest:
-        """Write what is waiting, and the table that names it."""
+        """Write what is waiting, and the manifest that names it."""
         if self._entries:
             self._encode_rest()
             vectors = np.concatenate(self._vectors)
-            new = write_segment(self.folder, self._entries, vectors, about=self.table.about)
-            self.table = replace(self.table, segments=(*self.table.segments, new))
+            new = write_segment(self.folder, self._entries, vectors, metadata=self.manifest.metadata)
+            self.manifest = replace(self.manifest, segments=(*self.manifest.segments, new))
             self._entries, self._vectors, self._rows = [], [], None
-        self.table = replace(self.table, progress=self._progress)
-        self._committed(self.table)
-        return self.table
+        self.manifest = replace(self.manifest, progress=self._progress)
+        self._committed(self.manifest)
+        return self.manifest
 
     def _encode_rest(self) -> None:
         fresh = self._entries[sum(map(len, self._vectors)) :]
         if not fresh:
             return
         vectors = self._encode(fresh)
-        if vectors.shape != (len(fresh), self.table.about.dim):
+        if vectors.shape != (len(fresh), self.manifest.metadata.dim):
             raise LabelIndexError(
-                f"{len(fresh)} entries were encoded to {vectors.shape}; dim is {self.table.about.dim}"
+                f"{len(fresh)} entries were encoded to {vectors.shape}; dim is {self.manifest.metadata.dim}"
             )
         if not np.allclose((vectors.astype(np.float64) ** 2).sum(1), 1, atol=1e-2):
             raise LabelIndexError("an index takes unit vectors; some of these are longer, shorter, or no numbers")
@@ -113,90 +115,101 @@ class SegmentWriter:
 
     def _entry(self, row: int) -> IndexEntry | None:
         """What a row stands for, None when it was removed."""
-        written = self.table.rows
+        written = self.manifest.rows
         if row >= written:
             return self._entries[row - written]
-        self._rows = self._rows or IndexRows(self.folder, self.table)
+        self._rows = self._rows or IndexRows(self.folder, self.manifest)
         return None if self._rows.is_removed(row) else self._rows.entry(row)
 
 
-def chained(digest: str, entry: IndexEntry) -> str:
+def _extended(digest: str, entry: IndexEntry) -> str:
     """The hash over a stream, one entry further."""
     fields = [digest, entry.id, entry.text, dict(entry.metadata)]
     return blake2b(json.dumps(fields, ensure_ascii=False, default=str).encode(), digest_size=16).hexdigest()
 
 
-def joined(folder: IndexFolder, table: IndexManifest) -> IndexManifest:
-    """The table with short segments at its end made one, so that a thousand small additions are no thousand files."""
-    segments = list(table.segments)
-    most = max(1, _SEGMENT_BYTES // (table.about.dim * 4))
+def _merged(folder: IndexFolder, manifest: IndexManifest) -> IndexManifest:
+    """Merge short segments at the end, so that a thousand small additions do not become a thousand files."""
+    segments = list(manifest.segments)
+    most = max(1, _SEGMENT_BYTES // (manifest.metadata.dim * 4))
     while len(segments) > 1 and segments[-2].rows <= 2 * segments[-1].rows:
         if segments[-2].rows + segments[-1].rows > most:
             break
-        last = IndexRows(folder, replace(table, segments=tuple(segments[-2:]), removed=None))
+        last = IndexRows(folder, replace(manifest, segments=tuple(segments[-2:]), removed=None))
         entries = [last.entry(row) for row in range(len(last))]
         vectors = last.vectors(np.arange(len(last)))
-        segments[-2:] = [write_segment(folder, entries, vectors, about=table.about)]
-    return replace(table, segments=tuple(segments))
-
-
-def fresh_progress(table: IndexManifest) -> IndexManifest:
-    """The table as a stream that begins now finds it."""
-    return replace(table, progress=BuildProgress())
+        segments[-2:] = [write_segment(folder, entries, vectors, metadata=manifest.metadata)]
+    return replace(manifest, segments=tuple(segments))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
-    """What a change did: entries added, repeats that said nothing new, entries removed."""
+class IndexChange:
+    """Count what a change did: entries added, entries that were there already, entries removed."""
 
     added: int = 0
     repeats: int = 0
     removed: int = 0
 
 
-def build(
+def build_index(
     path: str | Path,
     entries: Iterable[IndexEntry],
     encode: EncodeEntries,
     *,
-    about: IndexMetadata,
+    metadata: IndexMetadata,
     plan: IndexPlan | None = None,
     resume: bool = False,
-    watch: Watch = unwatched,
+    progress: ProgressBar = no_progress,
 ) -> LabelIndex:
-    """The index of a stream of entries, written to a folder in place of the one that was there.
+    """Build the index of a stream of entries in a folder, in place of the one that was there.
 
-    Memory holds one segment (64 MB of vectors) and FAISS's part, whatever the stream's length. With `resume` a build
-    that was stopped is gone on with: the stream must begin as it did, and what was encoded is not encoded again.
-    LabelIndexError when the folder holds something else, the stream is another, or an id stands for two texts.
+    Memory holds one segment (64 MB of vectors) and FAISS's part, whatever the stream's length.
+
+    Args:
+        path: The index's folder.
+        entries: Read one at a time.
+        encode: Gives the unit vectors of some entries.
+        metadata: Which model made the vectors, and their form.
+        plan: How neighbours are to be found.
+        resume: Whether a stopped build is continued: the stream must begin as it did, and nothing is encoded twice.
+        progress: Shows the entries, and then the blocks that FAISS adds.
+
+    Raises:
+        LabelIndexError: The folder holds something else, the stream is another, or an id stands for two texts.
+        UsageError: The stream is empty.
     """
     folder = IndexFolder(path)
     if not folder.is_free():
         raise LabelIndexError(f"{path} is there and holds no index; name another place with --out")
     with folder.lock():
-        table = _begun(folder, about, plan or IndexPlan(), resume=resume)
-        folder.collect([*_live_files(folder), *table.files])
+        manifest = _begun(folder, metadata, plan or IndexPlan(), resume=resume)
+        folder.delete_unused([*_live_files(folder), *manifest.files])
 
-        def keep(table: IndexManifest) -> None:
-            folder.commit(to_table(table), BUILDING)
+        def keep(manifest: IndexManifest) -> None:
+            folder.commit(to_table(manifest), BUILDING)
 
-        appender = SegmentWriter(folder, table, encode, committed=keep)
-        for entry in watch(_rest(entries, table, path), None, "encoding"):
-            appender.take(entry)
-        table = appender.flush()
-        if not table.rows:
+        writer = SegmentWriter(folder, manifest, encode, committed=keep)
+        for entry in progress(_rest(entries, manifest, path), None, "encoding"):
+            writer.add(entry)
+        manifest = writer.flush()
+        if not manifest.rows:
             raise UsageError("there is nothing to index: the source is empty")
-        done = build_faiss(LabelIndex(folder, table), whole=True, watch=watch, keep=keep)
-        folder.commit(to_table(done), TABLE)
+        done = build_faiss(LabelIndex(folder, manifest), whole=True, progress=progress, keep=keep)
+        folder.commit(to_table(done), MANIFEST)
         with suppress(OSError):
             os.unlink(folder.path / BUILDING)
-        folder.collect(done.files)
+        folder.delete_unused(done.files)
     return LabelIndex(folder, done)
 
 
-def add(
-    path: str | Path, entries: Iterable[IndexEntry], encode: EncodeEntries, *, model_key: str, watch: Watch = unwatched
-) -> Change:
+def add_entries(
+    path: str | Path,
+    entries: Iterable[IndexEntry],
+    encode: EncodeEntries,
+    *,
+    model_key: str,
+    progress: ProgressBar = no_progress,
+) -> IndexChange:
     """Add entries to an index, whole or not at all; those whose id and text are there already are counted.
 
     Few are compared one by one from then on; when they are many, FAISS's part is added to, never built anew.
@@ -205,25 +218,25 @@ def add(
     LabelIndex.open(path, model_key=model_key)
     with folder.lock():
         before = _live(folder)
-        folder.collect(_unfinished_files(folder, before))
-        appender = SegmentWriter(folder, fresh_progress(before), encode, committed=lambda _: None)
-        for entry in watch(entries, None, "encoding"):
-            appender.take(entry)
-        table = appender.flush()
-        repeats, added = table.progress.repeats, table.rows - before.rows
-        table = replace(joined(folder, table), progress=before.progress)
+        folder.delete_unused(_unfinished_files(folder, before))
+        writer = SegmentWriter(folder, replace(before, progress=BuildProgress()), encode, committed=lambda _: None)
+        for entry in progress(entries, None, "encoding"):
+            writer.add(entry)
+        manifest = writer.flush()
+        repeats, added = manifest.progress.repeats, manifest.rows - before.rows
+        manifest = replace(_merged(folder, manifest), progress=before.progress)
         if added:
-            _finish(folder, build_faiss(LabelIndex(folder, table), whole=False, watch=watch))
-        return Change(added=added, repeats=repeats)
+            _finish(folder, build_faiss(LabelIndex(folder, manifest), whole=False, progress=progress))
+        return IndexChange(added=added, repeats=repeats)
 
 
-def remove(path: str | Path, ids: Sequence[str]) -> Change:
+def remove_entries(path: str | Path, ids: Sequence[str]) -> IndexChange:
     """Take entries out of every answer; LabelIndexError names the ids that are not there, and nothing is done then."""
     folder = IndexFolder(path)
     LabelIndex.open(path)
     with folder.lock():
-        table = _live(folder)
-        rows = IndexRows(folder, table)
+        manifest = _live(folder)
+        rows = IndexRows(folder, manifest)
         found = {id: rows.find(id) for id in ids}
         absent = [id for id, row in found.items() if row is None]
         if absent:
@@ -231,33 +244,33 @@ def remove(path: str | Path, ids: Sequence[str]) -> Change:
             raise LabelIndexError(f"{path} has no {', '.join(map(repr, absent[:3]))}{more}; nothing was removed")
         gone = np.array([row for row in found.values() if row is not None], dtype="<i8")
         removed = np.union1d(rows.removed, gone).astype("<i8")
-        _finish(folder, replace(table, removed=folder.write("removed", [removed.tobytes()])))
-        return Change(removed=len(gone))
+        _finish(folder, replace(manifest, removed=folder.write("removed", [removed.tobytes()])))
+        return IndexChange(removed=len(gone))
 
 
-def _begun(folder: IndexFolder, about: IndexMetadata, plan: IndexPlan, *, resume: bool) -> IndexManifest:
-    """What a stopped build has, or the table that a new one begins with."""
+def _begun(folder: IndexFolder, metadata: IndexMetadata, plan: IndexPlan, *, resume: bool) -> IndexManifest:
+    """What a stopped build has, or the manifest that a new one begins with."""
     kept = read_index_manifest(folder, BUILDING) if resume else None
     if kept is None:
-        return IndexManifest(about=about, plan=plan)
-    if replace(kept.about, model=about.model) != about:
+        return IndexManifest(metadata=metadata, plan=plan)
+    if replace(kept.metadata, model=metadata.model) != metadata:
         raise LabelIndexError(
-            f"the build that was stopped in {folder.path} is of other vectors (model {kept.about.model}, "
-            f"{kept.about.wording}, {kept.about.precision}): leave out --resume to begin anew"
+            f"the build that was stopped in {folder.path} is of other vectors (model {kept.metadata.model}, "
+            f"{kept.metadata.wording}, {kept.metadata.precision}): leave out --resume to begin anew"
         )
     folder.check(list(kept.files))
     return replace(kept, plan=plan)
 
 
-def _rest(entries: Iterable[IndexEntry], table: IndexManifest, path: str | Path) -> Iterator[IndexEntry]:
+def _rest(entries: Iterable[IndexEntry], manifest: IndexManifest, path: str | Path) -> Iterator[IndexEntry]:
     """The entries that a build has not taken; those that it has are compared with what it took."""
-    done, digest = table.progress, ""
+    done, digest = manifest.progress, ""
     number = 0
     for number, entry in enumerate(entries, 1):
         if number > done.taken:
             yield entry
         else:
-            digest = chained(digest, entry)
+            digest = _extended(digest, entry)
             if number == done.taken and digest != done.digest:
                 raise LabelIndexError(_OTHER_STREAM.format(path=path, taken=done.taken))
     if number < done.taken:
@@ -270,29 +283,29 @@ _OTHER_STREAM = (
 )
 
 
-def _finish(folder: IndexFolder, table: IndexManifest) -> None:
-    folder.commit(to_table(table), TABLE)
-    folder.collect(_unfinished_files(folder, table))
+def _finish(folder: IndexFolder, manifest: IndexManifest) -> None:
+    folder.commit(to_table(manifest), MANIFEST)
+    folder.delete_unused(_unfinished_files(folder, manifest))
 
 
 def _live(folder: IndexFolder) -> IndexManifest:
-    table = read_index_manifest(folder)
-    assert table is not None  # it was opened just before, and tables are never taken away
-    return table
+    manifest = read_index_manifest(folder)
+    assert manifest is not None  # it was opened just before, and manifests are never taken away
+    return manifest
 
 
 def _live_files(folder: IndexFolder) -> list[FileRecord]:
     try:
-        table = read_index_manifest(folder)
+        manifest = read_index_manifest(folder)
     except LabelIndexError:  # it is about to be replaced
         return []
-    return [] if table is None else list(table.files)
+    return [] if manifest is None else list(manifest.files)
 
 
-def _unfinished_files(folder: IndexFolder, table: IndexManifest) -> list[FileRecord]:
-    """The table's files, and those of a build that could be gone on with."""
+def _unfinished_files(folder: IndexFolder, manifest: IndexManifest) -> list[FileRecord]:
+    """The manifest's files, and those of a build that could be gone on with."""
     try:
         building = read_index_manifest(folder, BUILDING)
     except LabelIndexError:
         building = None
-    return [*table.files, *([] if building is None else building.files)]
+    return [*manifest.files, *([] if building is None else building.files)]

@@ -1,4 +1,4 @@
-"""Where the entries of an index come from, one by one, and how they are put into words.
+"""Read the entries of an index from a source, and encode them as sentences.
 
 A source is a shipped label set, a file of one label a line, a CSV table or a file of JSON lines, or "-" for lines on
 standard input. It is read as it is asked for, never whole; every text passes `clean`. Labels go into templates;
@@ -24,10 +24,10 @@ from clipact.label_index import IndexEntry
 from clipact.models import zoo
 from clipact.prompts import LabelSet, PromptSet, clean
 from clipact.prompts.english import phrase, split_words
-from clipact.prompts.text_input import set_names
+from clipact.prompts.label_set import set_names
 
 TEXTS = ("label", "caption", "text")
-AS_THEY_ARE = "none"
+NO_PROMPTS = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,13 @@ class EntrySource:
 
     captions   whether they are sentences, to be taken as they are
     phrases    of labels whose phrase a label set gives
-    says_more  whether the label set has synonyms or descriptions, too
+    has_more_words  whether the label set has synonyms or descriptions, too
     """
 
     entries: Iterator[IndexEntry]
     captions: bool = False
     phrases: Mapping[str, str] = field(default_factory=dict)
-    says_more: bool = False
+    has_more_words: bool = False
 
 
 def read_entries(source: str) -> EntrySource:
@@ -102,10 +102,10 @@ def sentence_encoder(
     return encode
 
 
-def wording_of(prompts: PromptSet | None) -> str:
+def describe_wording(prompts: PromptSet | None) -> str:
     """What is kept with an index to say how its texts were worded: the prompts' name and a hash of what is indexed."""
     if prompts is None:
-        return AS_THEY_ARE
+        return NO_PROMPTS
     said = _phrase_alone(prompts)
     return f"{said.name} {content_key(repr(said.wording), *(one.text for one in said.templates))[:16]}"
 
@@ -124,7 +124,7 @@ def _of_set(labels: LabelSet) -> EntrySource:
     return EntrySource(
         entries=(IndexEntry(id=label, text=label) for label in labels.labels),
         phrases=dict(zip(labels.labels, labels.phrases, strict=True)),
-        says_more=any(about.synonyms or about.descriptions for about in labels.about.values()),
+        has_more_words=any(about.synonyms or about.descriptions for about in labels.about.values()),
     )
 
 

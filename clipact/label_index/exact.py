@@ -1,4 +1,4 @@
-"""Search by comparing with everything, block by block: what approximations are measured against."""
+"""Search exactly, by comparing with every row, block by block."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from clipact.label_index.metadata import Neighbours
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class ExactResult:
     """The nearest, and when asked for log sum exp(scale x cosine) over all that was looked at."""
 
     nearest: Neighbours
@@ -24,12 +24,12 @@ def search_exactly(
     *,
     alive: Bool[np.ndarray, " n"] | None = None,
     scale: float | None = None,
-) -> Found:
+) -> ExactResult:
     """The k nearest among the vectors of all blocks, by cosine, the lower row first among equals.
 
     Memory: one block and one q x block matrix of cosines.
     """
-    best = none_found(len(queries), k)
+    best = no_neighbours(len(queries), k)
     highest, total = np.full(len(queries), -np.inf), np.zeros(len(queries))
     for first, cosines in _cosines(queries, blocks):
         if alive is not None:
@@ -47,7 +47,7 @@ def search_exactly(
             own = merge(own, _top(cosines[better], first, k), k)
             best.rows[better], best.cosines[better] = own.rows, own.cosines
     with np.errstate(divide="ignore"):
-        return Found(nearest=best, log_total=None if scale is None else highest + np.log(total))
+        return ExactResult(nearest=best, log_total=None if scale is None else highest + np.log(total))
 
 
 def _cosines(
@@ -69,7 +69,7 @@ def _cosines(
         yield first, (asked @ stored.T).numpy()
 
 
-def none_found(queries: int, k: int) -> Neighbours:
+def no_neighbours(queries: int, k: int) -> Neighbours:
     """k places for each query, all of them empty."""
     return Neighbours(
         rows=np.full((queries, k), -1, dtype=np.int64), cosines=np.full((queries, k), -np.inf, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""FAISS behind five functions: the only file that imports it (Douze et al., arXiv 2401.08281).
+"""Call FAISS (Douze et al., arXiv 2401.08281): the only file that imports it.
 
 Vectors are unit, so the inner product is the cosine. FAISS finds candidates; cosines are taken again from the vectors
 themselves, so that what an approximation costs is only what it does not find.
@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
-from clipact.errors import LabelIndexError
+from clipact.errors import LabelIndexError, import_library
 from clipact.label_index.metadata import FaissSettings
 
 
-def train(recipe: str, sample: Float32[np.ndarray, "n d"], *, seed: int = 0) -> Any:
-    """An empty index of FAISS's, made by its factory from the recipe and trained on the sample."""
+def train(factory: str, sample: Float32[np.ndarray, "n d"], *, seed: int = 0) -> Any:
+    """An empty index of FAISS's, made by its factory from this string and trained on the sample."""
     faiss = _faiss()
-    index = faiss.index_factory(sample.shape[1], recipe, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(sample.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     if hasattr(index, "hnsw"):
-        # Twice the usual: over 100,000 vectors the build takes 1.4 times as long, and at a width of 128 it misses half
+        # Twice the usual: over 100,000 vectors the build takes 1.4 times as long, and with efSearch 128 it misses half
         # as many of the ten (recall@10 0.9975, 0.9951 with 40); with 160 0.9994, at three times the usual build.
         index.hnsw.efConstruction = 80
     if hasattr(index, "cp"):
@@ -39,7 +39,7 @@ def search(
     queries: Float32[np.ndarray, "q d"],
     k: int,
     *,
-    width: int,
+    search_effort: int,
     alive: Bool[np.ndarray, " n"] | None = None,
 ) -> Int64[np.ndarray, "q k"]:
     """Rows of k candidates each, -1 where there are fewer; those that do not count are passed over."""
@@ -49,9 +49,9 @@ def search(
         bits = np.packbits(alive[: index.ntotal], bitorder="little")
         chosen["sel"] = faiss.IDSelectorBitmap(bits)
     if hasattr(index, "hnsw"):
-        parameters = faiss.SearchParametersHNSW(efSearch=max(width, k), **chosen)
+        parameters = faiss.SearchParametersHNSW(efSearch=max(search_effort, k), **chosen)
     else:
-        parameters = faiss.SearchParametersIVF(nprobe=min(width, index.nlist), **chosen)
+        parameters = faiss.SearchParametersIVF(nprobe=min(search_effort, index.nlist), **chosen)
     return index.search(np.ascontiguousarray(queries), k, params=parameters)[1]
 
 
@@ -65,28 +65,26 @@ def write(index: Any, path: Path) -> None:
         raise LabelIndexError(f"{path} cannot be written: {_last_line(error)}") from error
 
 
-def read(path: Path, nearest: FaissSettings, *, dim: int, writable: bool = False) -> Any:
+def read(path: Path, settings: FaissSettings, *, dim: int, writable: bool = False) -> Any:
     """The index in a file, mapped into memory unless it is to be added to; LabelIndexError when it is another."""
     faiss = _faiss()
     # Inverted lists are mapped by one flag, graphs and flat codes by a newer one; with neither it is read whole.
-    mapped = faiss.IO_FLAG_MMAP if nearest.kind == "ivf-pq" else getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
+    mapped = faiss.IO_FLAG_MMAP if settings.kind == "ivf-pq" else getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
     try:
         index = faiss.read_index(str(path), 0 if writable else mapped)
     except RuntimeError as error:
         raise LabelIndexError(f"{path} is not an index that FAISS can read: {_last_line(error)}") from error
     kind = "hnsw" if hasattr(index, "hnsw") else "ivf-pq" if hasattr(index, "nlist") else type(index).__name__
-    if (index.d, index.ntotal, kind) != (dim, nearest.rows, nearest.kind):
+    if (index.d, index.ntotal, kind) != (dim, settings.rows, settings.kind):
         raise LabelIndexError(
             f"{path} holds {index.ntotal:,} vectors of {index.d} numbers as {kind}; "
-            f"wanted {nearest.rows:,} of {dim} as {nearest.kind}: build the index again"
+            f"wanted {settings.rows:,} of {dim} as {settings.kind}: build the index again"
         )
     return index
 
 
 def _faiss() -> Any:
-    import faiss  # 0.1 s, and its stubs know half of it
-
-    return faiss
+    return import_library("faiss")  # 0.1 s, and its stubs know half of it
 
 
 def _last_line(error: Exception) -> str:

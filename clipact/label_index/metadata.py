@@ -1,4 +1,4 @@
-"""What `index.json` says: every fact about an index but its vectors and texts. Plain dataclasses, read strictly."""
+"""Describe an index: its manifest `index.json` as dataclasses that are read strictly, entries and neighbours."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from clipact import aliases
 from clipact.config import parse
 from clipact.errors import ConfigError, LabelIndexError
-from clipact.label_index.storage import TABLE, FileRecord, IndexFolder
+from clipact.label_index.storage import MANIFEST, FileRecord, IndexFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ IndexKind = Literal["exact", "hnsw", "ivf-pq"]
 
 @dataclass(frozen=True, kw_only=True)
 class IndexMetadata:
-    """What the vectors are of.
+    """Describe the vectors: the model that made them, and their form.
 
     model, model_key  the name of the model that made them, and the hash of its weights
     wording           how texts were made into sentences, in words
@@ -90,7 +91,7 @@ class IndexPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segment:
+class IndexSegment:
     """Consecutive rows. `keys` are the sorted hashes of their ids, then the rows that these belong to."""
 
     rows: int
@@ -107,18 +108,21 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class FaissSettings:
-    """FAISS's file over the first `rows` rows; `recipe` is the string from which FAISS makes it, `width` how far a
-    search looks (efSearch of HNSW, nprobe of IVF)."""
+    """Describe FAISS's file over the first `rows` rows.
+
+    factory        the string from which FAISS's index factory makes it
+    search_effort  efSearch of HNSW, nprobe of IVF
+    """
 
     kind: IndexKind
-    recipe: str
+    factory: str
     rows: int
-    width: int
+    search_effort: int
     file: FileRecord
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quality:
+class IndexQuality:
     """How often the approximation finds what an exact search finds, over `queries` queries among `rows` rows.
 
     recall_1, recall_10  the share of the exact first, and first ten, that it finds
@@ -145,15 +149,15 @@ class BuildProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexManifest:
-    """An index: `removed` is a file of the sorted rows that count no longer."""
+    """Describe an index: `removed` is a file of the sorted rows that count no longer."""
 
     format: int = FORMAT
-    about: IndexMetadata
+    metadata: IndexMetadata
     plan: IndexPlan = field(default_factory=IndexPlan)
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[IndexSegment, ...] = ()
     removed: FileRecord | None = None
-    nearest: FaissSettings | None = None
-    quality: Quality | None = None
+    faiss: FaissSettings | None = None
+    quality: IndexQuality | None = None
     progress: BuildProgress = field(default_factory=BuildProgress)
 
     @property
@@ -173,13 +177,13 @@ class IndexManifest:
             yield from segment.files
         if self.removed is not None:
             yield self.removed
-        if self.nearest is not None:
-            yield self.nearest.file
+        if self.faiss is not None:
+            yield self.faiss.file
 
 
-def read_index_manifest(folder: IndexFolder, name: str = TABLE) -> IndexManifest | None:
-    """The table in a folder, None when there is none; LabelIndexError when it is damaged or of another format."""
-    raw = folder.table(name)
+def read_index_manifest(folder: IndexFolder, name: str = MANIFEST) -> IndexManifest | None:
+    """The manifest in a folder, None when there is none; LabelIndexError when it is damaged or of another format."""
+    raw = folder.read_manifest(name)
     if raw is None:
         return None
     if raw.get("format") != FORMAT:
@@ -187,24 +191,24 @@ def read_index_manifest(folder: IndexFolder, name: str = TABLE) -> IndexManifest
             f"{folder.path / name}: format is {raw.get('format')!r}; this version of clipact reads {FORMAT}"
         )
     try:
-        table = parse(IndexManifest, raw)
+        manifest = parse(IndexManifest, aliases.rename(raw, "label index"))
     except ConfigError as error:
         raise LabelIndexError(f"{folder.path / name}: {error}") from error
-    _check_sizes(folder, table)
-    return table
+    _check_sizes(folder, manifest)
+    return manifest
 
 
-def _check_sizes(folder: IndexFolder, table: IndexManifest) -> None:
-    """What a table says must agree with itself: nothing is read beyond a file's end."""
-    for segment in table.segments:
+def _check_sizes(folder: IndexFolder, manifest: IndexManifest) -> None:
+    """What a manifest says must agree with itself: nothing is read beyond a file's end."""
+    for segment in manifest.segments:
         rows = segment.rows
         wanted = {
-            segment.vectors.name: rows * table.about.row_bytes,
+            segment.vectors.name: rows * manifest.metadata.row_bytes,
             segment.offsets.name: 8 * (rows + 1),
             segment.keys.name: 12 * rows,
         }
         for record in segment.files:
             if rows < 1 or record.bytes != wanted.get(record.name, record.bytes):
-                raise LabelIndexError(f"{folder.path / TABLE}: {record.name} cannot hold {rows:,} rows")
-    if table.nearest is not None and not 0 < table.nearest.rows <= table.rows:
-        raise LabelIndexError(f"{folder.path / TABLE}: FAISS's file has more rows than there are")
+                raise LabelIndexError(f"{folder.path / MANIFEST}: {record.name} cannot hold {rows:,} rows")
+    if manifest.faiss is not None and not 0 < manifest.faiss.rows <= manifest.rows:
+        raise LabelIndexError(f"{folder.path / MANIFEST}: FAISS's file has more rows than there are")

@@ -1,4 +1,4 @@
-"""The rows of an index: vectors, entries and ids of all its segments as one, mapped into memory."""
+"""Read the rows of an index: vectors, entries and ids of all segments, mapped into memory; write a segment."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, Int64, UInt64
 
 from clipact.errors import LabelIndexError
-from clipact.label_index.metadata import IndexEntry, IndexManifest, IndexMetadata, Segment, id_key
+from clipact.label_index.metadata import IndexEntry, IndexManifest, IndexMetadata, IndexSegment, id_key
 from clipact.label_index.storage import IndexFolder
 
 
@@ -56,20 +56,21 @@ BLOCK_BYTES = 8 << 20  # of 32-bit vectors compared at once: more than this adds
 
 
 class IndexRows:
-    """What the data files of a table hold. Row numbers run over all segments, removed rows included."""
+    """What the data files that a manifest names hold. Row numbers run over all segments, removed rows included."""
 
-    def __init__(self, folder: IndexFolder, table: IndexManifest) -> None:
-        self.folder, self.table, self.dim = folder, table, table.about.dim
-        self.starts = np.cumsum([0, *(segment.rows for segment in table.segments)])
-        segments = table.segments
+    def __init__(self, folder: IndexFolder, manifest: IndexManifest) -> None:
+        self.folder, self.manifest, self.dim = folder, manifest, manifest.metadata.dim
+        self.starts = np.cumsum([0, *(segment.rows for segment in manifest.segments)])
+        segments = manifest.segments
         self._vectors = [
-            folder.map(segment.vectors, table.about.dtype.str).reshape(-1, self.dim) for segment in segments
+            folder.memory_map(segment.vectors, manifest.metadata.dtype.str).reshape(-1, self.dim)
+            for segment in segments
         ]
-        self._offsets = [folder.map(segment.offsets, "<i8") for segment in segments]
-        self._entries = [folder.map(segment.entries, "u1") for segment in segments]
+        self._offsets = [folder.memory_map(segment.offsets, "<i8") for segment in segments]
+        self._entries = [folder.memory_map(segment.entries, "u1") for segment in segments]
         self._keys = [map_keys(folder, segment) for segment in segments]
         self.removed: Int64[np.ndarray, " m"] = (
-            np.empty(0, np.int64) if table.removed is None else np.array(folder.map(table.removed, "<i8"))
+            np.empty(0, np.int64) if manifest.removed is None else np.array(folder.memory_map(manifest.removed, "<i8"))
         )
         if len(self.removed) and not 0 <= self.removed.min() <= self.removed.max() < len(self):
             raise LabelIndexError(f"{folder.path} is damaged: it says that rows are removed which it has not")
@@ -90,20 +91,18 @@ class IndexRows:
         mask[self.removed] = False
         return mask
 
-    def blocks(self, *, start: int = 0, end: int | None = None) -> Iterator[tuple[int, Float[np.ndarray, "m d"]]]:
-        """The vectors of rows start..end as they are kept, some thousands at a time, and the number of the first."""
-        for number, low, high in self.spans(start=start, end=end):
+    def blocks(self, *, start: int = 0) -> Iterator[tuple[int, Float[np.ndarray, "m d"]]]:
+        """Yield the number of the first row and the vectors of blocks of rows, from `start` on, as they are kept."""
+        for number, low, high in self.spans(start=start):
             yield int(self.starts[number]) + low, self._vectors[number][low:high]
 
-    def spans(self, *, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
+    def spans(self, *, start: int = 0) -> Iterator[tuple[int, int, int]]:
         """Where those blocks are: a segment's number, and from where to where in it."""
-        end = len(self) if end is None else end
         size = max(1, BLOCK_BYTES // (4 * self.dim))
-        for number, segment in enumerate(self.table.segments):
+        for number, segment in enumerate(self.manifest.segments):
             first = int(self.starts[number])
-            low, high = max(start - first, 0), min(end - first, segment.rows)
-            for at in range(low, high, size):
-                yield number, at, min(at + size, high)
+            for at in range(max(start - first, 0), segment.rows, size):
+                yield number, at, min(at + size, segment.rows)
 
     def vectors(self, rows: Int64[np.ndarray, " m"]) -> Float32[np.ndarray, "m d"]:
         """The vectors of these rows, in their order."""
@@ -144,22 +143,22 @@ class IndexRows:
         return at < len(self.removed) and int(self.removed[at]) == row
 
 
-def map_keys(folder: IndexFolder, segment: Segment) -> tuple[UInt64[np.ndarray, " n"], Int32[np.ndarray, " n"]]:
+def map_keys(folder: IndexFolder, segment: IndexSegment) -> tuple[UInt64[np.ndarray, " n"], Int32[np.ndarray, " n"]]:
     """The sorted keys of a segment's ids, and the row within it that has each."""
-    raw = folder.map(segment.keys, "u1")
+    raw = folder.memory_map(segment.keys, "u1")
     return raw[: 8 * segment.rows].view("<u8"), raw[8 * segment.rows :].view("<i4")
 
 
 def write_segment(
-    folder: IndexFolder, entries: Sequence[IndexEntry], vectors: Float32[np.ndarray, "n d"], *, about: IndexMetadata
-) -> Segment:
+    folder: IndexFolder, entries: Sequence[IndexEntry], vectors: Float32[np.ndarray, "n d"], *, metadata: IndexMetadata
+) -> IndexSegment:
     """The files of a segment of these entries, written."""
     lines = [_line(entry) for entry in entries]
     offsets = np.cumsum([0, *map(len, lines)], dtype="<i8")
     keys = np.array([id_key(entry.id) for entry in entries], dtype="<u8")
     order = np.argsort(keys, kind="stable").astype("<i4")
-    numbers = np.ascontiguousarray(vectors, dtype=about.dtype)
-    return Segment(
+    numbers = np.ascontiguousarray(vectors, dtype=metadata.dtype)
+    return IndexSegment(
         rows=len(entries),
         vectors=folder.write("vectors", [numbers.data.cast("B")]),
         entries=folder.write("entries", lines),

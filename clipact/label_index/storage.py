@@ -1,8 +1,8 @@
-"""Files that are written once, with their hashes, and one table that names those that count.
+"""Store an index in a folder: data files that are written once, and one manifest with their names and hashes.
 
-A folder holds data files under random names and `index.json`. A change writes new files and then puts a new table in
-place of the old one in a single step: whatever is killed when, a reader finds the state before or the state after.
-Files that no table names are left-overs, and go with the next change. JSON and plain arrays; nothing is unpickled.
+Data files have random names; the manifest is `index.json`. A change writes new files and then replaces the manifest
+in a single step: whatever is killed when, a reader finds the state before or the state after. Files that no manifest
+names are deleted by the next change. JSON and plain arrays; nothing is unpickled.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from clipact.atomic_write import atomic_write
 from clipact.cache import Cache, content_key
 from clipact.errors import CacheError, LabelIndexError
 
-TABLE, BUILDING = "index.json", "building.json"
+MANIFEST, BUILDING = "index.json", "building.json"
 _LOCK = ".lock"
 _DATA = re.compile(r"[0-9a-f]{16}\.[a-z]+")
 
@@ -37,14 +37,14 @@ class FileRecord:
 
 
 class IndexFolder:
-    """An index's folder, as files: data files that never change, and tables that are replaced whole."""
+    """An index's folder, as files: data files that never change, and manifests that are replaced whole."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def write(self, suffix: str, chunks: Iterable[bytes | memoryview]) -> FileRecord:
         """A new data file of these bytes, on disk when this returns."""
-        digest, count, path = hashlib.sha256(), 0, self.fresh(suffix)
+        digest, count, path = hashlib.sha256(), 0, self.new_path(suffix)
         with self._refusing(), path.open("xb") as file:
             for chunk in chunks:
                 digest.update(chunk)
@@ -53,33 +53,31 @@ class IndexFolder:
             os.fsync(file.fileno())
         return FileRecord(name=path.name, bytes=count, sha256=digest.hexdigest())
 
-    def adopt(self, path: Path) -> FileRecord:
+    def record(self, path: Path) -> FileRecord:
         """The record of a file that a library wrote under a name from `fresh`."""
         with self._refusing(), path.open("rb+") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
         return FileRecord(name=path.name, bytes=path.stat().st_size, sha256=digest)
 
-    def fresh(self, suffix: str) -> Path:
+    def new_path(self, suffix: str) -> Path:
         """A path for a data file, under a name that none has had."""
         with self._refusing():
             self.path.mkdir(parents=True, exist_ok=True)
         return self.path / f"{secrets.token_hex(8)}.{suffix}"
 
-    def commit(self, table: dict[str, Any], name: str = TABLE) -> None:
-        """Put the table in place in one step."""
-        body = json.dumps(table, indent=1, ensure_ascii=False, sort_keys=True)
+    def commit(self, manifest: dict[str, Any], name: str = MANIFEST) -> None:
+        """Replace the manifest in one step."""
+        body = json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True)
         text = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest()})[:-1] + f',\n"table": {body}}}\n'
         with self._refusing():
             self.path.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.path / name) as file:
+            with atomic_write(self.path / name, sync=True) as file:
                 file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
             self._sync()
 
-    def table(self, name: str = TABLE) -> dict[str, Any] | None:
-        """The table as it was committed, None when there is none; LabelIndexError when it is damaged."""
+    def read_manifest(self, name: str = MANIFEST) -> dict[str, Any] | None:
+        """Read the manifest as it was committed; None when there is none, LabelIndexError when it is damaged."""
         path = self.path / name
         try:
             whole = json.loads(path.read_text(encoding="utf-8"))
@@ -93,7 +91,7 @@ class IndexFolder:
             raise LabelIndexError(f"{path} is damaged: its hash is another; build the index again")
         return whole["table"]
 
-    def map(self, record: FileRecord, dtype: str) -> np.ndarray:
+    def memory_map(self, record: FileRecord, dtype: str) -> np.ndarray:
         """The file as a flat array, mapped and read when touched; nothing written to it reaches the file."""
         if record.bytes == 0:
             return np.empty(0, dtype)
@@ -115,13 +113,13 @@ class IndexFolder:
             with (self.path / record.name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != record.sha256:
                     raise LabelIndexError(
-                        f"{self.path / record.name} is damaged: its sha256 is not the one in {TABLE}; build it again"
+                        f"{self.path / record.name} is damaged: its sha256 is not the one in {MANIFEST}; build it again"
                     )
         if cache is not None:
             with suppress(CacheError):  # then it is read again the next time
                 cache.write("checked", key, {"right": np.ones(1, np.uint8)})
 
-    def collect(self, kept: Iterable[FileRecord]) -> None:
+    def delete_unused(self, kept: Iterable[FileRecord]) -> None:
         """Delete data files other than these, and what a kill left behind. Whoever has one mapped keeps it."""
         names = {record.name for record in kept}
         for path in self.path.iterdir():
@@ -154,19 +152,19 @@ class IndexFolder:
         if not self.path.is_dir():
             return False
         names = {path.name for path in self.path.iterdir()} - {_LOCK}
-        return not names or bool(names & {TABLE, BUILDING})
+        return not names or bool(names & {MANIFEST, BUILDING})
 
     def _stat(self, record: FileRecord) -> str:
         path = self.path / record.name
         if not _DATA.fullmatch(record.name):
-            raise LabelIndexError(f"{self.path / TABLE} names the file {record.name!r}, which is none of an index's")
+            raise LabelIndexError(f"{self.path / MANIFEST} names the file {record.name!r}, which is none of an index's")
         try:
             found = path.stat()
         except OSError as error:
             raise LabelIndexError(f"{path} is missing ({error.strerror}); build the index again") from error
         if found.st_size != record.bytes:
             raise LabelIndexError(
-                f"{path} is damaged: {found.st_size:,} bytes where {TABLE} says {record.bytes:,}; build it again"
+                f"{path} is damaged: {found.st_size:,} bytes where {MANIFEST} says {record.bytes:,}; build it again"
             )
         return f"{path.resolve()} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 

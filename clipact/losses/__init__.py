@@ -4,9 +4,9 @@ Of the contrastive ones, rows i of both sides belong together. Two different row
 each other when any of their ids agrees (the same clip, the same sentence, the same label). A diagonal target would call
 right matches wrong.
 
-`contrastive` defines the losses, dense; `tiled` computes the same without the b x b logits; `positives` says who
-belongs together. `reconstruction` is for masked autoencoders, which have patches on both sides, and
-`answers` for a fixed list of them. `distillation` follows teachers in place of ids.
+`info_nce` defines the contrastive losses, dense; `tiled` computes the same without the b x b logits. `classification`
+has the cross-entropy over a fixed list of labels, and distillation, which follows teachers in place of ids.
+`reconstruction` is for masked autoencoders, which have patches on both sides.
 """
 
 from clipact.losses.classification import Targets, cross_entropy, distillation_loss

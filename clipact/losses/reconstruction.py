@@ -1,4 +1,4 @@
-"""What a masked autoencoder minimises, and what it aims at."""
+"""Reconstruction loss of a masked autoencoder, and its targets."""
 
 import torch
 import torch.nn.functional as F

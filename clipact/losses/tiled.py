@@ -70,7 +70,7 @@ def tiled_sigmoid(
 class _LogSumExp:
     """A potential: the sum over rows of weight * (log-sum-exp of the row + log-sum-exp of the column of that number).
 
-    `see` takes each tile in; after the last one `value` gives the sum, and `slope` its gradient at a tile of logits.
+    `update` takes each tile in; after the last one `value` gives the sum, and `slope` its gradient at a tile of logits.
     """
 
     def __init__(self, weight: Float[Tensor, " b"]) -> None:
@@ -78,7 +78,7 @@ class _LogSumExp:
         self.by_row = torch.full_like(weight, -torch.inf)
         self.by_column = torch.full_like(weight, -torch.inf)
 
-    def see(self, logits: Float[Tensor, "i j"], rows: slice, columns: slice) -> None:
+    def update(self, logits: Float[Tensor, "i j"], rows: slice, columns: slice) -> None:
         self.by_row[rows] = torch.logaddexp(self.by_row[rows], logits.logsumexp(1))
         self.by_column[columns] = torch.logaddexp(self.by_column[columns], logits.logsumexp(0))
 
@@ -100,7 +100,7 @@ class _Softplus:
         self.weight = weight
         self.total = torch.zeros((), dtype=torch.float64, device=weight.device)
 
-    def see(self, logits: Float[Tensor, "i j"], rows: slice, columns: slice) -> None:
+    def update(self, logits: Float[Tensor, "i j"], rows: slice, columns: slice) -> None:
         # F.softplus turns linear at 20, which is 2e-9 off.
         self.total -= (self.weight[rows] @ F.logsigmoid(-logits).sum(1)).double()
 
@@ -162,7 +162,7 @@ class _Tiled(torch.autograd.Function):
         tiles: list[tuple[slice, slice]],
     ) -> Float[Tensor, ""]:
         for i, j in tiles:
-            potential.see(torch.addmm(bias, scale * visual[i], text[j].T), i, j)
+            potential.update(torch.addmm(bias, scale * visual[i], text[j].T), i, j)
         wanted = target.times(text)
         ctx.save_for_backward(visual, text, scale, bias, wanted)
         ctx.potential, ctx.target, ctx.tiles = potential, target, tiles

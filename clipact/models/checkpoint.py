@@ -1,182 +1,174 @@
-"""A model, or a visual tower alone, as a folder: config.json, model.safetensors, the tokenizer's files, MODEL_CARD.md.
+"""Read a model, or a visual tower alone, from a checkpoint folder: config.json, model.safetensors, a tokenizer's files.
 
-Written beside and renamed, so that a folder is whole or absent. Read without any training code and without
-running anything from the folder: JSON, safetensors and a tokenizer table, no pickle. The text tower can be left on
-disk until a sentence has to be encoded.
+Nothing from the folder is run: JSON, safetensors and a tokenizer's table, no pickle, and no training code. Importing
+this file, and reading a configuration, does not import torch: the command line needs a model's frames and size before,
+and decodes the video while torch is imported.
 """
 
+import csv
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import torch
-from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
-
-from clipact import aliases
-from clipact.atomic_write import atomic_folder
-from clipact.config import to_table
+from clipact.aliases import rename, rename_weights
+from clipact.clip_spec import ClipSpec
+from clipact.config import asset_path, parse
 from clipact.errors import ConfigError, ModelError
-from clipact.models import towers
-from clipact.models.dual_encoder import DualEncoder
-from clipact.models.model_config import FORMAT, WEIGHTS, ModelConfig, Precision, read_config
-from clipact.models.towers.tower import SkipInit, TextTower, VisualTower
 
-Made = TypeVar("Made", bound=torch.nn.Module)
+if TYPE_CHECKING:
+    import torch
+
+    from clipact.models.dual_encoder import DualEncoder
+    from clipact.models.towers.tower import TextTower, VisualTower
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+FILES_SEEN = "trained_on.csv"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+Precision = Literal["fp32", "bf16", "fp16"]
+AnyTower = TypeVar("AnyTower", bound="torch.nn.Module")
+_TOKENIZERS = ("*token*", "vocab*", "merges.txt", "*.model")
 
 
-def save_model(
-    encoder: DualEncoder,
-    folder: str | Path,
-    *,
-    name: str,
-    precision: Precision = "fp32",
-    trained_on: Sequence[str] = (),
-    license: str = "",
-    card: str | None = None,
-    dtype: torch.dtype | None = None,
-    notes: Mapping[str, Any] | None = None,
-    files: Mapping[str, str] | None = None,
-) -> Path:
-    """Write the model as a folder and return its path; an older folder of that name is replaced whole.
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The contents of config.json: how to make the towers again, their input, what they were trained on.
 
-    `precision` is what it learnt in; `dtype` (torch.float16, say) converts weights on the way out, scalars excepted.
-    `card` is MODEL_CARD.md's text, one that says what config.json knows unless given; `files` are further texts by
-    name. ModelError when the folder cannot be written; an older one is untouched then.
+    visual, text  tables that name a tower and carry its configuration; text is empty where a visual tower stands alone
+    clip          how clips are prepared
+    dim           width of an embedding
+    precision     what it was trained in (autocast), and may encode clips in: see `clipact.models.zoo.pick_precision`
+    trained_on    data sets whose samples shaped the weights, by name: scores on these are not zero-shot
     """
-    return _write(
-        Path(folder),
-        encoder.visual,
-        encoder.text,
-        encoder.state_dict(),
-        card=card,
-        dtype=dtype,
-        files=files or {},
-        name=name,
-        precision=precision,
-        trained_on=trained_on,
-        license=license,
-        notes=notes or {},
-    )
+
+    format: int
+    name: str
+    visual: dict[str, Any]
+    text: dict[str, Any] = field(default_factory=dict)
+    clip: ClipSpec
+    dim: int
+    precision: Precision = "fp32"
+    trained_on: tuple[str, ...] = ()
+    license: str = ""
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of a supervised model; () for one with a text tower."""
+        return tuple(self.text["labels"]) if self.text.get("tower") == "label_embeddings" else ()
 
 
-def save_visual(
-    tower: VisualTower,
-    folder: str | Path,
-    *,
-    name: str,
-    precision: Precision = "fp32",
-    trained_on: Sequence[str] = (),
-    license: str = "",
-    dtype: torch.dtype | None = None,
-    notes: Mapping[str, Any] | None = None,
-    files: Mapping[str, str] | None = None,
-) -> Path:
-    """As `save_model`, of a visual tower alone, which learnt without words: training begins from it."""
-    return _write(
-        Path(folder),
-        tower,
-        None,
-        {f"visual.{key}": value for key, value in tower.state_dict().items()},
-        card=None,
-        dtype=dtype,
-        files=files or {},
-        name=name,
-        precision=precision,
-        trained_on=trained_on,
-        license=license,
-        notes=notes or {},
-    )
+@dataclass(frozen=True, kw_only=True)
+class FileSeen:
+    """A file that a model was trained on: a line of trained_on.csv.
+
+    path             below its source's root
+    source           the manifest below the data folder, or the protocol, that named it; "" in older tables
+    sha256           of its bytes; "" when it could not be read
+    difference_hash  of the picture in it (`clipact.data.fingerprint`); "" for a video, and in older tables
+    """
+
+    path: str
+    source: str = ""
+    sha256: str
+    difference_hash: str = ""
 
 
-def _write(
-    folder: Path,
-    visual: VisualTower,
-    text: TextTower | None,
-    weights: Mapping[str, Tensor],
-    *,
-    card: str | None,
-    dtype: torch.dtype | None,
-    files: Mapping[str, str],
-    name: str,
-    precision: Precision,
-    trained_on: Sequence[str],
-    license: str,
-    notes: Mapping[str, Any],
-) -> Path:
-    config = ModelConfig(
-        format=FORMAT,
-        name=name,
-        visual=towers.describe(visual),
-        text={} if text is None else towers.describe(text),
-        clip=visual.spec,
-        dim=visual.dim,
-        precision=precision,
-        trained_on=tuple(trained_on),
-        license=license,
-        notes=dict(notes),
-    )
-    texts = {"MODEL_CARD.md": _plain_card(config) if card is None else card, **files}
-    tensors = {
-        key: (value.to(dtype) if dtype is not None and value.is_floating_point() and value.ndim else value).contiguous()
-        for key, value in weights.items()
-    }
+def checkpoint_folder(name: str) -> Path | None:
+    """The folder that `name` means: "mini" is the embedded one, else a path that exists; None for other models."""
+    if name == "mini":
+        return asset_path("mini")
+    return Path(name) if Path(name).is_dir() else None
+
+
+def read_config(folder: str | Path) -> ModelConfig:
+    """What the folder's config.json says.
+
+    ModelError when it is not a checkpoint that this version reads; of another library's model it says how to name it.
+    """
+    path = Path(folder) / "config.json"
+    if (Path(folder) / OPEN_CLIP_CONFIG).is_file():
+        raise ModelError(f"{folder} is a folder of open_clip's: call it open_clip:local-dir:{folder}")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(folder) as new:
-            save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
-            if text is not None:
-                text.save_tokenizer(new)
-            table = json.dumps(to_table(config), indent=2, ensure_ascii=False)
-            (new / "config.json").write_text(table + "\n", encoding="utf-8")
-            for file_name, said in texts.items():
-                (new / file_name).write_text(said, encoding="utf-8")
-            for file in new.iterdir():  # safetensors writes for the owner alone
-                file.chmod(0o644)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{folder} cannot be written: {error}") from error
-    return folder
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"{folder} is no clipact model: it has no config.json") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if is_transformers_config(table):
+        raise ModelError(f"{folder} is a folder of transformers': call it transformers:{folder}")
+    if not isinstance(table, dict) or table.get("format") != FORMAT:
+        seen = table.get("format") if isinstance(table, dict) else None
+        raise ModelError(f"{path}: format is {seen!r}; this version of clipact reads format {FORMAT}")
+    try:
+        return parse(ModelConfig, rename(table, "model", quiet=Path(folder) == asset_path("mini")))
+    except ConfigError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
-def _plain_card(config: ModelConfig) -> str:
-    """What is known of a model without a card of its own, for people; it claims nothing that nobody measured."""
-    clip, figures = config.clip, config.notes.get("figures") or {}
-    made_of = f"Visual tower: {config.visual['tower']}, without words; its head has learnt nothing."
-    if config.text:
-        made_of = (
-            f"Towers: {config.visual['tower']} (visual), {config.text['tower']} (text); embeddings of {config.dim}."
-        )
-    lines = [
-        f"# {config.name}",
-        "",
-        f"- {made_of}",
-        *([f"- Labels: {', '.join(config.labels)}. It knows no others."] if config.labels else []),
-        f"- Input: {clip.frames} frames of {clip.size[1]} x {clip.size[0]}, {clip.sampling}.",
-        f"- Trained on: {', '.join(config.trained_on) or 'not said'}. On these it is not zero-shot.",
-        f"- Licence: {config.license or 'not said'}.",
-        *(f"- {name}, during training: {value:.4g}." for name, value in figures.items()),
-    ]
-    return "\n".join(lines) + "\n"
+def is_transformers_config(table: object) -> bool:
+    """Whether this is what transformers writes into a config.json, and not what clipact does."""
+    return isinstance(table, dict) and "model_type" in table and "format" not in table
 
 
-def load_checkpoint(folder: str | Path, *, defer_text: bool = False) -> DualEncoder:
+def read_files_seen(folder: str | Path) -> dict[str, FileSeen]:
+    """The files that a model's weights saw, as training writes them down, by sha256; {} when nobody did."""
+    path = Path(folder) / FILES_SEEN
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = [field.name for field in fields(FileSeen) if field.name in rows[0]] if rows else []
+        return {row["sha256"]: FileSeen(**{name: row[name] for name in names}) for row in rows if row["sha256"]}
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError) as error:
+        raise ModelError(f"{path} cannot be read: wanted is a CSV table with the columns path and sha256") from error
+
+
+def tokenizer_files(folder: Path) -> list[str]:
+    """The names of the files that a model's words are cut up with, sorted."""
+    return sorted({path.name for pattern in _TOKENIZERS for path in folder.glob(pattern) if path.is_file()})
+
+
+def weights_hash(folder: str | Path) -> str:
+    """The hex sha256 of config.json, model.safetensors and the tokenizer's files together.
+
+    Two models that differ in anything that an answer hangs on differ here.
+    """
+    folder = Path(folder)
+    digest = hashlib.sha256()
+    for name in ("config.json", WEIGHTS, *tokenizer_files(folder)):
+        digest.update(name.encode())
+        try:
+            with (folder / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ModelError(f"{folder} is no whole clipact model: {name}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def load_checkpoint(folder: str | Path, *, defer_text: bool = False) -> "DualEncoder":
     """The model in a checkpoint folder: fp32, on the CPU, in evaluation mode.
 
     With `defer_text` the text tower's weights stay on disk until a sentence is encoded.
     """
+    from clipact.models import towers
+    from clipact.models.dual_encoder import DualEncoder
+    from clipact.models.towers.text import DeferredText
+
     folder = Path(folder)
     config = read_config(folder)
     if not config.text:
         raise ModelError(
-            f"{folder} holds a visual tower without words; begin from it with clipact train, where a recipe says "
+            f"{folder} holds a visual tower without words; train from it with clipact train, where a recipe has "
             f'init.visual.tower = "{config.visual["tower"]}" and init.pretrained.visual = "{folder}"'
         )
     visual = _visual(folder, config)
 
-    def load_text() -> TextTower:
+    def load_text() -> "TextTower":
         return _made(lambda: towers.text_from(config.text, folder), folder, "text.").eval()
 
     text = DeferredText(load_text, dim=config.dim) if defer_text else load_text()
@@ -192,58 +184,28 @@ def load_checkpoint(folder: str | Path, *, defer_text: bool = False) -> DualEnco
     return encoder.eval()
 
 
-def load_visual(folder: str | Path) -> VisualTower:
+def load_visual(folder: str | Path) -> "VisualTower":
     """The visual tower in a checkpoint folder, whether words lie beside it or not: fp32, on the CPU, not training."""
     return _visual(Path(folder), read_config(folder)).eval()
 
 
-def _visual(folder: Path, config: ModelConfig) -> VisualTower:
+def _visual(folder: Path, config: ModelConfig) -> "VisualTower":
+    from clipact.models import towers
+
     return _made(lambda: towers.visual_from(config.visual, config.clip), folder, "visual.")
 
 
-class DeferredText(TextTower):
-    """A text tower that is loaded when it is first asked; until then it costs nothing and has no parameters."""
-
-    def __init__(self, load: Callable[[], TextTower], *, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-        self._load = load
-        self.tower: TextTower | None = None
-        self.place: Tensor
-        self.register_buffer("place", torch.empty(0), persistent=False)  # follows .to(device)
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the weights have been read."""
-        return self.tower is not None
-
-    def materialise(self) -> TextTower:
-        """The tower itself, read from disk the first time."""
-        if self.tower is None:
-            self.tower = self._load().to(self.place.device)
-        return self.tower
-
-    def tokenize(self, sentences: Sequence[str]) -> Int[Tensor, "b l"]:
-        """Token ids; loads the tower."""
-        return self.materialise().tokenize(sentences)
-
-    def forward(self, ids: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
-        """The features of each sentence; loads the tower."""
-        features: Tensor = self.materialise()(ids)
-        return features
-
-    def save_tokenizer(self, folder: Path) -> None:
-        """Write the tokenizer's files; loads the tower."""
-        self.materialise().save_tokenizer(folder)
-
-
-def _made(make: Callable[[], Made], folder: Path, prefix: str) -> Made:
+def _made(make: Callable[[], AnyTower], folder: Path, prefix: str) -> AnyTower:
     """The tower that `make` makes, with its weights from the file.
 
     At first its own are not even allocated: drawing mini's at random would take 0.4 s, and pretending to draw them on
     the meta device imports torch._dynamo (1 s). A tower that computes tensors which no file holds is made once more,
     in memory.
     """
+    import torch
+
+    from clipact.models.towers.tower import SkipInit
+
     try:
         with torch.device("meta"), SkipInit():
             tower = make()
@@ -256,12 +218,14 @@ def _made(make: Callable[[], Made], folder: Path, prefix: str) -> Made:
     return tower
 
 
-def _unsaved(tower: torch.nn.Module) -> list[Tensor]:
+def _unsaved(tower: "torch.nn.Module") -> "list[torch.Tensor]":
     kept = tower.state_dict().keys()
     return [buffer for name, buffer in tower.named_buffers() if name not in kept]
 
 
-def _tensors(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+def _tensors(folder: Path, wanted: Callable[[str], bool]) -> "dict[str, torch.Tensor]":
+    from safetensors import SafetensorError, safe_open
+
     path = folder / WEIGHTS
     try:
         with safe_open(path, framework="pt") as file:
@@ -272,13 +236,13 @@ def _tensors(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
         raise ModelError(f"{path} is damaged or no safetensors file: {error}") from error
 
 
-def _fill(tower: torch.nn.Module, folder: Path, prefix: str) -> None:
+def _fill(tower: "torch.nn.Module", folder: Path, prefix: str) -> None:
     """Give a tower its weights from the file, in fp32."""
     weights = {
         key.removeprefix(prefix): value.float() if value.is_floating_point() else value
         for key, value in _tensors(folder, lambda key: key.startswith(prefix)).items()
     }
-    renamed = aliases.rename_weights(weights, tower.state_dict().__contains__)
+    renamed = rename_weights(weights, tower.state_dict().__contains__)
     try:
         tower.load_state_dict({renamed.get(key, key): value for key, value in weights.items()}, assign=True)
     except RuntimeError as error:

@@ -1,6 +1,6 @@
-"""Files of a model hub, from its usual cache on this machine or fetched into it; every way to fail in one sentence.
+"""Download files of a model hub, or find them in its cache on this machine; each failure is one sentence.
 
-Asked only for a model that the user named. huggingface_hub does the work: HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and
+Only for a model that the user named. huggingface_hub does the work: HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and
 its login apply, and its progress bar stands on stderr when that is a terminal.
 """
 
@@ -39,17 +39,17 @@ def hub_file(repository: str, *names: str) -> Path:
         except EntryNotFoundError:
             continue
         except Exception as error:
-            if (kept := _kept(repository, names)) is not None:
-                return kept
+            if (cached := _cached_file(repository, names)) is not None:
+                return cached
             unreachable = f"the hub {constants.ENDPOINT} cannot be reached for {repository} ({_first_line(error)})"
-            raise _explained(error, repository, otherwise=unreachable) from error
+            raise _download_error(error, repository, otherwise=unreachable) from error
         try:
             return Path(hf_hub_download(repository, name))
         except Exception as error:
-            unreadable_files = (
+            broken_off = (
                 f"the download of {name} from {repository} broke off ({_first_line(error)}): run the command again"
             )
-            raise _explained(error, repository, otherwise=unreadable_files) from error
+            raise _download_error(error, repository, otherwise=broken_off) from error
     raise AbsentFileError(f"{repository} on the hub has no {' or '.join(names)}: it holds no model that can be read")
 
 
@@ -64,7 +64,7 @@ def hub_folder(repository: str, needed: Sequence[Sequence[str]], *, optional: Se
         except AbsentFileError:
             continue
         except DownloadError:
-            if _kept(repository, needed[-1]) is None:
+            if _cached_file(repository, needed[-1]) is None:
                 raise
     return [hub_file(repository, *names) for names in needed][-1].parent
 
@@ -95,7 +95,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _kept(repository: str, names: Sequence[str]) -> Path | None:
+def _cached_file(repository: str, names: Sequence[str]) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -106,7 +106,7 @@ def _kept(repository: str, names: Sequence[str]) -> Path | None:
     return None
 
 
-def _explained(error: Exception, repository: str, *, otherwise: str) -> DownloadError:
+def _download_error(error: Exception, repository: str, *, otherwise: str) -> DownloadError:
     from huggingface_hub import constants, errors
 
     hub, cache = constants.ENDPOINT, constants.HF_HUB_CACHE

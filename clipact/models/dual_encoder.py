@@ -1,7 +1,7 @@
-"""Two towers and a scale: clips and sentences become unit vectors in one space.
+"""Encode clips and sentences as unit vectors in one space, with two towers and a learnt scale.
 
-The only place that normalises. Everything above compares embeddings by dot product and never asks
-where they came from.
+The only place that normalises: single embeddings, means over the sentences of a label and over the views of a video.
+Everything above compares embeddings by dot product.
 """
 
 import math
@@ -36,6 +36,13 @@ def normalise_frames(
     return video.sub_(rearrange(mean, "c -> c 1 1")).div_(rearrange(std, "c -> c 1 1"))
 
 
+def prepare_views(
+    views: Sequence[UInt8[np.ndarray, "t h w c"]], spec: ClipSpec, *, device: torch.device
+) -> Float[Tensor, "k t c h w"]:
+    """Normalise the frames of each view, which fit the spec."""
+    return torch.stack([normalise_frames(frames, spec, device=device) for frames in views])
+
+
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What autocast computes in, by the name that recipes and options give it."""
 
@@ -49,6 +56,11 @@ def computing(precision: str, device: torch.device) -> AbstractContextManager[ob
 def unit(features: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
     """The rows at unit length: what towers give becomes embeddings."""
     return F.normalize(features, dim=-1)
+
+
+def mean_view(embeddings: Float[Tensor, "k d"]) -> Float[Tensor, "1 d"]:
+    """Average the embeddings of a video's views into one unit vector."""
+    return unit(embeddings.mean(0, keepdim=True))
 
 
 class DualEncoder(nn.Module):
@@ -101,6 +113,11 @@ class DualEncoder(nn.Module):
         with self.looking():
             features = self.visual(video)
         return unit(features if self.precision == "fp32" else features.float())
+
+    @torch.inference_mode()
+    def embed_views(self, views: Sequence[UInt8[np.ndarray, "t h w c"]], spec: ClipSpec) -> Float[Tensor, "k d"]:
+        """Embed the views of one video, whose frames fit `spec`: a unit vector a view."""
+        return self.encode_video(prepare_views(views, spec, device=self.log_scale.device))
 
     def looking(self) -> AbstractContextManager[object]:
         """Inside, the visual tower or a part of it computes as `precision` says."""

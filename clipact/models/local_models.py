@@ -1,7 +1,7 @@
-"""Which models are on this machine: the embedded one, folders, and what a hub's cache holds.
+"""Find the models on this machine: the embedded one, those in folders, and those in a hub's cache.
 
-Nothing is asked of a network, and no network is made: what a model is, its files say. One that `clipact.models.zoo` would
-refuse, as far as files tell, is left out, with why. A model in the cache counts when its weights are there.
+Nothing is fetched and no network is built: all facts are read from files. One that `clipact.models.zoo`
+would refuse, as far as files tell, is left out, with why. A model in the cache counts when its weights are there.
 """
 
 import json
@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipact.assets import asset_path
 from clipact.clip_spec import ClipSpec
-from clipact.errors import ConfigError, ModelError, UsageError, choices
+from clipact.config import asset_path
+from clipact.errors import ConfigError, MissingLibraryError, ModelError, UsageError, choices
 from clipact.models import towers
+from clipact.models.checkpoint import OPEN_CLIP_CONFIG, WEIGHTS, read_config, tokenizer_files
 from clipact.models.hub import open_clip_source, transformers_source, transformers_video
 from clipact.models.hub.transformers import DUAL_ENCODERS, preprocess_of
 from clipact.models.hub.transformers_source import transformers_clip_spec
-from clipact.models.model_config import OPEN_CLIP_CONFIG, WEIGHTS, read_config, tokenizer_files
 
 _DEPTH = 4  # folders below the one that is searched: runs/NAME/last
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalModel:
-    """A model that is here.
+    """Describe a model on this machine.
 
     name        what --model takes
     megabytes   of its weights, in 10^6 bytes
@@ -44,9 +44,13 @@ class LocalModel:
 
 
 def find_models(folders: Sequence[str | Path] = (".",)) -> tuple[list[LocalModel], list[str]]:
-    """The models under these folders, mini before and the cache's after them; and what was left out, with why.
+    """Find the models under these folders, after mini and before those in the hub's cache.
 
-    UsageError for a folder that does not exist.
+    Returns:
+        The models, and why others were left out.
+
+    Raises:
+        UsageError: A folder does not exist.
     """
     found, wrong = [_folder("mini", asset_path("mini"))], []
     for folder in folders:
@@ -59,9 +63,9 @@ def find_models(folders: Sequence[str | Path] = (".",)) -> tuple[list[LocalModel
             continue
         seen.add(place)
         try:
-            for kept in _in_cache(repository, path) if repository else _in_folder(path):
-                found.append(kept)
-        except (ModelError, OSError) as error:
+            for model in _in_cache(repository, path) if repository else _in_folder(path):
+                found.append(model)
+        except (ModelError, MissingLibraryError, OSError) as error:
             wrong.append(str(error))
     return found, wrong
 

@@ -1,4 +1,4 @@
-"""What a clip costs a model: parameters, floating-point operations, time. Measured, not looked up."""
+"""Profile a model: its parameters, and the floating-point operations and time of one clip, measured here."""
 
 import time
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from clipact.models.dual_encoder import DualEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class ModelProfile:
-    """What encoding one clip takes.
+    """Describe what encoding one clip takes.
 
     gflops        10^9 floating-point operations, a multiplication and an addition being two, as torch's counter
                   (torch.utils.flop_counter) finds them: matrix products, convolutions and attention, nothing else
@@ -23,18 +23,24 @@ class ModelProfile:
     milliseconds: float
 
 
-def parameters(encoder: DualEncoder) -> dict[str, int]:
-    """How many numbers each tower holds."""
+def count_parameters(encoder: DualEncoder) -> dict[str, int]:
+    """Count the parameters of each tower."""
     return {
         "visual": sum(one.numel() for one in encoder.visual.parameters()),
         "text": sum(one.numel() for one in encoder.text.parameters()),
     }
 
 
-def measure(encoder: DualEncoder, *, spec: ClipSpec | None = None, repeats: int = 5) -> ModelProfile:
-    """The cost of one clip as `spec` says (by default as the model sees clips), alone in its batch.
+def profile_model(encoder: DualEncoder, *, spec: ClipSpec | None = None, repeats: int = 5) -> ModelProfile:
+    """Measure the cost of one clip, alone in its batch.
 
-    ModelError, with what is allowed, for a number of frames that the tower cannot take.
+    Args:
+        encoder: The model, on its device.
+        spec: How the clip is prepared; by default as the model's own are.
+        repeats: How often it is timed; the fastest counts.
+
+    Raises:
+        ModelError: The tower cannot take this number of frames.
     """
     spec = spec or encoder.spec
     place = encoder.log_scale.device

@@ -22,11 +22,11 @@ import torch
 
 from clipact.errors import UsageError, choices
 from clipact.models import checkpoint
+from clipact.models.checkpoint import checkpoint_folder, read_config, weights_hash
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.hub import open_clip as from_open_clip
 from clipact.models.hub import open_clip_source, transformers_source, xclip
 from clipact.models.hub import transformers as from_transformers
-from clipact.models.model_config import checkpoint_folder, read_config, weights_hash
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.tower import VisualTower
 
@@ -103,7 +103,7 @@ def find_folder(name: str) -> Path | None:
 
 
 def trained_on(name: str) -> tuple[str, ...]:
-    """What the model of that name says that it was trained on, without loading it; a hub's is fetched as for `load_model`."""
+    """List the data sets that a model names as its training data, without loading it; a hub's is fetched."""
     if (folder := find_folder(name)) is not None:
         return read_config(folder).trained_on
     family, _, rest = name.partition(":")

@@ -9,8 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from clipact.assets import asset_path
-from clipact.config import load_toml, parse
+from clipact.config import asset_path, load_toml, parse
 
 # Verbs of captions that no label of an action begins with.
 _MORE = """

@@ -10,15 +10,14 @@ from typing import Literal
 
 import torch
 
-from clipact.assets import asset_path
 from clipact.cache import Cache
 from clipact.classify.zero_shot import embed_labels
-from clipact.config import load_toml, parse
+from clipact.config import asset_path, load_toml, parse
 from clipact.errors import UsageError
 from clipact.models.zoo import Model
 from clipact.prompts import LabelSet, PromptSet
 from clipact.prompts.english import gerund, known_verbs
-from clipact.prompts.text_input import set_names
+from clipact.prompts.label_set import set_names
 
 _ARTICLES = frozenset({"a", "an", "the", "some"})
 

@@ -1,4 +1,4 @@
-"""The training room: contrastive steps at a batch size that the memory for graphs does not limit.
+"""Training: contrastive steps at a batch size that the memory for graphs does not limit, and masked pretraining.
 
 Needs torch; nothing that only classifies imports it.
 """

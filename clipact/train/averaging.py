@@ -1,7 +1,7 @@
-"""Two models become one by a straight line between their weights (WiSE-FT, arXiv 2109.01903).
+"""Averages of weights: the moving average of a run, and interpolation with initial weights or another model.
 
-What was tuned on a task and what it was tuned from often meet in a model that is better than both, on the task and away
-from it. Both must be of one build, apart from what is at random in training; nothing is trained here.
+A model that was fine-tuned on a task, interpolated with the one it was fine-tuned from, is often better than both, on
+the task and away from it (WiSE-FT, arXiv 2109.01903).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,19 +15,21 @@ from torch import Tensor, nn
 from clipact.data.sources import files_seen_csv
 from clipact.errors import ModelError, UsageError
 from clipact.models import checkpoint, towers
+from clipact.models.checkpoint import FILES_SEEN, read_config, read_files_seen
 from clipact.models.dual_encoder import DualEncoder
-from clipact.models.model_config import FILES_SEEN, read_config, read_files_seen
+from clipact.models.save_checkpoint import save_model
+from clipact.train.state import training_tensors
 
 
 class EMA:
-    """An exponential moving mean of weights and running statistics (arXiv 1503.01445, section 7).
+    """Exponential moving average of weights and running statistics (arXiv 1503.01445, section 7).
 
     Early on the decay is lower, (1 + step) / (10 + step), so that random beginnings are soon forgotten.
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str], *, decay: float) -> None:
         self.decay = decay
-        self._live = moving_tensors(model, names)
+        self._live = training_tensors(model, names)
         self.tensors = {name: tensor.detach().clone() for name, tensor in self._live.items()}
 
     @torch.no_grad()
@@ -42,7 +44,7 @@ class EMA:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the model has the mean weights; afterwards its own again."""
+        """Inside, the model has the averaged weights; afterwards its own again."""
         self._exchange()
         try:
             yield
@@ -57,28 +59,20 @@ class EMA:
             self._live[name].copy_(kept)
 
 
-def moving_tensors(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
-    """What training changes: the parameters of these names, and every buffer that is saved with the model."""
-    parameters: Mapping[str, Tensor] = dict(model.named_parameters())
-    saved = model.state_dict(keep_vars=True)
-    buffers = {name: tensor for name, tensor in model.named_buffers() if name in saved}
-    return {name: parameters[name] for name in names} | buffers
-
-
 class InitialWeights:
-    """A straight line between weights that are tuned and those that they were tuned from (WiSE-FT, arXiv 2109.01903).
+    """Interpolation between fine-tuned weights and the initial ones (WiSE-FT, arXiv 2109.01903).
 
-    share  how far to go back along it: 0 is where training stands, 1 where it began
+    alpha  how far to go back along it: 0 is where training stands, 1 where it began
     """
 
-    def __init__(self, model: nn.Module, names: Sequence[str], *, share: float) -> None:
-        self.share = share
-        self._live = moving_tensors(model, names)
+    def __init__(self, model: nn.Module, names: Sequence[str], *, alpha: float) -> None:
+        self.alpha = alpha
+        self._live = training_tensors(model, names)
         self.tensors = {name: tensor.detach().clone() for name, tensor in self._live.items()}
 
     @torch.no_grad()
-    def remember(self) -> None:
-        """Begin here, at the model's weights as they are now."""
+    def capture(self) -> None:
+        """Take the model's weights, as they are now, as the initial ones."""
         for name, tensor in self.tensors.items():
             tensor.copy_(self._live[name])
 
@@ -88,7 +82,7 @@ class InitialWeights:
         kept = {name: tensor.detach().clone() for name, tensor in self._live.items() if tensor.is_floating_point()}
         with torch.no_grad():
             for name, own in kept.items():
-                self._live[name].lerp_(self.tensors[name].to(own.dtype), self.share)
+                self._live[name].lerp_(self.tensors[name].to(own.dtype), self.alpha)
         try:
             yield
         finally:
@@ -124,7 +118,7 @@ def interpolate_models(
         )
     seen = read_files_seen(first) | read_files_seen(second)
     encoder.load_state_dict({key: _between(weights[key], others[key], alpha) for key in weights})
-    return checkpoint.save_model(
+    return save_model(
         encoder,
         out,
         name=name or f"{ours.name}+{alpha:g}*{theirs.name}",
@@ -141,14 +135,14 @@ def _build(encoder: DualEncoder) -> dict[str, Any]:
 
     Taken from the model, not from the file: an older version's file leaves out settings that came later.
     """
-    visual, text = (_without_chance(towers.describe(tower)) for tower in (encoder.visual, encoder.text))
+    visual, text = (_without_dropout(towers.describe(tower)) for tower in (encoder.visual, encoder.text))
     return {"visual": visual, "text": text, "clip": encoder.spec, "dim": encoder.dim}
 
 
-def _without_chance(table: Mapping[str, Any]) -> dict[str, Any]:
+def _without_dropout(table: Mapping[str, Any]) -> dict[str, Any]:
     """What is at random has no weights and no part in answers: a model may be tuned with more of it or less."""
     return {
-        key: _without_chance(value) if isinstance(value, Mapping) else value
+        key: _without_dropout(value) if isinstance(value, Mapping) else value
         for key, value in table.items()
         if key not in ("dropout", "stochastic_depth")
     }

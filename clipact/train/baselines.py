@@ -1,7 +1,7 @@
-"""The supervised line that zero-shot models are compared with: each a start for `clipact train`, by name.
+"""Supervised baselines that zero-shot models are compared with: by name, a recipe for `clipact train`.
 
-What learns is a tower of `clipact.models.towers` and a table of labels (`clipact.models.towers.label_embeddings`), trained by
-cross-entropy. This room writes recipes' tables; it makes no network.
+What is trained is a tower of `clipact.models.towers` and a table of labels, by cross-entropy. Only recipes' tables are
+made here, no networks.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from clipact.clip_spec import ClipSpec
 from clipact.config import to_table
 from clipact.errors import UsageError, choices
-from clipact.models.model_config import checkpoint_folder, read_config
+from clipact.models.checkpoint import checkpoint_folder, read_config
 from clipact.models.nn.inserts import INSERTS
 
 _INSERT_PLACES = ("mixed_3c", "mixed_4f")  # behind the third and the fourth stage
@@ -128,7 +128,7 @@ def baseline_recipe(name: str, *, clip: ClipSpec, **tables: Any) -> dict[str, An
     else:
         start["clip"] = to_table(clip)
     if baseline.on == "tower":
-        start["parts"] = {"visual": place}
+        start["pretrained"] = {"visual": place}
     table = {"name": name, "init": start, "visual": {"trainable": "head" if baseline.on == "model" else "all"}}
     return table | tables | {"train": {"loss": "cross_entropy"} | tables.get("train", {})}
 

@@ -1,6 +1,6 @@
-"""A batch cut into chunks, and a chunk made into embeddings, the same ones every time.
+"""Chunks of a batch, each encoded to the same embeddings every time.
 
-The random numbers of a chunk hang on (seed, encoder, chunk) alone: not on what ran before, nor on how many processes
+The random numbers of a chunk depend on (seed, encoder, chunk) alone: not on what ran before, nor on how many processes
 there are. So a chunk that is encoded again drops out the same units, on the CPU, every CUDA device and MPS, without any
 state being saved. Randomness from elsewhere (numpy, Python's random) is not controlled.
 """
@@ -88,9 +88,9 @@ def split_chunks(
     """The inputs in chunks of `chunk_size` rows, the last one as short as it falls; `place` numbers the encoder.
 
     A tensor, list or tuple holds one item a row. Dicts and dataclasses are cut field by field; a field that has no rows
-    (a number, a string, None) goes with every chunk. `RaggedRows` are cut piece by piece. Each row that is `RepeatedRows`, and
-    each distinct sentence, stands in the chunks once, and the second value says which of their rows belongs to each row
-    of the batch; it is None where they are the batch's rows themselves.
+    (a number, a string, None) goes with every chunk. `RaggedRows` are cut piece by piece. Each row of `RepeatedRows`,
+    and each distinct sentence, stands in the chunks once, and the second value says which of their rows belongs to each
+    row of the batch; it is None where they are the batch's rows themselves.
     """
     index = None
     if isinstance(inputs, RepeatedRows):

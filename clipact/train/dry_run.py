@@ -1,11 +1,10 @@
-"""What a run would do, before it does it: what learns, how much memory it takes, how long it lasts.
+"""Dry trainer: what is trained, how much memory it takes and how long it lasts, measured on a few steps.
 
-And whether its cached gradient is the gradient. Nothing here is written to disk.
+`verify_run` compares its cached gradient with plain autograd's. Nothing here is written to disk.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from time import monotonic
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from clipact.data.fingerprint import seed_from
 from clipact.data.loader import Batch
 from clipact.models.dual_encoder import PRECISIONS
-from clipact.train.contrastive import ContrastiveTrainer, inputs_of, loss_of, take_step
+from clipact.train.contrastive import ContrastiveTrainer, batch_loss, encoder_inputs, take_step
 from clipact.train.graph_budget import GraphBudget, plan_graph_budget
 from clipact.train.log import memory_bytes, peak_memory_bytes
 from clipact.train.optim import set_rate
@@ -27,27 +26,27 @@ _NO_LIMIT_GB = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class TowerPlan:
-    """What becomes of one tower: see `TowerConfig`.
+    """Plan of one tower: see `TowerConfig`.
 
-    learning, all   numbers of parameters
-    kept            whether what its frozen body makes is kept
+    trained_parameters, parameters   how many there are
+    cached          whether the features of its frozen backbone are cached
     batch_norm      what becomes of running statistics: "none there", "frozen", "each chunk taken in once a step"
-    chunks, kept_chunks   of a batch
+    chunks, retained_chunks   of a batch
     """
 
     name: str
     trainable: str
-    learning: int
-    all: int
-    kept: bool
+    trained_parameters: int
+    parameters: int
+    cached: bool
     batch_norm: str
     chunks: int
-    kept_chunks: int
+    retained_chunks: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhasePlan:
-    """What becomes of the steps `first` up to and without `last`, in which the same things learn.
+    """Plan of the steps `first` up to and without `last`, in which the same parameters are trained.
 
     graph_bytes   what graphs hold at most at a time
     step_seconds  one each of the steps that were measured
@@ -69,144 +68,145 @@ class DryRun:
     """
 
     steps: int
-    entries: int
+    examples: int
     batch: int
-    accumulate: int
     phases: tuple[PhasePlan, ...]
     expected_memory_bytes: int
     measured_memory_bytes: int
 
     @property
     def run_seconds(self) -> float:
-        """How long the whole run lasts, judging left out: the best measured step for each step of its phase."""
+        """How long the whole run lasts, unaugmented left out: the best measured step for each step of its phase."""
         return sum((phase.last - phase.first) * min(phase.step_seconds) for phase in self.phases)
 
 
-def dry_run(run: ContrastiveTrainer) -> DryRun:
-    """The plan of a run after three measured steps of each of its phases.
+def dry_run(trainer: ContrastiveTrainer) -> DryRun:
+    """Return the plan of a run after three measured steps of each of its phases.
 
     They are real steps, so the model at hand is changed, but no file is.
     """
     phases, expected = [], 0
-    for first, last in run.phases:
-        phase, bytes_ = _plan_phase(run, first, last)
+    for first, last in trainer.phases:
+        phase, bytes_ = _plan_phase(trainer, first, last)
         phases.append(phase)
         expected = max(expected, bytes_)
     return DryRun(
-        steps=run.steps,
-        entries=len(run.entries),
-        batch=run.recipe.train.batch,
-        accumulate=run.recipe.train.accumulate,
+        steps=trainer.steps,
+        examples=len(trainer.examples),
+        batch=trainer.recipe.train.batch,
         phases=tuple(phases),
         expected_memory_bytes=expected,
-        measured_memory_bytes=peak_memory_bytes(run.device),
+        measured_memory_bytes=peak_memory_bytes(trainer.device),
     )
 
 
-def _plan_phase(run: ContrastiveTrainer, first: int, last: int) -> tuple[PhasePlan, int]:
+def _plan_phase(trainer: ContrastiveTrainer, first: int, last: int) -> tuple[PhasePlan, int]:
     """A phase, and the peak of memory that was expected for it."""
-    train, feed, last_measured = run.recipe.train, run.feed(first), min(first + _MEASURED_STEPS, last)
-    batches = feed.batches(first * train.accumulate, last_measured * train.accumulate, batch=train.batch)
+    train, encoded = trainer.recipe.train, trainer.encoded_batches(first)
+    last_measured = min(first + _MEASURED_STEPS, last)
+    batches = encoded.batches(first, last_measured, batch=train.batch)
     begun = monotonic()
-    rows = list(islice(batches, train.accumulate))
+    batch: Batch | None = next(batches)
+    assert batch is not None
     reading = monotonic() - begun
-    retention = plan_graph_budget(
-        feed.encoders,
-        inputs_of(rows[0], answers=run.answers),
+    budget = plan_graph_budget(
+        encoded.encoders,
+        encoder_inputs(batch, class_texts=trainer.class_texts),
         chunk_size=train.chunk,
         graph_memory_gb=train.graph_memory_gb or _NO_LIMIT_GB,
         autocast=PRECISIONS[train.precision],
     )
     if not train.graph_memory_gb:
-        retention = replace(retention, keep=(0,) * len(retention.keep))
+        budget = replace(budget, retain=(0,) * len(budget.retain))
     # Reading pretrained parts, or encoding by frozen ones, may have taken more than a step will.
-    expected = max(peak_memory_bytes(run.device), memory_bytes(run.device) + _added_bytes(run, rows[0], retention))
+    added = _added_bytes(trainer, batch, budget)
+    expected = max(peak_memory_bytes(trainer.device), memory_bytes(trainer.device) + added)
     seconds = []
     for step in range(first, last_measured):
         begun = monotonic()
-        rows = rows or list(islice(batches, train.accumulate))
-        set_rate(run.optimizer, step=step - first, steps=last - first, config=run.recipe.optim)
+        batch = batch or next(batches)
+        set_rate(trainer.optimizer, step=step - first, steps=last - first, config=trainer.recipe.optim)
         take_step(
-            run.encoder,
-            feed.encoders,
-            rows,
-            run.optimizer,
+            trainer.encoder,
+            encoded.encoders,
+            batch,
+            trainer.optimizer,
             train,
-            seed=seed_from(run.recipe.seed, "step", step),
-            retain=retention.keep,
-            scaler=run.scaler,
-            clip_norm=run.recipe.optim.clip_norm,
-            answers=run.answers,
-            teachers=run.teachers,
+            seed=seed_from(trainer.recipe.seed, "step", step),
+            retain=budget.retain,
+            scaler=trainer.scaler,
+            clip_norm=trainer.recipe.optim.clip_norm,
+            class_texts=trainer.class_texts,
+            teachers=trainer.teachers,
         )
-        rows = []
+        batch = None
         seconds.append(monotonic() - begun + (reading if step == first else 0.0))
     towers = tuple(
         TowerPlan(
             name=name,
             trainable=config.at(first),
-            learning=_count(run, name, learning=True),
-            all=_count(run, name, learning=False),
-            kept=name in feed.keeps,
-            batch_norm=_batch_norm(getattr(run.encoder, name)),
-            chunks=retention.chunks[place],
-            kept_chunks=retention.keep[place],
+            trained_parameters=_count(trainer, name, trained=True),
+            parameters=_count(trainer, name, trained=False),
+            cached=name in encoded.cached_sides,
+            batch_norm=_batch_norm(getattr(trainer.encoder, name)),
+            chunks=budget.chunks[place],
+            retained_chunks=budget.retain[place],
         )
-        for place, (name, config) in enumerate({"visual": run.recipe.visual, "text": run.recipe.text}.items())
+        for place, (name, config) in enumerate({"visual": trainer.recipe.visual, "text": trainer.recipe.text}.items())
     )
-    phase = PhasePlan(
-        first=first, last=last, towers=towers, graph_bytes=retention.peak_bytes, step_seconds=tuple(seconds)
-    )
+    phase = PhasePlan(first=first, last=last, towers=towers, graph_bytes=budget.peak_bytes, step_seconds=tuple(seconds))
     return phase, expected
 
 
-def verify_run(run: ContrastiveTrainer) -> dict[int, GradientCheck]:
+def verify_run(trainer: ContrastiveTrainer) -> dict[int, GradientCheck]:
     """How far the cached gradient lies from plain autograd's, on the run's model and data; TrainingError past a bound.
 
-    By each step from which on something else learns than before. Plain autograd keeps every graph, so as many entries
+    By the first step of each phase. Plain autograd keeps every graph, so as many examples
     are looked at as three and a half chunks hold, not a whole batch.
     """
-    train = run.recipe.train
-    used = {"log_scale": run.encoder.log_scale, "bias": run.encoder.bias}
+    train = trainer.recipe.train
+    used = {"log_scale": trainer.encoder.log_scale, "bias": trainer.encoder.bias}
     checks: dict[int, GradientCheck] = {}
-    for first, _ in run.phases:
-        feed = run.feed(first)
-        kept = "visual" in feed.keeps  # a clip's features are one row, however many frames it had
-        most = max(max(entry.clips * (1 if kept else entry.frames), entry.drawn) for entry in run.entries)
+    for first, _ in trainer.phases:
+        encoded = trainer.encoded_batches(first)
+        kept = "visual" in encoded.cached_sides  # a clip's features are one row, however many frames it had
+        most = max(max(one.clips * (1 if kept else one.frames), one.sentences_drawn) for one in trainer.examples)
         batch = min(train.batch, max(2, (3 * train.chunk + train.chunk // 2) // most))
-        (looked_at,) = feed.batches(0, 1, batch=batch)
+        (looked_at,) = encoded.batches(0, 1, batch=batch)
         # Every chunk encoded twice; then, where graphs are kept, one of them: a lone chunk must not pass by being kept.
         for retain in (0, 1) if train.graph_memory_gb else (0,):
             check = verify_gradient(
-                feed.encoders,
-                inputs_of(looked_at, answers=run.answers),
-                loss_fn=loss_of(run.encoder, looked_at, train, answers=run.answers, teachers=run.teachers),
+                encoded.encoders,
+                encoder_inputs(looked_at, class_texts=trainer.class_texts),
+                loss_fn=batch_loss(
+                    trainer.encoder, looked_at, train, class_texts=trainer.class_texts, teachers=trainer.teachers
+                ),
                 loss_parameters={name: parameter for name, parameter in used.items() if parameter is not None},
                 chunk_size=train.chunk,
-                seed=seed_from(run.recipe.seed, "verify"),
+                seed=seed_from(trainer.recipe.seed, "verify"),
                 retain=retain,
                 autocast=PRECISIONS[train.precision],
                 # A run's own scaler begins so high that the first gradients overflow, which it then learns from.
-                scaler=None if run.scaler is None else torch.amp.GradScaler(run.device.type, init_scale=256.0),
+                scaler=None if trainer.scaler is None else torch.amp.GradScaler(trainer.device.type, init_scale=256.0),
             )
             checks[first] = check if first not in checks else checks[first].worse(check)
     return checks
 
 
-def _added_bytes(run: ContrastiveTrainer, batch: Batch, retention: GraphBudget) -> int:
+def _added_bytes(trainer: ContrastiveTrainer, batch: Batch, budget: GraphBudget) -> int:
     """What a step takes on top of the model and the batch that were there before it."""
-    learning = [p for p in run.encoder.parameters() if p.requires_grad]
+    learning = [p for p in trainer.encoder.parameters() if p.requires_grad]
     # A gradient each, and AdamW's two means of it where no earlier phase has made them.
-    weights = sum(p.numel() * p.element_size() * (1 if p in run.optimizer.state else 3) for p in learning)
-    rows, dim, tile = len(batch), run.encoder.dim, min(len(batch), run.recipe.train.loss_tile)
+    weights = sum(p.numel() * p.element_size() * (1 if p in trainer.optimizer.state else 3) for p in learning)
+    rows, dim, tile = len(batch), trainer.encoder.dim, min(len(batch), trainer.recipe.train.loss_tile)
     embeddings = 3 * 2 * rows * dim * 4  # both sides: values, gradients, and a copy in order
     logits = 4 * tile * tile * 4
-    return weights + retention.peak_bytes + embeddings + logits
+    return weights + budget.peak_bytes + embeddings + logits
 
 
-def _count(run: ContrastiveTrainer, side: str, *, learning: bool) -> int:
-    parameters = getattr(run.encoder, side).parameters()
-    return sum(p.numel() for p in parameters if p.requires_grad or not learning)
+def _count(trainer: ContrastiveTrainer, side: str, *, trained: bool) -> int:
+    parameters = getattr(trainer.encoder, side).parameters()
+    return sum(p.numel() for p in parameters if p.requires_grad or not trained)
 
 
 def _batch_norm(tower: nn.Module) -> str:

@@ -1,7 +1,7 @@
-"""What learns, and from which step on: whole towers, their heads, or nothing (locked-image tuning, arXiv 2111.07991).
+"""Freezing: which parameters are trained from which step on (locked-image tuning, arXiv 2111.07991).
 
-A tower is seen in two parts: its body, whose features can be kept when it stays as it is, and its head, which learns on
-them. What stays as it is is also in evaluation mode: no dropout, and batch norm leaves its statistics alone.
+A tower has two parts: its backbone, whose features can be cached while it is frozen, and its head, which is trained on
+them. What is frozen is also in evaluation mode: no dropout, and batch norm leaves its statistics alone.
 """
 
 from collections.abc import Iterator
@@ -60,14 +60,14 @@ Trainable = Literal["all", "head", "nothing"]
 
 @dataclass(frozen=True, kw_only=True)
 class TowerConfig:
-    """How far a tower learns.
+    """How much of a tower is trained.
 
-    learns         "all" of it, its "head" alone, or "nothing"
-    unfreeze_step  the step, counted from 0, from which all of it learns nevertheless; None for never. The learning rate
+    trainable      "all" of it, its "head" alone, or "nothing"
+    unfreeze_step  the step, counted from 0, from which all of it is trained; None for never. The learning rate
                    rises and falls anew from there on (warm restarts, arXiv 1608.03983)
-    batch_norm     "update": statistics take each chunk in once a step, where the tower learns; "frozen": never
-    frozen_layers  where all of it learns, so many layers from the input on, and what lies below them, do not: they see
-                   clips at the speed of an answer, and nothing of them is kept for a gradient
+    batch_norm     "update": statistics take each chunk in once a step, where the tower is trained; "frozen": never
+    frozen_layers  where all of it is trained, so many layers from the input on, and what lies below them, stay frozen:
+                   they take the time of inference, and nothing of them is kept for a gradient
     """
 
     trainable: Trainable = "all"
@@ -80,44 +80,44 @@ class TowerConfig:
             raise ConfigError(f"frozen_layers is {self.frozen_layers}; it is a number of layers, or 0")
         if self.frozen_layers and self.trainable != "all" and self.unfreeze_step is None:
             raise ConfigError(
-                f"frozen_layers is {self.frozen_layers} where learns is {self.trainable!r} for good; it is for a tower "
-                "that learns whole, at once or from unfreeze_step on"
+                f"frozen_layers is {self.frozen_layers} where trainable is {self.trainable!r} for good; it is for a "
+                "tower that is trained whole, at once or from unfreeze_step on"
             )
         if self.unfreeze_step is not None and self.unfreeze_step < 0:
             raise ConfigError(f"unfreeze_step is {self.unfreeze_step}; steps are counted from 0")
 
     def at(self, step: int) -> Trainable:
-        """What learns in this step."""
+        """Return what is trained in this step."""
         return "all" if self.unfreeze_step is not None and step >= self.unfreeze_step else self.trainable
 
 
 @dataclass(frozen=True, kw_only=True)
 class Freezing:
-    """What of a model learns: `visual` and `text` say how far the towers do; the scale and the bias always do."""
+    """Trained and frozen parameters of a model; the scale and the bias are always trained."""
 
     visual: TowerConfig
     text: TowerConfig
 
     def names(self, encoder: DualEncoder, *, step: int) -> tuple[str, ...]:
-        """The parameters that learn in this step; ConfigError when a tower has no head to learn."""
+        """Return the parameters that are trained in this step; ConfigError when a tower has no head."""
         return tuple(self._names(encoder, {"visual": self.visual.at(step), "text": self.text.at(step)}))
 
     def names_ever(self, encoder: DualEncoder) -> tuple[str, ...]:
-        """The parameters that learn in some step."""
-        return self.names(encoder, step=max(self.borders))
+        """Return the parameters that are trained in some step."""
+        return self.names(encoder, step=max(self.phase_starts))
 
     @property
-    def borders(self) -> tuple[int, ...]:
-        """The steps from which on something else learns than before; 0 is the first."""
+    def phase_starts(self) -> tuple[int, ...]:
+        """First steps of the phases, in which the same parameters are trained; 0 is the first."""
         later = {config.unfreeze_step or 0 for config in (self.visual, self.text)}
         return tuple(sorted({0, *later}))
 
-    def border_before(self, step: int) -> int:
-        """The step from which on the same things have learnt as in this one."""
-        return max(border for border in self.borders if border <= step)
+    def phase_start(self, step: int) -> int:
+        """Return the first step of the phase that this step is in."""
+        return max(start for start in self.phase_starts if start <= step)
 
     def apply(self, encoder: DualEncoder, *, step: int) -> None:
-        """Set what takes a gradient and which modules are in training mode, as this step wants it."""
+        """Set which parameters take a gradient and which modules are in training mode in this step."""
         learning = set(self.names(encoder, step=step))
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(name in learning)

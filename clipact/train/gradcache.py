@@ -37,9 +37,9 @@ def cached_step(
     """The loss, detached; its gradient is added to every parameter's `.grad`, as `loss.backward()` would.
 
     encoders  one a side; the same module may stand on several sides (tied towers)
-    inputs    one an encoder: a tensor, a list, a dict or a dataclass, see `split_chunks`. Each distinct one of a list of
-              sentences, and what is `Repeated`, is encoded once: rows that share it share its dropout too, and their
-              gradients add up
+    inputs    one an encoder: a tensor, a list, a dict or a dataclass, see `split_chunks`. Each distinct one of a list
+              of sentences, and each of `RepeatedRows`, is encoded once: rows that share it share its dropout too, and
+              their gradients add up
     loss_fn   called once with one matrix of embeddings an encoder, outside autocast, in 32 bits or more. Parameters
               that it uses itself (log_scale, bias) get their gradient there, once
     seed      all random numbers follow from it and the places of encoder and chunk: a new one each step (and rank)

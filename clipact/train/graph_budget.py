@@ -1,4 +1,4 @@
-"""How many graphs a memory budget keeps: a chunk is measured, then the budget is spent where it saves most time.
+"""How many graphs a memory budget cached_sides: a chunk is measured, then the budget is spent where it saves most time.
 
 A kept graph saves one encoding of its chunk. What it holds is counted from the tensors that autograd saves, not guessed
 from the process's size, which knows of freed blocks, of other threads and of nothing on the GPU.
@@ -24,29 +24,29 @@ class GraphBudget:
     """What a budget buys, encoder by encoder.
 
     chunks       into which the batch was cut
-    keep         of them, those whose graphs are kept: the `retain` of `cached_step`
+    retain       how many of them have their graphs retained: the `retain` of `cached_step`
     graph_bytes  held by the graph of a chunk, the largest one
     seconds      to encode that chunk
     """
 
     chunks: tuple[int, ...]
-    keep: tuple[int, ...]
+    retain: tuple[int, ...]
     graph_bytes: tuple[int, ...]
     seconds: tuple[float, ...]
 
     @property
     def peak_bytes(self) -> int:
         """What graphs hold at most: all kept ones before the loss, or one at a time when chunks are encoded again."""
-        return max(sum(map(mul, self.keep, self.graph_bytes)), *self.graph_bytes)
+        return max(sum(map(mul, self.retain, self.graph_bytes)), *self.graph_bytes)
 
     @property
     def cost(self) -> float:
         """Expected time over plain autograd's in the same chunks, backward counted as two encodings: 1 to 4/3."""
         plain = again = 0.0
-        each = zip(self.chunks, self.keep, self.graph_bytes, self.seconds, strict=True)
-        for chunks, keep, graph, seconds in each:
+        each = zip(self.chunks, self.retain, self.graph_bytes, self.seconds, strict=True)
+        for chunks, retain, graph, seconds in each:
             plain += chunks * seconds * (3 if graph else 1)  # an encoder without a graph does not learn
-            again += (chunks - keep) * seconds
+            again += (chunks - retain) * seconds
         return 1 + again / plain
 
 
@@ -73,15 +73,15 @@ def plan_graph_budget(
     left = int(graph_memory_gb * GB)
     if max(graphs) > left:
         raise ConfigError(
-            f"memory_gb is {graph_memory_gb:g}, but the graph of one chunk of {chunk_size} rows holds "
+            f"graph_memory_gb is {graph_memory_gb:g}, but the graph of one chunk of {chunk_size} rows holds "
             f"{max(graphs) / GB:.2g} GB; allow at least that, or take smaller chunks (train.chunk)"
         )
-    keep = [len(chunks) for chunks in batches]
+    retain = [len(chunks) for chunks in batches]
     for side in sorted(range(len(encoders)), key=lambda side: graphs[side] / seconds[side]):
         if graphs[side]:
-            keep[side] = min(keep[side], left // graphs[side])
-            left -= keep[side] * graphs[side]
-    return GraphBudget(chunks=tuple(map(len, batches)), keep=tuple(keep), graph_bytes=graphs, seconds=seconds)
+            retain[side] = min(retain[side], left // graphs[side])
+            left -= retain[side] * graphs[side]
+    return GraphBudget(chunks=tuple(map(len, batches)), retain=tuple(retain), graph_bytes=graphs, seconds=seconds)
 
 
 def _measure(chunks: Sequence[Chunk]) -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""What a run begins from: a model that is there, or towers put together from tables and pretrained parts."""
+"""Initial model of a run: a saved model, or towers assembled from tables and pretrained weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -13,20 +13,20 @@ from clipact.config import parse
 from clipact.data.fingerprint import seed_from
 from clipact.errors import ConfigError
 from clipact.models import checkpoint, towers, zoo
+from clipact.models.checkpoint import FileSeen, read_config, read_files_seen
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.hub.timm import TimmImage
 from clipact.models.hub.transformers_source import find_transformers_source
 from clipact.models.hub.transformers_video import TransformersVideo, load_tower
-from clipact.models.model_config import FileSeen, read_config, read_files_seen
 from clipact.models.towers.attention_pool import AttentionPoolTower
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.i3d import I3D, MINUS_ONE_TO_ONE
-from clipact.models.towers.inflate import inflate
 from clipact.models.towers.label_embeddings import LabelEmbeddings
 from clipact.models.towers.swin3d import KINETICS, Swin3D
 from clipact.models.towers.text import TOKENIZER, BertText
 from clipact.models.towers.tower import VisualTower
+from clipact.models.towers.vivit import inflate
 from clipact.prompts import LabelSet
 from clipact.train.chunks import seeded
 from clipact.train.pretrained_weights import find_weights, read_weights, rename_bert, rename_efficientnet_lite
@@ -36,7 +36,7 @@ _PREPARED = {"swin3d": KINETICS, "i3d": MINUS_ONE_TO_ONE}  # how clips are, for 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedWeights:
-    """Pretrained parts, as a file's path, PACKAGE:PATH or hf-hub:ORG/NAME/FILE (see `clipact.train.pretrained_weights`).
+    """Pretrained weights, as a file's path, PACKAGE:PATH or hf-hub:ORG/NAME/FILE (`clipact.train.pretrained_weights`).
 
     visual, image, text  weights of the towers but for their heads; a tower without begins at random. `visual` may also
                   be a folder that clipact wrote, or transformers:ORG/NAME or transformers:FOLDER for a "transformers"
@@ -55,14 +55,15 @@ class InitConfig:
     """A model, or a model with another visual tower, or two towers.
 
     model         "mini", a folder, or another name that `clipact.models.zoo.load` knows
-    visual, text  tables of towers, as a model's config.json has them. `text.tower = "label_embeddings"` has a learnt vector for
-                  each label of the data and knows nothing else: a supervised classifier comes out, with or without a
-                  model to have a visual tower from. Beside a model, `visual` takes the place of its visual tower: a
-                  "frames" or "attentive" tower without `image` keeps its image tower, and "frames" its shift unless
-                  it names one; a "vivit" with `inflate`, "central" or "averaged", is made of it
-    clip          how clips are prepared; by default as the folder of parts.visual says, else as the model's are, else
-                  as the image tower's pictures, and for a "swin3d" or an "i3d" with parts.visual as for the published
-                  weights (`clipact.models.towers.swin3d.KINETICS`, `clipact.models.towers.i3d.MINUS_ONE_TO_ONE`)
+    visual, text  tables of towers, as a model's config.json has them. `text.tower = "label_embeddings"` has a trained
+                  vector for each label of the data and no other words: a supervised classifier comes out, with or
+                  without a model to have a visual tower from. Beside a model, `visual` takes the place of its visual
+                  tower: a "frame_aggregator" or "attention_pool" without `image` keeps its image tower, and the first
+                  its shift unless it names one; a "vivit" with `inflate`, "central" or "averaged", is made of it
+    clip          how clips are prepared; by default as the folder of pretrained.visual says, else as the model's are,
+                  else as the image tower's pictures, and for a "swin3d" or an "i3d" with pretrained.visual as for the
+                  published weights (KINETICS in `clipact.models.towers.swin3d`, MINUS_ONE_TO_ONE in
+                  `clipact.models.towers.i3d`)
     scale, bias   of the logits at the start; by default the model's with its text tower, else 1/0.07 and none
 
     ConfigError for what would have no effect, such as `clip` beside a model that keeps its visual tower.
@@ -122,16 +123,16 @@ class InitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PriorTraining:
-    """What the weights had learnt from when a run begins: names of data sets, and files by their sha256."""
+    """Training data of the initial weights: names of data sets, and files by their sha256."""
 
     trained_on: tuple[str, ...] = ()
     files: dict[str, FileSeen] = field(default_factory=dict)
 
 
 def prior_training(init: InitConfig, *teachers: str) -> PriorTraining:
-    """What the model that a run begins from says of itself, and the models that teach it.
+    """Return the training data of the initial model and of the teachers.
 
-    What is tuned from them, or taught by them, is not zero-shot on that either.
+    What is fine-tuned from them, or distilled from them, is not zero-shot on those either.
     """
     names: list[str] = []
     files: dict[str, FileSeen] = {}
@@ -146,9 +147,9 @@ def prior_training(init: InitConfig, *teachers: str) -> PriorTraining:
 
 
 def make_encoder(init: InitConfig, *, seed: int, labels: tuple[str, ...] = ()) -> DualEncoder:
-    """The model that a run begins from, on the CPU; random weights hang on the seed alone.
+    """Return the initial model of a run, on the CPU; random weights depend on the seed alone.
 
-    `labels` are those of the data: what a table of labels holds, unless `init` names them.
+    `labels` are those of the data: what label_embeddings hold, unless `init` names them.
     """
     with seeded(seed_from(seed, "start")):
         if init.model is None:
@@ -181,10 +182,10 @@ def _with_visual(encoder: DualEncoder, init: InitConfig) -> DualEncoder:
                 f"init.visual.inflate takes a model without shift, for a ViViT has none; the frames of init.model "
                 f"are shifted by {frames.config.shift:g}: begin from the model that it was trained from"
             )
-        visual = inflate(frames.image, table, options=options, spec=spec)
+        visual = inflate(frames.image, table, inflation=options, spec=spec)
     elif table.get("tower") == "attention_pool" and "image" not in table and frames is not None:
         if frames.config.shift:
-            raise ConfigError(f"an attentive tower has no shift, and init.model's is {frames.config.shift:g}")
+            raise ConfigError(f"an attention_pool tower has no shift, and init.model's is {frames.config.shift:g}")
         del table["tower"]
         visual = AttentionPoolTower(
             frames.image, parse(AttentionPoolTower.Config, table, where="init.visual."), spec=spec

@@ -1,7 +1,7 @@
-"""What a run writes down as it goes: a JSON object a line, and the same numbers for TensorBoard when asked.
+"""Log of a run: a JSON object for each step in log.jsonl, and the same numbers for TensorBoard when asked.
 
-A line belongs to a step. A run that is resumed cuts off the lines of steps that it will do again, so that the log of a
-run that was killed reads as if nothing had happened, but for the times.
+A run that is resumed cuts off the lines of steps that it will do again, so that the log of a run that was killed reads
+as if nothing had happened, but for the times.
 """
 
 import ctypes
@@ -24,15 +24,15 @@ from clipact.errors import TrainingError
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
-    """What a step came to.
+    """Metrics of one step.
 
     step            steps done, this one counted
     scale           what multiplies cosines, None where none are
-    rate            the highest learning rate
-    clips           seen, each counted once, whatever was said of it
+    learning_rate   the highest of any parameter group
+    clips           in the batch, each counted once, however many texts it has
     seconds         that it took, `waited_seconds` of them for data
     memory_bytes    the most that was in use so far
-    figures         of the sets that were judged after it, if any
+    validation      metrics of the validation sets after this step, if it was validated
     best            whether these are the best so far
     saved           whether the run can be resumed from here
     """
@@ -40,28 +40,28 @@ class StepMetrics:
     step: int
     loss: float
     scale: float | None
-    rate: float
+    learning_rate: float
     gradient_norm: float
     clips: int
     seconds: float
     waited_seconds: float
     memory_bytes: int
-    figures: dict[str, float] = field(default_factory=dict)
+    validation: dict[str, float] = field(default_factory=dict)
     best: bool = False
     saved: bool = False
 
     def line(self) -> dict[str, Any]:
-        """What the log keeps of it."""
+        """Return the log's line of it."""
         return {
             "step": self.step,
             "loss": self.loss,
             **({} if self.scale is None else {"scale": self.scale}),
-            "rate": self.rate,
+            "rate": self.learning_rate,
             "gradient_norm": self.gradient_norm,
             "samples_per_second": self.clips / self.seconds,
             "waited": self.waited_seconds / self.seconds,
-            "graph_memory_gb": self.memory_bytes / 1e9,
-            **self.figures,
+            "memory_gb": self.memory_bytes / 1e9,
+            **self.validation,
         }
 
 
@@ -100,7 +100,7 @@ class Log:
 
     def __init__(self, folder: Path, *, step: int, tensorboard: bool = False) -> None:
         self.path = folder / "log.jsonl"
-        with _said(self.path):
+        with _disk_errors_named(self.path):
             _cut_after(self.path, step)
         # The lines that TensorBoard showed of steps that will be done again are hidden.
         self._board: Any = board_writer()(str(folder / "tensorboard"), purge_step=step + 1) if tensorboard else None
@@ -115,7 +115,7 @@ class Log:
     def write(self, step: int, **facts: Any) -> None:
         """Put down what is known of a step; numbers go to TensorBoard, too. Infinity is null (fp16 overflows)."""
         facts = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in facts.items()}
-        with _said(self.path), self.path.open("a", encoding="utf-8") as file:
+        with _disk_errors_named(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **facts}) + "\n")
         if self._board is not None:
             for name, value in facts.items():
@@ -152,7 +152,7 @@ def board_writer() -> Any:
 
 
 @contextmanager
-def _said(path: Path) -> Iterator[None]:
+def _disk_errors_named(path: Path) -> Iterator[None]:
     """Inside, a disk that refuses is a TrainingError."""
     try:
         yield

@@ -1,21 +1,69 @@
-"""What a masked autoencoder makes of clips, as a picture: the frames, what it saw of them, and what it filled in."""
+"""Masked autoencoder (VideoMAE, arXiv 2203.12602): its masks, its decoder, and pictures of what it fills in."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor, nn
 
 from clipact.atomic_write import atomic_write
 from clipact.errors import ConfigError, TrainingError
 from clipact.losses import normalise_patches, patch_moments, pick_patches
-from clipact.models.nn.attention import Block, sines
-from clipact.models.nn.masking import Mask
+from clipact.models.nn.attention import Block, sinusoidal_positions
 from clipact.models.towers.vivit import ViViT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask:
+    """Numbers of tokens, step by step and in each step row by row, in rising order; each stands in one of the two."""
+
+    visible: Int64[Tensor, "b v"]
+    masked: Int64[Tensor, "b m"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """How much is masked, and where.
+
+    kind   "tube": the same places in every step, so that no step gives away the next (VideoMAE, arXiv 2203.12602,
+           section 3.3); "random": any tokens (MAE, arXiv 2111.06377, section 3)
+    ratio  the share that is masked: 0.9 to 0.95 suits tubes, 0.75 single pictures
+    """
+
+    kind: Literal["tube", "random"] = "tube"
+    ratio: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise ConfigError(f"mask.ratio is {self.ratio:g}; it lies between 0 and 1")
+
+
+def draw_mask(config: MaskConfig, *, clips: int, steps: int, places: int, generator: torch.Generator) -> Mask:
+    """A mask of each clip's `steps` x `places` tokens, as many tokens masked in each: the share nearest to the ratio.
+
+    ConfigError where that is none of them, or all.
+    """
+    among = places if config.kind == "tube" else steps * places
+    count = round(config.ratio * among)
+    if not 0 < count < among:
+        what = "places" if config.kind == "tube" else "tokens"
+        raise ConfigError(
+            f"mask.ratio is {config.ratio:g}, which masks {count} of {among} {what}; at least one is masked and one "
+            "seen: take another ratio, or smaller patches"
+        )
+    order = torch.rand(clips, among, generator=generator).argsort(dim=1)
+    first = torch.arange(steps) * places if config.kind == "tube" else torch.zeros(1, dtype=torch.int64)
+
+    def numbers(chosen: Int64[Tensor, "b l"]) -> Int64[Tensor, "b n"]:
+        inside = rearrange(chosen.sort(dim=1).values, "b l -> b 1 l")
+        return rearrange(rearrange(first, "t -> t 1") + inside, "b t l -> b (t l)")
+
+    return Mask(visible=numbers(order[:, count:]), masked=numbers(order[:, :count]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +120,7 @@ class MaskedAutoencoder(nn.Module):
     def forward(self, video: Float[Tensor, "b t c h w"], mask: Mask) -> Float[Tensor, "b m p"]:
         """The normalised pixels of the masked patches, in their order, as far as the visible ones tell them."""
         seen = self.narrow(self.norm(self.encoder.encode_visible(video, mask.visible)))
-        positions = sines(mask.visible.shape[1] + mask.masked.shape[1], seen.shape[2]).to(seen)
+        positions = sinusoidal_positions(mask.visible.shape[1] + mask.masked.shape[1], seen.shape[2]).to(seen)
         asked = self.mask_token + positions[mask.masked]
         decoded = self.decoder(torch.cat([seen + positions[mask.visible], asked], dim=1))
         return self.paint(self.norm_decoded(decoded[:, mask.visible.shape[1] :]))

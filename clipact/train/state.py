@@ -1,17 +1,15 @@
-"""A run as one file: weights, the optimiser's memory, their mean and beginning, and where the run stands.
+"""State of a run in one file: weights, the optimiser's moments, averages, and where the run stands.
 
-The file is written beside, forced to disk and renamed, so that a kill at any moment leaves the one before or the one
-after. Nothing in it is a pickle: tensors, and a line of JSON. Random numbers need no saving, because all of them follow
-from the seed, the step and the place at which they are drawn.
+The file replaces the one before it as a whole, so that a kill at any moment leaves the old one or the new one. Nothing
+in it is a pickle: tensors, and a line of JSON. Random numbers need no saving, because all of them follow from the seed,
+the step and the place at which they are drawn.
 """
 
 import dataclasses
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,40 +18,56 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipact import aliases
+from clipact.atomic_write import atomic_path
 from clipact.config import parse, to_table
 from clipact.errors import ConfigError, TrainingError, UsageError
-from clipact.train.averaging import EMA, InitialWeights, moving_tensors
 from clipact.train.recipe import BaseRecipe
 
 FORMAT = 1
-_MEMORY = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
 _MAY_CHANGE = ("data.workers", "data.max_unreadable", "train.save_minutes")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class RunProgress:
     """Where a run stands.
 
-    step         steps done
-    recipe       the recipe's table: a run is not resumed under another
-    kept_chunks  by the step from which it holds, how many chunks' graphs each encoder keeps: measured once, because
-                 rounding hangs on it
-    data         a hash of what is learnt from: files, parts and sentences, in their order
-    best         the best figure so far, and the step that it belongs to
-    broken       files that could not be read, with their causes
+    step             steps done
+    recipe           the recipe's table: a run is not resumed under another
+    retained_chunks  by the first step of a phase, how many chunks' graphs each encoder retains: measured once, because
+                     rounding depends on it
+    data             a hash of the training examples: files, parts and sentences, in their order
+    best             the best value of the monitored metric so far, and the step that it belongs to
+    unreadable_files files that could not be read, with their causes
     """
 
     step: int = 0
     recipe: dict[str, Any] = field(default_factory=dict)
-    kept_chunks: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    retained_chunks: dict[str, tuple[int, ...]] = field(default_factory=dict)
     data: str = ""
     best: float | None = None
     best_step: int = 0
     unreadable_files: dict[str, str] = field(default_factory=dict)
 
 
+def training_tensors(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return what training changes: the parameters of these names, and every buffer that is saved with the model."""
+    parameters: Mapping[str, Tensor] = dict(model.named_parameters())
+    saved = model.state_dict(keep_vars=True)
+    buffers = {name: tensor for name, tensor in model.named_buffers() if name in saved}
+    return {name: parameters[name] for name in names} | buffers
+
+
 class RunState:
-    """Everything that a step changes, to be saved and brought back; `names` are the parameters that ever learn."""
+    """Everything that a step changes, saved and loaded.
+
+    Args:
+        model: The module that holds all weights.
+        optimizer: Its moments are part of the state.
+        names: The parameters that are trained in some step.
+        copies: Other versions of the model's tensors that are part of the state, by their name, such as "ema".
+        scaler: Of the loss, in 16-bit floating point.
+    """
 
     def __init__(
         self,
@@ -61,31 +75,25 @@ class RunState:
         optimizer: torch.optim.AdamW,
         names: tuple[str, ...],
         *,
-        average: EMA | None = None,
-        beginning: InitialWeights | None = None,
+        copies: Mapping[str, Mapping[str, Tensor]] | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         self.model, self.optimizer, self.names = model, optimizer, names
-        self.average, self.beginning, self.scaler = average, beginning, scaler
+        self.copies, self.scaler = copies or {}, scaler
 
-    def save(self, path: Path, progress: Progress) -> None:
+    def save(self, path: Path, progress: RunProgress) -> None:
         """Write the file at `path`; TrainingError when the disk refuses."""
         facts = {"format": FORMAT, "progress": dataclasses.asdict(progress)}
         if self.scaler is not None:
             facts["scaler"] = self.scaler.state_dict()
         tensors = {name: tensor.detach().contiguous() for name, tensor in self._tensors().items()}
         try:
-            # A folder of its own: save_file writes beside its target, too, and a kill leaves one thing to be tidied.
-            with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as beside:
-                part = Path(beside) / path.name
+            with atomic_path(path) as part:
                 save_file(tensors, part, metadata={"clipact": json.dumps(facts)})
-                with part.open("rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(part, path)
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
-    def load(self, path: Path, *, recipe: BaseRecipe | None = None) -> Progress:
+    def load(self, path: Path, *, recipe: BaseRecipe | None = None) -> RunProgress:
         """Bring back what `save` wrote.
 
         TrainingError when it is not there, damaged, or of another model; UsageError when it was saved under another
@@ -97,7 +105,7 @@ class RunState:
                 saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if facts["format"] != FORMAT:
                 raise TrainingError(f"{path}: format is {facts['format']!r}; this version of clipact reads {FORMAT}")
-            progress = parse(Progress, aliases.rename(facts["progress"], "training state"))
+            progress = parse(RunProgress, aliases.rename(facts["progress"], "training state"))
         except FileNotFoundError:
             raise TrainingError(f"{path} is not there: nothing to resume; leave out --resume to begin") from None
         except (OSError, SafetensorError, KeyError, ValueError) as error:
@@ -110,21 +118,19 @@ class RunState:
         return progress
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"model.{name}": tensor for name, tensor in moving_tensors(self.model, self.names).items()}
+        tensors = {f"model.{name}": tensor for name, tensor in training_tensors(self.model, self.names).items()}
         parameters = dict(self.model.named_parameters())
         for name in self.names:
-            memory: Mapping[str, Tensor] = self.optimizer.state.get(parameters[name], {})
-            tensors |= {f"optimizer.{name}.{kind}": tensor for kind, tensor in memory.items()}
-        if self.average is not None:
-            tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
-        if self.beginning is not None:
-            tensors |= {f"beginning.{name}": tensor for name, tensor in self.beginning.tensors.items()}
+            moments: Mapping[str, Tensor] = self.optimizer.state.get(parameters[name], {})
+            tensors |= {f"optimizer.{name}.{kind}": tensor for kind, tensor in moments.items()}
+        for copy, values in self.copies.items():
+            tensors |= {f"{copy}.{name}": tensor for name, tensor in values.items()}
         return tensors
 
     @torch.no_grad()
     def _fill(self, saved: Mapping[str, Tensor], path: Path) -> None:
         here = self._tensors()
-        known = {*here, *(f"optimizer.{name}.{kind}" for name in self.names for kind in _MEMORY)}
+        known = {*here, *(f"optimizer.{name}.{kind}" for name in self.names for kind in _MOMENTS)}
         renamed = aliases.rename_weights(saved, known.__contains__)
         saved = {renamed.get(name, name): tensor for name, tensor in saved.items()}
         expected = {name for name in here if not name.startswith("optimizer.")}
@@ -154,8 +160,10 @@ def refuse_changes(then: dict[str, Any], now: dict[str, Any]) -> None:
     before, after = _flat(then), _flat(now)
     changed = [key for key in before | after if before.get(key) != after.get(key) and key not in _MAY_CHANGE]
     if changed:
-        said = ", ".join(f"{key} is {after.get(key)!r} and was {before.get(key)!r}" for key in changed)
-        raise UsageError(f"a run goes on with its own recipe, but {said}; take --set to put it back, or another --out")
+        changes = ", ".join(f"{key} is {after.get(key)!r} and was {before.get(key)!r}" for key in changed)
+        raise UsageError(
+            f"the recipe has changed since this run began: {changes}; take --set to put it back, or another --out"
+        )
 
 
 def _read_now(table: dict[str, Any], kind: type[BaseRecipe]) -> dict[str, Any]:

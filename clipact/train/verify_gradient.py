@@ -1,7 +1,7 @@
-"""Whether the cached gradient is the gradient: a cached step beside plain autograd, on the model and data of a run.
+"""Check of the cached gradient against plain autograd's, on the model and data of a run.
 
 Plain autograd here keeps every graph of the same chunks with the same random numbers, so that the two may differ by
-rounding alone. This room measures and refuses; it leaves gradients, statistics and random numbers as it found them.
+rounding alone. Gradients, statistics and random numbers are left as they were.
 """
 
 import math

@@ -1,16 +1,21 @@
-"""Where a model looked, drawn over the frames that it looked at."""
+"""Clips, and the videos they are sampled from: a `Video` has a `Timeline`, a `Clip` has the frames that were sampled.
 
-import math
+The timeline is read from packets alone, without decoding anything (4 microseconds a packet).
+"""
+
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from jaxtyping import UInt8
 
 from clipact.clip_spec import FrameStamp
-from clipact.video.timeline import Timeline
+from clipact.errors import UsageError, VideoError
+from clipact.video.media import Media
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,80 @@ class Clip:
         return len(self.stamps)
 
 
+@dataclass(frozen=True)
+class KeyFrame:
+    """A frame at which a decoder may start.
+
+    tick       when it is shown
+    seek_tick  where to seek for it: its decoding time, which MP4 and MPEG-TS look for
+    position   how many packets come before it
+    """
+
+    tick: int
+    seek_tick: int
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """The frames of a video in the order in which they are shown.
+
+    ticks       when each is shown, in units of `time_base` seconds, strictly rising
+    time_base   seconds a tick
+    last_ticks  how long the last frame is shown
+    keys        where a decoder may start, by rising tick; none when only the beginning is safe
+    notes       what is odd about the file
+    """
+
+    ticks: np.ndarray
+    time_base: Fraction
+    last_ticks: int = 0
+    keys: tuple[KeyFrame, ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.ticks) > 0
+        assert bool((np.diff(self.ticks) > 0).all())
+
+    def __len__(self) -> int:
+        return len(self.ticks)
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """When each frame is shown; the first is at 0, whatever offset the container starts with."""
+        return np.round((self.ticks - self.ticks[0]) * float(self.time_base), 6)
+
+    @property
+    def duration_seconds(self) -> float:
+        """From the first frame to the end of the last."""
+        return round(float((int(self.ticks[-1]) + self.last_ticks - int(self.ticks[0])) * self.time_base), 6)
+
+    def stamps(self, indices: list[int]) -> tuple[FrameStamp, ...]:
+        """The ledger's lines for these frames."""
+        return tuple(FrameStamp(i, float(s)) for i, s in zip(indices, self.seconds[indices], strict=True))
+
+    def within(self, start_seconds: float | None, end_seconds: float | None, *, name: str) -> range:
+        """The frames shown from `start_seconds` on and before `end_seconds`.
+
+        Never empty: a span between two frames gives the one that is on show. A start past the end is a VideoError
+        for the video `name`; an end that is not after the start is a UsageError.
+        """
+        start = start_seconds or 0.0
+        if not 0 <= start < float("inf"):
+            raise UsageError(f"the start asked for is {start} s; it is counted from the first frame, 0")
+        if end_seconds is not None and not end_seconds > start:
+            raise UsageError(f"the end asked for, {end_seconds:g} s, is not after the start, {start:g} s")
+        if start >= self.duration_seconds and start > 0:
+            raise VideoError(
+                name, f"it lasts {self.duration_seconds:.3f} seconds; the start asked for, {start:g}, is past its end"
+            )
+        # Half a tick of grace: 0.1 must find the frame at 0.1 although neither is exact in binary.
+        seconds = self.seconds + float(self.time_base) / 2
+        low = int(np.searchsorted(seconds, start))
+        high = len(self) if end_seconds is None else int(np.searchsorted(seconds, end_seconds))
+        return range(low, high) if low < high else range(max(low - 1, 0), max(low, 1))
+
+
 class Video(ABC):
     """Frames in presentation order, to be had by number; to be closed.
 
@@ -54,7 +133,7 @@ class Video(ABC):
 
     @abstractmethod
     def timeline(self) -> Timeline:
-        """When each frame is shown. May raise FramesDifferError: then they must be counted (`decode_counted.py`)."""
+        """When each frame is shown. May raise FramesDifferError: then they must be counted (`decode_sequential.py`)."""
 
     @abstractmethod
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
@@ -72,44 +151,82 @@ class Video(ABC):
         return ()
 
 
-_MARGIN_PIXELS = 6
-_TEXT_PIXELS = 18
+_STAMPS = "its time stamps do not hold"
 
 
-def draw_strip(clip: Clip, *, columns: int = 8) -> Image.Image:
-    """The frames of the clip, at their size, `columns` a row, "#index  seconds" under each."""
-    count, height, width, _ = clip.frames.shape
-    columns = min(columns, count)
-    cell_width, cell_height = width + _MARGIN_PIXELS, height + _TEXT_PIXELS + _MARGIN_PIXELS
-    size = (columns * cell_width + _MARGIN_PIXELS, math.ceil(count / columns) * cell_height + _MARGIN_PIXELS)
-    strip = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(strip)
-    font = ImageFont.load_default(size=12)
-    for place, (frame, stamp) in enumerate(zip(clip.frames, clip.stamps, strict=True)):
-        left = _MARGIN_PIXELS + place % columns * cell_width
-        top = _MARGIN_PIXELS + place // columns * cell_height
-        strip.paste(Image.fromarray(np.asarray(frame)), (left, top))
-        draw.text((left, top + height + 2), f"#{stamp.index}  {stamp.seconds:.2f} s", fill="black", font=font)
-    return strip
+class FramesDifferError(Exception):
+    """This way of decoding would give other frames than the file shows: another way must be taken. It may say why."""
 
 
-_GLOW = np.array([255.0, 90.0, 0.0])
+def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timeline:
+    """When each frame is shown and where key frames are, from every packet of the file (`packets`: as they come by).
 
-
-def overlay_maps(clip: Clip, maps: Float[np.ndarray, "t h2 w2"]) -> Clip:
-    """The clip with its frames grey, and glowing where more is looked at than if all places were looked at alike.
-
-    Maps are not below 0 and are stretched to the frames; one scale for the whole clip, so that frames can be compared:
-    the brightest place has the full glow, unless that is less than twice the mean, which has it then.
+    FramesDifferError when packets have no stamps, two have the same, or time runs back; VideoError when there are none.
     """
-    height, width = clip.frames.shape[1:3]
-    mean = float(maps.mean()) or 1.0
-    excess = maps / mean - 1
-    excess = excess / max(1.0, float(excess.max()))
-    frames = []
-    for frame, seen in zip(clip.frames, excess, strict=True):
-        small = Image.fromarray(seen.astype(np.float32))
-        share = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR)).clip(0, 1)[..., None]
-        grey = np.repeat(np.asarray(frame, dtype=np.float64).mean(2, keepdims=True), 3, axis=2)
-        frames.append((grey * (1 - 0.7 * share) + _GLOW * 0.7 * share).round().astype(np.uint8))
-    return replace(clip, frames=np.stack(frames))
+    # B-frames in AVI have no stamp of their own; libavformat's guesses are wrong for packed ones (all of HMDB51).
+    if media.format == "avi" and media.context.has_b_frames:
+        raise FramesDifferError(_STAMPS)
+    ticks: list[int] = []
+    keys: list[KeyFrame] = []
+    decoded_at: list[int] = []
+    latest = last_ticks = position = spoilt = 0
+    hides_frames = media.context.name == "vp8"
+    for position, packet in enumerate(media.packets() if packets is None else packets, start=1):
+        spoilt += packet.is_corrupt
+        if packet.is_discard or (hides_frames and _is_hidden(packet)):
+            continue
+        tick = packet.pts
+        if tick is None:
+            raise FramesDifferError(_STAMPS)
+        if packet.is_keyframe:
+            keys.append(KeyFrame(tick, tick if packet.dts is None else packet.dts, position - 1))
+        if packet.dts is not None:
+            decoded_at.append(packet.dts)
+        if not ticks or tick > latest:
+            latest, last_ticks = tick, packet.duration or 0
+        ticks.append(tick)
+    if not ticks:
+        raise media.error(media.read_error or "not one frame can be read")
+    if len(set(ticks)) < len(ticks) or any(a > b for a, b in pairwise(decoded_at)):
+        raise FramesDifferError(_STAMPS)
+    timeline = Timeline(
+        ticks=np.sort(np.array(ticks, dtype=np.int64)),
+        time_base=media.time_base,
+        last_ticks=last_ticks or _usual_step(ticks),
+        keys=tuple(sorted(keys, key=lambda key: key.tick)),
+    )
+    return replace(timeline, notes=media.notes + damage(spoilt) + shortfall(media, timeline, found=position))
+
+
+def damage(packets: int) -> tuple[str, ...]:
+    """A note when packets came damaged, which MPEG-TS can tell."""
+    return (f"{packets} packets came damaged",) if packets else ()
+
+
+def shortfall(media: Media, timeline: Timeline, *, found: int) -> tuple[str, ...]:
+    """A note when fewer frames are found, shown or not, than the header promises, or they end before it says.
+
+    More than two frames must be missing, for last frames are told of in many ways; where the header speaks of the whole
+    file, whose sound may last longer, a tenth of it and half a second.
+    """
+    promised, there = media.stream.frames, timeline.duration_seconds
+    if found + 2 < promised:
+        return (f"cut short: {found} of {promised} frames are there",)
+    if media.read_error:
+        return (f"cut short after {there:.1f} s: {media.read_error}",)
+    stream_seconds, file_seconds = media.promised_seconds
+    seconds = stream_seconds or file_seconds or 0.0
+    step = float(_usual_step(timeline.ticks) * timeline.time_base)
+    lacking = 2.5 * step if stream_seconds else max(0.1 * seconds, 0.5)
+    if there + lacking < seconds:
+        return (f"cut short: its frames end after {there:.1f} of {seconds:.1f} s",)
+    return ()
+
+
+def _is_hidden(packet: Any) -> bool:
+    """Whether decoding this VP8 packet shows nothing, which a bit of it says (RFC 6386, 9.1)."""
+    return not memoryview(packet)[0] & 0x10
+
+
+def _usual_step(ticks: Sequence[int] | np.ndarray) -> int:
+    return int(np.median(np.diff(np.sort(ticks)))) if len(ticks) > 1 else 0

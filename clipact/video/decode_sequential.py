@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from clipact.video.clip import Video
+from clipact.video.clip import Timeline, Video, damage, shortfall
 from clipact.video.decode_pyav import feed
-from clipact.video.media import Media
-from clipact.video.rgb import RgbConverter
-from clipact.video.timeline import Timeline, damage, shortfall
+from clipact.video.media import Media, RgbConverter
 
 _RATE_WHEN_UNKNOWN = 25
 

@@ -1,6 +1,6 @@
 """Frames out of a file with torchcodec, the same ones and the same pixels as with PyAV.
 
-The timeline is read with PyAV. Of H.264 and HEVC torchcodec gets an excerpt, which saves up to half of the decoding; of
+The timeline is read with PyAV. Of H.264 and HEVC torchcodec gets remuxed GOP spans, which saves half of the decoding; of
 other files the timeline, so that it need not scan them. Its frames' own stamps are checked against what was planned.
 torchcodec links the FFmpeg of the system, where PyAV carries its own.
 """
@@ -20,22 +20,19 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipact.errors import UsageError
-from clipact.video.clip import Video
-from clipact.video.decode_pyav import feed
-from clipact.video.gop_spans import GopSpans, group_by_key, leaves_out, nal_length_bytes, resets
-from clipact.video.media import Media
-from clipact.video.rgb import display_matrix
-from clipact.video.timeline import FramesDifferError, KeyFrame, Timeline, read_timeline
+from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
+from clipact.video.decode_pyav import GopSpans, feed, group_by_key, leaves_out, nal_length_bytes, resets
+from clipact.video.media import Media, display_matrix
 
 # From frame to frame: longer than any header says that a frame lasts.
 _STEP_SECONDS = 1000
 
-# Compressed bytes in one excerpt, after which the next stretch begins another: about a minute of video.
-_EXCERPT_BYTES = 8 << 20
+# Compressed bytes in one remuxed file, after which the next GOP span begins another: about a minute of video.
+_REMUX_BYTES = 8 << 20
 
-# Compressed bytes in one stretch at most: it is held three times while it is copied. A file with one key frame in ten
+# Compressed bytes in one GOP span at most: it is held three times while it is copied. A file with one key frame in ten
 # minutes is better read from where it lies.
-_STRETCH_BYTES = 32 << 20
+_SPAN_BYTES = 32 << 20
 
 _REFUSED = (av.error.FFmpegError, ValueError)  # what PyAV raises when MP4 has no place for something
 
@@ -46,7 +43,7 @@ class CannotRemuxError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class RemuxFrame:
-    """A wanted frame: its number in the whole video, its number in the excerpt, and when it is shown there."""
+    """A wanted frame: its number in the whole video, its number in the remuxed file, and when it is shown there."""
 
     index: int
     place: int
@@ -69,19 +66,19 @@ def can_remux(media: Media) -> bool:
 def remux_spans(media: Media, timeline: Timeline, indices: Sequence[int]) -> Iterator[Remux]:
     """Files that together hold the frames `indices` and all that decoding them needs; mostly it is one.
 
-    CannotExcerptError for packets that cannot be copied; FramesDifferError when a frame's packet does not come.
+    CannotRemuxError for packets that cannot be copied; FramesDifferError when a frame's packet does not come.
     """
     number = {int(timeline.ticks[index]): index for index in sorted(set(indices))}
-    stretches = GopSpans(media)
+    spans = GopSpans(media)
     codec, length_bytes = media.context.name, nal_length_bytes(media.context.name, media.context.extradata)
     writer: _Writer | None = None
     for key, wanted in group_by_key(list(number), timeline.keys):
-        packets = _collect(stretches, key, wanted)
+        packets = _collect(spans, key, wanted)
         anew = resets(packets[0], codec, length_bytes)
         if not anew and codec == "h264":  # FFmpeg begins at such a key frame, but holds some frames after it back
             raise CannotRemuxError
         # HEVC's decoder begins there, but does not go on over it: it takes its number for one that it has had.
-        if writer and (writer.held_bytes > _EXCERPT_BYTES or not anew):
+        if writer and (writer.held_bytes > _REMUX_BYTES or not anew):
             yield writer.finish()
             writer = None
         writer = writer or _Writer(media)
@@ -90,14 +87,14 @@ def remux_spans(media: Media, timeline: Timeline, indices: Sequence[int]) -> Ite
         yield writer.finish()
 
 
-def _collect(stretches: GopSpans, key: KeyFrame | None, wanted: Sequence[int]) -> list[Any]:
-    """The packets of one stretch."""
+def _collect(spans: GopSpans, key: KeyFrame | None, wanted: Sequence[int]) -> list[Any]:
+    """Return the packets of one GOP span."""
     packets, held_bytes = [], 0
-    for packet, _ in stretches.packets(key, wanted):
+    for packet, _ in spans.packets(key, wanted):
         packets.append(packet)
         held_bytes += packet.size
         # MP4 is not made to say that what decodes a packet changes.
-        if held_bytes > _STRETCH_BYTES or packet.pts is None or packet.has_sidedata("new_extradata"):
+        if held_bytes > _SPAN_BYTES or packet.pts is None or packet.has_sidedata("new_extradata"):
             raise CannotRemuxError
     if not {packet.pts for packet in packets if not packet.is_discard}.issuperset(wanted):
         raise FramesDifferError("its packets are others than at first: is it being written?")
@@ -107,7 +104,7 @@ def _collect(stretches: GopSpans, key: KeyFrame | None, wanted: Sequence[int]) -
 
 
 class _Writer:
-    """An excerpt that is being written."""
+    """A remuxed file that is being written."""
 
     def __init__(self, media: Media) -> None:
         self.held_bytes = 0
@@ -123,8 +120,8 @@ class _Writer:
         self._steps = 0  # of time that are taken
 
     def add(self, packets: Sequence[Any], number: dict[int, int]) -> None:
-        """Take in one stretch; `number` has the wanted frames' numbers in the whole video, by their ticks."""
-        # A packet is decoded at its place in the stretch, and shown at its rank, as much later as the last one needs.
+        """Take in one GOP span; `number` has the wanted frames' numbers in the whole video, by their ticks."""
+        # A packet is decoded at its place in the span, and shown at its rank, as much later as the last one needs.
         by_time = sorted(range(len(packets)), key=lambda at: packets[at].pts)
         rank = {at: shown for shown, at in enumerate(by_time)}
         delay = max(at - shown for at, shown in rank.items())
@@ -146,7 +143,7 @@ class _Writer:
         self._steps += len(packets) + delay
 
     def finish(self) -> Remux:
-        """The excerpt; nothing can be added any more."""
+        """Return the remuxed file; nothing can be added any more."""
         try:
             self._container.close()
         except _REFUSED as error:
@@ -188,10 +185,10 @@ class TorchcodecVideo(Video):
         """Each wanted frame, a few at a time."""
         missing = set(indices)
         try:
-            for excerpt in remux_spans(self._media, timeline, indices) if can_remux(self._media) else ():
-                numbers, places, seconds = zip(*((f.index, f.place, f.seconds) for f in excerpt.frames), strict=True)
+            for remuxed in remux_spans(self._media, timeline, indices) if can_remux(self._media) else ():
+                numbers, places, seconds = zip(*((f.index, f.place, f.seconds) for f in remuxed.frames), strict=True)
                 missing.difference_update(numbers)
-                decoder = self._decoder(excerpt.file, 0)
+                decoder = self._decoder(remuxed.file, 0)
                 yield from self._frames(decoder, numbers, places, np.array(seconds), tolerance=0.5)
         except CannotRemuxError:
             pass  # what is missing is read from the file itself

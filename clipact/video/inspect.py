@@ -1,4 +1,4 @@
-"""What a file is, and what is odd about it: for a person who wonders why its frames look as they do."""
+"""Inspect a video: its format, size, rate and length, and what is unusual about it."""
 
 import dataclasses
 from contextlib import closing
@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from clipact.video.clip import Video
+from clipact.video.clip import FramesDifferError, Timeline, Video
 from clipact.video.decode_pyav import PyavVideo, feed
 from clipact.video.decode_sequential import SequentialVideo
-from clipact.video.media import Media
+from clipact.video.media import Media, display_matrix
 from clipact.video.open_source import VideoSource, open_source
-from clipact.video.rgb import display_matrix
-from clipact.video.timeline import FramesDifferError, Timeline
 
 _MATRIX_DEGREES = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273, table 3
@@ -51,10 +49,10 @@ class VideoInfo:
 def inspect(source: VideoSource, *, end_seconds: float | None = None) -> VideoInfo:
     """The facts of a source; VideoError as for `load_clip`. `end_seconds` is where a live source stops."""
     with closing(open_source(source, end_seconds=end_seconds)) as opened:
-        return _probe_media(opened) if isinstance(opened, Media) else _probe_pictures(opened)
+        return _inspect_media(opened) if isinstance(opened, Media) else _inspect_pictures(opened)
 
 
-def _probe_pictures(video: Video) -> VideoInfo:
+def _inspect_pictures(video: Video) -> VideoInfo:
     timeline = video.timeline()
     ((_, first),) = video.decode(timeline, [0])
     return VideoInfo(
@@ -73,7 +71,7 @@ def _probe_pictures(video: Video) -> VideoInfo:
     )
 
 
-def _probe_media(media: Media) -> VideoInfo:
+def _inspect_media(media: Media) -> VideoInfo:
     lies: tuple[str, ...] = ()
     try:
         timeline = PyavVideo(media).timeline()

@@ -1,24 +1,31 @@
-"""The door of the video room: a source and what is wanted of it in, Clips out."""
+"""Load clips from a video source: open it, sample frame numbers, decode, transform; of many sources, ahead in threads.
 
-from collections.abc import Callable, Sequence
+Decoders release the interpreter's lock. `decode_ahead` begins to decode when it is called, not when its result is first
+asked for: the command line calls it before it imports torch, and finds the first video decoded when the model is ready.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError, VideoError, choices
 from clipact.video.augment import Augment, DrawnAugment
-from clipact.video.clip import Clip, Video
+from clipact.video.clip import Clip, FramesDifferError, Timeline, Video
 from clipact.video.decode_pyav import PyavVideo
 from clipact.video.decode_sequential import SequentialVideo
 from clipact.video.decode_torchcodec import TorchcodecVideo
 from clipact.video.media import Media
 from clipact.video.open_source import VideoSource, open_source, source_name
 from clipact.video.sampling import sample
-from clipact.video.timeline import FramesDifferError, Timeline
 from clipact.video.transforms import fit_frame
 
 DECODERS: dict[str, Callable[[Media], Video]] = {
@@ -265,7 +272,7 @@ def _early_end(timeline: Timeline, end_seconds: float | None) -> tuple[str, ...]
 
 
 def _repeats(numbers: Sequence[int], available: int, short: Short, *, name: str) -> tuple[str, ...]:
-    """A note, or a VideoError, when frames repeat: there are too few in the stretch, or the sampling passes some by."""
+    """A note, or a VideoError, when frames repeat: there are too few in the span, or the sampling passes some by."""
     distinct = len(set(numbers))
     if distinct == len(numbers):
         return ()
@@ -280,3 +287,53 @@ def _repeats(numbers: Sequence[int], available: int, short: Short, *, name: str)
 def _damage(numbers: Sequence[int], damaged: set[int]) -> tuple[str, ...]:
     hurt = len(damaged.intersection(numbers))
     return (f"{hurt} of {len(set(numbers))} frames are damaged",) if hurt else ()
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A source and its clips, or the reason why it has none."""
+
+    source: str
+    clips: tuple[Clip, ...]
+    error: VideoError | None = None
+
+
+def decode_ahead(sources: Iterable[str | Path], spec: ClipSpec, *, depth: int = 2, **options: Any) -> Iterator[Decoded]:
+    """What each source decodes to, in order, with up to `depth` videos decoded before they are asked for.
+
+    `options` go to `load_clips`. An unreadable source yields its VideoError; it is never left out.
+    """
+    return work_ahead(lambda source: decode_one(source, spec, **options), sources, depth=depth)
+
+
+def decode_one(source: str | Path, spec: ClipSpec, **options: Any) -> Decoded:
+    """What a source decodes to, or its VideoError; `options` go to `load_clips`."""
+    try:
+        return Decoded(str(source), load_clips(source, spec, **options))
+    except VideoError as error:
+        return Decoded(str(source), (), error)
+
+
+def work_ahead(work: Callable[[T], R], items: Iterable[T], *, depth: int = 2, workers: int = 1) -> Iterator[R]:
+    """What `work` makes of each item, in order, made in `workers` threads, up to `depth` of them ahead.
+
+    At most `depth` results are held, however slow the consumer is. What `work` raises is raised in its item's place.
+    """
+    waiting = iter(items)
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
+    ahead: deque[Future[R]] = deque(pool.submit(work, item) for item in islice(waiting, depth))
+
+    def drain() -> Iterator[R]:
+        try:
+            while ahead:
+                ready = ahead.popleft().result()
+                ahead.extend(pool.submit(work, item) for item in islice(waiting, 1))
+                yield ready
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    return drain()

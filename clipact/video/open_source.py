@@ -85,9 +85,9 @@ def _copy_packets(media: Media, buffer: io.BytesIO, seconds: float, *, deadline:
             packet.stream = stream
             copy.mux(packet)
     if first is None:
-        raise media.error(media.unreadable_files or "it ended before its first frame")
+        raise media.error(media.read_error or "it ended before its first frame")
     recorded = end - first
-    return recorded, "" if recorded >= seconds else media.unreadable_files or cause
+    return recorded, "" if recorded >= seconds else media.read_error or cause
 
 
 VideoSource = str | Path | bytes | io.IOBase | np.ndarray

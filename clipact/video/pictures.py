@@ -14,9 +14,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, ImageSequence
 
 from clipact.errors import UsageError, VideoError
-from clipact.video.clip import Video
+from clipact.video.clip import Timeline, Video
 from clipact.video.media import MAX_PIXELS, TOO_LARGE
-from clipact.video.timeline import Timeline
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")

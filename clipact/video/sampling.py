@@ -1,7 +1,7 @@
 """Which frames of a video make a clip: arithmetic on frame numbers, and nothing else.
 
-Each way of sampling returns one list of numbers a clip: as many as asked, sorted, each in 0..available-1.
-When a video has fewer frames than asked, frames repeat: `uniform` and `segment_centers` spread them evenly, so that motion is
+Each way of sampling returns one list of numbers a clip: as many as asked, sorted, each in 0..available-1. When a
+video has fewer frames than asked, frames repeat: `uniform` and `segment_centers` spread them evenly, so that motion is
 slowed down and never frozen at the end, `random_in_segments` draws some twice, windows that reach past the end
 (`strided`, `at_fps`) hold the last one. `load` says so in the ledger, or refuses, as its caller chose.
 """
@@ -97,7 +97,7 @@ def sample(
 ) -> list[list[int]]:
     """The frame numbers of each clip, as `spec.sampling` says.
 
-    "uniform" and "segment_centers" sample each of `clips` equal spans; "strided" and "fps" place windows over the whole.
+    "uniform" and "segment_centers" sample each of `clips` equal spans; "strided" and "fps" place windows over all.
     With a generator a random frame is taken from each segment, whatever the spec says: that is how training samples.
     """
     available = len(seconds)

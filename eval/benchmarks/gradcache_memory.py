@@ -49,7 +49,7 @@ def measure(batch, budget, steps):
         if budget
         else None
     )
-    keep = plan.keep if plan else 0
+    keep = plan.retain if plan else 0
     step([side[:CHUNK] for side in problem.inputs])  # libraries take their buffers at the first call
     problem.clear()
     gc.collect()
@@ -65,7 +65,7 @@ def measure(batch, budget, steps):
     return {
         "batch": batch,
         "budget_gb": budget,
-        "kept": plan and f"{plan.keep[0]} + {plan.keep[1]} of {sum(plan.chunks)}",
+        "kept": plan and f"{plan.retain[0]} + {plan.retain[1]} of {sum(plan.chunks)}",
         "planned_gb": plan and round(plan.peak_bytes / GB, 3),
         "planned_cost": plan and round(plan.cost, 3),
         "peak_gb": round((resident("VmHWM") - before) / GB, 3),

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from clipact.classify.base import frames_of
-from clipact.embed.clip_embedding import embed_views, mean_view
-from clipact.embed.prefetch import decode_ahead
-from clipact.label_index import IndexEntry, IndexMetadata, IndexPlan, build, measure_quality
-from clipact.label_index.quality import OWN_ROWS, sample_queries
+from clipact.label_index import IndexEntry, IndexMetadata, IndexPlan, build_index, measure_quality
+from clipact.label_index.faiss_build import OWN_ROWS, sample_queries
+from clipact.models.dual_encoder import mean_view
 from clipact.models.zoo import load_model
 from clipact.prompts import clean
+from clipact.video.load import decode_ahead
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.mp4"))
 KINDS = ("exact", "hnsw", "ivf-pq")
@@ -55,7 +55,7 @@ def encode_media(model, paths):
     """The unit vectors of pictures or clips."""
     spec, found = model.encoder.spec, []
     for decoded in decode_ahead(paths, spec):
-        found.append(mean_view(embed_views(model.encoder, frames_of(decoded), spec)).float().cpu().numpy())
+        found.append(mean_view(model.encoder.embed_views(frames_of(decoded), spec)).float().cpu().numpy())
     return np.concatenate(found)
 
 
@@ -81,16 +81,16 @@ def main():
     vectors = encode_captions(model, entries)
     result = {"captions": len(entries), "dim": model.encoder.dim, "encoding_seconds": time.perf_counter() - begun}
     asked = {"test pictures": encode_media(model, pictures)}
-    about = IndexMetadata(model=model.name, model_key=model.key, wording="none", dim=model.encoder.dim)
+    metadata = IndexMetadata(model=model.name, model_key=model.key, wording="none", dim=model.encoder.dim)
     failed = []
     with tempfile.TemporaryDirectory() as place:
         for kind in KINDS:
             begun = time.perf_counter()
-            index = build(
+            index = build_index(
                 Path(place) / kind,
                 entries,
                 lambda some: vectors[[int(entry.id) for entry in some]],
-                about=about,
+                metadata=metadata,
                 plan=IndexPlan(kind=kind, recall=RECALL),
             )
             row = result[kind] = {"build_seconds": time.perf_counter() - begun}
@@ -109,7 +109,10 @@ def main():
                 }
                 continue
             asked[OWN_ROWS] = sample_queries(index, count=1000, seed=1)
-            row |= {"recipe": index.table.nearest.recipe, "width": index.table.nearest.width}
+            row |= {
+                "factory": index.manifest.faiss.factory,
+                "search_effort": index.manifest.faiss.search_effort,
+            }
             for source, queries in asked.items():
                 row[source] = vars(measure_quality(index, queries, source=source))
                 if kind == "hnsw" and row[source]["recall_10"] < RECALL:
@@ -128,7 +131,7 @@ def main():
         for source in asked:
             found = row[source]
             print(
-                f"| {row['recipe']}, width {row['width']} | {row['build_seconds']:.0f} | {source} "
+                f"| {row['factory']}, effort {row['search_effort']} | {row['build_seconds']:.0f} | {source} "
                 f"| {found['recall_1']:.4f} | {found['recall_10']:.4f} | {100 * found['first_changed']:.1f} % |"
             )
     for clip, lines in result["nearest"].items():

@@ -102,7 +102,8 @@ def draw(place, count):
 
 def build_index(place, count, kind):
     """Builds an index of that kind from the file of vectors, streamed."""
-    from clipact.label_index import IndexEntry, IndexMetadata, IndexPlan, build
+    from clipact import label_index
+    from clipact.label_index import IndexEntry, IndexMetadata, IndexPlan
 
     vectors = np.memmap(place / f"vectors-{count}.f16", "<f2", "r").reshape(-1, DIM)
 
@@ -110,15 +111,15 @@ def build_index(place, count, kind):
         first = int(entries[0].id)
         return vectors[first : first + len(entries)].astype(np.float32)
 
-    index = build(
+    index = label_index.build_index(
         place / f"{kind}-{count}",
         (IndexEntry(id=str(row), text=f"row {row}") for row in range(count)),
         taken,
-        about=IndexMetadata(model="drawn", model_key="0" * 64, wording="none", dim=DIM, precision="float16"),
+        metadata=IndexMetadata(model="drawn", model_key="0" * 64, wording="none", dim=DIM, precision="float16"),
         plan=IndexPlan(kind=kind, recall=RECALL),
     )
-    nearest = index.table.nearest
-    return {} if nearest is None else {"recipe": nearest.recipe, "width": nearest.width}
+    settings = index.manifest.faiss
+    return {} if settings is None else {"factory": settings.factory, "search_effort": settings.search_effort}
 
 
 def time_queries(search, queries, *, alone):
@@ -138,21 +139,21 @@ def time_queries(search, queries, *, alone):
     return {"p50": float(p50), "p99": float(p99), "batch": 1000 * min(batches) / TOGETHER, "rows": rows}
 
 
-def ask_index(place, count, kind, widths, alone):
-    """Latencies of an index at these widths (None: its own), or of comparing with everything."""
+def ask_index(place, count, kind, efforts, alone):
+    """Latencies of an index at these search efforts (None: its own), or of comparing with everything."""
     from clipact.label_index import LabelIndex
 
     index = LabelIndex.open(place / f"{kind}-{count}")
     queries = np.load(place / "queries.npy")
     rows = []
-    for width in widths:
-        if width == "exact":
+    for effort in efforts:
+        if effort == "exact":
             found = time_queries(lambda some: index.search_exactly(some, DEPTH).nearest.rows, queries, alone=alone)
         else:
             found = time_queries(
-                lambda some, width=width: index.search(some, DEPTH, width=width).rows, queries, alone=alone
+                lambda some, effort=effort: index.search(some, DEPTH, search_effort=effort).rows, queries, alone=alone
             )
-        rows.append({"width": width or index.table.nearest.width, **found})
+        rows.append({"search_effort": effort or index.manifest.faiss.search_effort, **found})
     return {"rows": rows}
 
 
@@ -165,7 +166,11 @@ def ask_faiss_flat(place, count, alone):
     for first in range(0, count, BLOCK):
         index.add(vectors[first : first + BLOCK].astype(np.float32))
     queries = np.load(place / "queries.npy")
-    return {"rows": [{"width": "-", **time_queries(lambda some: index.search(some, DEPTH)[1], queries, alone=alone)}]}
+    return {
+        "rows": [
+            {"search_effort": "-", **time_queries(lambda some: index.search(some, DEPTH)[1], queries, alone=alone)}
+        ]
+    }
 
 
 def ask_exactly(place, rows, counts):
@@ -206,8 +211,8 @@ def show(title, found, truth, failed, *, least=None):
     for row in found["rows"]:
         right = recall(row["rows"], truth)
         print(
-            f"| {title} | {row['width']} | {row['p50']:.1f} | {row['p99']:.1f} | {row['batch']:.2f} | {right:.3f} "
-            f"| {found['own_gb']:.1f} + {found['mapped_gb']:.1f} |",
+            f"| {title} | {row['search_effort']} | {row['p50']:.1f} | {row['p99']:.1f} | {row['batch']:.2f} "
+            f"| {right:.3f} | {found['own_gb']:.1f} + {found['mapped_gb']:.1f} |",
             flush=True,
         )
         if least is not None and row is found["rows"][0] and right < least:
@@ -230,7 +235,8 @@ def main():
     failed = []
     told = kept(place, "encode", encode, given.data, given.model, place)
     print(
-        f"{told['captions']:,} captions, {told['queries']:,} queries\n\n| built | recipe, width | s | GB own + mapped |"
+        f"{told['captions']:,} captions, {told['queries']:,} queries\n\n"
+        "| built | factory, search effort | s | GB own + mapped |"
     )
     print("|---|---|---|---|")
     for count, kind in ((given.fewer, "hnsw"), (given.rows, "ivf-pq")):
@@ -238,7 +244,7 @@ def main():
             apart(draw, place, count)
         made = kept(place, f"built-{kind}-{count}", build_index, place, count, kind)
         print(
-            f"| {count:,} x {DIM}, {kind} | {made['recipe']}, {made['width']} | {made['seconds']:.0f} "
+            f"| {count:,} x {DIM}, {kind} | {made['factory']}, {made['search_effort']} | {made['seconds']:.0f} "
             f"| {made['own_gb']:.1f} + {made['mapped_gb']:.1f} |",
             flush=True,
         )
@@ -246,7 +252,7 @@ def main():
             failed.append(f"building {kind}: {made['own_gb']:.1f} GB; {MEMORY_GB} must suffice")
     if given.build_only:
         return bool(failed)
-    print("\n| search | width | p50, ms | p99, ms | in 256, ms | recall@10 | GB own + mapped |")
+    print("\n| search | effort | p50, ms | p99, ms | in 256, ms | recall@10 | GB own + mapped |")
     print(f"|{'---|' * 7}")
     exact = apart(ask_index, place, given.fewer, "hnsw", ["exact"], 30)
     truth = exact["rows"][0]["rows"]

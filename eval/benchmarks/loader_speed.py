@@ -22,8 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from clipact.clip_spec import ClipSpec
-from clipact.data.dataset import ClipTextDataset
-from clipact.data.loader import Loader
+from clipact.data.loader import ClipTextDataset, Loader
 from clipact.data.sources import SourceConfig, TrainingExample, read_sources
 from clipact.video.augment import Augment
 from clipact.video.load import load_clips
@@ -36,17 +35,17 @@ CHUNK = 32
 class SameDecoder(Dataset[Any]):
     """clipact's decoder and transforms, called as they are."""
 
-    def __init__(self, entries: list[TrainingExample]) -> None:
-        self.entries = entries
+    def __init__(self, examples: list[TrainingExample]) -> None:
+        self.examples = examples
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.examples)
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, str]:
-        entry = self.entries[number]
-        spec, generator = SPEC.with_frames(entry.frames), np.random.default_rng(number)
-        (clip,) = load_clips(entry.path, spec, generator=generator, augment=AUGMENT)
-        return torch.from_numpy(clip.frames), entry.sentences[0]
+        example = self.examples[number]
+        spec, generator = SPEC.with_frames(example.frames), np.random.default_rng(number)
+        (clip,) = load_clips(example.path, spec, generator=generator, augment=AUGMENT)
+        return torch.from_numpy(clip.frames), example.sentences[0]
 
 
 class Usual(SameDecoder):
@@ -62,34 +61,34 @@ class Usual(SameDecoder):
     )
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, str]:
-        entry = self.entries[number]
-        if entry.frames == 1:
-            return v2.functional.pil_to_tensor(self.transform(Image.open(entry.path).convert("RGB"))), entry.sentences[
-                0
-            ]
-        with av.open(entry.path, metadata_errors="ignore") as container:
+        example = self.examples[number]
+        if example.frames == 1:
+            return v2.functional.pil_to_tensor(
+                self.transform(Image.open(example.path).convert("RGB"))
+            ), example.sentences[0]
+        with av.open(example.path, metadata_errors="ignore") as container:
             pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        chosen = np.linspace(0, len(pictures) - 1, entry.frames).astype(int)
+        chosen = np.linspace(0, len(pictures) - 1, example.frames).astype(int)
         frames = torch.from_numpy(np.stack([pictures[i] for i in chosen])).permute(0, 3, 1, 2)
-        return self.transform(frames), entry.sentences[0]
+        return self.transform(frames), example.sentences[0]
 
 
-def ours(entries: list[TrainingExample], *, batch: int, workers: int) -> Iterable[int]:
+def ours(examples: list[TrainingExample], *, batch: int, workers: int) -> Iterable[int]:
     """Rows in each batch of clipact's loader."""
     loader = Loader(
-        ClipTextDataset(entries, SPEC, seed=0, augment=AUGMENT),
+        ClipTextDataset(examples, SPEC, seed=0, augment=AUGMENT),
         batch=batch,
-        chunk=CHUNK * entries[0].frames,
+        chunk=CHUNK * examples[0].frames,
         workers=workers,
     )
-    return (read(one.visual, len(one)) for one in loader.batches(0, len(entries) // batch))
+    return (read(one.visual, len(one)) for one in loader.batches(0, len(examples) // batch))
 
 
 def plain(
-    kind: Callable[[list[TrainingExample]], SameDecoder], entries: list[TrainingExample], *, batch: int, workers: int
+    kind: Callable[[list[TrainingExample]], SameDecoder], examples: list[TrainingExample], *, batch: int, workers: int
 ) -> Iterable[int]:
     """Rows in each batch of a plain DataLoader."""
-    loader = DataLoader(kind(entries), batch_size=batch, shuffle=True, num_workers=workers, drop_last=True)
+    loader = DataLoader(kind(examples), batch_size=batch, shuffle=True, num_workers=workers, drop_last=True)
     return (read([frames], len(words)) for frames, words in loader)
 
 
@@ -125,13 +124,13 @@ def main() -> None:
         words.data,
     )
     print(f"{'':24}{'clipact':>10}{'same decoder':>14}{'usual':>8}   samples/s, {words.workers} workers")
-    for name, entries, batch in (("pictures, 224 px", list(pictures), 64), ("clips, 8 x 224 px", 3 * list(clips), 8)):
+    for name, examples, batch in (("pictures, 224 px", list(pictures), 64), ("clips, 8 x 224 px", 3 * list(clips), 8)):
         best: dict[str, float] = {}
         for _ in range(words.rounds):
             for kind, batches in {
-                "clipact": ours(entries, batch=batch, workers=words.workers),
-                "same decoder": plain(SameDecoder, entries, batch=batch, workers=words.workers),
-                "usual": plain(Usual, entries, batch=batch, workers=words.workers),
+                "clipact": ours(examples, batch=batch, workers=words.workers),
+                "same decoder": plain(SameDecoder, examples, batch=batch, workers=words.workers),
+                "usual": plain(Usual, examples, batch=batch, workers=words.workers),
             }.items():
                 best[kind] = max(best.get(kind, 0.0), samples_a_second(batches))
         print(f"{name:24}{best['clipact']:10.1f}{best['same decoder']:14.1f}{best['usual']:8.1f}", flush=True)

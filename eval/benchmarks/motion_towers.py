@@ -8,8 +8,8 @@ from drawn_motion import COLUMNS, FRAMES, MOTIONS, ROWS, SIDE
 
 from clipact.cache import Cache
 from clipact.config import parse
-from clipact.models.towers.aggregators import AGGREGATORS
-from clipact.models.towers.vivit import ClassToken
+from clipact.models.towers.frame_aggregator import AGGREGATORS
+from clipact.models.towers.vivit import AttentionKind
 from clipact.train.contrastive import ContrastiveTrainer
 from clipact.train.recipe import Recipe
 
@@ -40,7 +40,9 @@ def transformers_tower(model_type, table):
 TOWERS = {
     **{f"frames {name}": {"tower": "frame_aggregator", "aggregator": name} for name in AGGREGATORS},
     "frames shift": {"tower": "frame_aggregator", "aggregator": "mean", "shift": 0.125},
-    **{f"vivit {look}": {"tower": "vivit", "inflate": "central", "attention": look} for look in get_args(ClassToken)},
+    **{
+        f"vivit {kind}": {"tower": "vivit", "inflate": "central", "attention": kind} for kind in get_args(AttentionKind)
+    },
     "swin3d small": {
         "tower": "swin3d",
         "width": 32,
@@ -78,7 +80,7 @@ def train_stills(data, *, seed):
     start = {
         "visual": {"tower": "frame_aggregator", "image": IMAGE},
         "text": {**TEXT, "vocabulary": count},
-        "parts": {"tokenizer": str(words)},
+        "pretrained": {"tokenizer": str(words)},
     }
     source = {"manifest": "stills.csv", "frames": 1}
     return train(start, source, data, data / "stills_run", budget=STILLS_BUDGET, seed=seed)[1]
@@ -116,7 +118,6 @@ def train(start, source, data, out, *, budget, seed):
         data=data,
         device=torch.device("cpu"),
         cache=Cache(data / "store"),
-        watch=lambda items, total, what: items,
     )
     for _ in run.train(out):
         pass

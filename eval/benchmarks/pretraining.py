@@ -112,7 +112,7 @@ def tune(data, out, start, *, seed, epochs):
     visual = {"tower": "vivit", **to_table(recipe.encoder), "head": head}
     begin = {"model": "mini", "visual": visual, "clip": to_table(recipe.clip)}
     if start is not None:
-        begin = {"model": "mini", "visual": {"tower": "vivit", "head": head}, "parts": {"visual": str(start)}}
+        begin = {"model": "mini", "visual": {"tower": "vivit", "head": head}, "pretrained": {"visual": str(start)}}
     table = {
         "name": "tuned",
         "seed": seed,
@@ -134,7 +134,6 @@ def tune(data, out, start, *, seed, epochs):
         data=data,
         device=torch.device("cpu"),
         cache=Cache(out.parent / "store"),
-        watch=lambda items, total, what: items,
     )
     for _ in run.train(out):
         pass

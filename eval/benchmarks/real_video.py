@@ -36,8 +36,8 @@ from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.data.sources import SourceConfig, read_sources
 from clipact.evaluate.metric_values import share_of
-from clipact.models.towers.aggregators import AGGREGATORS
-from clipact.models.towers.vivit import ClassToken
+from clipact.models.towers.frame_aggregator import AGGREGATORS
+from clipact.models.towers.vivit import AttentionKind
 from clipact.prompts import LabelSet, PromptSet
 from clipact.train.contrastive import ContrastiveTrainer
 from clipact.train.encoded_batches import EncodedBatches
@@ -58,7 +58,7 @@ SWIN = {"tower": "swin3d", "width": 32, "depths": [2, 2, 2], "heads": [2, 4, 8],
 TOWERS = {
     **{f"mini's frames, {name}": {"tower": "frame_aggregator", "aggregator": name} for name in AGGREGATORS},
     "mini's frames, shift": {"tower": "frame_aggregator", "aggregator": "mean", "shift": 0.125},
-    **{f"vivit, {look}": {**VIVIT, "attention": look} for look in get_args(ClassToken)},
+    **{f"vivit, {look}": {**VIVIT, "attention": look} for look in get_args(AttentionKind)},
     "swin3d": SWIN,
 }
 BASE = "mini's frames, mean"
@@ -92,7 +92,7 @@ def keep_small(rows, data, folder):
 
 def recipe_of(tower, manifest, root, seed):
     """The recipe of one run: frozen frames where the image tower is mini's, else a tower from nothing."""
-    frozen = tower["tower"] == "frames"
+    frozen = tower["tower"] == "frame_aggregator"
     budget = FROZEN if frozen else WHOLE
     table = {
         "name": "real video",
@@ -121,25 +121,25 @@ def recipe_of(tower, manifest, root, seed):
 def judge(run, labels):
     """Whether each test clip of the fold is named rightly, by its path."""
     (source,) = run.recipe.data.sources
-    entries = read_sources(
+    examples = read_sources(
         [SourceConfig(manifest=source.manifest, root=source.root, split="test", frames=FRAMES)], Path()
     )
-    feed = EncodedBatches(
+    encoded = EncodedBatches(
         run.encoder.eval(),
-        entries,
+        examples,
         run.recipe.data,
         chunk=FRAMES * 8,
         seed=0,
-        keeps=("visual",) if run.recipe.visual.trainable == "head" else (),
+        cached_sides=("visual",) if run.recipe.visual.trainable == "head" else (),
         unreadable_files={},
         cache=run.cache,
-        watch=run.watch,
-        judging=True,
+        progress=run.progress,
+        unaugmented=True,
     )
-    visual_ids, clips = feed.embed_clips()
+    visual_ids, clips = encoded.embed_clips()
     words = run.encoder.embed_groups(*PromptSet.load("action").sentences(labels))
     answers = dict(zip(visual_ids, (clips @ words.T).argmax(1).tolist(), strict=True))
-    return {entry.file: answers[entry.visual_id] for entry in entries}
+    return {example.file: answers[example.visual_id] for example in examples}
 
 
 def answer_all(tower, rows, places, labels, cache):
@@ -148,13 +148,12 @@ def answer_all(tower, rows, places, labels, cache):
     found = np.zeros((SEEDS, len(rows)), dtype=int)
     for seed in range(SEEDS):
         for fold in range(FOLDS):
-            root = places["clips" if tower["tower"] == "frames" else "small"]
+            root = places["clips" if tower["tower"] == "frame_aggregator" else "small"]
             run = ContrastiveTrainer(
                 recipe_of(tower, places["tables"] / f"fold{fold}.csv", root, seed),
                 data=Path(),
                 device=torch.device("cpu"),
                 cache=cache,
-                watch=lambda items, total, what: items,
             )
             out = places["tables"] / "run"
             for _ in run.train(out):
@@ -214,7 +213,7 @@ def try_set(name, data, chosen, place, told):
     tables.mkdir()
     write_tables(rows, tables)
     places = {"tables": tables, "clips": data / "clips", "small": tables / "small"}
-    if any(tower["tower"] != "frames" for tower in chosen.values()):
+    if any(tower["tower"] != "frame_aggregator" for tower in chosen.values()):
         keep_small(rows, data, places["small"])
     found = {"split": SETS[name], "groups": len(set(groups)), "clips": len(rows), "towers": {}}
     base = None

@@ -17,14 +17,12 @@ from clipact.models import zoo
 from clipact.models.hub import transformers as from_transformers
 from clipact.models.hub.open_clip import OpenClipImage
 from clipact.models.hub.timm import TimmImage
-from clipact.models.hub.transformers import TransformersImage, table_of
+from clipact.models.hub.transformers import TransformersImage, config_table
 from clipact.models.hub.transformers_video import TransformersVideo
 from clipact.models.hub.xclip import XClip
-from clipact.models.nn.head import Head
-from clipact.models.towers.aggregators import AGGREGATORS
-from clipact.models.towers.frame_aggregator import FrameAggregator
+from clipact.models.towers.frame_aggregator import AGGREGATORS, FrameAggregator
 from clipact.models.towers.swin3d import Swin3D
-from clipact.models.towers.tower import VisualTower
+from clipact.models.towers.tower import Head, VisualTower
 from clipact.models.towers.vivit import ViViT
 
 HEAD = Head.Config(dim=64, blocks=0)
@@ -84,7 +82,7 @@ def timm(frames, *, name):
 def dual(frames, *, name):
     """transformers' get_image_features, of CLIP or SigLIP."""
     theirs = of_transformers(name)
-    image = TransformersImage(TransformersImage.Config(model=table_of(theirs)), network=theirs)
+    image = TransformersImage(TransformersImage.Config(model=config_table(theirs)), network=theirs)
     return FrameAggregator(image).eval(), partial(
         by_frame, lambda picture: theirs.get_image_features(picture).pooler_output
     )
@@ -93,7 +91,7 @@ def dual(frames, *, name):
 def xclip(frames):
     """transformers' get_video_features of X-CLIP."""
     theirs = of_transformers("XCLIP", vision_config={"num_frames": frames})
-    config = XClip.Config(model=from_transformers.without(table_of(theirs), "text_config"))
+    config = XClip.Config(model=from_transformers.without(config_table(theirs), "text_config"))
     ours = XClip(config, spec=ClipSpec(frames=frames), network=theirs).eval()
     return ours, lambda video: theirs.get_video_features(video).pooler_output
 
@@ -101,7 +99,7 @@ def xclip(frames):
 def video(frames, *, name, key="num_frames", **table):
     """A video network of transformers, whose loop ends in the same head."""
     theirs = of_transformers(name, **table, **{key: frames})
-    config = TransformersVideo.Config(model=table_of(theirs), head=HEAD)
+    config = TransformersVideo.Config(model=config_table(theirs), head=HEAD)
     ours = TransformersVideo(config, spec=ClipSpec(frames=frames), network=theirs).eval()
     asked = {"skip_predictor": True} if name == "VJEPA2" else {}
 

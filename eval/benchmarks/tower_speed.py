@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from tower_cases import CASES
 
 from clipact.models.dual_encoder import DualEncoder
-from clipact.models.hub.transformers import quiet
-from clipact.models.profile import measure
+from clipact.models.hub.transformers import quiet_transformers
+from clipact.models.profile import profile_model
 
 APART, SLOWER, FASTER = 1e-5, 0.97, 1.05
 SECONDS = 1.0  # a way that takes less than its share of it is asked more often
@@ -50,7 +50,7 @@ def product_gflops(dtype, *, side=2048, repeats=5):
 def make(name, frames):
     """Our tower, the loop, and a clip."""
     torch.manual_seed(0)
-    with quiet(), contextlib.redirect_stdout(sys.stderr):
+    with quiet_transformers(), contextlib.redirect_stdout(sys.stderr):
         ours, loop = CASES[name].make(frames)
     size = ours.spec.size
     return ours, loop, torch.randn(1, frames, 3, *size, generator=torch.Generator().manual_seed(1))
@@ -108,7 +108,9 @@ def time_one(name, frames, *, rounds):
         kind: max(peaks[kind], product_gflops(dtype))
         for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
-    gflops = measure(DualEncoder(ours, TinyText(ours.dim)).eval(), spec=ours.spec.with_frames(frames), repeats=1).gflops
+    gflops = profile_model(
+        DualEncoder(ours, TinyText(ours.dim)).eval(), spec=ours.spec.with_frames(frames), repeats=1
+    ).gflops
     base = answers["loop" if loop else "clipact"]
     return {
         "milliseconds": {way: 1e3 * value for way, value in best.items()},

@@ -21,7 +21,7 @@ def test_a_linear_probe_is_scikit_learns_logistic_regression(clouds, strength):
     vectors, truth = clouds
     theirs = linear_model.LogisticRegression(C=strength, max_iter=10_000, tol=1e-10)
     theirs.fit(vectors.astype(float), truth)
-    ours = fit_linear(vectors, truth, labels=4, strength=strength)
+    ours = fit_linear(vectors, truth, labels=4, C=strength)
     np.testing.assert_allclose(ours.weight, theirs.coef_, atol=2e-5)
     wanted = theirs.decision_function(vectors)
     seen = ours.logits(vectors)
@@ -38,7 +38,7 @@ def test_a_label_without_examples_gets_the_least_that_can_be_said(clouds):
 def test_votes_are_counted_in_plain_loops(clouds):
     vectors, truth = clouds
     learnt, asked = vectors[::2], vectors[1::2]
-    found = KNNProbe(learnt, truth[::2], labels=5, k=3, heat=0.1).logits(asked)
+    found = KNNProbe(learnt, truth[::2], labels=5, k=3, temperature=0.1).logits(asked)
     for row, query in enumerate(asked):
         order = sorted(range(len(learnt)), key=lambda i: -float(query @ learnt[i]))[:3]
         votes = np.zeros(5)

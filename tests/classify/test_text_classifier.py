@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from clipact.cache import Cache
-from clipact.classify.text_classifier import make_text_classifier, template_weights
-from clipact.classify.zero_shot import ZeroShotClassifier, embed_labels
+from clipact.classify.template_weights import template_weights
+from clipact.classify.zero_shot import ZeroShotClassifier, embed_labels, make_text_classifier
 from clipact.errors import UsageError
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.zoo import Model
@@ -96,7 +96,7 @@ def test_every_wording_equals_a_plain_loop(encoder, clips, words, over_templates
     prompts = PromptSet.of(TEMPLATES).worded(words=words, over_templates=over_templates, over_words=over_words)
     vectors = make_text_classifier(encoder.encode_text, LABELS, prompts)
     if over_templates == "weighted":
-        assert vectors.weigh
+        assert vectors.needs_template_weights
         vectors = vectors.weighted(torch.tensor(weights))
     expected = plain(encoder, clips, words, over_templates, over_words, weights)
     torch.testing.assert_close(vectors.logits(encoder, clips), expected, atol=2e-6, rtol=1e-5)
@@ -111,7 +111,7 @@ def test_labels_beside_some_of_others_are_one_set(encoder, clips, over_templates
     )
     others = LabelSet.of(["read", "juggle", "sing"])
     own, more = (make_text_classifier(encoder.encode_text, labels, prompts) for labels in (LABELS, others))
-    both = own.beside(more.only([2, 0]))
+    both = own.append(more.only([2, 0]))
     whole = LabelSet(
         name="five",
         labels=(*LABELS.labels, "sing", "read"),
@@ -119,7 +119,7 @@ def test_labels_beside_some_of_others_are_one_set(encoder, clips, over_templates
         about=LABELS.about,
     )
     expected = make_text_classifier(encoder.encode_text, whole, prompts)
-    assert both.owner.tolist() == expected.owner.tolist()
+    assert both.label_ids.tolist() == expected.label_ids.tolist()
     torch.testing.assert_close(both.logits(encoder, clips), expected.logits(encoder, clips), atol=2e-6, rtol=1e-5)
     again = both.only([1, 0, 2, 4])
     torch.testing.assert_close(
@@ -153,9 +153,9 @@ def test_the_store_keeps_each_wording_apart(model, tmp_path, monkeypatch):
     again = [embed_labels(model, LABELS, prompts, cache=cache) for prompts in kinds]
     assert len(asked) == len(kinds)
     for one, other in zip(first, again, strict=True):
-        assert (one.labels, one.weigh) == (other.labels, other.weigh)
+        assert (one.labels, one.needs_template_weights) == (other.labels, other.needs_template_weights)
         assert torch.equal(one.rows, other.rows)
-        assert torch.equal(one.owner, other.owner)
+        assert torch.equal(one.label_ids, other.label_ids)
 
 
 def test_a_classifier_with_several_vectors_a_label_answers_and_has_no_single_ones(model, tmp_path):
@@ -213,7 +213,9 @@ def test_a_template_that_is_large_for_every_clip_gains_nothing(encoder):
     )
     rows = torch.randn(3, 6, generator=generator)
     rows[:, 0] = 0
-    vectors = type(vectors)(rows=torch.stack([rows, rows + 5 * common]), owner=vectors.owner, labels=3, weigh=True)
+    vectors = type(vectors)(
+        rows=torch.stack([rows, rows + 5 * common]), label_ids=vectors.label_ids, labels=3, needs_template_weights=True
+    )
     found = template_weights(encoder, vectors, clips)
     torch.testing.assert_close(found, torch.tensor([0.5, 0.5]), atol=1e-5, rtol=0)
 

@@ -159,7 +159,7 @@ def test_a_file_that_is_no_calibration(clipact, tiny, videos, table):
     ("wrong", "code", "said"),
     [
         (["--coverage", "1"], 2, "--coverage is 1"),
-        (["--rejection", "enregy"], 2, "did you mean 'energy'"),
+        (["--ood-score", "enregy"], 2, "did you mean 'energy'"),
         (["--labels", "drink,read"], 2, "'use laptop'"),
         (["--coverage", "0.97"], 1, "21 of them are left to check"),
         (["--split", "dev"], 2, "no sample is of split 'dev'"),
@@ -182,7 +182,7 @@ def test_too_few_clips_and_bad_ones(clipact, videos, tiny, tmp_path):
     bad = write_table(tmp_path / "bad.csv", videos)
     lines = [line.rpartition(",")[0] for line in bad.read_text().splitlines()]  # no groups: stretches of three files
     bad.write_text("\n".join(lines) + "\nnotes.txt,read,,\n")
-    done = clipact("calibrate", bad, *words, "--labels", "drink,read,use laptop,eat", "--rejection", "energy")
+    done = clipact("calibrate", bad, *words, "--labels", "drink,read,use laptop,eat", "--ood-score", "energy")
     assert done.code == 1
     assert "notes.txt: " in done.err
     found = json.loads(done.out)

@@ -284,7 +284,7 @@ FULL = Path("/dev/full")
 
 @pytest.mark.skipif(not FULL.exists(), reason="a device that is always full is Linux's")
 def test_a_full_disk_is_said_and_is_no_traceback(videos):
-    command = [sys.executable, "-m", "clipact.cli.app", "probe", str(videos / "a.mp4"), "--json"]
+    command = [sys.executable, "-m", "clipact.cli.app", "info", str(videos / "a.mp4"), "--json"]
     with FULL.open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1

@@ -53,7 +53,7 @@ def test_all_tables_of_a_recipe_are_compared_with_what_a_protocol_judges_by(clip
     done = clipact(*asked)
     assert done.code == 0
     assert (
-        "it is nearly pictures/10.png, which protocol grey judges by: 0 of 64 bits differ" in done.out
+        "it is nearly pictures/10.png, which protocol grey evaluates on: 0 of 64 bits differ" in done.out
     )  # both are blank
     pictures, clips = map(json.loads, clipact(*asked, "--json").out.splitlines())
     assert (pictures["samples"], pictures["warnings"], clips["samples"], clips["warnings"]) == (10, 10, 3, 0)

@@ -26,23 +26,23 @@ def model(tmp_path):
     return folder
 
 
-def test_probe_tells_the_facts(clipact, video):
-    done = clipact("probe", video)
+def test_info_tells_the_facts(clipact, video):
+    done = clipact("info", video)
     assert done.code == 0
     assert str(video) in done.out
     assert "96 x 64" in done.out
     assert "4.000 s, 10 fps, 40 frames" in done.out
 
 
-def test_probe_answers_for_every_file_and_fails_when_one_is_bad(clipact, video, tmp_path):
+def test_info_answers_for_every_file_and_fails_when_one_is_bad(clipact, video, tmp_path):
     (tmp_path / "bad.mp4").write_text("words")
-    done = clipact("probe", "--json", video, tmp_path / "bad.mp4", video)
+    done = clipact("info", "--json", video, tmp_path / "bad.mp4", video)
     rows = [json.loads(line) for line in done.out.splitlines()]
     assert done.code == 1
     assert [row["error"] is None for row in rows] == [True, False, True]
     assert rows[0]["frames"] == 40
     assert "not a video" in rows[1]["error"]["message"]
-    assert "bad.mp4" in clipact("probe", tmp_path / "bad.mp4").err
+    assert "bad.mp4" in clipact("info", tmp_path / "bad.mp4").err
 
 
 def test_frames_draws_what_the_model_sees(clipact, video, model, tmp_path):
@@ -58,7 +58,7 @@ def test_frames_draws_what_the_model_sees(clipact, video, model, tmp_path):
         assert np.array_equal(strip[6:46, left : left + 48], frame)
 
 
-@pytest.mark.parametrize("command", ["probe", "frames"])
+@pytest.mark.parametrize("command", ["info", "frames"])
 def test_a_named_pipe_hangs_neither(clipact, model, tmp_path, command):
     os.mkfifo(tmp_path / "pipe.mp4")
     options = ("-o", tmp_path / "a.png", "-m", model) if command == "frames" else ()
@@ -80,4 +80,4 @@ def test_frames_says_what_is_wrong(clipact, video, model, tmp_path):
 def test_neither_imports_torch(shell, video, tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert shell("probe", video).returncode == 0
+    assert shell("info", video).returncode == 0

@@ -8,18 +8,18 @@ from tests.tiny import tiny_checkpoint
 from tests.tiny_transformers import transformers_folder
 
 
-def test_blend_writes_a_model_that_loads(clipact, tmp_path):
+def test_interpolate_writes_a_model_that_loads(clipact, tmp_path):
     first, second = (tiny_checkpoint(tmp_path / name, seed=seed) for seed, name in enumerate("ab"))
-    done = clipact("models", "blend", first, second, "--alpha", "0.5", "--out", tmp_path / "out")
+    done = clipact("models", "interpolate", first, second, "--alpha", "0.5", "--out", tmp_path / "out")
     assert (done.code, done.out.strip()) == (0, str(tmp_path / "out"))
     assert load_checkpoint(tmp_path / "out").log_scale.item() == pytest.approx(3.0)
 
 
 def test_what_is_no_folder_is_wrong_usage(clipact, tmp_path):
     first = tiny_checkpoint(tmp_path / "a")
-    done = clipact("models", "blend", first, "open_clip:x", "--out", tmp_path / "out")
+    done = clipact("models", "interpolate", first, "open_clip:x", "--out", tmp_path / "out")
     assert done.code == 2
-    assert "only models in folders can be blended" in done.err
+    assert "only models in folders can be interpolated" in done.err
 
 
 def test_list_shows_what_is_here(clipact, tmp_path):
@@ -51,13 +51,13 @@ def test_show_counts_and_measures(clipact, tmp_path):
     assert facts["precision"] == "fp32"
     said = clipact("models", "show", folder, "--device", "cpu").out
     for words in (
-        "4 frames, middles, 32 x 32",
+        "4 frames, segment_centers, 32 x 32",
         "any order",
         "GFLOPs",
         "ms on cpu in fp32",
         "nothing",
         "scale 20.1",
-        "stands by itself",
+        "has an embedding of its own",
     ):
         assert words in said
 
@@ -84,7 +84,7 @@ def test_show_says_all_of_the_spec_in_80_columns(clipact, tmp_path):
 def test_show_says_that_sentences_depend_on_the_clip(clipact, tmp_path):
     model = f"transformers:{transformers_folder(tmp_path / 'xclip', 'xclip')}"
     said = clipact("models", "show", model, "--device", "cpu").out
-    assert "depends on the clip beside it" in said
+    assert "an embedding that depends on the clip" in said
     assert "xclip (visual) + transformers (text)" in said
     facts = json.loads(clipact("models", "show", model, "--device", "cpu", "--json").out)
     assert facts["text_depends_on_video"] is True

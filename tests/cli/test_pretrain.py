@@ -71,7 +71,7 @@ def test_clips_without_words_become_a_tower(clipact, data, tmp_path):
     [
         (["mask.ratio=0.99"], "masks 16 of 16 places"),
         (["encoder.depth=3"], "unknown key 'encoder.depth'"),
-        (["data.views=2"], "unknown key 'data.views'"),
+        (["data.cached_augmentations=2"], "unknown key 'data.cached_augmentations'"),
         (['validation.sets=[{ name = "a", files = "seen" }]'], "are learnt from"),
     ],
 )

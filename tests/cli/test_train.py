@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from clipact.cli.train import TrainScreen
-from clipact.models.checkpoint import load_checkpoint
-from clipact.models.model_config import weights_hash
+from clipact.models.checkpoint import load_checkpoint, weights_hash
 from clipact.train.log import StepMetrics
 from clipact.train.verify_gradient import BOUNDS
 from tests.data.drawing import draw_data
@@ -32,7 +31,7 @@ chunk = 8
 steps = 6
 
 [validation]
-every = 2
+every_steps = 2
 sets = [{ name = "dev", manifest = "pictures.csv", split = "test" }]
 """
 
@@ -44,7 +43,7 @@ NO_WAIT = {"waited_seconds": 0.0, "memory_bytes": 1}
 def data(tmp_path_factory):
     folder = draw_data(tmp_path_factory.mktemp("data"))
     model = small_model(folder / "small")
-    (folder / "small.toml").write_text(RECIPE + f'\n[start]\nmodel = "{model}"\n')
+    (folder / "small.toml").write_text(RECIPE + f'\n[init]\nmodel = "{model}"\n')
     return folder
 
 
@@ -82,7 +81,7 @@ def test_a_video_tower_is_trained_shown_and_asked(clipact, data, tmp_path):
     assert done.code != 0
     assert "3 frames; this tower sees 2 at a time" in done.err
     said = clipact("models", "show", tmp_path / "out/last", "--device", "cpu").out
-    for words in ("vivit (visual) + bert (text)", "sees order    yes", "4 frames, middles, 32 x 32", "drawn"):
+    for words in ("vivit (visual) + bert (text)", "sees order    yes", "4 frames, segment_centers, 32 x 32", "drawn"):
         assert words in said
 
 
@@ -92,7 +91,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(clipact, data, tmp
     )
     assert done.code == 0
     for said in (
-        "all learns",
+        "all is trained",
         "chunks a batch",
         "each chunk taken in once a step",
         "6 a batch",
@@ -108,7 +107,7 @@ def test_a_plan_has_a_part_for_each_stretch(clipact, data):
     words = ["--dry-run", "--verify-grad", "--set", "visual.trainable=head", "--set", "visual.unfreeze_step=4"]
     done = clipact("train", data / "small.toml", "--data", data, *words)
     assert done.code == 0
-    for said in ("steps 0 to 3", "head learns", "steps 4 to 5", "all learns", "in all", "after 5 steps"):
+    for said in ("steps 0 to 3", "head is trained", "steps 4 to 5", "all is trained", "in all", "after 5 steps"):
         assert said in done.out, done.out
     assert "from step 0 on" in done.err
     assert "from step 4 on" in done.err
@@ -135,9 +134,17 @@ def test_ctrl_c_while_a_frozen_tower_encodes_ends_at_once_when_every_step_is_sav
     def reports(*, saved):
         if saved is not None:
             yield StepMetrics(
-                saved=saved, step=1, loss=1.0, scale=1.0, rate=1.0, gradient_norm=1.0, clips=1, seconds=1.0, **NO_WAIT
+                saved=saved,
+                step=1,
+                loss=1.0,
+                scale=1.0,
+                learning_rate=1.0,
+                gradient_norm=1.0,
+                clips=1,
+                seconds=1.0,
+                **NO_WAIT,
             )
-        for number in screen.watch(range(3), 3, "encoding"):
+        for number in screen.show_progress(range(3), 3, "encoding"):
             if number == 1:
                 signal.raise_signal(signal.SIGTERM)
         seen.append(saved)
@@ -155,7 +162,7 @@ def test_a_bar_and_its_facts_fit_80_columns(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
     monkeypatch.setenv("COLUMNS", "80")
     run = SimpleNamespace(stopping=False, steps=123_456, unreadable_files={})
-    numbers = {"loss": 10.125, "scale": 99.96, "rate": 1.0, "gradient_norm": 1.0, "clips": 32_768}
+    numbers = {"loss": 10.125, "scale": 99.96, "learning_rate": 1.0, "gradient_norm": 1.0, "clips": 32_768}
     report = StepMetrics(step=12_345, **numbers, seconds=2.0, waited_seconds=0.5, memory_bytes=21 * 10**9)
     with TrainScreen() as screen:
         screen.follow(run, iter([report]))

@@ -9,8 +9,8 @@ from clipact.clip_spec import ClipSpec
 from clipact.errors import ModelError
 from clipact.models import towers
 from clipact.models.dual_encoder import DualEncoder
-from clipact.models.towers.aggregators import AGGREGATORS
 from clipact.models.towers.attention_pool import AttentionPoolTower
+from clipact.models.towers.frame_aggregator import AGGREGATORS
 from clipact.models.towers.tower import ConditionsText
 from tests.tiny import TinyText, tiny_tokenizer
 from tests.tiny_open_clip import MODELS
@@ -39,7 +39,7 @@ TEXT = {
     "bert": {"vocabulary": 64, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "max_tokens": 32, "head": HEAD},
     "open_clip": {"model": {key: CLIP[key] for key in ("embed_dim", "text_cfg", "quick_gelu")}},
     "transformers": {"model": _half("clip", "text_config")},
-    "labels": {"dim": 16, "labels": ["a man drinks", "reading", "she is walking in a very long street, slowly"]},
+    "label_embeddings": {"dim": 16, "labels": ["a man drinks", "reading", "she is walking in a very long street, slowly"]},
 }
 SENTENCES = ["a man drinks", "reading", "she is walking in a very long street, slowly"]
 
@@ -58,7 +58,7 @@ SHIFTED = ("efficientnet_lite", "open_clip", "transformers", "timm")
 THEIRS_SEE = {"tower": "transformers"}
 TIMESFORMER = {"model_type": "timesformer", **THEIRS["timesformer"][0]}
 VIDEO = {
-    "frames": [
+    "frame_aggregator": [
         *({"image": {"tower": "small", **IMAGE["small"]}, "aggregator": name} for name in AGGREGATORS),
         *({"image": {"tower": name, **settings}} for name, settings in IMAGE.items()),
         *(
@@ -77,7 +77,7 @@ VIDEO = {
             "inserts": {"blocks.9": "se", "blocks.5": "non_local", "last": "cbam"},
         },
     ],
-    "attentive": [
+    "attention_pool": [
         {"image": {"tower": name, **IMAGE[name]}, "head": {"dim": 16, "width": 16, "heads": 2}}
         for name in ("efficientnet_lite", "open_clip", "transformers")
     ],

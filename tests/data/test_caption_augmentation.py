@@ -6,7 +6,7 @@ import pytest
 
 from clipact.clip_spec import ClipSpec
 from clipact.data.caption_augmentation import CaptionAugmentation, drop_colours
-from clipact.data.dataset import ClipTextDataset, SamplePosition, draw_texts
+from clipact.data.loader import ClipTextDataset, SamplePosition, draw_texts
 from clipact.data.sources import SourceConfig, read_sources
 from clipact.errors import ConfigError
 from clipact.video.augment import Augment
@@ -14,7 +14,7 @@ from tests.data.drawing import write_manifest
 
 
 def _said(sentence, **rules):
-    return set(CaptionAugmentation(**dict.fromkeys(rules, 1.0)).sayings(sentence))
+    return set(CaptionAugmentation(**dict.fromkeys(rules, 1.0)).variants(sentence))
 
 
 @pytest.mark.parametrize(
@@ -155,11 +155,11 @@ def test_a_rule_is_as_likely_as_it_says_and_draws_what_it_may_say():
     caption_augmentation = CaptionAugmentation(tense=0.5, person=0.25, subject=0.1, colours=0.5)
     drawn = [caption_augmentation.draw(sentence, seed=seed) for seed in range(1000)]
     assert drawn[:9] == [caption_augmentation.draw(sentence, seed=seed) for seed in range(9)]
-    assert set(drawn) == set(caption_augmentation.sayings(sentence))
+    assert set(drawn) == set(caption_augmentation.variants(sentence))
     assert len(set(drawn)) == 8 + 2 * 4 + 1
     assert 0.06 < drawn.count("reading a book") / 1000 < 0.14
     assert 0.12 < drawn.count(sentence) / 1000 < 0.22, "0.5 x 0.75 x 0.9 x 0.5"
-    assert CaptionAugmentation().sayings(sentence) == (sentence,) == (CaptionAugmentation().draw(sentence, seed=1),)
+    assert CaptionAugmentation().variants(sentence) == (sentence,) == (CaptionAugmentation().draw(sentence, seed=1),)
 
 
 @pytest.fixture
@@ -190,14 +190,14 @@ def test_captions_are_varied_anew_at_each_turn_and_nothing_else_is(captioned):
     sentences = set()
     for epoch in range(12):
         one, same, other = (drawn[SamplePosition(epoch, 0)] for drawn in (varied, again, plain))
-        assert one.said == same.said
+        assert one.texts == same.texts
         assert np.array_equal(one.clips, other.clips)
-        ((sentence, ids),), ((unvaried, ids_before),) = one.said, other.said
+        ((sentence, ids),), ((unvaried, ids_before),) = one.texts, other.texts
         assert ids[0] == ids_before[0]
         assert (ids[1] == ids_before[1]) == (sentence == unvaried)
         sentences.add(sentence)
     assert len(sentences) > 4
-    assert sentences <= set(varied.entries[0].sayings)
+    assert sentences <= set(varied.examples[0].possible_sentences)
 
 
 def test_of_several_sentences_each_is_varied_and_none_is_said_twice(captioned, data, tmp_path):
@@ -209,16 +209,16 @@ def test_of_several_sentences_each_is_varied_and_none_is_said_twice(captioned, d
         sentences=3,
         caption_augmentation=CaptionAugmentation(tense=0.5, person=0.9, subject=0.2),
     )
-    (entry,) = read_sources([source], Path())
-    turns = [[sentence for sentence, _ in draw_texts(entry, seed=0, epoch=epoch)[0]] for epoch in range(60)]
+    (example,) = read_sources([source], Path())
+    turns = [[sentence for sentence, _ in draw_texts(example, seed=0, epoch=epoch)[0]] for epoch in range(60)]
     assert {len(turn) for turn in turns} == {2, 3}
     assert all(len(set(turn)) == len(turn) and "A ball ." in turn for turn in turns)
-    alone = [draw_texts(replace(entry, drawn=1), seed=0, epoch=epoch)[0][0][0] for epoch in range(60)]
+    alone = [draw_texts(replace(example, sentences_drawn=1), seed=0, epoch=epoch)[0][0][0] for epoch in range(60)]
     assert [turn[0] for turn in turns] == alone
 
 
 def test_labels_are_not_varied_and_probabilities_are_such(captioned, data):
-    with pytest.raises(ConfigError, match=r"vary is of captions, and .*clips\.csv has labels"):
+    with pytest.raises(ConfigError, match=r"caption_augmentation is of captions, and .*clips\.csv has labels"):
         read_sources([replace(captioned, manifest=Path("clips.csv"), root=None)], data)
-    with pytest.raises(ConfigError, match=r"vary\.tense is 2\.0; it is a probability"):
+    with pytest.raises(ConfigError, match=r"caption_augmentation\.tense is 2\.0; it is a probability"):
         CaptionAugmentation(tense=2.0)

@@ -39,13 +39,13 @@ def test_everything_wrong_is_found_in_the_order_of_lines(data, tmp_path):
     assert "99 frames asked for, 12 there" in causes[5]
 
 
-def test_every_result_is_shown_to_the_watcher(data):
+def test_every_result_is_shown_in_the_progress_bar(data):
     seen = []
 
-    def watch(items, total):
+    def progress(items, total, description):
         for item in items:
             seen.append(total)
             yield item
 
-    check_manifest(data / "pictures.csv", data, watch=watch)
+    check_manifest(data / "pictures.csv", data, progress=progress)
     assert seen == [12] * 12

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from clipact.clip_spec import ClipSpec
-from clipact.data.dataset import ClipTextDataset, SamplePosition, UnreadableFile
-from clipact.data.loader import Loader
+from clipact.data.loader import ClipTextDataset, Loader, SamplePosition, UnreadableFile
 from clipact.data.sources import SourceConfig, read_sources
 from clipact.errors import ConfigError, DataError, LabelError
 from clipact.prompts import PromptSet, phrase
@@ -76,9 +75,9 @@ def test_a_batch_may_be_larger_than_the_data(data):
 
 def test_one_pass_has_every_entry_once_in_order(data):
     samples = _samples(data, PICTURES)
-    batches = list(Loader(samples, batch=4, chunk=2, shuffled=False).once())
+    batches = list(Loader(samples, batch=4, chunk=2, shuffled=False).one_epoch())
     assert [len(batch) for batch in batches] == [4, 4, 2]
-    assert torch.cat([batch.visual_ids for batch in batches]).tolist() == [e.visual_id for e in samples.entries]
+    assert torch.cat([batch.visual_ids for batch in batches]).tolist() == [e.visual_id for e in samples.examples]
 
 
 def test_every_clip_of_a_file_goes_with_its_sentence(data):
@@ -100,7 +99,7 @@ def test_labels_are_written_as_the_prompts_say(tmp_path):
     def sentences(wording):
         (tmp_path / "p.toml").write_text(f'name = "p"\ntemplates = ["so {{}}", "{{}}"]\n{wording}')
         source = SourceConfig(manifest=Path("t.csv"), prompts=str(tmp_path / "p.toml"))
-        return [entry.sentences for entry in read_sources([source], tmp_path)]
+        return [example.sentences for example in read_sources([source], tmp_path)]
 
     assert sentences("") == [("so using laptop", "using laptop"), ("so drinking", "drinking")]
     assert sentences('[wording]\nnames = "verbatim"\n') == [("so UseLaptop", "UseLaptop"), ("so drink", "drink")]
@@ -113,7 +112,7 @@ def test_labels_are_written_as_the_prompts_say(tmp_path):
 def test_sentences_are_those_of_their_files_and_share_an_id_when_they_are_the_same(data):
     samples = _samples(data, PICTURES)
     (batch,) = Loader(samples, batch=40, chunk=100).batches(0, 1)
-    of_file = {entry.visual_id: entry.sentences for entry in samples.entries}
+    of_file = {example.visual_id: example.sentences for example in samples.examples}
     rows = list(zip(batch.sentences, batch.visual_ids.tolist(), strict=True))
     assert all(sentence in of_file[visual_id] for sentence, visual_id in rows)
     assert len(set(rows)) < len(rows), "some pairs come twice, so ids can be compared"
@@ -125,14 +124,14 @@ def test_sentences_are_those_of_their_files_and_share_an_id_when_they_are_the_sa
 
 def test_captions_are_drawn_anew_each_epoch_or_all_taken(data):
     samples = _samples(data, PICTURES)
-    said = [samples[SamplePosition(epoch, 0)].said for epoch in range(12)]
+    said = [samples[SamplePosition(epoch, 0)].texts for epoch in range(12)]
     assert all(len(one) == 1 for one in said)
     assert len(set(said)) == 2
-    assert samples[SamplePosition(3, 0)].said == said[3]
+    assert samples[SamplePosition(3, 0)].texts == said[3]
     every = read_sources([SourceConfig(manifest=Path("pictures.csv"), captions="all")], data)
     assert len(every) == 20
-    assert all(len(entry.sentences) == 1 for entry in every)
-    assert len({entry.visual_id for entry in every}) == 10
+    assert all(len(example.sentences) == 1 for example in every)
+    assert len({example.visual_id for example in every}) == 10
 
 
 def test_of_every_clip_of_a_file_several_sentences_are_said_each_of_which_is_a_row(data):
@@ -156,11 +155,11 @@ def test_of_every_clip_of_a_file_several_sentences_are_said_each_of_which_is_a_r
 
 def test_of_a_file_no_more_sentences_are_said_than_it_has_and_others_each_epoch(data):
     samples = _samples(data, replace(PICTURES, sentences=9))
-    assert {sentence for sentence, _ in samples[SamplePosition(0, 0)].said} == set(samples.entries[0].sentences)
-    assert len(samples[SamplePosition(0, 0)].said) == 2
+    assert {sentence for sentence, _ in samples[SamplePosition(0, 0)].texts} == set(samples.examples[0].sentences)
+    assert len(samples[SamplePosition(0, 0)].texts) == 2
     samples = _samples(data, replace(CLIPS, sentences=2))
-    said = [frozenset(sentence for sentence, _ in samples[SamplePosition(epoch, 0)].said) for epoch in range(40)]
-    assert frozenset.union(*said) == set(samples.entries[0].sentences)
+    said = [frozenset(sentence for sentence, _ in samples[SamplePosition(epoch, 0)].texts) for epoch in range(40)]
+    assert frozenset.union(*said) == set(samples.examples[0].sentences)
 
 
 @pytest.fixture
@@ -187,7 +186,7 @@ def test_broken_files_are_left_out_counted_and_named(damaged, data, workers):
 
 def test_too_many_broken_files_end_the_run_by_name(damaged):
     with pytest.raises(
-        DataError, match=r"2 files could not be read, more than broken_limit = 1; .*5\.png: no such file"
+        DataError, match=r"2 files could not be read, more than max_unreadable = 1; .*5\.png: no such file"
     ):
         list(Loader(_samples(damaged, PICTURES), batch=10, chunk=4, max_unreadable=1).batches(0, 1))
     shutil.rmtree(damaged / "pictures")
@@ -236,11 +235,11 @@ def test_parts_of_a_file_are_decoded_from_there_and_are_no_positives_of_each_oth
     source = SourceConfig(manifest=tmp_path / "parts.csv", root=data, frames=2)
     samples = _samples(data, source, augment=None)
     shown = [samples[SamplePosition(0, i)].clips[0] for i in range(2)]
-    for entry, seen in zip(samples.entries, shown, strict=True):
-        times = {"start_seconds": entry.start_seconds, "end_seconds": entry.end_seconds}
-        assert np.array_equal(seen, load_clip(entry.path, spec=replace(SPEC, frames=2), **times).frames)
+    for example, seen in zip(samples.examples, shown, strict=True):
+        times = {"start_seconds": example.start_seconds, "end_seconds": example.end_seconds}
+        assert np.array_equal(seen, load_clip(example.path, spec=replace(SPEC, frames=2), **times).frames)
     assert not np.array_equal(*shown)
-    assert samples.entries[0].visual_id != samples.entries[1].visual_id
+    assert samples.examples[0].visual_id != samples.examples[1].visual_id
 
 
 def test_impossible_sources_are_refused():
@@ -265,14 +264,12 @@ def test_a_process_ends_though_its_workers_are_still_there(data):
 import builtins
 from pathlib import Path
 from clipact.clip_spec import ClipSpec
-from clipact.data.loader import Loader
-from clipact.data.dataset import Samples
-from clipact.data.sources import Source
-from clipact.data.sources import read_sources
+from clipact.data.loader import ClipTextDataset, Loader
+from clipact.data.sources import SourceConfig, read_sources
 
 if __name__ == "__main__":
-    entries = read_sources([Source(manifest=Path("pictures.csv"))], Path({str(data)!r}))
-    samples = Samples(entries, ClipSpec(size=(16, 16)), seed=0)
+    examples = read_sources([SourceConfig(manifest=Path("pictures.csv"))], Path({str(data)!r}))
+    samples = ClipTextDataset(examples, ClipSpec(size=(16, 16)), seed=0)
     builtins.kept = Loader(samples, batch=2, chunk=4, workers=2).batches(0, 99)  # outlives the module
     print(len(next(builtins.kept)))
 """

@@ -51,19 +51,19 @@ def read(folder, **keys):
 
 def test_a_protocol_says_its_labels_as_an_evaluation_does(folder):
     protocol = str(folder / "protocols/games.toml")
-    entries = read(folder, protocol=protocol)
-    assert [(one.source, one.file, one.label) for one in entries] == [
+    examples = read(folder, protocol=protocol)
+    assert [(one.source, one.file, one.label) for one in examples] == [
         ("games", "a.png", "badminton"),
         ("games", "b.png", "chess"),  # stands in both lists
         ("games", "d.png", "motogp"),
     ]
-    assert entries[0].path == str(folder / "data/games/a.png")
+    assert examples[0].path == str(folder / "data/games/a.png")
     labels = LabelSet.load("sports22")
     for prompts, given in (("single", None), ("action", "action")):
         texts, numbers = PromptSet.load(prompts).sentences(labels)
-        for entry in read(folder, protocol=protocol, prompts=given):
-            own = labels.labels.index(entry.label)
-            assert entry.sentences == tuple(text for text, n in zip(texts, numbers, strict=True) if n == own)
+        for example in read(folder, protocol=protocol, prompts=given):
+            own = labels.labels.index(example.label)
+            assert example.sentences == tuple(text for text, n in zip(texts, numbers, strict=True) if n == own)
     assert any("shuttlecock" in text for text in read(folder, protocol=protocol, prompts="action")[0].sentences)
     assert [one.file for one in read(folder, protocol=protocol, split="test")] == ["c.png"]
     assert [

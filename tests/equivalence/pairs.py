@@ -20,15 +20,14 @@ from clipact.models.dual_encoder import DualEncoder, unit
 from clipact.models.hub import open_clip as from_open_clip
 from clipact.models.hub import open_clip_source, transformers_source, xclip
 from clipact.models.hub import transformers as from_transformers
-from clipact.models.hub.transformers import quiet
+from clipact.models.hub.transformers import quiet_transformers
 from clipact.models.hub.transformers_video import load_tower
-from clipact.models.nn.head import Head
-from clipact.models.nn.masking import MaskConfig, draw_mask
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.swin3d import Swin3D
+from clipact.models.towers.tower import Head
 from clipact.models.towers.vivit import ViViT
 from clipact.train.initialization import _fill
-from clipact.train.masked_autoencoder import DecoderConfig, MaskedAutoencoder
+from clipact.train.masked_autoencoder import DecoderConfig, MaskConfig, MaskedAutoencoder, draw_mask
 from tests.tiny_open_clip import open_clip_folder
 from tests.tiny_transformers import PREFIX, transformers_folder
 
@@ -113,7 +112,7 @@ def transformers_pair(folder: Path, family: str, *, table: dict | None = None) -
 
     path = transformers_folder(folder / family, family, table=table)
     source = transformers_source.find_transformers_source(str(path))
-    with quiet():
+    with quiet_transformers():
         theirs = getattr(transformers, f"{PREFIX[family]}Model").from_pretrained(path).eval()
     if family in from_transformers.DUAL_ENCODERS:
         return _words_pair(source, theirs)
@@ -208,16 +207,16 @@ def vivit_like(theirs: nn.Module) -> ViViT:
     names = {
         "norm_attention": "layernorm_before",
         "norm_mlp": "layernorm_after",
-        "attention.merge": "attention.o_proj",
-        "mlp.grow": "mlp.fc1",
-        "mlp.shrink": "mlp.fc2",
+        "attention.proj": "attention.o_proj",
+        "mlp.fc1": "mlp.fc1",
+        "mlp.fc2": "mlp.fc2",
     }
     for layer in range(sizes.num_hidden_layers):
         for kind in ("weight", "bias"):
             for our_name, their_name in names.items():
                 weights[f"blocks.{layer}.{our_name}.{kind}"] = state[f"layers.{layer}.{their_name}.{kind}"]
             parts = [state[f"layers.{layer}.attention.{part}_proj.{kind}"] for part in "qkv"]
-            weights[f"blocks.{layer}.attention.attend.{kind}"] = torch.cat(parts)
+            weights[f"blocks.{layer}.attention.qkv.{kind}"] = torch.cat(parts)
     tower.load_state_dict(weights)
     return tower.eval()
 
@@ -296,9 +295,9 @@ def autoencoder_like(theirs: nn.Module, spec: ClipSpec) -> MaskedAutoencoder:
     names = {
         "norm_attention": "layernorm_before",
         "norm_mlp": "layernorm_after",
-        "attention.merge": "attention.output.dense",
-        "mlp.grow": "intermediate.dense",
-        "mlp.shrink": "output.dense",
+        "attention.proj": "attention.output.dense",
+        "mlp.fc1": "intermediate.dense",
+        "mlp.fc2": "output.dense",
     }
     blocks = [(f"encoder.blocks.{n}", f"videomae.encoder.layer.{n}") for n in range(sizes.num_hidden_layers)]
     blocks += [(f"decoder.{n}", f"decoder.decoder_layers.{n}") for n in range(sizes.decoder_num_hidden_layers)]
@@ -308,9 +307,9 @@ def autoencoder_like(theirs: nn.Module, spec: ClipSpec) -> MaskedAutoencoder:
                 weights[f"{our_block}.{our_name}.{kind}"] = state[f"{their_block}.{their_name}.{kind}"]
         attention = f"{their_block}.attention.attention"
         query, value = (state[f"{attention}.{part}.bias"] for part in ("query", "value"))
-        weights[f"{our_block}.attention.attend.bias"] = torch.cat([query, torch.zeros_like(query), value])
+        weights[f"{our_block}.attention.qkv.bias"] = torch.cat([query, torch.zeros_like(query), value])
         parts = [state[f"{attention}.{part}.weight"] for part in ("query", "key", "value")]
-        weights[f"{our_block}.attention.attend.weight"] = torch.cat(parts)
+        weights[f"{our_block}.attention.qkv.weight"] = torch.cat(parts)
     head = {f"encoder.head.{name}": value for name, value in ours.encoder.head.state_dict().items()}
     ours.load_state_dict(weights | head)
     return ours.eval()

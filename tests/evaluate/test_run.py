@@ -31,9 +31,9 @@ from clipact.evaluate import run as run_room
 from clipact.evaluate.metric_values import metric_values
 from clipact.evaluate.results import identical, zero_shot_status
 from clipact.evaluate.samples import files_digest
-from clipact.label_index import IndexEntry, IndexMetadata, build
-from clipact.models.checkpoint import save_model as save_model
+from clipact.label_index import IndexEntry, IndexMetadata, build_index
 from clipact.models.dual_encoder import DualEncoder, normalise_frames
+from clipact.models.save_checkpoint import save_model as save_model
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.zoo import load_model as load_model
 from clipact.prompts import PromptSet
@@ -308,11 +308,11 @@ def test_what_a_recognizer_of_another_kind_cannot_do_is_refused(samples, cache, 
 def test_an_index_is_of_a_model_that_says_what_it_learnt(classifier, samples, tiny, tmp_path):
     model = load_model(str(tiny), device="cpu")
     about = IndexMetadata(model=model.name, model_key=model.key, wording="bare", dim=model.encoder.dim)
-    index = build(
+    index = build_index(
         tmp_path / "index",
         [IndexEntry(id=label, text=label) for label in LABELS],
         lambda entries: model.encoder.encode_text([one.text for one in entries]).detach().numpy(),
-        about=about,
+        metadata=about,
     )
     found = evaluate(IndexClassifier(model, index), replace(samples, data=dict(samples.data) | {"set": "nothing"}))
     assert zero_shot_status(found.run) == "not zero-shot: trained on nothing"

@@ -3,7 +3,7 @@ import numpy as np
 from clipact.label_index import IndexEntry, IndexMetadata
 
 DIM = 32
-ABOUT = IndexMetadata(model="drawn", model_key="k" * 64, wording="none", dim=DIM)
+METADATA = IndexMetadata(model="drawn", model_key="k" * 64, wording="none", dim=DIM)
 
 
 def clusters(count, *, seed=0, dim=DIM):

@@ -2,17 +2,19 @@ import numpy as np
 import pytest
 
 from clipact.errors import LabelIndexError, UsageError
-from clipact.label_index import IndexEntry, IndexPlan, LabelIndex, build
+from clipact.label_index import IndexEntry, IndexPlan, LabelIndex, build_index
 from clipact.label_index.faiss_build import EXACT_NUMBERS, choose_index_type
-from tests.label_index.drawing import ABOUT, clusters, encoder, entries
+from tests.label_index.drawing import METADATA, clusters, encoder, entries
 
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf-pq"])
 def test_the_nearest_are_those_of_a_matrix_product(tmp_path, kind):
     vectors, queries = clusters(3000), clusters(20, seed=1)
-    index = build(tmp_path / "i", entries(3000), encoder(vectors), about=ABOUT, plan=IndexPlan(kind=kind, recall=0.99))
+    index = build_index(
+        tmp_path / "i", entries(3000), encoder(vectors), metadata=METADATA, plan=IndexPlan(kind=kind, recall=0.99)
+    )
     assert index.kind == kind
-    found = LabelIndex.open(tmp_path / "i").search(queries, 10, width=4096)
+    found = LabelIndex.open(tmp_path / "i").search(queries, 10, search_effort=4096)
     cosines = queries @ vectors.T
     expected = np.argsort(-cosines, axis=1, kind="stable")[:, :10]
     assert (found.rows == expected).mean() > 0.99
@@ -24,15 +26,15 @@ def test_equal_vectors_come_in_the_order_of_their_rows_across_blocks_and_segment
     monkeypatch.setattr("clipact.label_index.build._SEGMENT_BYTES", 4 * 32 * 7)
     monkeypatch.setattr("clipact.label_index.rows.BLOCK_BYTES", 4 * 32 * 3)
     one = np.repeat(clusters(1), 20, axis=0)
-    index = build(tmp_path / "i", entries(20), encoder(one), about=ABOUT)
-    assert len(index.table.segments) == 3
+    index = build_index(tmp_path / "i", entries(20), encoder(one), metadata=METADATA)
+    assert len(index.manifest.segments) == 3
     assert index.search(one[:1], 12).rows.tolist() == [list(range(12))]
     assert index.search(one[:1], 25).rows[0].tolist() == [*range(20), *[-1] * 5]
 
 
 def test_shares_are_a_softmax_over_all_rows(tmp_path):
     vectors, queries = clusters(500), clusters(4, seed=1)
-    index = build(tmp_path / "i", entries(500), encoder(vectors), about=ABOUT)
+    index = build_index(tmp_path / "i", entries(500), encoder(vectors), metadata=METADATA)
     shares = index.shares(queries, scale=20.0, k=7)
     logits = 20.0 * (queries @ vectors.T).astype(np.float64)
     whole = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -43,14 +45,14 @@ def test_shares_are_a_softmax_over_all_rows(tmp_path):
 
 
 def test_a_large_scale_overflows_nothing(tmp_path):
-    index = build(tmp_path / "i", entries(50), encoder(clusters(50)), about=ABOUT)
+    index = build_index(tmp_path / "i", entries(50), encoder(clusters(50)), metadata=METADATA)
     shares = index.shares(-clusters(2, seed=3), scale=5000.0, k=3)
     np.testing.assert_allclose(shares.probabilities.sum(1) + shares.outside, 1)
 
 
 def test_what_lies_outside_is_estimated_within_its_error(tmp_path):
     vectors, queries = clusters(6000), clusters(200, seed=1)
-    index = build(tmp_path / "i", entries(6000), encoder(vectors), about=ABOUT, plan=IndexPlan(kind="hnsw"))
+    index = build_index(tmp_path / "i", entries(6000), encoder(vectors), metadata=METADATA, plan=IndexPlan(kind="hnsw"))
     shares = index.shares(queries, scale=12.0, k=60)
     logits = 12.0 * (queries @ vectors.T).astype(np.float64)
     whole = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -62,7 +64,7 @@ def test_what_lies_outside_is_estimated_within_its_error(tmp_path):
 
 
 def test_what_cannot_be_asked(tmp_path):
-    index = build(tmp_path / "i", entries(5), encoder(clusters(5)), about=ABOUT)
+    index = build_index(tmp_path / "i", entries(5), encoder(clusters(5)), metadata=METADATA)
     with pytest.raises(UsageError, match="32"):
         index.search(np.ones((1, 16), np.float32), 1)
     with pytest.raises(UsageError, match="at least 1"):
@@ -76,7 +78,6 @@ def test_the_rule():
     assert choose_index_type(small, 512, IndexPlan()).kind == "exact"
     assert choose_index_type(small + 1, 512, IndexPlan(memory_bytes=10**10)).kind == "hnsw"
     big = choose_index_type(10_000_000, 512, IndexPlan(memory_bytes=10**10))
-    assert (big.kind, big.recipe) == ("ivf-pq", "IVF4096,PQ64")
-    assert big.bytes < 10**9
+    assert (big.kind, big.factory) == ("ivf-pq", "IVF4096,PQ64")
     assert choose_index_type(10, 512, IndexPlan(kind="hnsw")).kind == "hnsw"
-    assert choose_index_type(10**6, 30, IndexPlan(kind="ivf-pq")).recipe.endswith("PQ3")
+    assert choose_index_type(10**6, 30, IndexPlan(kind="ivf-pq")).factory.endswith("PQ3")

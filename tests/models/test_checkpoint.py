@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from clipact.atomic_write import tidy
 from clipact.errors import ModelError
-from clipact.models.checkpoint import load_checkpoint, save_model
-from clipact.models.model_config import read_config, weights_hash
+from clipact.models.checkpoint import load_checkpoint, read_config, weights_hash
+from clipact.models.save_checkpoint import save_model
 from tests.tiny import tiny_checkpoint
 
 VIDEO = torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(1))

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from clipact.errors import DownloadError, ModelError, UsageError
 from clipact.models import zoo
-from clipact.models.checkpoint import DeferredText
+from clipact.models.checkpoint import weights_hash
 from clipact.models.download import OFFLINE_WAYS
 from clipact.models.hub import open_clip_source
 from clipact.models.hub.open_clip_source import READABLE, find_open_clip_source
-from clipact.models.model_config import weights_hash
+from clipact.models.towers.text import DeferredText
 from tests.hub import Hub, environment
 from tests.tiny import tiny_checkpoint
 from tests.tiny_open_clip import INCEPTION, MODELS, open_clip_folder
@@ -309,14 +309,14 @@ def test_without_a_network_the_answer_names_what_works():
 LOAD = """
 import sys
 import torch
-from clipact import zoo
+from clipact.models import zoo
 from clipact.errors import DownloadError
-from tests.test_zoo import embed
+from tests.models.test_zoo import embed
 try:
-    zoo.load("open_clip:hf-hub:tiny/toothless", device="cpu")
+    zoo.load_model("open_clip:hf-hub:tiny/toothless", device="cpu")
 except DownloadError as error:
     print(error)
-model = zoo.load("open_clip:hf-hub:tiny/siglip", device="cpu")
+model = zoo.load_model("open_clip:hf-hub:tiny/siglip", device="cpu")
 print(model.key, model.encoder.spec.resize)
 torch.save(embed(model), sys.argv[1])
 """

@@ -12,20 +12,20 @@ from clipact.errors import ModelError
 from clipact.models import zoo
 from clipact.models.hub.transformers_source import find_transformers_source
 from tests.hub import Hub, environment
-from tests.test_zoo import embed
+from tests.models.test_zoo import embed
 from tests.tiny_transformers import transformers_folder
 
 LOAD = """
 import sys
 import huggingface_hub.constants
 import torch
-from clipact import zoo
+from clipact.models import zoo
 from clipact.errors import DownloadError
-from tests.test_zoo import embed
+from tests.models.test_zoo import embed
 
 def load(name):
     try:
-        return zoo.load(name, device="cpu")
+        return zoo.load_model(name, device="cpu")
     except DownloadError as error:
         print(error)
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipact.assets import asset_path
-from clipact.config import load_toml
+from clipact.config import asset_path, load_toml
 from clipact.prompts import LabelSet, phrase, set_names
 from clipact.prompts.english import gerund, split_words
 

@@ -14,7 +14,7 @@ from clipact import metrics
 from clipact.cache import Cache
 from clipact.data.protocol import load_protocol
 from clipact.errors import UsageError
-from clipact.models.model_config import read_files_seen
+from clipact.models.checkpoint import read_files_seen
 from clipact.studies.compare import (
     ExecutionContext,
     FailedRun,

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clipact.assets import asset_path
 from clipact.cache import Cache
+from clipact.config import asset_path
 from clipact.errors import UsageError
 from clipact.models.dual_encoder import DualEncoder
-from clipact.models.nn.head import Head
 from clipact.models.towers.text import BertText
+from clipact.models.towers.tower import Head
 from clipact.models.zoo import Model
 from clipact.prompts import LabelDetails, LabelSet, PromptSet
 from clipact.studies import lint

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from clipact.cache import Cache
 from clipact.clip_spec import ClipSpec
 from clipact.config import parse
-from clipact.models import checkpoint, towers
+from clipact.models import save_checkpoint, towers
 from clipact.models.dual_encoder import DualEncoder
-from clipact.models.nn.head import Head
+from clipact.models.save_checkpoint import save_model
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.text import BertText
-from clipact.models.towers.tower import HasHead, ImageTower
+from clipact.models.towers.tower import HasHead, Head, ImageTower
 from clipact.train.contrastive import ContrastiveTrainer
 from clipact.train.recipe import Recipe
 from tests.tiny import tiny_tokenizer
@@ -58,11 +58,11 @@ def small_model(folder: Path) -> Path:
     head = Head.Config(dim=16, hidden=16, dropout=0.2)
     sizes = BertText.Config(vocabulary=64, width=16, layers=1, heads=2, hidden=32, max_tokens=32, head=head)
     text = BertText(sizes, tiny_tokenizer(folder.parent / "tokenizer.json"))
-    return checkpoint.save_model(DualEncoder(visual, text, log_scale=2.0, bias=-2.0), folder, name="small")
+    return save_model(DualEncoder(visual, text, log_scale=2.0, bias=-2.0), folder, name="small")
 
 
 def small_recipe(model: Path, *, sentences: int = 1, **tables) -> Recipe:
-    """Pictures and clips of two each in one stream, augmented; dropout, batch norm, accumulation, a mean of weights."""
+    """Pictures and clips of two each in one stream, augmented; dropout, batch norm, a moving average of weights."""
     said = {"sentences": sentences}
     table = {
         "name": "small",
@@ -73,9 +73,9 @@ def small_recipe(model: Path, *, sentences: int = 1, **tables) -> Recipe:
             "augment": {"brightness": 0.2},
             "workers": 0,
         },
-        "train": {"batch": 5, "chunk": 8, "steps": 8, "accumulate": 2},
+        "train": {"batch": 5, "chunk": 8, "steps": 8},
         "optim": {"lr": 1e-2, "ema_decay": 0.9, "warmup_steps": 2, "clip_norm": 1.0},
-        "validation": {"every": 3, "sets": [{"name": "dev", "manifest": "pictures.csv", "split": "test"}]},
+        "validation": {"every_steps": 3, "sets": [{"name": "dev", "manifest": "pictures.csv", "split": "test"}]},
     }
     for name, values in tables.items():
         table[name] = table.get(name, {}) | values if isinstance(values, dict) else values
@@ -83,10 +83,7 @@ def small_recipe(model: Path, *, sentences: int = 1, **tables) -> Recipe:
 
 
 def small_run(recipe: Recipe, data: Path, cache: Path) -> ContrastiveTrainer:
-    def watch(items, total, what):
-        return items
-
-    return ContrastiveTrainer(recipe, data=data, device=torch.device("cpu"), cache=Cache(cache), watch=watch)
+    return ContrastiveTrainer(recipe, data=data, device=torch.device("cpu"), cache=Cache(cache))
 
 
 def _die() -> None:
@@ -121,7 +118,7 @@ def _killed_at(moment: str) -> None:
             os.truncate(path, path.stat().st_size // 2)
             _die()
 
-    loop.take_step, state.save_file, checkpoint.save_file = dying_step, dying_save, dying_model
+    loop.take_step, state.save_file, save_checkpoint.save_file = dying_step, dying_save, dying_model
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from clipact.errors import ModelError, UsageError
-from clipact.models.checkpoint import load_checkpoint
-from clipact.models.model_config import read_config
+from clipact.models.checkpoint import load_checkpoint, read_config
 from clipact.train.averaging import interpolate_models
 from tests.tiny import tiny_checkpoint
 

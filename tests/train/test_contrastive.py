@@ -10,8 +10,7 @@ from safetensors import safe_open
 
 from clipact.data.fingerprint import take_fingerprint
 from clipact.errors import ConfigError, TrainingError, UsageError
-from clipact.models.checkpoint import load_checkpoint
-from clipact.models.model_config import WEIGHTS, FileSeen, read_config, read_files_seen, weights_hash
+from clipact.models.checkpoint import WEIGHTS, FileSeen, load_checkpoint, read_config, read_files_seen, weights_hash
 from clipact.train.averaging import interpolate_models
 from clipact.train.log import read_log
 from clipact.train.trainer import STATE_FILE
@@ -33,7 +32,7 @@ def go(drawn, small, tmp_path):
 
 def _steps(folder):
     """The log without what is measured."""
-    measured = ("samples_per_second", "waited", "graph_memory_gb")
+    measured = ("samples_per_second", "waited", "memory_gb")
     return [{key: value for key, value in line.items() if key not in measured} for line in read_log(folder)]
 
 
@@ -155,10 +154,10 @@ def test_kept_graphs_are_chosen_once_for_a_run(go, monkeypatch):
     out = go("out", stop_after=2, train={"graph_memory_gb": 1.0})
     with safe_open(out / STATE_FILE, framework="pt") as file:
         facts = json.loads(file.metadata()["clipact"])
-    visual, text = facts["progress"]["kept_chunks"]["0"]
+    visual, text = facts["progress"]["retained_chunks"]["0"]
     assert visual >= 1
     assert text >= 1
-    monkeypatch.setattr("clipact.train.contrastive.plan_retention", None)  # a resumed run does not measure again
+    monkeypatch.setattr("clipact.train.contrastive.plan_graph_budget", None)  # a resumed run does not measure again
     go("out", resume=True, train={"graph_memory_gb": 1.0})
     assert (out / "last").is_dir()
 
@@ -169,7 +168,7 @@ def test_a_run_is_not_begun_twice_nor_gone_on_with_under_another_recipe(go, tmp_
         go("out")
     with pytest.raises(UsageError, match=r"train\.batch is 7 and was 5"):
         go("out", resume=True, train={"batch": 7})
-    with pytest.raises(UsageError, match=r"optim\.average_decay is None and was 0\.9"):
+    with pytest.raises(UsageError, match=r"optim\.ema_decay is None and was 0\.9"):
         go("out", resume=True, optim={"ema_decay": None})
     with pytest.raises(TrainingError, match="nothing to resume"):
         go("none", resume=True)
@@ -202,7 +201,7 @@ def test_a_run_with_a_setting_that_is_no_more_is_not_gone_on_with(go, drawn, sma
 def test_other_data_are_not_gone_on_with(go, drawn, small, tmp_path, monkeypatch):
     go("out", stop_after=2)
     trainer = small_run(small_recipe(small), drawn, tmp_path / "store")
-    trainer.entries = trainer.entries[:-1]
+    trainer.examples = trainer.examples[:-1]
     with pytest.raises(UsageError, match="other files or sentences"):
         next(trainer.train(tmp_path / "out", resume=True))
 
@@ -214,7 +213,7 @@ def test_what_a_model_had_seen_is_seen_by_what_is_tuned_from_it(go, small, tmp_p
     tuned = tmp_path / "tuned"
     shutil.copytree(first / "last", tuned)
     (tuned / "trained_on.csv").write_text(f"path,sha256\nelsewhere.jpg,{'0' * 64}\n")
-    again = go("again", train={"steps": 1}, start={"model": str(tuned)}, trained_on=["more"])
+    again = go("again", train={"steps": 1}, init={"model": str(tuned)}, trained_on=["more"])
     assert read_config(again / "last").trained_on == ("drawn", "more")
     before = {"0" * 64: FileSeen(path="elsewhere.jpg", sha256="0" * 64)}  # as older tables have it: no source, no hash
     assert read_files_seen(tuned) == before
@@ -239,7 +238,7 @@ def test_a_protocol_names_its_data_set_and_every_picture_has_its_source_and_hash
     (tmp_path / "grey.toml").write_text(PROTOCOL)
     sources = [{"protocol": str(tmp_path / "grey.toml")}, {"manifest": "clips.csv", "frames": 4}]
     held = {"name": "dev", "protocol": str(tmp_path / "grey.toml"), "split": "test"}
-    last = go("out", train={"steps": 1}, data={"sources": sources}, judge={"sets": [held]}) / "last"
+    last = go("out", train={"steps": 1}, data={"sources": sources}, validation={"sets": [held]}) / "last"
     assert read_config(last).trained_on == ("drawn", "greys train")
     seen = read_files_seen(last)
     assert [(one.path, one.source) for one in seen.values()][8:11] == [
@@ -257,7 +256,7 @@ def test_what_cannot_be_trained_is_said_at_once(go, tmp_path):
     with pytest.raises(ConfigError, match="'fp16', which is for CUDA"):
         go("out", train={"precision": "fp16"})
     with pytest.raises(ConfigError, match="did you mean"):
-        go("out", judge={"best": "dev.text_to_visual_recal_1"})
+        go("out", validation={"monitor": "dev.text_to_visual_recal_1"})
     assert not (tmp_path / "out").exists(), "a wrong name is not found out after the last step"
 
 

@@ -3,8 +3,8 @@ import torch
 
 from clipact.errors import ConfigError
 from clipact.losses import distillation_loss
-from clipact.models.checkpoint import load_checkpoint, save_model
-from clipact.models.model_config import read_config
+from clipact.models.checkpoint import load_checkpoint, read_config
+from clipact.models.save_checkpoint import save_model
 from tests.train.small_run import small_recipe, small_run
 
 
@@ -35,14 +35,14 @@ def test_teachers_answer_as_their_mean(small, drawn, tmp_path):
         other.log_scale.add_(0.5)
         other.text.head.project.weight.mul_(-1)
     folder = save_model(other, tmp_path / "other", name="other", trained_on=("elsewhere",))
-    recipe = small_recipe(small, teach={"models": [str(small), str(folder)]}, data={"augment": None})
+    recipe = small_recipe(small, distillation={"teachers": [str(small), str(folder)]}, data={"augment": None})
     run = small_run(recipe, drawn, tmp_path / "store")
-    (batch,) = run.feed(0).batches(0, 1, batch=5)
+    (batch,) = run.encoded_batches(0).batches(0, 1, batch=5)
     by_clip, by_text = run.teachers.targets(batch)
     expected = []
     for encoder in (load_checkpoint(small), other):
-        feed = run._feed_of(encoder.eval(), run.entries, keeps=(), judging=True)
-        clips = dict(zip(*feed.embed_clips(), strict=True))
+        encoded = run._encoded_batches_of(encoder.eval(), run.examples, cached_sides=(), unaugmented=True)
+        clips = dict(zip(*encoded.embed_clips(), strict=True))
         rows = torch.stack([clips[visual_id] for visual_id in batch.visual_ids.tolist()])
         expected.append(encoder.scale * rows @ encoder.encode_text(batch.sentences).T)
     torch.testing.assert_close(by_clip, sum(some.softmax(1) for some in expected) / 2)
@@ -53,7 +53,7 @@ def test_a_run_learns_from_its_teachers_and_has_seen_what_they_saw(small, drawn,
     teacher = save_model(load_checkpoint(small), tmp_path / "teacher", name="teacher", trained_on=("elsewhere",))
     losses = {}
     for share in (0.5, 1.0):
-        recipe = small_recipe(small, teach={"models": [str(teacher)], "share": share}, train={"steps": 2})
+        recipe = small_recipe(small, distillation={"teachers": [str(teacher)], "weight": share}, train={"steps": 2})
         out = tmp_path / f"out {share}"
         losses[share] = [report.loss for report in small_run(recipe, drawn, tmp_path / "store").train(out)]
         assert read_config(out / "last").trained_on == ("elsewhere", "drawn")
@@ -69,9 +69,9 @@ def test_a_run_learns_from_its_teachers_and_has_seen_what_they_saw(small, drawn,
 @pytest.mark.parametrize(
     ("tables", "said"),
     [
-        ({"distillation": {"models": ["mini"], "share": 0.0}}, "share is 0"),
-        ({"distillation": {"models": ["mini"]}, "train": {"batch": 8000}}, "loss_tile 4,096"),
-        ({"distillation": {"models": ["mini"]}, "train": {"loss": "cross_entropy"}}, "cross_entropy"),
+        ({"distillation": {"teachers": ["mini"], "weight": 0.0}}, "weight is 0"),
+        ({"distillation": {"teachers": ["mini"]}, "train": {"batch": 8000}}, "loss_tile 4,096"),
+        ({"distillation": {"teachers": ["mini"]}, "train": {"loss": "cross_entropy"}}, "cross_entropy"),
     ],
 )
 def test_what_teachers_cannot_do_is_said(small, tables, said):

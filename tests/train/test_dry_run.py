@@ -16,16 +16,16 @@ def test_a_plan_says_what_learns_and_what_it_costs(run, tmp_path):
     made = dry_run(run())
     (phase,) = made.phases
     visual, text = phase.towers
-    assert (visual.trainable, visual.kept, visual.kept_chunks) == ("all", False, 0)
-    assert visual.learning == visual.all > 0
+    assert (visual.trainable, visual.cached, visual.retained_chunks) == ("all", False, 0)
+    assert visual.trained_parameters == visual.parameters > 0
     assert visual.batch_norm == "each chunk taken in once a step"
     assert text.batch_norm == "none there"
     assert visual.chunks >= 2, "pictures and clips are chunks of their own"
-    assert (made.steps, made.entries, made.batch, made.accumulate) == (8, 13, 5, 2)
+    assert (made.steps, made.examples, made.batch) == (8, 13, 5)
     assert (phase.first, phase.last, len(phase.step_seconds)) == (0, 8, 3)
     assert made.run_seconds == pytest.approx(8 * min(phase.step_seconds))
     assert phase.graph_bytes > 0
-    assert made.expected_memory_bytes > phase.graph_bytes + 3 * 4 * visual.learning
+    assert made.expected_memory_bytes > phase.graph_bytes + 3 * 4 * visual.trained_parameters
     assert sorted(path.name for path in tmp_path.iterdir()) == [], "nothing is written"
 
 
@@ -34,13 +34,13 @@ def test_a_plan_has_a_part_for_each_stretch_in_which_the_same_things_learn(run):
     made = dry_run(run(visual=heads, text={"trainable": "nothing"}, train={"graph_memory_gb": 1.0}))
     first, second = made.phases
     visual, text = first.towers
-    assert (visual.kept, text.kept) == (True, True)
-    assert 0 < visual.learning < visual.all
-    assert (text.learning, text.batch_norm, visual.batch_norm) == (0, "none there", "frozen")
-    assert visual.kept_chunks == visual.chunks, "a gigabyte keeps every graph"
+    assert (visual.cached, text.cached) == (True, True)
+    assert 0 < visual.trained_parameters < visual.parameters
+    assert (text.trained_parameters, text.batch_norm, visual.batch_norm) == (0, "none there", "frozen")
+    assert visual.retained_chunks == visual.chunks, "a gigabyte keeps every graph"
     visual, text = second.towers
-    assert (visual.trainable, visual.kept, text.kept) == ("all", False, True)
-    assert visual.learning == visual.all
+    assert (visual.trainable, visual.cached, text.cached) == ("all", False, True)
+    assert visual.trained_parameters == visual.parameters
     assert second.graph_bytes > first.graph_bytes
     assert [(part.first, part.last, len(part.step_seconds)) for part in made.phases] == [(0, 6, 3), (6, 8, 2)]
     assert made.run_seconds == pytest.approx(6 * min(first.step_seconds) + 2 * min(second.step_seconds))
@@ -59,7 +59,7 @@ def test_the_gradient_of_a_run_is_plain_autograds_whatever_learns(run, tables):
     here = run(**tables)
     before = {name: value.clone() for name, value in here.encoder.state_dict().items()}
     checks = verify_run(here)
-    assert list(checks) == list(here.learning.borders)
+    assert list(checks) == list(here.freezing.phase_starts)
     assert set(checks[max(checks)].differences) >= {"visual", "text", "log_scale"}
     assert all(max(check.differences.values()) <= 1e-6 for check in checks.values())
     assert all(torch.equal(value, before[name]) for name, value in here.encoder.state_dict().items())

@@ -14,26 +14,25 @@ from tests.train.small_run import small_recipe
 
 
 @pytest.fixture
-def feed(small, drawn, tmp_path):
-    """A feed whose bodies stay as they are: `feed(keeps, data=..., **data tables)`."""
+def encoded(small, drawn, tmp_path):
+    """Batches of frozen backbones: `encoded(cached_sides, data=..., **data tables)`."""
 
-    def make(*keeps, folder=drawn, encoder=None, sentences=1, precision="fp32", **tables):
+    def make(*cached_sides, folder=drawn, encoder=None, sentences=1, precision="fp32", **tables):
         tables = {"augment": None} | tables
         heads = {"visual": {"trainable": "head"}, "text": {"trainable": "head"}}
         recipe = small_recipe(small, sentences=sentences, data=tables, **heads)
         encoder = encoder or load_checkpoint(small)
         Freezing(visual=recipe.visual, text=recipe.text).apply(encoder, step=0)
-        entries = read_sources(recipe.data.sources, folder)
+        examples = read_sources(recipe.data.sources, folder)
         return EncodedBatches(
             encoder,
-            entries,
+            examples,
             recipe.data,
             chunk=8,
             seed=0,
-            keeps=keeps,
+            cached_sides=cached_sides,
             unreadable_files={},
             cache=Cache(tmp_path / "store"),
-            watch=lambda items, total, what: items,
             precision=precision,
         )
 
@@ -41,15 +40,15 @@ def feed(small, drawn, tmp_path):
 
 
 @torch.no_grad()
-def _embedded(feed, batch):
-    visual, text = feed.encoders
+def _embedded(encoded, batch):
+    visual, text = encoded.encoders
     clips = torch.cat([visual.encode(piece) for piece in batch.visual])
     return clips.repeat_interleave(torch.tensor(batch.repeats), dim=0), text.encode(batch.sentences)
 
 
 @pytest.mark.parametrize("sentences", [1, 2])
-def test_kept_features_give_the_batches_and_the_embeddings_of_frames_and_sentences(feed, sentences):
-    kept, plain = feed("visual", "text", sentences=sentences), feed(sentences=sentences)
+def test_kept_features_give_the_batches_and_the_embeddings_of_frames_and_sentences(encoded, sentences):
+    kept, plain = encoded("visual", "text", sentences=sentences), encoded(sentences=sentences)
     kept.encoder.eval()
     plain.encoder.eval()
     batches = zip(kept.batches(0, 4, batch=6), plain.batches(0, 4, batch=6), strict=True)
@@ -64,7 +63,7 @@ def test_kept_features_give_the_batches_and_the_embeddings_of_frames_and_sentenc
             torch.testing.assert_close(a[order[0]], b[order[1]])
 
 
-def test_kept_features_give_varied_sentences_too(feed, drawn, tmp_path):
+def test_kept_features_give_varied_sentences_too(encoded, drawn, tmp_path):
     rows = [{"path": f"pictures/{i}.png", "caption": f"A boy in a red hat is number {i} ."} for i in range(6)]
     rows += [{"path": f"pictures/{i}.png", "caption": f"A boy holds {i} and runs to a car ."} for i in range(6)]
     write_manifest(tmp_path / "said.csv", *rows)
@@ -72,7 +71,7 @@ def test_kept_features_give_varied_sentences_too(feed, drawn, tmp_path):
     sources = [
         {"manifest": str(tmp_path / "said.csv"), "root": str(drawn), "caption_augmentation": caption_augmentation}
     ]
-    kept, plain = feed("visual", "text", sources=sources), feed(sources=sources)
+    kept, plain = encoded("visual", "text", sources=sources), encoded(sources=sources)
     said = set()
     for ours, theirs in zip(kept.batches(0, 8, batch=6), plain.batches(0, 8, batch=6), strict=True):
         assert ours.sentences == theirs.sentences
@@ -82,8 +81,8 @@ def test_kept_features_give_varied_sentences_too(feed, drawn, tmp_path):
     assert len(said) > 12
 
 
-def test_clips_are_embedded_alike_with_and_without_the_store(feed):
-    kept, plain = feed("visual", "text"), feed()
+def test_clips_are_embedded_alike_with_and_without_the_store(encoded):
+    kept, plain = encoded("visual", "text"), encoded()
     for one in (kept, plain):
         one.encoder.eval()
     with torch.no_grad():
@@ -93,8 +92,8 @@ def test_clips_are_embedded_alike_with_and_without_the_store(feed):
     torch.testing.assert_close(rows, torch.stack([other[i] for i in ids]))
 
 
-def test_what_is_kept_is_what_the_bodies_make_at_the_precision_of_the_steps(feed):
-    full, half, learning = feed("visual", "text"), feed("visual", "text", precision="bf16"), feed()
+def test_what_is_kept_is_what_the_bodies_make_at_the_precision_of_the_steps(encoded):
+    full, half, learning = encoded("visual", "text"), encoded("visual", "text", precision="bf16"), encoded()
     for one in (full, half, learning):
         one.encoder.eval()
     (at_half,), (at_full,) = ([*one.batches(0, 1, batch=6)] for one in (half, full))
@@ -107,22 +106,22 @@ def test_what_is_kept_is_what_the_bodies_make_at_the_precision_of_the_steps(feed
     torch.testing.assert_close(half.sentence_features.of(at_half.sentences), narrow.float())
 
 
-def test_what_is_in_the_store_is_not_read_again(feed, monkeypatch):
-    first = feed("visual", "text").clip_features
+def test_what_is_in_the_store_is_not_read_again(encoded, monkeypatch):
+    first = encoded("visual", "text").clip_features
 
     def never(*_, **__):
         raise AssertionError("a file was decoded again")
 
-    monkeypatch.setattr("clipact.data.dataset.load_clips", never)
-    again = feed("visual", "text").clip_features
+    monkeypatch.setattr("clipact.data.loader.load_clips", never)
+    again = encoded("visual", "text").clip_features
     assert again.places == first.places
     assert all(torch.equal(a, b) for a, b in zip(again.groups, first.groups, strict=True))
 
 
-def test_a_sentence_that_is_in_the_store_is_not_encoded_again(feed, monkeypatch):
-    said = feed("visual", "text")
+def test_a_sentence_that_is_in_the_store_is_not_encoded_again(encoded, monkeypatch):
+    said = encoded("visual", "text")
     assert said.sentence_features is not None
-    later = feed("visual", "text")
+    later = encoded("visual", "text")
 
     def never(self, ids):
         raise AssertionError("a sentence was encoded again")
@@ -131,12 +130,12 @@ def test_a_sentence_that_is_in_the_store_is_not_encoded_again(feed, monkeypatch)
     assert later.sentence_features is not None
 
 
-def test_another_picture_under_the_same_name_is_encoded_anew(feed, tmp_path):
+def test_another_picture_under_the_same_name_is_encoded_anew(encoded, tmp_path):
     folder = draw_data(tmp_path / "own")
-    before = feed("visual", folder=folder).clip_features
+    before = encoded("visual", folder=folder).clip_features
     draw_picture(folder / "pictures/4.png", shade=255)
-    after = feed("visual", folder=folder)
-    changed = next(e.visual_id for e in after.entries if e.file == "pictures/4.png")
+    after = encoded("visual", folder=folder)
+    changed = next(e.visual_id for e in after.examples if e.file == "pictures/4.png")
     for visual_id, (group, row) in before.places.items():
         same = torch.equal(before.groups[group][:, row], after.clip_features.groups[group][:, row])
         assert same == (visual_id != changed)
@@ -151,25 +150,25 @@ def test_the_key_is_of_the_body_not_of_the_head(small):
     assert [hash_backbone(tower) for tower in (encoder.visual, encoder.text)] == before
     with torch.no_grad():
         encoder.visual.image.norm.running_mean.add_(1)
-        encoder.text.layers[0].grow.bias.add_(1)
+        encoder.text.layers[0].fc1.bias.add_(1)
     assert all(a != b for a, b in zip(before, map(hash_backbone, (encoder.visual, encoder.text)), strict=True))
 
 
-def test_files_that_cannot_be_read_are_left_out_named_each_time_and_never_kept(feed, tmp_path):
+def test_files_that_cannot_be_read_are_left_out_named_each_time_and_never_kept(encoded, tmp_path):
     folder = tmp_path / "broken"
     draw_data(folder)
     (folder / "pictures/2.png").write_bytes(b"no")
     shutil.copy(folder / "pictures/2.png", folder / "clips/0.mp4")
     for _ in range(2):
-        one = feed("visual", "text", folder=folder, max_unreadable=2)
-        (batch,) = one.batches(0, 1, batch=len(one.entries))
+        one = encoded("visual", "text", folder=folder, max_unreadable=2)
+        (batch,) = one.batches(0, 1, batch=len(one.examples))
         assert sorted(path.rpartition("/")[2] for path in one.unreadable_files) == ["0.mp4", "2.png"]
         assert len(batch) == 9 + 2 * 2
 
 
-def test_the_first_view_is_the_clip_as_it_is_and_each_turn_shows_one_of_them(feed):
-    plain = feed("visual", "text").clip_features
-    one = feed("visual", "text", augment={"brightness": 0.5}, views=3)
+def test_the_first_view_is_the_clip_as_it_is_and_each_turn_shows_one_of_them(encoded):
+    plain = encoded("visual", "text").clip_features
+    one = encoded("visual", "text", augment={"brightness": 0.5}, cached_augmentations=3)
     assert one.clip_features.places == plain.places
     for ours, theirs in zip(one.clip_features.groups, plain.groups, strict=True):
         assert len(ours) == 3

@@ -45,8 +45,8 @@ def test_what_learns_is_what_takes_a_gradient_and_is_in_training_mode(small):
 def test_a_locked_tower_is_unlocked_from_its_step_on(small):
     encoder = load_checkpoint(small)
     learning = _learning("nothing", unfreeze_step=5)
-    assert learning.borders == (0, 5)
-    assert [learning.border_before(step) for step in (0, 4, 5, 9)] == [0, 0, 5, 5]
+    assert learning.phase_starts == (0, 5)
+    assert [learning.phase_start(step) for step in (0, 4, 5, 9)] == [0, 0, 5, 5]
     before, after = (set(learning.names(encoder, step=step)) for step in (4, 5))
     assert not any(name.startswith("visual.") for name in before)
     assert after == {name for name, _ in encoder.named_parameters()} == set(learning.names_ever(encoder))

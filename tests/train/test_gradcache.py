@@ -389,8 +389,8 @@ def test_no_sync_covers_all_but_the_last_chunk_which_is_encoded_last():
 
 @pytest.fixture
 def one_process_group(tmp_path):
-    cache = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", cache=cache, rank=0, world_size=1)
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
 

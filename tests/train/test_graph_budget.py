@@ -62,17 +62,17 @@ def test_the_plan_stays_within_its_budget_and_wastes_less_than_a_chunk(budget, c
     encoders = [encoder("video", Net(32)), encoder("text", Net(16, depth=2))]
     inputs = [torch.randn(50, 8), torch.randn(50, 8)]
     plan = plan_graph_budget(encoders, inputs, chunk_size=chunk_size, graph_memory_gb=budget / GB)
-    held = sum(k * g for k, g in zip(plan.keep, plan.graph_bytes, strict=True))
+    held = sum(k * g for k, g in zip(plan.retain, plan.graph_bytes, strict=True))
     assert held <= budget
     assert plan.peak_bytes <= budget
-    for keep, chunks, one in zip(plan.keep, plan.chunks, plan.graph_bytes, strict=True):
+    for keep, chunks, one in zip(plan.retain, plan.chunks, plan.graph_bytes, strict=True):
         assert keep == chunks or budget - held < one
     assert 1 <= plan.cost <= 4 / 3 + 1e-9
 
 
 def test_a_budget_for_all_keeps_all_and_costs_no_more_than_plain():
     plan = plan_graph_budget([encoder("video", Net(32))], [torch.randn(50, 8)], chunk_size=8, graph_memory_gb=1.0)
-    assert plan.keep == plan.chunks == (7,)
+    assert plan.retain == plan.chunks == (7,)
     assert plan.cost == 1
 
 
@@ -88,8 +88,8 @@ def test_seconds_a_byte_decide_who_is_kept_first():
         encoders = [encoder(str(i), kind(16)) for i, kind in enumerate(kinds)]
         one = 10 * 16 * 4
         plan = plan_graph_budget(encoders, [torch.randn(40, 8)] * 2, chunk_size=10, graph_memory_gb=5 * one / GB)
-        assert plan.keep[place] == 4
-        assert plan.keep[1 - place] == 1
+        assert plan.retain[place] == 4
+        assert plan.retain[1 - place] == 1
 
 
 def test_a_frozen_encoder_takes_nothing_from_the_budget_and_no_time_for_a_second_encoding():
@@ -97,7 +97,7 @@ def test_a_frozen_encoder_takes_nothing_from_the_budget_and_no_time_for_a_second
     frozen.requires_grad_(False)
     encoders = [encoder("video", frozen), encoder("text", Net(16))]
     plan = plan_graph_budget(encoders, [torch.randn(40, 8)] * 2, chunk_size=10, graph_memory_gb=10 * 16 * 4 * 4 / GB)
-    assert plan.keep == (4, 4)
+    assert plan.retain == (4, 4)
     assert plan.cost == 1
 
 
@@ -130,9 +130,9 @@ def test_measuring_changes_no_statistics():
 def test_the_cost_is_that_of_the_replays():
     facts = {"chunks": (8, 8), "graph_bytes": (10, 10), "seconds": (1.0, 1.0)}
     for keep, cost in [((0, 0), 4 / 3), ((4, 4), 3.5 / 3), ((8, 8), 1.0), ((8, 0), 3.5 / 3)]:
-        assert GraphBudget(keep=keep, **facts).cost == pytest.approx(cost)
-    assert GraphBudget(keep=(0, 0), **facts).peak_bytes == 10
-    assert GraphBudget(keep=(2, 3), **facts).peak_bytes == 50
+        assert GraphBudget(retain=keep, **facts).cost == pytest.approx(cost)
+    assert GraphBudget(retain=(0, 0), **facts).peak_bytes == 10
+    assert GraphBudget(retain=(2, 3), **facts).peak_bytes == 50
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

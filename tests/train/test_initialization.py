@@ -11,10 +11,9 @@ from safetensors.torch import save_file
 
 from clipact.cache import Cache
 from clipact.errors import ConfigError
-from clipact.models.checkpoint import load_checkpoint
-from clipact.models.model_config import read_config
-from clipact.models.nn.head import Head
+from clipact.models.checkpoint import load_checkpoint, read_config
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
+from clipact.models.towers.tower import Head
 from clipact.train.contrastive import ContrastiveTrainer
 from clipact.train.recipe import Recipe, load_recipe
 from tests.tiny import tiny_tokenizer
@@ -50,15 +49,15 @@ head = { dim = 8, hidden = 16 }
 
 [data]
 sources = [{ manifest = "captions.csv", captions = "all" }]
-views = 2
+cached_augmentations = 2
 augment = { scale = [1.0, 1.0], flip = 1.0 }
 workers = 0
 
 [visual]
-learns = "head"
+trainable = "head"
 
 [text]
-learns = "head"
+trainable = "head"
 
 [train]
 batch = 8
@@ -152,19 +151,14 @@ def recipe(tmp_path) -> Path:
 
 
 def run_of(recipe: Path, data: Path, cache: Path) -> ContrastiveTrainer:
-    def watch(items, total, what):
-        return items
-
-    return ContrastiveTrainer(
-        load_recipe(recipe, Recipe), data=data, device=torch.device("cpu"), cache=Cache(cache), watch=watch
-    )
+    return ContrastiveTrainer(load_recipe(recipe, Recipe), data=data, device=torch.device("cpu"), cache=Cache(cache))
 
 
 def test_a_run_from_parts_writes_a_model_that_loads(parts, data, recipe, tmp_path):
     run = run_of(recipe, data, tmp_path / "store")
     lines = list(run.train(tmp_path / "out"))
     assert len(lines) == round(3 * 32 / 8)
-    assert "dev.text_to_visual_recall_1" in lines[-1].figures
+    assert "dev.text_to_visual_recall_1" in lines[-1].validation
     config = read_config(tmp_path / "out/last")
     assert (config.name, config.trained_on) == ("colours", ("drawn colours",))
     assert (config.clip.frames, config.clip.size) == (4, (32, 32))

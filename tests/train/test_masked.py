@@ -10,13 +10,12 @@ from clipact.clip_spec import ClipSpec
 from clipact.config import parse
 from clipact.errors import ConfigError, ModelError, UsageError
 from clipact.losses import masked_mse, normalise_patches
-from clipact.models.checkpoint import load_checkpoint, load_visual
-from clipact.models.model_config import read_config, read_files_seen, weights_hash
-from clipact.models.nn.masking import MaskConfig, draw_mask
+from clipact.models.checkpoint import load_checkpoint, load_visual, read_config, read_files_seen, weights_hash
 from clipact.train.baselines import baseline_recipe
 from clipact.train.initialization import InitConfig, make_encoder, prior_training
 from clipact.train.log import read_log
 from clipact.train.masked import MaskedTrainer, PretrainRecipe
+from clipact.train.masked_autoencoder import MaskConfig, draw_mask
 from clipact.train.recipe import Recipe
 from clipact.train.trainer import STATE_FILE
 from tests.data.drawing import write_manifest
@@ -35,7 +34,7 @@ TABLE = {
     "data": {"sources": [{"files": "seen"}], "augment": {"scale": [0.5, 1.0]}, "workers": 0},
     "train": {"batch": 3, "steps": 4},
     "optim": {"lr": 1e-2, "ema_decay": 0.9},
-    "validation": {"every": 2, "sets": [{"name": "kept", "manifest": "kept.csv"}]},
+    "validation": {"every_steps": 2, "sets": [{"name": "kept", "manifest": "kept.csv"}]},
 }
 
 
@@ -116,7 +115,7 @@ def test_what_is_learnt_is_better_than_the_mean(clips, tmp_path):
         clips,
         tmp_path / "out",
         train={"batch": 4, "steps": 24},
-        judge={"every": 0},
+        validation={"every_steps": 0},
         optim={"lr": 2e-2, "ema_decay": None},
     )
     assert _steps(out)[-1]["kept.explained"] > 0
@@ -137,9 +136,9 @@ def test_a_tower_without_words_is_what_training_begins_from(clips, whole, drawn,
     best = whole / "best"
     assert read_config(best).text == {}
     assert len(read_files_seen(best)) == 4, "what was learnt from, not what was held out"
-    with pytest.raises(ModelError, match="a visual tower without words; begin from it with clipact train"):
+    with pytest.raises(ModelError, match="a visual tower without words; train from it with clipact train"):
         load_checkpoint(best)
-    table = {"model": str(small), "parts": {"visual": str(best)}}
+    table = {"model": str(small), "pretrained": {"visual": str(best)}}
     table |= {"visual": {"tower": "vivit", "head": {"dim": 16, "blocks": 0}}}
     start = parse(InitConfig, table)
     assert prior_training(start).trained_on == ("drawn",)
@@ -150,17 +149,17 @@ def test_a_tower_without_words_is_what_training_begins_from(clips, whole, drawn,
         assert torch.equal(encoder.visual.features(video), tower.features(video))
     assert encoder.dim == 16
     data = {"sources": [{"manifest": "clips.csv", "frames": 4}]}
-    recipe = small_recipe(small, start=table, train={"steps": 1}, data=data, judge={"sets": []})
+    recipe = small_recipe(small, init=table, train={"steps": 1}, data=data, validation={"sets": []})
     for _ in small_run(recipe, drawn, tmp_path / "store").train(tmp_path / "tuned"):
         pass
     seen = read_files_seen(tmp_path / "tuned/last")
     assert set(read_files_seen(best)) < set(seen)
     table["visual"] |= {"patch": 8}
-    with pytest.raises(ConfigError, match=r"start\.visual\.patch is 8, but"):
-        make_encoder(small_recipe(small, start=table).start, seed=0)
+    with pytest.raises(ConfigError, match=r"init\.visual\.patch is 8, but"):
+        make_encoder(small_recipe(small, init=table).init, seed=0)
 
 
-@pytest.mark.parametrize("learns", ["all", "head"])
+@pytest.mark.parametrize("trainable", ["all", "head"])
 def test_a_classifier_is_fine_tuned_from_it_or_probes_it(clips, whole, tmp_path, trainable):
     write_manifest(clips / "named.csv", *({"path": f"seen/{i}.mp4", "label": f"kind {i % 2}"} for i in range(4)))
     table = baseline_recipe(
@@ -176,7 +175,7 @@ def test_a_classifier_is_fine_tuned_from_it_or_probes_it(clips, whole, tmp_path,
     classifier = SupervisedClassifier.load(str(tmp_path / "tuned/last"), device="cpu")
     assert classifier.labels == ("kind 0", "kind 1")
     assert classifier.classify(clips / "kept/4.mp4").label in classifier.labels
-    begun, tuned = load_visual(whole / "best"), classifier.nearest.model.encoder.visual
+    begun, tuned = load_visual(whole / "best"), classifier.base.model.encoder.visual
     video = torch.randn(1, 4, 3, 16, 16)
     with torch.inference_mode():
         assert torch.equal(begun.features(video), tuned.features(video)) == (trainable == "head")
@@ -215,7 +214,7 @@ def test_single_pictures_are_masked_anywhere(tmp_path):
         pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         (tmp_path / f"{number % 2}").mkdir(exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / f"{number % 2}/{number}.png")
-    sets = {"sets": [{"name": "kept", "files": "1"}], "every": 0}
+    sets = {"sets": [{"name": "kept", "files": "1"}], "every_steps": 0}
     data = {"sources": [{"files": "0"}], "workers": 0}
     out = _go(
         tmp_path,
@@ -223,7 +222,7 @@ def test_single_pictures_are_masked_anywhere(tmp_path):
         clip={"frames": 1, "size": [16, 16]},
         encoder={"tubelet": 1},
         mask={"kind": "random", "ratio": 0.75},
-        judge=sets,
+        validation=sets,
         data=data,
         train={"steps": 1},
     )

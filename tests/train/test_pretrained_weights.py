@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from clipact.errors import ConfigError, ModelError
-from clipact.models.nn.head import Head
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
+from clipact.models.towers.tower import Head
 from clipact.train import pretrained_weights as parts
 from clipact.train.pretrained_weights import find_weights, read_weights, rename_efficientnet_lite
 

@@ -10,7 +10,7 @@ from clipact.train.recipe import Recipe, load_recipe
 TEXT = """
 name = "x"
 trained_on = ["y"]
-start = { model = "mini" }
+init = { model = "mini" }
 data = { sources = [{ manifest = "m.csv" }] }
 [train]
 steps = 3
@@ -41,8 +41,8 @@ WRONG = {
     "train.label_smoothing=1": "label_smoothing is 1",
     "data.sources=[]": "data.sources is empty",
     "data.sources=[{manifest='m', splt='x'}]": "unknown key 'data.sources[0].splt'; did you mean 'split'?",
-    "data.views=2": "without data.augment and data.cache there is one only",
-    "data={sources=[{manifest='m'}], views=2, augment={}}": "views are kept of a frozen tower alone",
+    "data.cached_augmentations=2": "without data.augment and data.cache there is one only",
+    "data={sources=[{manifest='m'}], cached_augmentations=2, augment={}}": "features are cached of a frozen tower alone",
     "data.augment.flipp=1": "unknown key 'data.augment.flipp'; did you mean 'flip'?",
     "init.scale=-1": "init.scale is -1",
     "validation.every_steps=-1": "validation.every_steps is -1",
@@ -70,11 +70,11 @@ def test_the_recipes_that_come_with_the_project_are_read(path):
 
 
 def test_a_sigmoid_loss_wants_a_bias(recipe):
-    parts = 'start={visual={tower="v"}, text={tower="t"}, parts={tokenizer="tokenizer.json"}}'
-    with pytest.raises(ConfigError, match=r"give start\.bias"):
+    parts = 'init={visual={tower="v"}, text={tower="t"}, pretrained={tokenizer="tokenizer.json"}}'
+    with pytest.raises(ConfigError, match=r"give init\.bias"):
         recipe(TEXT, parts, "train.loss='sigmoid'")
 
 
 def test_a_start_is_a_model_or_parts(recipe):
-    with pytest.raises(ConfigError, match="start takes model, or"):
+    with pytest.raises(ConfigError, match="init takes model, or"):
         recipe(TEXT.replace('model = "mini"', "scale = 2.0"))

@@ -10,13 +10,13 @@ from clipact.models.checkpoint import load_checkpoint
 from clipact.train.averaging import EMA, InitialWeights
 from clipact.train.log import Log, read_log
 from clipact.train.optim import OptimConfig, make_optimizer
-from clipact.train.state import Progress, RunState
+from clipact.train.state import RunProgress, RunState
 from tests.tiny import tiny_checkpoint
 
-PROGRESS = Progress(
+PROGRESS = RunProgress(
     step=7,
     recipe={"lr": 1.0, "t": {"a": [1, "b"]}},
-    kept_chunks={"0": (2, 0)},
+    retained_chunks={"0": (2, 0)},
     best=0.25,
     unreadable_files={"a": "why"},
 )
@@ -31,17 +31,18 @@ def _run(folder):
     encoder = load_checkpoint(folder)
     names = tuple(name for name, _ in encoder.named_parameters() if "head" in name or name == "log_scale")
     optimizer = make_optimizer(encoder, names, OptimConfig(lr=0.1))
-    average, beginning = EMA(encoder, names, decay=0.9), InitialWeights(encoder, names, share=0.5)
-    return RunState(encoder, optimizer, names, average=average, beginning=beginning)
+    ema, initial = EMA(encoder, names, decay=0.9), InitialWeights(encoder, names, alpha=0.5)
+    state = RunState(encoder, optimizer, names, copies={"ema": ema.tensors, "initial_weights": initial.tensors})
+    return state, ema, initial
 
 
-def _step(run, seed):
+def _step(run, seed, ema):
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in run.model.named_parameters():
         if name in run.names:
             parameter.grad = torch.randn(parameter.shape, generator=generator)
     run.optimizer.step()
-    run.average.update(step=seed)
+    ema.update(step=seed)
 
 
 def _weights(run):
@@ -49,27 +50,26 @@ def _weights(run):
 
 
 def test_what_is_brought_back_goes_on_bit_for_bit(folder, tmp_path):
-    whole = _run(folder)
+    whole, ema, initial = _run(folder)
     for seed in range(3):
-        _step(whole, seed)
-    whole.beginning.remember()
+        _step(whole, seed, ema)
+    initial.capture()
     whole.save(tmp_path / "state", PROGRESS)
-    again = _run(folder)
+    again, other_ema, _ = _run(folder)
     assert again.load(tmp_path / "state") == PROGRESS
     for seed in range(3, 6):
-        _step(whole, seed)
-        _step(again, seed)
+        _step(whole, seed, ema)
+        _step(again, seed, other_ema)
     for name, value in _weights(whole).items():
         assert torch.equal(value, again.model.state_dict()[name]), name
-    for name, value in whole.average.tensors.items():
-        assert torch.equal(value, again.average.tensors[name]), name
-    for name, value in whole.beginning.tensors.items():
-        assert torch.equal(value, again.beginning.tensors[name]), name
+    for copy, tensors in whole.copies.items():
+        for name, value in tensors.items():
+            assert torch.equal(value, again.copies[copy][name]), (copy, name)
 
 
 def test_a_state_holds_what_learns_and_no_frozen_parameter(folder, tmp_path):
-    run = _run(folder)
-    _step(run, 0)
+    run, ema, _ = _run(folder)
+    _step(run, 0, ema)
     run.save(tmp_path / "state", PROGRESS)
     kept = load_file(tmp_path / "state")
     buffers = {name for name, _ in run.model.named_buffers()}
@@ -79,7 +79,7 @@ def test_a_state_holds_what_learns_and_no_frozen_parameter(folder, tmp_path):
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "foreign", "other model"])
 def test_what_is_no_state_of_this_run_is_refused(folder, tmp_path, damage):
-    path, run = tmp_path / "state", _run(folder)
+    path, (run, _, _) = tmp_path / "state", _run(folder)
     run.save(path, PROGRESS)
     if damage == "missing":
         path.unlink()
@@ -88,20 +88,20 @@ def test_what_is_no_state_of_this_run_is_refused(folder, tmp_path, damage):
     elif damage == "foreign":
         save_file({"x": torch.ones(1)}, path)
     else:
-        run.average = None
+        del run.copies["ema"]
     with pytest.raises(TrainingError, match=r"nothing to resume|no state of a clipact run|of another model"):
         run.load(path)
 
 
 def test_a_disk_that_refuses_leaves_the_older_state(folder, tmp_path, monkeypatch):
-    path, run = tmp_path / "state", _run(folder)
+    path, (run, _, _) = tmp_path / "state", _run(folder)
     run.save(path, PROGRESS)
     before = path.read_bytes()
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("clipact.train.state.os.replace", full)
+    monkeypatch.setattr("clipact.atomic_write.os.replace", full)
     with pytest.raises(TrainingError, match="No space left"):
         run.save(path, PROGRESS)
     assert path.read_bytes() == before
@@ -109,7 +109,7 @@ def test_a_disk_that_refuses_leaves_the_older_state(folder, tmp_path, monkeypatc
 
 
 def test_a_disk_that_is_full_half_way_is_said_and_leaves_the_older_state(folder, tmp_path, monkeypatch):
-    path, run = tmp_path / "state", _run(folder)
+    path, (run, _, _) = tmp_path / "state", _run(folder)
     run.save(path, PROGRESS)
     before = path.read_bytes()
 

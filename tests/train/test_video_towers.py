@@ -12,6 +12,7 @@ from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
 from clipact.models import checkpoint, towers, zoo
+from clipact.models.save_checkpoint import save_model
 from clipact.models.towers.swin3d import KINETICS
 from clipact.models.towers.vivit import ViViT
 from clipact.train.initialization import InitConfig, PretrainedWeights, make_encoder
@@ -22,7 +23,7 @@ from tests.train.small_run import small_recipe, small_run
 
 CLIP = {"frames": 4, "size": [32, 32]}
 FRAMES = {"tower": "frame_aggregator", "aggregator": "transformer", "settings": {"heads": 2, "layers": 1}}
-PARTS = {"text": {"tower": "bert"}, "parts": PretrainedWeights(tokenizer="tokenizer.json")}
+PARTS = {"text": {"tower": "bert"}, "pretrained": PretrainedWeights(tokenizer="tokenizer.json")}
 SMALL_VIVIT = {"tower": "vivit", "width": 16, "heads": 2, "layers": 1, "hidden": 16, "head": {"dim": 16, "blocks": 0}}
 STARTS = {
     "an aggregator": ("small", {"visual": FRAMES}),
@@ -37,8 +38,9 @@ STARTS = {
     "open_clip, inflated": ("vit", {"clip": CLIP, "visual": {"tower": "vivit", "inflate": "central"}}),
     "siglip": ("siglip", {}),
     "transformers' clip": ("transformers clip", {}),
-    "timm": ("timm", {"visual": {"tower": "frame_aggregator", "image": {"tower": "timm", "name": "test_vit", "head": {"dim": 16},
-                                                              "settings": {"img_size": 32}}}}),
+    "timm": ("timm", {"visual": {"tower": "frame_aggregator",
+                                 "image": {"tower": "timm", "name": "test_vit", "head": {"dim": 16},
+                                           "settings": {"img_size": 32}}}}),
     **{family: (f"video {family}", {"visual": {"tower": "transformers", "head": {"dim": 16}}}) for family in VIDEO},
 }  # fmt: skip
 
@@ -50,10 +52,10 @@ def start(request, small, tmp_path):
         return {"model": str(small), **table}
     if kind == "timm":
         torch.save(timm.create_model("test_vit", img_size=32).state_dict(), tmp_path / "vit.pth")
-        return {"model": str(small), "parts": {"image": str(tmp_path / "vit.pth")}, "clip": CLIP, **table}
+        return {"model": str(small), "pretrained": {"image": str(tmp_path / "vit.pth")}, "clip": CLIP, **table}
     if kind.startswith("video"):
         weights = transformers_folder(tmp_path / kind, kind.split()[1])
-        return {"model": str(small), "parts": {"visual": f"transformers:{weights}"}, **table}
+        return {"model": str(small), "pretrained": {"visual": f"transformers:{weights}"}, **table}
     if kind.startswith("transformers"):
         return {"model": f"transformers:{transformers_folder(tmp_path / kind, kind.split()[1])}", **table}
     return {"model": f"open_clip:local-dir:{open_clip_folder(tmp_path / kind, kind)}", **table}
@@ -64,11 +66,11 @@ def test_a_tower_is_trained_saved_and_answers(start, drawn, small, tmp_path):
     clips = [{"manifest": "clips.csv", "frames": 4, "clips": 1}]
     recipe = small_recipe(
         small,
-        start=start,
+        init=start,
         data={"sources": clips, "augment": {}},
-        train={"batch": 3, "steps": 2, "accumulate": 1},
+        train={"batch": 3, "steps": 2},
         optim={"warmup_steps": 0, "ema_decay": None},
-        judge={"sets": []},
+        validation={"sets": []},
     )
     run = small_run(recipe, drawn, tmp_path / "store")
     for _ in run.train(tmp_path / "out"):
@@ -76,7 +78,7 @@ def test_a_tower_is_trained_saved_and_answers(start, drawn, small, tmp_path):
     classifier = ZeroShotClassifier.load(str(tmp_path / "out" / "last"), labels=["wave", "bend"])
     frames = np.random.default_rng(0).integers(0, 256, (4, *classifier.spec.size, 3), dtype=np.uint8)
     found = classifier.classify_frames(frames)
-    assert {entry.label for entry in found.top(2)} == {"wave", "bend"}
+    assert {example.label for example in found.top(2)} == {"wave", "bend"}
     video = torch.randn(2, 4, 3, *classifier.spec.size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         trained, saved = run.encoder.eval(), classifier.model.encoder
@@ -110,14 +112,14 @@ def test_weights_of_swin_bring_their_way_of_preparing_clips(small, tmp_path):
     visual = {"tower": "swin3d", **sizes}
     tower = towers.visual_from(visual, ClipSpec(frames=4, size=(56, 56)))
     torch.save(tower.network.state_dict(), tmp_path / "swin.pth")
-    named = {"model": str(small), "visual": visual, "parts": PretrainedWeights(visual=str(tmp_path / "swin.pth"))}
+    named = {"model": str(small), "visual": visual, "pretrained": PretrainedWeights(visual=str(tmp_path / "swin.pth"))}
     assert make_encoder(InitConfig(**named), seed=0).spec == KINETICS
     own = ClipSpec(frames=4, size=(56, 56))
     assert make_encoder(InitConfig(**named, clip=own), seed=0).spec == own
 
 
 def test_a_model_whose_sentences_depend_on_the_video_is_not_trained(drawn, small, tmp_path):
-    recipe = small_recipe(small, start={"model": f"transformers:{transformers_folder(tmp_path / 'xclip', 'xclip')}"})
+    recipe = small_recipe(small, init={"model": f"transformers:{transformers_folder(tmp_path / 'xclip', 'xclip')}"})
     with pytest.raises(ConfigError, match="neither side can be encoded by itself"):
         small_run(recipe, drawn, tmp_path / "store")
 
@@ -126,7 +128,7 @@ def test_a_model_whose_sentences_depend_on_the_video_is_not_trained(drawn, small
     ("table", "message"),
     [
         ({"model": "mini", "text": {"tower": "bert"}}, "leave one out"),
-        ({"scale": 2.0}, "start takes model, or"),
+        ({"scale": 2.0}, "init takes model, or"),
         ({"model": "small", "visual": {"tower": "frame_aggregator", "inflate": "central"}}, "takes tower = 'vivit'"),
         ({"model": "small", "visual": {"tower": "vivit", "inflate": "central"}}, "plain vision transformer"),
         ({**PARTS, "visual": {"tower": "vivit", "inflate": "central"}}, "inflate is given without init.model"),
@@ -148,11 +150,14 @@ THEIRS = {"tower": "transformers"}
     ("table", "idle", "message"),
     [
         ({"clip": ClipSpec()}, "clip", KEPT),
-        *(({"parts": PretrainedWeights(**{part: "file"})}, f"parts.{part}", KEPT) for part in ("visual", "image")),
+        *(
+            ({"pretrained": PretrainedWeights(**{part: "file"})}, f"pretrained.{part}", KEPT)
+            for part in ("visual", "image")
+        ),
         *(
             (
-                {"parts": PretrainedWeights(**{part: "file"}), "visual": visual},
-                f"parts.{part}",
+                {"pretrained": PretrainedWeights(**{part: "file"}), "visual": visual},
+                f"pretrained.{part}",
                 "a text tower and a tokenizer",
             )
             for part in ("text", "tokenizer")
@@ -160,33 +165,33 @@ THEIRS = {"tower": "transformers"}
         ),
         *(
             (
-                {"parts": PretrainedWeights(**{part: "file"}), "visual": INFLATED},
-                f"parts.{part}",
+                {"pretrained": PretrainedWeights(**{part: "file"}), "visual": INFLATED},
+                f"pretrained.{part}",
                 "init.model's own weights",
             )
             for part in ("visual", "image")
         ),
         (
-            {"parts": PretrainedWeights(visual="transformers:a/b", image="file"), "visual": THEIRS},
-            "parts.image",
+            {"pretrained": PretrainedWeights(visual="transformers:a/b", image="file"), "visual": THEIRS},
+            "pretrained.image",
             "the whole tower",
         ),
         (
-            {"parts": PretrainedWeights(text="a", tokenizer="b"), "clip": ClipSpec()},
+            {"pretrained": PretrainedWeights(text="a", tokenizer="b"), "clip": ClipSpec()},
             "clip and init.pretrained.text and",
             KEPT,
         ),
     ],
 )
 def test_what_would_have_no_effect_beside_a_model_is_refused(table, idle, message):
-    with pytest.raises(ConfigError, match=rf"start\.{idle} .*would have no effect: .*{message}.*leave that out"):
+    with pytest.raises(ConfigError, match=rf"init\.{idle} .*would have no effect: .*{message}.*leave that out"):
         InitConfig(model="mini", **table)
 
 
 def test_a_transformers_tower_without_a_model_takes_no_image_either():
     parts = PretrainedWeights(visual="transformers:a/b", image="file", tokenizer="tokenizer.json")
-    with pytest.raises(ConfigError, match=r"start\.parts\.image would have no effect"):
-        InitConfig(visual=THEIRS, text={"tower": "bert"}, parts=parts)
+    with pytest.raises(ConfigError, match=r"init\.pretrained\.image would have no effect"):
+        InitConfig(visual=THEIRS, text={"tower": "bert"}, pretrained=parts)
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +202,7 @@ def shifted(tmp_path_factory):
         model=f"open_clip:local-dir:{open_clip_folder(folder / 'vit', 'vit')}",
         visual={"tower": "frame_aggregator", "aggregator": "lstm", "shift": 0.25},
     )
-    return checkpoint.save_model(make_encoder(start, seed=0), folder / "shifted", name="shifted")
+    return save_model(make_encoder(start, seed=0), folder / "shifted", name="shifted")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +212,7 @@ def shifted(tmp_path_factory):
 def test_a_tower_around_a_shifted_models_image_tower_is_what_is_saved_of_it(shifted, said, shift, tmp_path):
     made = make_encoder(InitConfig(model=str(shifted), visual={"tower": "frame_aggregator", **said}), seed=0).eval()
     assert made.visual.config.shift == shift
-    saved = checkpoint.load_checkpoint(checkpoint.save_model(made, tmp_path / "again", name="again"))
+    saved = checkpoint.load_checkpoint(save_model(made, tmp_path / "again", name="again"))
     video = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(made.encode_video(video), saved.encode_video(video))
     before = checkpoint.load_checkpoint(shifted)  # its LSTM adds nothing yet

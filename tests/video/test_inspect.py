@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from clipact.errors import VideoError
-from clipact.video.clip import draw_strip
+from clipact.video.draw import draw_strip
 from clipact.video.inspect import inspect
 from clipact.video.load import load_clip
 

@@ -1,4 +1,4 @@
-"""torchcodec is used where it gives the right frames, from excerpts where they save work, and refused with a reason."""
+"""torchcodec is used where it gives the right frames, from remuxed GOP spans where they save work, and refused with a reason."""
 
 import importlib.util
 import io
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from clipact.errors import UsageError
-from clipact.video import decode_torchcodec as excerpt
+from clipact.video import decode_torchcodec
+from clipact.video.clip import FramesDifferError
 from clipact.video.decode_pyav import PyavVideo
 from clipact.video.decode_torchcodec import (
     CannotRemuxError,
@@ -21,9 +22,7 @@ from clipact.video.decode_torchcodec import (
     remux_spans,
 )
 from clipact.video.load import load_clip
-from clipact.video.media import Media
-from clipact.video.rgb import RgbConverter
-from clipact.video.timeline import FramesDifferError
+from clipact.video.media import Media, RgbConverter
 
 from .corpus import ROTATIONS, draw, draw_edited, draw_rotated, need
 from .drawing import draw_video, number_in
@@ -44,7 +43,7 @@ def _media(path):
 
 
 def _decoded(made):
-    """The frames of an excerpt in the order in which they are shown, and when that is."""
+    """The frames of a remuxed file in the order in which they are shown, and when that is."""
     with av.open(io.BytesIO(made.file)) as container:
         frames = [(float(frame.pts * frame.time_base), frame) for frame in container.decode(video=0)]
     assert [seconds for seconds, _ in frames] == sorted({seconds for seconds, _ in frames})
@@ -52,7 +51,7 @@ def _decoded(made):
 
 
 @pytest.mark.parametrize("name", ["h264 short gop", "mpeg-ts with a start offset", "hevc", "hevc open gop", "flv"])
-def test_an_excerpt_holds_the_frames_of_the_whole(name, tmp_path):
+def test_a_remuxed_file_holds_the_frames_of_the_whole(name, tmp_path):
     path = draw(name, tmp_path)
     media = _media(path)
     timeline = PyavVideo(media).timeline()
@@ -75,7 +74,7 @@ def test_an_excerpt_holds_the_frames_of_the_whole(name, tmp_path):
     media.close()
 
 
-def test_an_excerpt_leaves_out_what_is_not_needed(video):
+def test_a_remuxed_file_leaves_out_what_is_not_needed(video):
     media = _media(video)
     (made,) = remux_spans(media, PyavVideo(media).timeline(), [13])
     with av.open(io.BytesIO(made.file)) as container:
@@ -85,10 +84,10 @@ def test_an_excerpt_leaves_out_what_is_not_needed(video):
     media.close()
 
 
-def test_several_excerpts_give_what_one_gives(video, torchcodec, monkeypatch):
+def test_several_remuxed_files_give_what_one_gives(video, torchcodec, monkeypatch):
     expected = load_clip(video, frames=12)
-    for held_bytes in (excerpt._EXCERPT_BYTES, 1):
-        monkeypatch.setattr(excerpt, "_EXCERPT_BYTES", held_bytes)
+    for held_bytes in (decode_torchcodec._REMUX_BYTES, 1):
+        monkeypatch.setattr(decode_torchcodec, "_REMUX_BYTES", held_bytes)
         media = _media(video)
         made = list(remux_spans(media, PyavVideo(media).timeline(), [s.index for s in expected.stamps]))
         media.close()
@@ -98,12 +97,12 @@ def test_several_excerpts_give_what_one_gives(video, torchcodec, monkeypatch):
         assert np.array_equal(clip.frames, expected.frames)
 
 
-@pytest.mark.parametrize("reason", ["_STRETCH_BYTES", "_REFUSED by the muxer"])
-def test_what_cannot_be_an_excerpt_is_read_from_the_file(video, torchcodec, monkeypatch, reason):
-    if reason == "_STRETCH_BYTES":
-        monkeypatch.setattr(excerpt, "_STRETCH_BYTES", 1)
+@pytest.mark.parametrize("reason", ["_SPAN_BYTES", "_REFUSED by the muxer"])
+def test_what_cannot_be_remuxed_is_read_from_the_file(video, torchcodec, monkeypatch, reason):
+    if reason == "_SPAN_BYTES":
+        monkeypatch.setattr(decode_torchcodec, "_SPAN_BYTES", 1)
     else:
-        monkeypatch.setattr(excerpt._Writer, "add", _refuse)
+        monkeypatch.setattr(decode_torchcodec._Writer, "add", _refuse)
     clip = load_clip(video, frames=12, decoder="torchcodec")
     assert (clip.decoder, clip.notes) == ("torchcodec", ())
     assert np.array_equal(clip.frames, load_clip(video, frames=12).frames)
@@ -113,13 +112,13 @@ def _refuse(*_):
     raise CannotRemuxError
 
 
-def test_a_muxer_that_refuses_cannot_excerpt(video, monkeypatch):
+def test_a_muxer_that_refuses_cannot_remux(video, monkeypatch):
     def refuse(*_, **__):
         raise av.error.InvalidDataError(1, "no place for it")
 
     media = _media(video)
     timeline = PyavVideo(media).timeline()
-    monkeypatch.setattr(excerpt.av, "open", refuse)
+    monkeypatch.setattr(decode_torchcodec.av, "open", refuse)
     with pytest.raises(CannotRemuxError):
         list(remux_spans(media, timeline, [5]))
     media.close()
@@ -153,7 +152,7 @@ def test_other_doors_give_the_same_by_torchcodec(kind, video, torchcodec, tmp_pa
 
 
 def test_an_address_is_never_left_to_torchcodec(tmp_path, torchcodec):
-    """It has no time limit there: what cannot be an excerpt is PyAV's."""
+    """It has no time limit there: what cannot be remuxed is PyAV's."""
     path = draw_video(tmp_path / "a.mp4", codec="mpeg4", b_frames=0)
     media = Media(f"file:{path}", name="http://host/a.mp4", timeout=5.0)
     video = TorchcodecVideo(media)

@@ -1,8 +1,8 @@
-"""open_clip's models (https://github.com/mlfoundations/open_clip) as an image tower and a text tower.
+"""Adapt open_clip's models (https://github.com/mlfoundations/open_clip) to an image tower and a text tower.
 
 open_clip is imported inside functions: that costs 4.5 s. Nothing in a model's files is executed: weights are
-safetensors, or pickles that hold tensors alone, and a tokenizer brings no code of its own. Where the files come from
-is `open_clip_source`'s business.
+safetensors, or pickles that hold tensors alone, and a tokenizer brings no code of its own. Files are
+found by `open_clip_source`.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
-from clipact.errors import ConfigError, ModelError
+from clipact.errors import ConfigError, ModelError, import_library
 from clipact.models.download import hub_file
 from clipact.models.hub.open_clip_source import OpenClipSource
 from clipact.models.hub.timm import has_fixed_size, run_image_network
-from clipact.models.nn.attention import in_one_product
+from clipact.models.nn.attention import make_attention_inputs_contiguous
 from clipact.models.nn.temporal_shift import residual_branches
 from clipact.models.towers.tower import HasFeatureMaps, ImageTower, SkipInit, SupportsTemporalShift, TextTower
 
@@ -47,7 +47,7 @@ class OpenClipImage(ImageTower, SupportsTemporalShift, HasFeatureMaps):
         """`network` is the one that the tables describe, if it is made already."""
         super().__init__()
         self.config = config
-        self.network = in_one_product(network or _make(config.model, "vision_cfg"))
+        self.network = make_attention_inputs_contiguous(network or _make(config.model, "vision_cfg"))
         self.spec = open_clip_spec(self.network, config.preprocess)
         self.dim = int(config.model["embed_dim"])
 
@@ -67,9 +67,7 @@ class OpenClipImage(ImageTower, SupportsTemporalShift, HasFeatureMaps):
     @property
     def map_dim(self) -> int:
         """The width of a token; ConfigError for what is no vision transformer of open_clip's own."""
-        from open_clip.transformer import VisionTransformer
-
-        if not isinstance(self.network, VisionTransformer):
+        if not isinstance(self.network, import_library("open_clip.transformer").VisionTransformer):
             raise ConfigError(
                 f"a {type(self.network).__name__} gives no vector a place; vision transformers of open_clip's own do, "
                 "such as ViT-B-32"
@@ -113,7 +111,7 @@ class OpenClipText(TextTower):
         """`network` and `make_tokenizer` are a model's that is at hand; else `tokenizer_file`'s folder counts."""
         super().__init__()
         self.config = config
-        self.network = in_one_product(network or _make(config.model, "text_cfg"))
+        self.network = make_attention_inputs_contiguous(network or _make(config.model, "text_cfg"))
         self.dim = int(config.model["embed_dim"])
         self._make_tokenizer = make_tokenizer or (
             lambda: _tokenizer_in(tokenizer_file.parent, config.model["text_cfg"])
@@ -173,9 +171,8 @@ def load_open_clip(source: OpenClipSource) -> OpenClipParts:
 
 def open_clip_spec(visual: nn.Module, preprocess: dict[str, Any]) -> ClipSpec:
     """How open_clip prepares a picture for this network: its defaults, changed by `preprocess`."""
-    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-
-    chosen = merge_preprocess_dict(PreprocessCfg(), preprocess)
+    transform = import_library("open_clip.transform")
+    chosen = transform.merge_preprocess_dict(transform.PreprocessCfg(), preprocess)
     size = getattr(visual, "image_size", chosen["size"])  # the network knows better than its card
     return ClipSpec(
         size=(size, size) if isinstance(size, int) else tuple(size),
@@ -188,7 +185,7 @@ def open_clip_spec(visual: nn.Module, preprocess: dict[str, Any]) -> ClipSpec:
 
 
 def _construct(source: OpenClipSource) -> Any:
-    import open_clip
+    open_clip = import_library("open_clip")
 
     config = deepcopy(source.config)
     # The class whose two towers stand apart serves all; it is also what takes older checkpoints' names.
@@ -210,11 +207,9 @@ def _construct(source: OpenClipSource) -> Any:
 
 def _make(config: dict[str, Any], part: str) -> nn.Module:
     """One network alone, with fresh weights."""
-    import open_clip
-    from open_clip.model import _build_text_tower, _build_vision_tower
-
+    open_clip = import_library("open_clip")
     settings = deepcopy(config[part])
-    make = {"vision_cfg": _build_vision_tower, "text_cfg": _build_text_tower}[part]
+    make = {"vision_cfg": open_clip.model._build_vision_tower, "text_cfg": open_clip.model._build_text_tower}[part]
     try:
         settings["timm_model_pretrained" if part == "vision_cfg" else "hf_model_pretrained"] = False
         if language_model := settings.get("hf_model_name"):
@@ -227,10 +222,10 @@ def _make(config: dict[str, Any], part: str) -> nn.Module:
 
 
 def _fill(model: Any, weights: Path) -> None:
-    import open_clip
+    open_clip = import_library("open_clip")
 
     if weights.suffix != ".safetensors":
-        refuse_code(weights)
+        check_holds_tensors_only(weights)
     try:
         open_clip.load_checkpoint(model, str(weights), strict=True, weights_only=True)
     except (SafetensorError, OSError) as error:
@@ -239,7 +234,7 @@ def _fill(model: Any, weights: Path) -> None:
         raise ModelError(f"{weights} does not fit the architecture: {_first_line(error)}") from error
 
 
-def refuse_code(weights: Path) -> None:
+def check_holds_tensors_only(weights: Path) -> None:
     """ModelError unless the pickle holds tensors alone; the tensors themselves are not read.
 
     open_clip asks torch for weights only, but asks again without when a file provokes a TypeError, and torch before
@@ -255,7 +250,7 @@ def refuse_code(weights: Path) -> None:
 
 
 def _make_tokenizer(source: OpenClipSource) -> Tokenizer:
-    import open_clip
+    open_clip = import_library("open_clip")
 
     hugging_face = source.config["text_cfg"].get("hf_tokenizer_name")
     if hugging_face and source.folder is None:
@@ -270,17 +265,16 @@ def _make_tokenizer(source: OpenClipSource) -> Tokenizer:
 
 def _tokenizer_in(folder: Path, text: dict[str, Any]) -> Tokenizer:
     """The tokenizer of a clipact folder: its files, or open_clip's own table of CLIP's words."""
-    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-
+    tokenizer = import_library("open_clip.tokenizer")
     length, options = text.get("context_length", 77), text.get("tokenizer_kwargs", {})
     try:
         if text.get("hf_tokenizer_name"):
             mode = text.get("tokenizer_mode")
-            made = HFTokenizer(
+            made = tokenizer.HFTokenizer(
                 str(folder), context_length=length, tokenizer_mode=mode, **{**options, "trust_remote_code": False}
             )
         else:
-            made = SimpleTokenizer(context_length=length, **options)
+            made = tokenizer.SimpleTokenizer(context_length=length, **options)
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise ModelError(f"the tokenizer in {folder} cannot be read: {_first_line(error)}") from error
     return cast(Tokenizer, made)

@@ -1,4 +1,4 @@
-"""From the name of an open_clip model to its files on this machine, fetched when the name asks for a hub.
+"""Find the files of an open_clip model by its name; they are fetched when the name is of a hub.
 
     ARCH/TAG           ViT-B-32/openai: an architecture and the weights that open_clip lists for it
     ARCH@FILE          the architecture with weights of one's own; ARCH/TAG@FILE prepares pictures as TAG does
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from clipact.cache import content_key
-from clipact.errors import DownloadError, ModelError, UsageError, choices
+from clipact.errors import DownloadError, ModelError, UsageError, choices, import_library
+from clipact.models.checkpoint import OPEN_CLIP_CONFIG
 from clipact.models.download import CARD, card_license, file_sha256, hub_file
-from clipact.models.model_config import OPEN_CLIP_CONFIG
 
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 READABLE = (".safetensors", ".bin", ".pt", ".pth")
@@ -102,7 +102,7 @@ def find_open_clip_source(name: str) -> OpenClipSource:
 
 
 def _listed(architecture: str, tag: str, *, file: Path | None) -> OpenClipSource:
-    import open_clip
+    open_clip = import_library("open_clip")
 
     if architecture not in (known := open_clip.list_models()):
         near = difflib.get_close_matches(architecture, known, n=6, cutoff=0)
@@ -139,7 +139,7 @@ def _shared_preprocess(architecture: str, tags: list[str]) -> dict[str, Any]:
 
     open_clip alone would prepare pictures for a SigLIP from a file as it does for CLIP.
     """
-    import open_clip
+    open_clip = import_library("open_clip")
 
     keys = ("mean", "std", "interpolation", "resize_mode")
     settings = [{key: open_clip.get_pretrained_cfg(architecture, tag)[key] for key in keys} for tag in tags]
@@ -171,7 +171,7 @@ def _on_hub(settings: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
 
 def listed_sources(repository: str, folder: Path) -> list[OpenClipSource]:
     """The models whose weights open_clip lists in this repository and whose file lies in `folder`; each file once."""
-    import open_clip
+    open_clip = import_library("open_clip")
 
     found: dict[Path, OpenClipSource] = {}
     for architecture, tag in open_clip.list_pretrained():

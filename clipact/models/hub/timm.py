@@ -1,9 +1,10 @@
-"""timm's image networks (https://github.com/huggingface/pytorch-image-models) as an image tower, ended by a head.
+"""Adapt timm's image networks (https://github.com/huggingface/pytorch-image-models) to an image tower with a head.
 
-Vision transformers, Swin, convolutional networks: what timm's own pooling gives, carried by a head into the space of a
-text tower. timm is imported inside functions, and fetches nothing: weights come from a file.
+Vision transformers, Swin, convolutional networks: a head projects what timm's own pooling gives into the embedding
+space of a text tower. timm is imported inside functions, and fetches nothing: weights come from a file.
 """
 
+import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,10 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec, Interpolation
-from clipact.errors import ConfigError, ModelError
-from clipact.models.nn.head import Head
+from clipact.errors import ConfigError, ModelError, import_library
 from clipact.models.nn.temporal_shift import residual_branches
-from clipact.models.towers.tower import HasHead, ImageTower, SupportsTemporalShift
+from clipact.models.towers.tower import HasHead, Head, ImageTower, SupportsTemporalShift
 
 
 def run_image_network(
@@ -103,12 +103,10 @@ def has_fixed_size(network: Any) -> bool:
 
 def timm_clip_spec(network: Any, settings: Mapping[str, Any]) -> ClipSpec:
     """How timm prepares a picture for this network; ConfigError where no ClipSpec can say it."""
-    from timm.data import resolve_model_data_config
-
     sizes = {"img_size": settings["img_size"]} if isinstance(settings.get("img_size"), int) else {}
     if isinstance(settings.get("img_size"), (list, tuple)):
         sizes = {"input_size": (3, *settings["img_size"])}
-    chosen = resolve_model_data_config(network, sizes)
+    chosen = import_library("timm.data").resolve_model_data_config(network, sizes)
     (_, height, width), share, mode = chosen["input_size"], chosen["crop_pct"], chosen["crop_mode"]
     if chosen["interpolation"] not in _INTERPOLATION:
         raise ConfigError(f"timm resizes by {chosen['interpolation']!r}; clipact knows {', '.join(_INTERPOLATION)}")
@@ -129,9 +127,7 @@ def timm_clip_spec(network: Any, settings: Mapping[str, Any]) -> ClipSpec:
 
 
 def _make(name: str, settings: Mapping[str, Any]) -> Any:
-    import difflib
-
-    import timm
+    timm = import_library("timm")
 
     if ":" in name or name.partition(".")[0] not in timm.list_models():
         near = difflib.get_close_matches(name, timm.list_models(), n=6, cutoff=0)

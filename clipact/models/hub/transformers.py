@@ -1,10 +1,11 @@
-"""transformers' dual encoders (https://github.com/huggingface/transformers) as an image tower and a text tower.
+"""Adapt transformers' dual encoders (https://github.com/huggingface/transformers) to an image and a text tower.
 
 CLIP, SigLIP and SigLIP 2; the text side is X-CLIP's, too. transformers is imported inside functions: that costs 4.6 s.
 Nothing in a model's files is executed: weights are safetensors, or pickles that hold tensors alone, and a repository's
-own code is never asked for. Where the files come from is `transformers_source`'s business.
+own code is never asked for. Files are found by `transformers_source`.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clipact.errors import ConfigError, ModelError, choices
-from clipact.models.hub.open_clip import refuse_code
+from clipact.errors import ConfigError, ModelError, choices, import_library
+from clipact.models.hub.open_clip import check_holds_tensors_only
 from clipact.models.hub.timm import run_image_network
 from clipact.models.hub.transformers_source import TransformersSource, transformers_clip_spec
 from clipact.models.towers.tower import HasFeatureMaps, ImageTower, SupportsTemporalShift, TextTower
@@ -61,7 +62,7 @@ class TransformersImage(ImageTower, SupportsTemporalShift, HasFeatureMaps):
         super().__init__()
         self.config = config
         self.family = _family(config.model, IMAGE_FAMILIES)
-        network = network or make_half(config.model, "vision")
+        network = network or make_side(config.model, "vision")
         self.body = network.vision_model
         self.project = getattr(network, "visual_projection", None) or nn.Identity()
         self.spec = transformers_clip_spec(self.family, config.preprocess)
@@ -80,14 +81,14 @@ class TransformersImage(ImageTower, SupportsTemporalShift, HasFeatureMaps):
     def maps(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h2 w2 f"]:
         """The tokens of each picture's patches, before pooling and projection."""
         rows, columns = (side // self.body.config.patch_size for side in images.shape[-2:])
-        tokens = self._see(images).last_hidden_state[:, -rows * columns :]  # behind the class token, if there is one
+        tokens = self._encode(images).last_hidden_state[:, -rows * columns :]  # behind the class token, if there is one
         return rearrange(tokens, "b (h w) f -> b h w f", h=rows)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """The features of each picture; ModelError for a size that the network was not made for."""
-        return self.project(self._see(images).pooler_output)
+        return self.project(self._encode(images).pooler_output)
 
-    def _see(self, images: Float[Tensor, "b c h w"]) -> Any:
+    def _encode(self, images: Float[Tensor, "b c h w"]) -> Any:
         size, patch = tuple(images.shape[-2:]), self.body.config.patch_size
         if self.family == "siglip2":
             if size[0] % patch or size[1] % patch:
@@ -119,7 +120,7 @@ class TransformersText(TextTower):
         super().__init__()
         self.config = config
         self.family = _family(config.model, DUAL_ENCODERS)
-        network = network or make_half(config.model, "text")
+        network = network or make_side(config.model, "text")
         self.body = network.text_model
         self.project = getattr(network, "text_projection", None) or nn.Identity()
         sizes = self.body.config
@@ -171,7 +172,7 @@ def load_transformers(source: TransformersSource) -> TransformersParts:
             f"{source.name} is a {family!r}, which does not answer to words; {choices(family, DUAL_ENCODERS)}"
         )
     model = load_network(source, f"{DUAL_ENCODERS[family].name}Model")
-    table = table_of(model)
+    table = config_table(model)
     bias = getattr(model, "logit_bias", None)
     image = TransformersImage.Config(model=without(table, "text_config"), preprocess=preprocess_of(source))
     text = TransformersText.Config(model=without(table, "vision_config"))
@@ -190,18 +191,18 @@ def preprocess_of(source: TransformersSource) -> dict[str, Any]:
     return source.preprocess
 
 
-def load_network(source: TransformersSource, kind: str, *, spare: tuple[str, ...] = ()) -> Any:
+def load_network(source: TransformersSource, kind: str, *, may_be_missing: tuple[str, ...] = ()) -> Any:
     """transformers' model of that class with the folder's weights, in fp32; ModelError when they do not fit it.
 
-    What begins with a word of `spare` may be missing: it is drawn at random.
+    What begins with a word of `may_be_missing` may be missing: it is drawn at random.
     """
-    import transformers
+    transformers = import_library("transformers")
 
     safe = source.weights.suffix != ".bin"
     if not safe:
-        refuse_code(source.weights)
+        check_holds_tensors_only(source.weights)
     try:
-        with quiet():
+        with quiet_transformers():
             network, found = getattr(transformers, kind).from_pretrained(
                 source.folder,
                 local_files_only=True,
@@ -213,17 +214,15 @@ def load_network(source: TransformersSource, kind: str, *, spare: tuple[str, ...
         raise ModelError(
             f"transformers {transformers.__version__} cannot make a {kind} of {source.folder}: {first_line(error)}"
         ) from error
-    if missing := sorted(name for name in found["missing_keys"] if not name.startswith(spare)):
+    if missing := sorted(name for name in found["missing_keys"] if not name.startswith(may_be_missing)):
         raise ModelError(
             f"{source.weights} is no whole {kind}: it lacks {len(missing)} weights, the first is {missing[0]}"
         )
     return network.float().eval()
 
 
-def table_of(network: Any) -> dict[str, Any]:
+def config_table(network: Any) -> dict[str, Any]:
     """What a config.json says of the network's build, all defaults spelled out."""
-    import json
-
     table = json.loads(network.config.to_json_string(use_diff=True))
     return without(table, "architectures", "dtype", "transformers_version", "_name_or_path", "id2label", "label2id")
 
@@ -235,10 +234,10 @@ def without(table: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 def make_network(kind: str, table: dict[str, Any]) -> Any:
     """A network of transformers' class `kind`Model with fresh weights; ConfigError when the table makes none."""
-    import transformers
+    transformers = import_library("transformers")
 
     try:
-        with quiet():
+        with quiet_transformers():
             config = getattr(transformers, f"{kind}Config").from_dict(dict(table))
             return getattr(transformers, f"{kind}Model")(config)
     except Exception as error:  # transformers checks tables in many ways
@@ -253,9 +252,9 @@ def first_line(error: Exception) -> str:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Inside, transformers neither draws bars nor logs what is no error."""
-    from transformers.utils import logging
+    logging = import_library("transformers.utils").logging
 
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.set_verbosity_error()
@@ -270,16 +269,16 @@ def quiet() -> Iterator[None]:
 
 
 # The side that is not wanted, as small as it can be: it is made, and thrown away.
-_NOTHING = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "num_hidden_layers": 0}
-_OTHERS = {
-    "vision": {"text_config": {**_NOTHING, "vocab_size": 8, "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3}},
-    "text": {"vision_config": {**_NOTHING, "image_size": 16, "patch_size": 16, "num_patches": 1}},
+_SMALLEST = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "num_hidden_layers": 0}
+_OTHER_SIDE = {
+    "vision": {"text_config": {**_SMALLEST, "vocab_size": 8, "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3}},
+    "text": {"vision_config": {**_SMALLEST, "image_size": 16, "patch_size": 16, "num_patches": 1}},
 }
 
 
-def make_half(table: dict[str, Any], side: Side) -> Any:
+def make_side(table: dict[str, Any], side: Side) -> Any:
     """A network with fresh weights whose other side is as good as nothing; ConfigError when the table makes none."""
-    return make_network(DUAL_ENCODERS[table["model_type"]].name, {**table, **_OTHERS[side]})
+    return make_network(DUAL_ENCODERS[table["model_type"]].name, {**table, **_OTHER_SIDE[side]})
 
 
 def _family(table: dict[str, Any], known: Sequence[str] | dict[str, Any]) -> str:
@@ -290,11 +289,9 @@ def _family(table: dict[str, Any], known: Sequence[str] | dict[str, Any]) -> str
 
 
 def _tokenizer_in(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    make: Callable[..., Any] = AutoTokenizer.from_pretrained
+    make: Callable[..., Any] = import_library("transformers").AutoTokenizer.from_pretrained
     try:
-        with quiet():
+        with quiet_transformers():
             return make(str(folder), trust_remote_code=False, local_files_only=True)
     except Exception as error:  # tokenizers and transformers raise of all kinds
         known = "entencepiece" in str(error) or "rotobuf" in str(error)

@@ -1,4 +1,4 @@
-"""From the name of a transformers model to its files on this machine, fetched when it names a repository on a hub.
+"""Find the files of a transformers model by its name; they are fetched when it is a repository on a hub.
 
     FOLDER     a folder that save_pretrained wrote, or a copy of a repository
     ORG/NAME   a repository; a folder of that name comes first
@@ -17,38 +17,41 @@ from typing import Any
 from clipact.cache import content_key
 from clipact.clip_spec import ClipSpec, Interpolation
 from clipact.errors import ConfigError, ModelError
+from clipact.models.checkpoint import is_transformers_config
 from clipact.models.download import CARD, card_license, file_sha256, hub_file, hub_folder
-from clipact.models.model_config import is_transformers_config
 
-_CLIP = ClipSpec().mean, ClipSpec().std
-_HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CLIP = {"image_mean": ClipSpec().mean, "image_std": ClipSpec().std}
+_HALF = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
+_IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
+_NO_CROP: dict[str, Any] = {"do_center_crop": False, "crop_size": None}
+_CROP_224: dict[str, Any] = {"size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224}
 _INTERPOLATION: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-
-
-def _defaults(
-    size: int, resample: int, means: tuple[tuple[float, ...], tuple[float, ...]], *, crop: int | None
-) -> dict[str, Any]:
-    return {
-        "size": {"shortest_edge": size} if crop else {"height": size, "width": size},
-        "do_center_crop": crop is not None,
-        "crop_size": crop,
-        "resample": resample,
-        "image_mean": means[0],
-        "image_std": means[1],
-    }
 
 
 # What each family's processor does where its file is silent.
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "clip": _defaults(224, 3, _CLIP, crop=224),
-    "siglip": _defaults(224, 3, _HALF, crop=None),
-    "siglip2": _defaults(256, 2, _HALF, crop=None) | {"patch_size": 16, "max_num_patches": 256},
-    "xclip": _defaults(224, 2, _HALF, crop=224),
-    "videomae": _defaults(224, 2, _HALF, crop=224),
-    "timesformer": _defaults(224, 2, _IMAGENET, crop=224),
-    "vivit": _defaults(256, 2, _HALF, crop=224) | {"rescale_factor": 1 / 127.5, "offset": True},
-    "vjepa2": _defaults(292, 2, _IMAGENET, crop=256),
+    "clip": {**_CROP_224, "resample": 3, **_CLIP},
+    "siglip": {**_NO_CROP, "size": {"height": 224, "width": 224}, "resample": 3, **_HALF},
+    "siglip2": {
+        **_NO_CROP,
+        "size": {"height": 256, "width": 256},
+        "resample": 2,
+        **_HALF,
+        "patch_size": 16,
+        "max_num_patches": 256,
+    },
+    "xclip": {**_CROP_224, "resample": 2, **_HALF},
+    "videomae": {**_CROP_224, "resample": 2, **_HALF},
+    "timesformer": {**_CROP_224, "resample": 2, **_IMAGENET},
+    "vivit": {
+        **_CROP_224,
+        "size": {"shortest_edge": 256},
+        "resample": 2,
+        **_HALF,
+        "rescale_factor": 1 / 127.5,
+        "offset": True,
+    },
+    "vjepa2": {**_CROP_224, "size": {"shortest_edge": 292}, "crop_size": 256, "resample": 2, **_IMAGENET},
 }
 
 

@@ -1,8 +1,8 @@
-"""transformers' video networks as visual towers: VideoMAE, TimeSformer, ViViT and V-JEPA 2, ended by a head.
+"""Adapt transformers' video networks to visual towers: VideoMAE, TimeSformer, ViViT and V-JEPA 2, with a head.
 
-They were trained without words; a head carries what they see into the space of a text tower, and is to be trained. A
-number of frames other than the network's own is taken where its tubelets divide it: learnt and sinusoidal positions are
-stretched along time (TimeSformer's own take the nearest), V-JEPA 2's rotations go on. transformers is imported inside
+They were trained without text; a new head projects their features into the embedding space of a text tower. They take
+other numbers of frames than their own where tubelets divide them: learnt and sinusoidal positions are interpolated
+along time (TimeSformer's own take the nearest), V-JEPA 2's rotations continue. transformers is imported inside
 functions.
 """
 
@@ -17,11 +17,10 @@ from torch.func import functional_call
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError, choices
-from clipact.models.hub.transformers import load_network, make_network, table_of
+from clipact.models.hub.transformers import config_table, load_network, make_network
 from clipact.models.hub.transformers_source import TransformersSource, transformers_clip_spec
 from clipact.models.nn.attention import init_positions, interpolate_positions
-from clipact.models.nn.head import Head
-from clipact.models.towers.tower import HasHead, VisualTower
+from clipact.models.towers.tower import HasHead, Head, VisualTower
 
 
 @dataclass(frozen=True)
@@ -135,14 +134,14 @@ def _fresh_network(family: VideoFamily, table: dict[str, Any]) -> Any:
 def load_tower(source: TransformersSource, *, head: Head.Config, spec: ClipSpec | None = None) -> TransformersVideo:
     """The network with its weights and a new head; its clips as its folder says, unless `spec` does."""
     family = _family(source.config)
-    network = load_network(source, f"{family.name}Model", spare=("pooler.", "predictor."))
+    network = load_network(source, f"{family.name}Model", may_be_missing=("pooler.", "predictor."))
     if spec is None:
         if source.preprocess is None:
             raise ModelError(f"{source.folder} does not say how frames are prepared: give init.clip")
         frames = getattr(network.config, family.frames)
         spec = transformers_clip_spec(source.family, source.preprocess, frames=frames)
     return TransformersVideo(
-        TransformersVideo.Config(model=table_of(network), head=head), spec=spec, network=network
+        TransformersVideo.Config(model=config_table(network), head=head), spec=spec, network=network
     ).eval()
 
 

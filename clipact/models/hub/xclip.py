@@ -1,8 +1,8 @@
-"""X-CLIP (arXiv 2208.02816), transformers' own: frames that exchange messages, and sentences that look at the clip.
+"""Adapt transformers' X-CLIP (arXiv 2208.02816): frames exchange messages, and text features depend on the clip.
 
 The visual tower is at the same time what changes a sentence's features for the clip at hand (section 3.3), so a
 sentence has no embedding before a clip is there: DualEncoder refuses to give one. The text tower is
-`from_transformers`' own. Position embeddings are stretched along time to other numbers of frames.
+`from_transformers`' own. Position embeddings are interpolated along time.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,14 @@ from torch.func import functional_call
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError
-from clipact.models.hub.transformers import TransformersText, load_network, make_half, preprocess_of, table_of, without
+from clipact.models.hub.transformers import (
+    TransformersText,
+    config_table,
+    load_network,
+    make_side,
+    preprocess_of,
+    without,
+)
 from clipact.models.hub.transformers_source import TransformersSource, transformers_clip_spec
 from clipact.models.nn.attention import interpolate_positions
 from clipact.models.towers.tower import ConditionsText, VisualTower
@@ -36,7 +43,7 @@ class XClip(VisualTower, ConditionsText):
         """`network` is an XCLIPModel of which the visual side is taken; a fresh one is made when it is None."""
         super().__init__()
         self.config, self.spec = config, spec
-        network = network or make_half({**config.model, "model_type": "xclip"}, "vision")
+        network = network or make_side({**config.model, "model_type": "xclip"}, "vision")
         side = network.vision_model.config.image_size
         if spec.size != (side, side):
             raise ConfigError(f"size is {spec.size}; this X-CLIP takes {(side, side)}")
@@ -51,19 +58,19 @@ class XClip(VisualTower, ConditionsText):
 
     def forward(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b d"]:
         """The features of each clip; ModelError for another size."""
-        return self._pool(self._see(video), frames=video.shape[1])
+        return self._pool(self._encode(video), frames=video.shape[1])
 
     def prompted(
         self, video: Float[Tensor, "b t c h w"], text: Float[Tensor, "n d"]
     ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b n d"]]:
         """The features of each clip, and of each sentence beside it: its own and what the clip's places add."""
-        seen, frames = self._see(video), video.shape[1]
+        seen, frames = self._encode(video), video.shape[1]
         places = self.norm_places(seen.last_hidden_state[:, 1:]) @ self.project_places
         places = rearrange(places, "(b t) l d -> b t l d", t=frames).mean(1)
         sentences = text.expand(len(video), *text.shape)
         return self._pool(seen, frames=frames), sentences + self.prompter(sentences, places)
 
-    def _see(self, video: Float[Tensor, "b t c h w"]) -> Any:
+    def _encode(self, video: Float[Tensor, "b t c h w"]) -> Any:
         if tuple(video.shape[-2:]) != self.spec.size:
             raise ModelError(f"frames are {tuple(video.shape[-2:])} pixels; this tower takes {self.spec.size}")
         for layer in self.body.encoder.layers:  # whose frames are to exchange messages
@@ -89,7 +96,7 @@ class XClipParts:
 def load_xclip(source: TransformersSource) -> XClipParts:
     """The model's towers with their weights; ModelError when the files do not make one."""
     network = load_network(source, "XCLIPModel")
-    table = table_of(network)
+    table = config_table(network)
     spec = transformers_clip_spec("xclip", preprocess_of(source), frames=network.vision_model.config.num_frames)
     words = TransformersText.Config(model=without(table, "vision_config"))
     return XClipParts(

@@ -1,4 +1,7 @@
-"""Blocks that are put between the layers of a convolutional network, by name; maps keep their shape."""
+"""Blocks to insert between the layers of a convolutional network: attention gates, and non-local blocks.
+
+Feature maps keep their shape.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -44,7 +47,7 @@ class ChannelGate(nn.Module):
         return x * (mean + most).sigmoid()[:, :, None, None, None]
 
 
-class PlaceGate(nn.Module):
+class PositionGate(nn.Module):
     """A gate a place, from mean and maximum over the axes `over`, convolved (arXiv 1807.06521, equation 3).
 
     over    the axes 1 (channels, always among them), 2 (time), 3 and 4 (space): along these all share a gate
@@ -71,7 +74,7 @@ class CBAM(nn.Module):
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
         super().__init__()
         self.channel = ChannelGate(channels, reduction=reduction)
-        self.place = PlaceGate(over=(1,), kernel=(1, 7, 7), norm=True)
+        self.place = PositionGate(over=(1,), kernel=(1, 7, 7), norm=True)
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
         """The gated maps."""
@@ -88,8 +91,8 @@ class SpaceTimeGate(nn.Module):
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
         super().__init__()
         self.channel = ChannelGate(channels, reduction=reduction)
-        self.space = PlaceGate(over=(1, 2), kernel=(1, 7, 7), norm=False)
-        self.time = PlaceGate(over=(1, 3, 4), kernel=(3, 1, 1), norm=False)
+        self.space = PositionGate(over=(1, 2), kernel=(1, 7, 7), norm=False)
+        self.time = PositionGate(over=(1, 3, 4), kernel=(3, 1, 1), norm=False)
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
         """The gated maps."""
@@ -143,7 +146,7 @@ INSERTS: dict[str, Callable[[int], nn.Module]] = {
     "non_local_dot_product": partial(NonLocal, pairwise="dot_product"),
 }
 
-SEES_ORDER = {"space_time"}
+ORDER_SENSITIVE_INSERTS = {"space_time"}
 """Those that tell a clip from its reverse."""
 
 

@@ -1,4 +1,4 @@
-"""Where the residual branches of other libraries' image networks begin: what a temporal shift takes hold of.
+"""Temporal shift (TSM, arXiv 1811.08383), and the residual branches of open_clip's and timm's networks that it fits.
 
 Only networks are listed whose branches see whole pictures, one a row. MobileViT's attention has a row for each place of
 a patch, Swin V2's branch begins after its pictures are cut into windows: frames have no neighbours there.
@@ -13,7 +13,7 @@ from clipact.errors import ConfigError
 
 
 def temporal_shift(x: Float[Tensor, "bt *rest"], *, frames: int, share: float, axis: int) -> Float[Tensor, "bt *rest"]:
-    """The same shape, with `share` of the channels taken from the frame before and as many from the frame after.
+    """Shift `share` of the channels one frame forward in time and as many one frame back.
 
     axis  where the channels lie, not the first; channels that come from before the first or after the last frame are 0
     """

@@ -1,4 +1,4 @@
-"""A clip seen place by place: an image tower's maps of each frame, and a head that looks over all of them."""
+"""Attention pooling over the feature maps of all frames of a clip."""
 
 from dataclasses import dataclass, field, replace
 

@@ -1,6 +1,6 @@
-"""A tower in two parts: its body, whose features can be kept as long as it stays as it is, and its head.
+"""Split a tower into its backbone, whose features can be cached while it is frozen, and its head.
 
-Training teaches a head on kept features; an evaluation of another head on the same body decodes and encodes nothing.
+Training trains a head on cached features; evaluating another head on the same backbone decodes and encodes nothing.
 """
 
 import hashlib

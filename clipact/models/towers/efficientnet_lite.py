@@ -18,8 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from clipact.clip_spec import ClipSpec
 from clipact.config import check_probability
-from clipact.models.nn.head import Head
-from clipact.models.towers.tower import HasFeatureMaps, HasHead, ImageTower, SupportsTemporalShift
+from clipact.models.towers.tower import HasFeatureMaps, HasHead, Head, ImageTower, SupportsTemporalShift
 
 
 def depthwise_conv(

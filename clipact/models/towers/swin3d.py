@@ -1,6 +1,6 @@
-"""Video Swin (arXiv 2106.13230): torchvision's own swin3d, ended by a head into the shared space.
+"""Video Swin (arXiv 2106.13230): torchvision's swin3d with a head.
 
-torchvision is imported inside functions. What its windows cannot be laid over without padding is refused: a padded
+What its windows cannot be laid over without padding is refused: a padded
 clip is another clip, and a map smaller than a window would take position biases that are not its own.
 """
 
@@ -12,9 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
-from clipact.errors import ConfigError, ModelError
-from clipact.models.nn.head import Head
-from clipact.models.towers.tower import HasHead, VisualTower
+from clipact.errors import ConfigError, ModelError, import_library
+from clipact.models.towers.tower import HasHead, Head, VisualTower
 
 SwinVariant = Literal["tiny", "small", "base"]
 
@@ -76,15 +75,14 @@ class Swin3D(VisualTower, HasHead):
 
     def __init__(self, config: Config, *, spec: ClipSpec) -> None:
         super().__init__()
-        from torchvision.models.video.swin_transformer import SwinTransformer3d
-
         self.config, self.spec = config, spec
         width, depths, heads, drop = _SIZES[config.variant]
         if config.width is not None:
             width, depths, heads = config.width, config.depths, config.heads
         self._refuse_size(stages=len(depths))
         self._refuse_length(spec.frames)
-        self.network = SwinTransformer3d(
+        swin_transformer = import_library("torchvision.models.video.swin_transformer")
+        self.network = swin_transformer.SwinTransformer3d(
             patch_size=list(_PATCH),
             embed_dim=width,
             depths=list(depths),

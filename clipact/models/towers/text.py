@@ -6,7 +6,7 @@ All sentences are of the first kind, so that the embedding of that kind is part 
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,8 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clipact.config import check_probability
 from clipact.errors import ModelError
-from clipact.models.nn.head import Head
-from clipact.models.towers.tower import HasHead, TextTower
+from clipact.models.towers.tower import HasHead, Head, TextTower
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -148,3 +147,39 @@ class Layer(nn.Module):
             attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         x = self.norm_attended(x + self.dropout(self.proj(rearrange(attended, "b h l f -> b l (h f)"))))
         return self.norm_grown(x + self.dropout(self.fc2(F.gelu(self.fc1(x)))))
+
+
+class DeferredText(TextTower):
+    """A text tower that is loaded at its first use; until then it costs nothing and has no parameters."""
+
+    def __init__(self, load: Callable[[], TextTower], *, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self._load = load
+        self.tower: TextTower | None = None
+        self.place: Tensor
+        self.register_buffer("place", torch.empty(0), persistent=False)  # follows .to(device)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights have been read."""
+        return self.tower is not None
+
+    def materialise(self) -> TextTower:
+        """The tower itself, read from disk the first time."""
+        if self.tower is None:
+            self.tower = self._load().to(self.place.device)
+        return self.tower
+
+    def tokenize(self, sentences: Sequence[str]) -> Int[Tensor, "b l"]:
+        """Token ids; loads the tower."""
+        return self.materialise().tokenize(sentences)
+
+    def forward(self, ids: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
+        """The features of each sentence; loads the tower."""
+        features: Tensor = self.materialise()(ids)
+        return features
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer's files; loads the tower."""
+        self.materialise().save_tokenizer(folder)

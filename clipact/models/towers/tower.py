@@ -1,28 +1,32 @@
-"""The kinds of tower, for pictures, clips and sentences, and what some towers say of themselves besides.
+"""Base classes of image, video and text towers, what some offer besides, and the projection head of most.
 
-Each turns a batch of one modality into one matrix of features. Towers do not normalise: DualEncoder alone does. One
-that can stand in a checkpoint folder keeps its `config`, a frozen dataclass; from that, and under the name that the
-tables in `clipact.models.towers` give its class, it is made again.
+Each tower turns a batch of one modality into one matrix of features. Towers do not normalise: DualEncoder alone does.
+A tower that can be saved keeps its `config`, a frozen dataclass; from it, and from the name that the tables in
+`clipact.models.towers` give its class, it is made again.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from clipact.clip_spec import ClipSpec
+from clipact.config import check_probability
+from clipact.errors import ConfigError
 
 # Those of torch.nn.init that ask a mode by their own names and then go on without it: newer torch has more of them.
 _DRAWS = {Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_}
 
 
 class SkipInit(TorchFunctionMode):
-    """Leaves new weights as the memory was: a checkpoint overwrites each of them (ViT-B-32: 0.1 s, not 3.1)."""
+    """Skip the initialisation of new weights, which a checkpoint overwrites (ViT-B-32: 0.1 s, not 3.1)."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The call itself, unless it draws numbers in place."""
@@ -83,20 +87,20 @@ class TextTower(nn.Module, ABC):
 
 
 class HasHead(ABC):
-    """What a tower says of itself, besides, when its output is `head(features(inputs))`.
+    """Interface of towers whose output is `head(features(inputs))`.
 
-    Training may leave such a tower's body as it is, keep what it makes of the data, and teach the head alone.
+    Training may freeze such a tower's backbone, cache its features, and train the head alone.
     """
 
     head: nn.Module
 
     @abstractmethod
     def features(self, inputs: Tensor, /) -> Tensor:
-        """What the head is given."""
+        """Return the input of the head."""
 
 
 class SupportsTemporalShift(ABC):
-    """What an image tower says of itself, besides, when frames may lend channels to their neighbours inside it.
+    """Interface of image towers inside which channels can be shifted between neighbouring frames (TSM).
 
     A residual branch is named by a module whose input feeds the branch and nothing else, picture by picture, and by the
     axis in that input where the channels lie.
@@ -105,30 +109,90 @@ class SupportsTemporalShift(ABC):
     @property
     @abstractmethod
     def residual_branches(self) -> Sequence[tuple[nn.Module, int]]:
-        """Module and axis of each branch, in order; ConfigError for a network that has none."""
+        """Return module and axis of each branch, in order; ConfigError for a network that has none."""
 
 
 class HasFeatureMaps(ABC):
-    """What an image tower says of itself, besides, when it has a vector for each place of a picture."""
+    """Interface of image towers that have a vector for each position of a picture."""
 
     @property
     @abstractmethod
     def map_dim(self) -> int:
-        """Numbers a place; ConfigError for a network that has no places."""
+        """Width of a position's vector; ConfigError for a network without positions."""
 
     @abstractmethod
     def maps(self, images: Tensor) -> Tensor:
-        """The vectors of each picture (b, c, h, w), before they are pooled: (b, rows, columns, map_dim)."""
+        """Return the vectors of each picture (b, c, h, w) before pooling: (b, rows, columns, map_dim)."""
 
 
 class ConditionsText(ABC):
-    """What a visual tower says of itself, besides, when a sentence's features depend on the clip it is compared with.
+    """Interface of visual towers with which a sentence's features depend on the clip it is compared with (X-CLIP).
 
-    Such a model's sentences have no embeddings of their own: none that could be kept, indexed or taught apart.
+    Such a model's sentences have no embeddings of their own: none that could be cached, indexed or trained apart.
     """
 
     @abstractmethod
     def prompted(self, video: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Of `text`, (n, d) as the text tower gives it: the features of each clip (b, d), and of each sentence
-        beside each clip (b, n, d).
+        """Return the features of each clip (b, d), and of each sentence for each clip (b, n, d).
+
+        `text` is (n, d), as the text tower gives it.
         """
+
+
+class Head(nn.Module):
+    """A projection, then residual blocks: normalised features become `dim` numbers."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Widths of a head.
+
+        dim      numbers that come out
+        hidden   width inside a residual block
+        blocks   how many residual blocks
+        dropout  in training, on the input and inside the blocks
+        norm_eps of the norm before the projection
+        """
+
+        dim: int = 256
+        hidden: int = 1024
+        blocks: int = 1
+        dropout: float = 0.0
+        norm_eps: float = 1e-5
+
+        def __post_init__(self) -> None:
+            check_probability("dropout", self.dropout)
+            if self.dim < 1 or self.hidden < 1 or self.blocks < 0:
+                raise ConfigError(
+                    f"a head's dim is {self.dim}, hidden {self.hidden}, blocks {self.blocks}; the widths are at least "
+                    "1, and blocks 0"
+                )
+
+    def __init__(self, width: int, config: Config) -> None:
+        super().__init__()
+        self.dim = config.dim
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+        self.project = nn.Linear(width, config.dim)
+        self.blocks = nn.Sequential(
+            *(ResidualMLP(config.dim, hidden=config.hidden, dropout=config.dropout) for _ in range(config.blocks))
+        )
+
+    def forward(self, features: Float[Tensor, "b f"]) -> Float[Tensor, "b d"]:
+        """Raw features of the shared space; DualEncoder normalises them."""
+        projected: Tensor = self.blocks(self.project(self.dropout(self.norm(features))))
+        return projected
+
+
+class ResidualMLP(nn.Module):
+    """A vector plus what two linear layers make of it: x + W2 gelu(W1 norm(x))."""
+
+    def __init__(self, width: int, *, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """As many numbers as came in."""
+        return x + self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(self.norm(x))))))

@@ -1,15 +1,16 @@
-"""ViViT (arXiv 2103.15691): a vision transformer over the space-time tokens of a clip.
+"""ViViT (arXiv 2103.15691): a vision transformer over space-time tokens, and its inflation from CLIP.
 
-Three of the paper's four ways to look: "joint" (model 1), "factorised_encoder" (model 2: a transformer a frame, then
-one over the frames) and "factorised_self" (model 3). A joint one without class token, with the sines of token numbers,
-is the encoder of VideoMAE (arXiv 2203.12602), which can be given the visible tokens of a clip alone. Where ours
-deviates: with a class token a frame, the clip's vector is the mean over the frames' tokens, and what looks along time
-is added to that and begins at zero. So a tower that was started from an image transformer gives a still clip that
-transformer's features, exactly.
+Three of the paper's four kinds of attention: "joint" (model 1), "factorised_encoder" (model 2: a transformer a frame,
+then one over the frames) and "factorised_self" (model 3). A joint one without class token, with sinusoidal positions of
+token numbers, is the encoder of VideoMAE (arXiv 2203.12602), which can be given the visible tokens of a clip alone.
+Where ours deviates: with a class token a frame, the clip's vector is the mean over the frames' tokens, and attention
+along time is added to that and begins at zero. So `inflate` gives a tower whose features of a still clip are the image
+transformer's.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from einops import rearrange, repeat
@@ -17,21 +18,21 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec
-from clipact.errors import ConfigError, ModelError
+from clipact.config import parse
+from clipact.errors import ConfigError, ModelError, choices, import_library
 from clipact.losses import pick_patches
 from clipact.models.nn.attention import (
     MLP,
     Activation,
     Attention,
     Block,
-    grid_sines,
     interpolate_positions,
-    sines,
+    sinusoidal_grid,
+    sinusoidal_positions,
     zero_init,
 )
-from clipact.models.nn.head import Head
-from clipact.models.towers.aggregators import Transformer
-from clipact.models.towers.tower import HasHead, VisualTower
+from clipact.models.towers.frame_aggregator import Transformer
+from clipact.models.towers.tower import HasHead, Head, ImageTower, VisualTower
 
 
 class SpaceTimeBlock(nn.Module):
@@ -61,7 +62,7 @@ class SpaceTimeBlock(nn.Module):
         return x + self.mlp(self.norm_mlp(x))
 
 
-ClassToken = Literal["joint", "factorised_encoder", "factorised_self"]
+AttentionKind = Literal["joint", "factorised_encoder", "factorised_self"]
 
 
 class ViViT(VisualTower, HasHead):
@@ -91,7 +92,7 @@ class ViViT(VisualTower, HasHead):
         patch: int = 16
         patch_bias: bool = True
         tubelet: int = 2
-        attention: ClassToken = "factorised_self"
+        attention: AttentionKind = "factorised_self"
         time_layers: int = 4
         positions: Literal["learnt", "sines", "number_sines"] = "learnt"
         class_token: Literal["clip", "frame", "none"] = "frame"
@@ -207,8 +208,8 @@ class ViViT(VisualTower, HasHead):
             return interpolate_positions(self.positions, steps)
         rows, columns = (side // config.patch for side in self.spec.size)
         if config.positions == "number_sines":
-            return rearrange(sines(steps * rows * columns, config.width), "(t l) d -> t l d", t=steps)
-        return rearrange(grid_sines(steps, rows, columns, width=config.width), "t h w d -> t (h w) d")
+            return rearrange(sinusoidal_positions(steps * rows * columns, config.width), "(t l) d -> t l d", t=steps)
+        return rearrange(sinusoidal_grid(steps, rows, columns, width=config.width), "t h w d -> t (h w) d")
 
     def _blocks(self, x: Tensor) -> Tensor:
         return self.blocks(x if self.norm_first is None else self.norm_first(x))
@@ -218,3 +219,111 @@ class ViViT(VisualTower, HasHead):
             raise ModelError(
                 f"a clip has {frames} frames; this tower sees {self.config.tubelet} at a time and takes multiples"
             )
+
+
+Inflation = Literal["central", "averaged"]
+
+
+def inflate(image: ImageTower, settings: Mapping[str, Any], *, inflation: Inflation, spec: ClipSpec) -> ViViT:
+    """Inflate an image transformer to a ViViT that gives a still clip the image's own features, to the last bits.
+
+    Args:
+        image: A vision transformer of open_clip's.
+        settings: The keys of ViViT.Config that the image does not decide: attention, tubelet, time_layers.
+        inflation: "central": a tubelet's middle frame has all the weight (equation 9);
+            "averaged": every frame has an equal share (equation 8).
+        spec: How clips are prepared.
+
+    Raises:
+        ConfigError: Another kind of image tower, or a key that the image decides.
+
+    Reference: arXiv 2103.15691, section 3.4.
+    """
+    network = getattr(image, "network", None)
+    config = _config_of(network)
+    if config is None or network is None:
+        raise ConfigError(
+            f"inflate takes a plain vision transformer of open_clip's with a class token, such as "
+            f"open_clip:ViT-B-32/openai; this image tower is a {type(image if network is None else network).__name__}"
+        )
+    for key in settings:
+        if key not in (free := ("attention", "tubelet", "time_layers")):
+            raise ConfigError(f"visual.{key} is decided by the image transformer; {choices(key, free)}")
+    if inflation not in ("central", "averaged"):
+        raise ConfigError(f"visual.inflate is {inflation!r}; {choices(str(inflation), ('central', 'averaged'))}")
+    if spec.size != image.spec.size:
+        raise ConfigError(f"clip.size is {spec.size}, but the image transformer takes {image.spec.size}")
+    tower = ViViT(parse(ViViT.Config, {**config, **settings}, where="visual."), spec=spec)
+    weights = tower.state_dict() | _inflated_weights(network, tubelet=tower.config.tubelet, inflation=inflation)
+    if "positions" in weights:
+        weights["positions"] = repeat(weights["positions"], "l d -> t l d", t=len(tower.positions))
+    tower.load_state_dict(weights)
+    return tower.eval()
+
+
+def _config_of(network: nn.Module | None) -> dict[str, Any] | None:
+    """The Config of a ViViT of the same blocks; None for a network of another build."""
+    library = import_library("open_clip.transformer")
+    if (
+        not isinstance(network, library.VisionTransformer)
+        or network.pool_type != "tok"
+        or network.attn_pool is not None
+    ):
+        return None
+    blocks = list(network.transformer.resblocks)
+    if any(
+        type(block) is not library.ResidualAttentionBlock or not isinstance(block.ls_1, nn.Identity) for block in blocks
+    ):
+        return None
+    first, (width, dim) = blocks[0], network.proj.shape
+    return {
+        "width": width,
+        "layers": len(blocks),
+        "heads": first.attn.num_heads,
+        "hidden": first.mlp.c_fc.out_features,
+        "patch": network.patch_size[0],
+        "patch_bias": False,
+        "norm_first": isinstance(network.ln_pre, nn.LayerNorm),
+        "activation": "quick_gelu" if isinstance(first.mlp.gelu, library.QuickGELU) else "gelu",
+        "norm_eps": first.ln_1.eps,
+        "head": {"dim": dim, "blocks": 0, "norm_eps": network.ln_post.eps},
+    }
+
+
+def _inflated_weights(network: nn.Module, *, tubelet: int, inflation: Inflation) -> dict[str, Tensor]:
+    state = network.state_dict()
+    patches = state["conv1.weight"]
+    shares = torch.full((tubelet,), 1 / tubelet)
+    if inflation == "central":
+        shares = torch.zeros(tubelet)
+        shares[tubelet // 2] = 1.0
+    names = {
+        "norm_attention.weight": "ln_1.weight",
+        "norm_attention.bias": "ln_1.bias",
+        "attention.qkv.weight": "attn.in_proj_weight",
+        "attention.qkv.bias": "attn.in_proj_bias",
+        "attention.proj.weight": "attn.out_proj.weight",
+        "attention.proj.bias": "attn.out_proj.bias",
+        "norm_mlp.weight": "ln_2.weight",
+        "norm_mlp.bias": "ln_2.bias",
+        "mlp.fc1.weight": "mlp.c_fc.weight",
+        "mlp.fc1.bias": "mlp.c_fc.bias",
+        "mlp.fc2.weight": "mlp.c_proj.weight",
+        "mlp.fc2.bias": "mlp.c_proj.bias",
+    }
+    weights = {
+        f"blocks.{layer}.{ours}": state[f"transformer.resblocks.{layer}.{theirs}"]
+        for layer in range(len(cast(Any, network).transformer.resblocks))
+        for ours, theirs in names.items()
+    }
+    if "ln_pre.weight" in state:
+        weights |= {f"norm_first.{kind}": state[f"ln_pre.{kind}"] for kind in ("weight", "bias")}
+    return weights | {
+        "embed.weight": rearrange(torch.einsum("dcpq,u->dcupq", patches, shares), "d c u p q -> d (c u p q)"),
+        "class_token": state["class_embedding"] + state["positional_embedding"][0],
+        "positions": state["positional_embedding"][1:],
+        "head.norm.weight": state["ln_post.weight"],
+        "head.norm.bias": state["ln_post.bias"],
+        "head.project.weight": state["proj"].T.contiguous(),
+        "head.project.bias": state["proj"].new_zeros(state["proj"].shape[1]),
+    }

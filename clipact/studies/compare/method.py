@@ -7,7 +7,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError, choices
 from clipact.evaluate.fit_probes import ProbeConfig
 from clipact.models import zoo
-from clipact.models.model_config import weights_hash
+from clipact.models.checkpoint import weights_hash
 from clipact.train.baselines import BASELINES, baseline_recipe
 
 MethodKind = Literal["zero-shot", "probe", "knn", "few-shot"]

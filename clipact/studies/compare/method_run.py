@@ -23,8 +23,8 @@ from clipact.evaluate import EvalOptions, evaluate
 from clipact.evaluate.fit_probes import ProbeConfig, fit_probes
 from clipact.evaluate.results import ClassificationResult, load_result, save_result
 from clipact.models import zoo
-from clipact.models.model_config import checkpoint_folder
-from clipact.models.profile import measure, parameters
+from clipact.models.checkpoint import checkpoint_folder
+from clipact.models.profile import count_parameters, profile_model
 from clipact.models.zoo import Model
 from clipact.studies.compare.method import Method
 from clipact.studies.compare.settings import CompareSettings, ExecutionContext
@@ -81,7 +81,7 @@ class MethodRun:
 
         options = EvalOptions(cache=context.cache, progress=context.progress)
         recognizer, trained = self._recognizer(context, options)
-        cost = measure(trained.model.encoder, spec=self.settings.clip.in_colours_of(trained.model.encoder.spec))
+        cost = profile_model(trained.model.encoder, spec=self.settings.clip.in_colours_of(trained.model.encoder.spec))
         protocol = self.split.protocol
         run = {
             "protocol": protocol.name,
@@ -105,7 +105,7 @@ class MethodRun:
         facts = {
             "row": self.method.name,
             "split": self.split.description,
-            "parameters": parameters(trained.model.encoder)["visual"],
+            "parameters": count_parameters(trained.model.encoder)["visual"],
             "trainable_parameters": trained.trainable_parameters,
             "training_seconds": trained.seconds,
             **trained.more,
@@ -186,7 +186,7 @@ def train_method(
         baseline = f"{baseline}:{out / _LAST}"
     recipe = parse(Recipe, _table(method, baseline, settings, table=table, split=split, seed=seed))
     run = ContrastiveTrainer(
-        recipe, data=Path(), device=zoo.pick_device(context.device), cache=context.cache, watch=context.progress
+        recipe, data=Path(), device=zoo.pick_device(context.device), cache=context.cache, progress=context.progress
     )
     _complete(run, folder / "run", context)
     names = set(run.state.names)
@@ -211,8 +211,7 @@ def _complete(trainer: Trainer, out: Path, context: ExecutionContext) -> None:
 
 def _seconds(out: Path, schedule: Schedule) -> float:
     """The seconds of all steps of a run, those before it was resumed among them; validation is left out."""
-    rows = schedule.batch * schedule.accumulate
-    return sum(rows / line["samples_per_second"] for line in read_log(out))
+    return sum(schedule.batch / line["samples_per_second"] for line in read_log(out))
 
 
 def _table(

@@ -9,9 +9,9 @@ from clipact import aliases
 from clipact.cache import Cache
 from clipact.clip_spec import ClipSpec
 from clipact.config import load_toml, override, parse, to_table
-from clipact.models.nn.masking import MaskConfig
 from clipact.progress import ProgressBar, no_progress
 from clipact.train.log import StepMetrics
+from clipact.train.masked_autoencoder import MaskConfig
 from clipact.train.optim import OptimConfig
 from clipact.train.recipe import Schedule, TrainConfig
 from clipact.train.trainer import Trainer

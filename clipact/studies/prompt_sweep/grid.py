@@ -7,7 +7,8 @@ from itertools import product
 
 from clipact.errors import ConfigError, choices
 from clipact.prompts import LabelSet, PromptSet, Template, set_names
-from clipact.prompts.label_set import Names, OverTemplates, WordingParts
+from clipact.prompts.label_set import Names
+from clipact.prompts.prompt_set import OverTemplates, WordingParts
 
 INCLUDE: dict[str, tuple[WordingParts, ...]] = {
     "phrase": ("phrase",),

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from clipact import metrics
 from clipact.cache import Cache, content_key
-from clipact.classify.text_classifier import TextClassifier, make_text_classifier
-from clipact.classify.zero_shot import ZeroShotClassifier
+from clipact.classify.zero_shot import TextClassifier, ZeroShotClassifier, make_text_classifier
 from clipact.data.protocol import Protocol
 from clipact.errors import CacheError, UsageError
 from clipact.evaluate import EvalOptions, EvalSamples, evaluate_wordings

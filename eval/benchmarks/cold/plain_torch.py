@@ -34,7 +34,7 @@ def main():
     arguments = parser.parse_args()
 
     from clipact import load_clip
-    from clipact.assets import asset_path
+    from clipact.config import asset_path
     from clipact.models.checkpoint import load_checkpoint
     from clipact.models.dual_encoder import normalise_frames
     from clipact.prompts import PromptSet, parse_labels

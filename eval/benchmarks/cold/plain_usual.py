@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torchvision import transforms
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from clipact.assets import asset_path
-from clipact.models.model_config import read_config
-from clipact.models.nn.head import Head
+from clipact.config import asset_path
+from clipact.models.checkpoint import read_config
 from clipact.models.towers import visual_from
+from clipact.models.towers.tower import Head
 from clipact.prompts import PromptSet, parse_labels
 from clipact.video.sampling import segment_centers
 

@@ -203,7 +203,8 @@ def test_an_architecture_that_open_clip_does_not_know(folder):
 
 
 def test_an_open_clip_model_can_be_kept_as_a_clipact_folder(pair, tmp_path):
-    from clipact.models.checkpoint import load_checkpoint, save_model
+    from clipact.models.checkpoint import load_checkpoint
+    from clipact.models.save_checkpoint import save_model
 
     ours = pair[0]
     kept = load_checkpoint(save_model(ours, tmp_path / "kept", name="kept"))

@@ -12,10 +12,11 @@ from PIL import Image
 
 from clipact.errors import ModelError
 from clipact.models import zoo
-from clipact.models.checkpoint import load_checkpoint, save_model
+from clipact.models.checkpoint import load_checkpoint
 from clipact.models.dual_encoder import normalise_frames
-from clipact.models.hub.transformers import load_transformers, quiet
+from clipact.models.hub.transformers import load_transformers, quiet_transformers
 from clipact.models.hub.transformers_source import DEFAULTS, find_transformers_source, transformers_clip_spec
+from clipact.models.save_checkpoint import save_model
 from clipact.video.transforms import fit_frame
 from tests.tiny_transformers import PREFIX, transformers_folder
 
@@ -29,7 +30,7 @@ def pair(request, tmp_path_factory):
 
     folder = transformers_folder(tmp_path_factory.mktemp("models") / request.param, request.param)
     ours = zoo.load_model(f"transformers:{folder}", device="cpu").encoder
-    with quiet():
+    with quiet_transformers():
         theirs = getattr(transformers, f"{PREFIX[request.param]}Model").from_pretrained(folder).eval()
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     return ours, theirs, tokenizer, folder

@@ -5,13 +5,14 @@ import torch
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError, ModelError
-from clipact.models.checkpoint import load_checkpoint, save_model
+from clipact.models.checkpoint import load_checkpoint
 from clipact.models.dual_encoder import DualEncoder
-from clipact.models.hub.transformers import quiet
+from clipact.models.hub.transformers import quiet_transformers
 from clipact.models.hub.transformers_source import find_transformers_source
 from clipact.models.hub.transformers_video import TransformersVideo, load_tower
 from clipact.models.nn.attention import interpolate_positions
-from clipact.models.nn.head import Head
+from clipact.models.save_checkpoint import save_model
+from clipact.models.towers.tower import Head
 from clipact.train.initialization import InitConfig, PretrainedWeights, make_encoder
 from tests.tiny_transformers import MODELS, PREFIX, VIDEO, transformers_folder
 
@@ -23,7 +24,7 @@ def pair(request, tmp_path_factory):
     import transformers
 
     folder = transformers_folder(tmp_path_factory.mktemp("models") / request.param, request.param)
-    with quiet():
+    with quiet_transformers():
         theirs = getattr(transformers, f"{PREFIX[request.param]}Model").from_pretrained(folder).eval()
     return load_tower(find_transformers_source(str(folder)), head=HEAD), theirs, folder
 
@@ -160,7 +161,7 @@ def test_weights_of_a_classifier_are_a_towers_too(tmp_path):
     """Its last layers are left behind; ViViT's pooler, which it does not have, is not missed."""
     import transformers
 
-    with quiet():
+    with quiet_transformers():
         for family, kind in (("vivit", "Vivit"), ("videomae", "VideoMAE")):
             folder = transformers_folder(tmp_path / family, family)
             config = transformers.AutoConfig.from_pretrained(folder)
@@ -183,5 +184,5 @@ def test_weights_of_a_classifier_are_a_towers_too(tmp_path):
 def test_a_start_that_makes_no_sense_is_refused(start, message, pair, tiny):
     with pytest.raises(ConfigError, match=message):
         make_encoder(
-            InitConfig(model=str(tiny), parts=PretrainedWeights(visual=f"transformers:{pair[2]}"), **start), seed=0
+            InitConfig(model=str(tiny), pretrained=PretrainedWeights(visual=f"transformers:{pair[2]}"), **start), seed=0
         )

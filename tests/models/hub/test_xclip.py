@@ -19,9 +19,10 @@ from clipact.evaluate import EvalOptions, manifest_protocol, read_samples
 from clipact.evaluate.encoder_adapter import make_clip_encoder
 from clipact.label_index import LabelIndex
 from clipact.models import zoo
-from clipact.models.checkpoint import load_checkpoint, save_model
+from clipact.models.checkpoint import load_checkpoint
 from clipact.models.dual_encoder import normalise_frames
-from clipact.models.hub.transformers import quiet
+from clipact.models.hub.transformers import quiet_transformers
+from clipact.models.save_checkpoint import save_model
 from clipact.prompts import LabelSet, PromptSet
 from clipact.studies import Grid, lint, sweep
 from tests.tiny_transformers import transformers_folder
@@ -43,7 +44,7 @@ def ours(folder):
 def theirs(folder):
     from transformers import XCLIPModel
 
-    with quiet():
+    with quiet_transformers():
         return XCLIPModel.from_pretrained(folder).eval()
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from clipact.models.nn.attention import in_one_product
+from clipact.models.nn.attention import make_attention_inputs_contiguous
 
 
 def _twins(**given) -> tuple[nn.MultiheadAttention, nn.MultiheadAttention]:
@@ -11,7 +11,7 @@ def _twins(**given) -> tuple[nn.MultiheadAttention, nn.MultiheadAttention]:
     plain = nn.MultiheadAttention(12, 3, batch_first=True, **given)
     laid = nn.MultiheadAttention(12, 3, batch_first=True, **given)
     laid.load_state_dict(plain.state_dict())
-    return plain, in_one_product(laid)
+    return plain, make_attention_inputs_contiguous(laid)
 
 
 def test_tokens_that_look_at_each_other_get_the_same_answer_and_gradient():
@@ -34,7 +34,7 @@ def test_in_16_bits_the_weights_meet_all_tokens_in_one_product():
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.profiler.profile() as seen:
             one(tokens, tokens, tokens, need_weights=False)
         products.append("aten::bmm" in {event.key for event in seen.key_averages()})
-    assert products == [True, False], "plain torch no longer needs what in_one_product does"
+    assert products == [True, False], "plain torch no longer needs what make_attention_inputs_contiguous does"
 
 
 def test_queries_of_their_own_are_left_as_they_are():

@@ -6,7 +6,7 @@ from einops import rearrange
 from timm.layers.cbam import CbamModule
 from timm.layers.squeeze_excite import SEModule
 
-from clipact.models.nn.inserts import CBAM, INSERTS, PlaceGate, SpaceTimeGate, SqueezeExcite
+from clipact.models.nn.inserts import CBAM, INSERTS, PositionGate, SpaceTimeGate, SqueezeExcite
 
 CHANNELS = 32
 
@@ -62,7 +62,7 @@ def test_a_gate_of_space_time_is_shared_along_the_axes_that_it_pools(part, share
 def test_a_place_gate_equals_its_formula_in_plain_loops():
     torch.manual_seed(0)
     x = torch.randn(1, 3, 2, 5, 4)
-    gate = PlaceGate(over=(1,), kernel=(1, 3, 3), norm=False)
+    gate = PositionGate(over=(1,), kernel=(1, 3, 3), norm=False)
     pooled = torch.stack([x.mean(1), x.amax(1)], dim=1)
     wanted = torch.empty_like(x)
     for t in range(2):

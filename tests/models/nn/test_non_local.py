@@ -17,14 +17,14 @@ def test_a_block_begins_as_the_identity_and_learns(kind):
     block = NonLocal(6, pairwise=kind)
     assert torch.equal(block(x), x)
     block(x).square().sum().backward()
-    assert block.merge.weight.grad.abs().sum() > 0
+    assert block.proj.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_block_equals_its_formula_in_plain_loops(kind):
     torch.manual_seed(0)
     block = NonLocal(4, pairwise=kind).double()
-    torch.nn.init.normal_(block.merge.weight)
+    torch.nn.init.normal_(block.proj.weight)
     x = torch.randn(1, 4, 2, 2, 3, dtype=torch.float64)
     places = rearrange(x[0], "c t h w -> (t h w) c")
     wanted = []
@@ -37,6 +37,6 @@ def test_a_block_equals_its_formula_in_plain_loops(kind):
             values.append(block.value(there))
         normaliser = len(places) if kind == "dot_product" else sum(related)
         y = sum(f * g for f, g in zip(related, values, strict=True)) / normaliser
-        wanted.append(here + block.merge(y))
+        wanted.append(here + block.proj(y))
     seen = rearrange(block(x)[0], "c t h w -> (t h w) c")
     torch.testing.assert_close(seen, torch.stack(wanted), atol=1e-12, rtol=1e-12)

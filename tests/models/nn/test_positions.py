@@ -2,7 +2,7 @@ import pytest
 import torch
 from einops import rearrange
 
-from clipact.models.nn.attention import grid_sines, interpolate_positions, sines
+from clipact.models.nn.attention import interpolate_positions, sinusoidal_grid, sinusoidal_positions
 
 
 def test_positions_are_stretched_along_time_alone():
@@ -14,7 +14,7 @@ def test_positions_are_stretched_along_time_alone():
 
 
 def test_sines_tell_every_place_from_every_other():
-    table = sines(50, 16)
+    table = sinusoidal_positions(50, 16)
     assert table.shape == (50, 16)
     apart = torch.cdist(table, table) + torch.eye(50)
     assert apart.min() > 0.1
@@ -25,7 +25,7 @@ def test_sines_tell_every_place_from_every_other():
     ("grid", "width"), [((4, 2, 2), 16), ((2, 3, 5), 32), ((8, 14, 14), 192), ((16, 14, 14), 768), ((8, 7, 7), 6)]
 )
 def test_sines_of_a_grid_tell_every_step_row_and_column_from_every_other(grid, width):
-    table = grid_sines(*grid, width=width)
+    table = sinusoidal_grid(*grid, width=width)
     assert table.shape == (*grid, width)
     rows = rearrange(table, "t h w d -> (t h w) d")
     nearest = torch.cdist(rows, rows).fill_diagonal_(torch.inf)
@@ -33,7 +33,7 @@ def test_sines_of_a_grid_tell_every_step_row_and_column_from_every_other(grid, w
 
 
 def test_sines_of_a_grid_belong_to_one_axis_each():
-    table = grid_sines(5, 3, 4, width=18)
+    table = sinusoidal_grid(5, 3, 4, width=18)
     for axis, columns in enumerate((slice(0, 6), slice(6, 12), slice(12, 18))):
         own = table[..., columns].movedim(axis, 0).flatten(1, 2)
-        torch.testing.assert_close(own, sines(len(own), 6)[:, None].expand_as(own), atol=0, rtol=0)
+        torch.testing.assert_close(own, sinusoidal_positions(len(own), 6)[:, None].expand_as(own), atol=0, rtol=0)

@@ -7,9 +7,9 @@ from torch import nn
 from clipact.errors import ConfigError
 from clipact.models.hub.open_clip import OpenClipImage
 from clipact.models.hub.timm import TimmImage
-from clipact.models.nn.head import Head
 from clipact.models.nn.temporal_shift import BRANCHES
 from clipact.models.towers.frame_aggregator import FrameAggregator
+from clipact.models.towers.tower import Head
 from tests.tiny_open_clip import MODELS, timm_inside
 
 SWIN = {"img_size": 56, "embed_dim": 16, "depths": [1, 2], "num_heads": [1, 2], "window_size": 7}

@@ -3,8 +3,7 @@ import torch
 
 from clipact.errors import ConfigError
 from clipact.models.nn.temporal_shift import temporal_shift
-from clipact.models.towers.aggregators import AGGREGATORS
-from clipact.models.towers.frame_aggregator import FrameAggregator
+from clipact.models.towers.frame_aggregator import AGGREGATORS, FrameAggregator
 from tests.tiny import SPEC
 from tests.train.small_run import SmallImage
 

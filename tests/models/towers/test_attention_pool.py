@@ -7,16 +7,17 @@ from einops import reduce
 
 from clipact.clip_spec import ClipSpec, FrameStamp
 from clipact.errors import ConfigError
-from clipact.models import checkpoint
 from clipact.models.dual_encoder import DualEncoder
 from clipact.models.hub.timm import TimmImage
-from clipact.models.nn.head import Head
+from clipact.models.save_checkpoint import save_model
 from clipact.models.towers import visual_from
 from clipact.models.towers.attention_pool import AttentionPoolHead, AttentionPoolTower
 from clipact.models.towers.backbone_head import hash_backbone
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
 from clipact.models.towers.label_embeddings import LabelEmbeddings
-from clipact.video.clip import Clip, overlay_maps
+from clipact.models.towers.tower import Head
+from clipact.video.clip import Clip
+from clipact.video.draw import overlay_maps
 from tests.contracts.test_towers import IMAGE
 from tests.video.drawing import draw_video
 
@@ -59,7 +60,7 @@ def test_a_head_looks_where_its_query_finds_its_key():
 def test_its_kept_features_are_not_taken_for_those_of_frames():
     attentive, frames = (
         visual_from({"tower": kind, "image": {"tower": "open_clip", **IMAGE["open_clip"]}}, SPEC)
-        for kind in ("attentive", "frames")
+        for kind in ("attention_pool", "frame_aggregator")
     )
     frames.image.load_state_dict(attentive.image.state_dict())
     assert hash_backbone(attentive) != hash_backbone(frames)
@@ -91,7 +92,7 @@ def test_a_command_draws_it(tmp_path, monkeypatch):
     from clipact.cli.app import app
 
     model = DualEncoder(_tower(), LabelEmbeddings(LabelEmbeddings.Config(labels=("a", "b"), dim=8)))
-    folder = checkpoint.save_model(model, tmp_path / "looks", name="looks", trained_on=("drawn",))
+    folder = save_model(model, tmp_path / "looks", name="looks", trained_on=("drawn",))
     draw_video(tmp_path / "v.mp4", frames=6)
     words = ["frames", str(tmp_path / "v.mp4"), "-o", str(tmp_path / "looks.png"), "-m", str(folder)]
     plain = CliRunner().invoke(app, words)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from clipact.errors import ConfigError
-from clipact.models.nn.head import Head
 from clipact.models.towers.efficientnet_lite import EfficientNetLite, InvertedResidual
+from clipact.models.towers.tower import Head
 
 HEAD = Head.Config(dim=32, hidden=16)
 

@@ -7,10 +7,9 @@ import torch
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ConfigError
 from clipact.models import towers
-from clipact.models.nn.head import Head
-from clipact.models.towers.aggregators import AGGREGATORS
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
-from clipact.models.towers.frame_aggregator import FrameAggregator
+from clipact.models.towers.frame_aggregator import AGGREGATORS, FrameAggregator
+from clipact.models.towers.tower import Head
 from tests.tiny_open_clip import MODELS, timm_inside
 
 

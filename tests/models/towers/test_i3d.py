@@ -92,8 +92,8 @@ def test_published_weights_fit_from_a_file(tmp_path):
     assert "Mixed_4f.b2b.bn.running_var" in weights
     torch.save(weights, tmp_path / "rgb.pt")
     table = {"tower": "i3d", "padding": "same", "inserts": {"mixed_4f": "non_local"}}
-    start = parse(InitConfig, {"model": "mini", "visual": table, "parts": {"visual": str(tmp_path / "rgb.pt")}})
-    again = _visual(start, ClipSpec()).eval()
+    init = parse(InitConfig, {"model": "mini", "visual": table, "pretrained": {"visual": str(tmp_path / "rgb.pt")}})
+    again = _visual(init, ClipSpec()).eval()
     assert again.spec == MINUS_ONE_TO_ONE
     video = torch.randn(1, 4, 3, 40, 56)
     with torch.inference_mode():  # the non-local block begins as the identity

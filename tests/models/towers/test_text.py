@@ -8,8 +8,8 @@ import torch
 from tokenizers import BertWordPieceTokenizer
 
 from clipact.errors import ModelError
-from clipact.models.nn.head import Head
 from clipact.models.towers.text import BertText
+from clipact.models.towers.tower import Head
 from clipact.train.chunks import Encoder, split_chunks
 from clipact.train.pretrained_weights import rename_bert
 
@@ -118,8 +118,8 @@ def test_of_too_many_layers_some_at_even_distances_are_kept(bert, depth, kept):
             biased = torch.full_like(value, layer) if name.endswith("attention.output.dense.bias") else value
             weights[name.replace(".layer.0.", f".layer.{layer}.")] = biased
     renamed = rename_bert(weights, max_tokens=8, depth=depth)
-    assert [int(renamed[f"layers.{place}.merge.bias"][0]) for place in range(len(kept))] == kept
-    assert f"layers.{len(kept)}.merge.bias" not in renamed
+    assert [int(renamed[f"layers.{place}.proj.bias"][0]) for place in range(len(kept))] == kept
+    assert f"layers.{len(kept)}.proj.bias" not in renamed
 
 
 def test_neighbours_and_padding_change_nothing(tower):

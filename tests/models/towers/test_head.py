@@ -1,9 +1,9 @@
 import pytest
 
 from clipact.errors import ConfigError
-from clipact.models.nn.head import Head
 from clipact.models.towers.attention_pool import AttentionPoolHead
 from clipact.models.towers.text import BertText
+from clipact.models.towers.tower import Head
 
 
 @pytest.mark.parametrize(
