@@ -102,7 +102,9 @@ def _figures(clips: LabelledClips, unseen: LabelledClips, params: CalibrationPar
 
 def _check(clips: LabelledClips, *, coverage: float, false_rejection_rate: float, score: str) -> None:
     if not 0 < coverage < 1 or not 0 < false_rejection_rate < 1:
-        raise UsageError(f"coverage is {coverage} and false_rejection_rate {false_rejection_rate}; shares between 0 and 1")
+        raise UsageError(
+            f"coverage is {coverage} and false_rejection_rate {false_rejection_rate}; shares between 0 and 1"
+        )
     if score not in OOD_SCORES:
         raise UsageError(f"the rejection score is {score!r}; {choices(score, OOD_SCORES)}")
     if clips.logits.shape[1] < 2:
@@ -118,6 +120,6 @@ def _check_count(clips: int, checking: int, *, coverage: float, false_rejection_
     if checking < needed:
         raise CalibrationError(
             f"{clips} labelled clips could be read, and {checking} of them are left to check the rest; coverage "
-            f"{coverage:g} and false rejections {false_rejection_rate:g} need {needed}: give more clips, or ask for less "
-            "(--coverage 0.8 --false-rejection-rate 0.2 needs 10 clips to check)"
+            f"{coverage:g} and false rejections {false_rejection_rate:g} need {needed}: give more clips, or ask for "
+            "less (--coverage 0.8 --false-rejection-rate 0.2 needs 10 clips to check)"
         )

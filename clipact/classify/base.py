@@ -1,7 +1,7 @@
 """Base of all classifiers: the `Recognizer` protocol, predictions, and what turns files into views of a video.
 
-A `VideoClassifier` takes a file or a part of it, many files, or frames that are decoded already; a subclass is given the
-frames of a video's views. Importing this file does not import torch.
+A `VideoClassifier` takes a file or a part of it, many files, or frames that are decoded already; a subclass is given
+the frames of a video's views. Importing this file does not import torch.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Frames out of a file with torchcodec, the same ones and the same pixels as with PyAV.
 
-The timeline is read with PyAV. Of H.264 and HEVC torchcodec gets remuxed GOP spans, which saves half of the decoding; of
+The timeline is read with PyAV. Of H.264 and HEVC torchcodec gets remuxed GOP spans, which saves half of the work; of
 other files the timeline, so that it need not scan them. Its frames' own stamps are checked against what was planned.
 torchcodec links the FFmpeg of the system, where PyAV carries its own.
 """

@@ -1,4 +1,4 @@
-"""torchcodec is used where it gives the right frames, from remuxed GOP spans where they save work, and refused with a reason."""
+"""torchcodec is used where it gives the right frames, from remuxed spans where they save work; else it is refused."""
 
 import importlib.util
 import io
