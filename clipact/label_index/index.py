@@ -62,7 +62,8 @@ class LabelIndex:
         if model_key is not None and model_key != manifest.metadata.model_key:
             raise LabelIndexError(
                 f"{path} was made by the model {manifest.metadata.model} ({manifest.metadata.model_key[:12]}…), "
-                f"which is not the one that is used now ({model_key[:12]}…): build it again, or name its own model with --model"
+                f"which is not the one that is used now ({model_key[:12]}…): build it again, or name its own model "
+                "with --model"
             )
         try:
             folder.check(list(manifest.files), cache)

@@ -35,13 +35,13 @@ IMAGE = {
     "timm": {"name": "test_vit", "settings": {"img_size": 32}, "head": HEAD},
     "small": {"head": HEAD},  # the tests' own
 }
+SENTENCES = ["a man drinks", "reading", "she is walking in a very long street, slowly"]
 TEXT = {
     "bert": {"vocabulary": 64, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "max_tokens": 32, "head": HEAD},
     "open_clip": {"model": {key: CLIP[key] for key in ("embed_dim", "text_cfg", "quick_gelu")}},
     "transformers": {"model": _half("clip", "text_config")},
-    "label_embeddings": {"dim": 16, "labels": ["a man drinks", "reading", "she is walking in a very long street, slowly"]},
+    "label_embeddings": {"dim": 16, "labels": SENTENCES},
 }
-SENTENCES = ["a man drinks", "reading", "she is walking in a very long street, slowly"]
 
 
 def _shaken(tower):

@@ -42,7 +42,7 @@ WRONG = {
     "data.sources=[]": "data.sources is empty",
     "data.sources=[{manifest='m', splt='x'}]": "unknown key 'data.sources[0].splt'; did you mean 'split'?",
     "data.cached_augmentations=2": "without data.augment and data.cache there is one only",
-    "data={sources=[{manifest='m'}], cached_augmentations=2, augment={}}": "features are cached of a frozen tower alone",
+    "data={sources=[{manifest='m'}], cached_augmentations=2, augment={}}": "cached of a frozen tower alone",
     "data.augment.flipp=1": "unknown key 'data.augment.flipp'; did you mean 'flip'?",
     "init.scale=-1": "init.scale is -1",
     "validation.every_steps=-1": "validation.every_steps is -1",
