@@ -124,11 +124,11 @@ def lint(
     templates: Annotated[str, typer.Option("--prompts", help="The sentences into which labels are put.")] = "action",
     device: Device = "auto",
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a doubt, or a closest pair, and line.")
+        bool, typer.Option("--json", help="One JSON object a warning, or a closest pair, and line.")
     ] = False,
 ) -> None:
     """Warn of labels that will go wrong, before a run: alike to the model, cut, stuck together, ambiguous, or in need
-    of an order of frames that the model does not see. Always exit code 0: a doubt is no error.
+    of an order of frames that the model does not see. Always exit code 0: a warning is no error.
 
     clipact prompts lint ntu120
 
@@ -144,23 +144,23 @@ def lint(
     label_set = parse_labels(labels)
     found = lint(label_set, PromptSet.load(templates), load_model(model, device=device))
     if as_json:
-        for doubt in found.doubts:
-            print(json.dumps(asdict(doubt) | {"advice": ADVICE[doubt.kind]}, ensure_ascii=False))
+        for warning in found.warnings:
+            print(json.dumps(asdict(warning) | {"advice": ADVICE[warning.kind]}, ensure_ascii=False))
         for one, other, alike in found.closest:
             print(json.dumps({"kind": "closest pair", "labels": [one, other], "similarity": alike}, ensure_ascii=False))
     else:
         for kind, advice in ADVICE.items():
-            doubts = [doubt for doubt in found.doubts if doubt.kind == kind]
-            if doubts:
-                print(f"{kind} ({len(doubts)}): {advice}")
-            for doubt in doubts:
-                print(f"    {' | '.join(map(_short, doubt.labels))}\n        {doubt.said}")
+            warnings = [warning for warning in found.warnings if warning.kind == kind]
+            if warnings:
+                print(f"{kind} ({len(warnings)}): {advice}")
+            for warning in warnings:
+                print(f"    {' | '.join(map(_short, warning.labels))}\n        {warning.message}")
         if found.closest:
             print(f"closest pairs of {len(label_set)} labels for {model}")
             for one, other, alike in found.closest:
                 print(f"    {alike:.3f}  {_short(one)} | {_short(other)}")
-    count = len(found.doubts)
-    note(f"{count} doubt{'' if count == 1 else 's'}" if count else "no doubts")
+    count = len(found.warnings)
+    note(f"{count} warning{'' if count == 1 else 's'}" if count else "no warnings")
 
 
 def _short(label: str) -> str:

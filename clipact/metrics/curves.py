@@ -5,6 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+# Not scikit-learn's: the same to 2e-16, but 4 to 10 ms a call where these take 0.02 to 0.14 (mAP in a bootstrap: 570
+# times as long), 0.8 s of CPU time to import and 45 MB to download with SciPy.
+
 
 def average_precision(scores: Float[np.ndarray, " n"], true: Bool[np.ndarray, " n"]) -> float:
     """The mean, over the true samples, of the precision down to each; nan when none is true.

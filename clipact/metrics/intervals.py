@@ -12,6 +12,9 @@ from math import comb
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+# `holm` and `mcnemar` are not statsmodels': the same to 1e-24, but 1.7 s of CPU time to import, 60 MB to download with
+# pandas and SciPy, and 148 ms for Holm's correction of 200 values where this takes 0.06.
+
 Statistic = Callable[[Int[np.ndarray, " m"]], float]
 """A figure of the samples with these row numbers, which may repeat."""
 

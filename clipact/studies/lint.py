@@ -1,4 +1,4 @@
-"""What to doubt about labels before a run: words alike to the model, cut, stuck together, ambiguous, or beyond it."""
+"""Warnings about labels before a run: words alike to the model, cut, stuck together, ambiguous, or beyond it."""
 
 import functools
 import re
@@ -24,7 +24,7 @@ _ARTICLES = frozenset({"a", "an", "the", "some"})
 
 @dataclass(frozen=True, kw_only=True)
 class _Lists:
-    """prompts/lint.toml; what each list is for is said there."""
+    """prompts/lint.toml; what each list is for is explained there."""
 
     opposites: str
     senses: dict[str, str]
@@ -47,9 +47,9 @@ def unsplit(phrases: Sequence[str]) -> list[tuple[int, str]]:
 
 def several_senses(phrases: Sequence[str]) -> list[tuple[int, str]]:
     """Each phrase that is a verb alone and means several actions, by its number, with them."""
-    senses = {gerund(verb): said for verb, said in _lists().senses.items()}
+    senses = {gerund(verb): meanings for verb, meanings in _lists().senses.items()}
     pairs = ((number, senses.get(phrase.lower())) for number, phrase in enumerate(phrases))
-    return [(number, said) for number, said in pairs if said]
+    return [(number, found) for number, found in pairs if found]
 
 
 def told_apart_by_order(phrases: Sequence[str]) -> list[tuple[int, int, str]]:
@@ -109,8 +109,8 @@ def _known_words() -> frozenset[str]:
     from clipact.prompts.label_set import LabelSet
 
     sets = [LabelSet.load(name) for name in set_names("labels")]
-    said = {word for labels in sets for phrase in labels.phrases for word in re.findall(r"[a-z]+", phrase.lower())}
-    return frozenset(said | known_verbs() | set(map(gerund, known_verbs())))
+    words = {word for labels in sets for phrase in labels.phrases for word in re.findall(r"[a-z]+", phrase.lower())}
+    return frozenset(words | known_verbs() | set(map(gerund, known_verbs())))
 
 
 WarningKind = Literal["near duplicates", "cut", "unsplit", "several senses", "order"]
@@ -133,27 +133,27 @@ class LabelWarning:
     """One thing to look at before a run; what its kind means, and what to do, stands in ADVICE.
 
     labels      those concerned
-    said        what is odd about them
+    message      what is odd about them
     similarity  the cosine of near duplicates, else None
     """
 
     kind: WarningKind
     labels: tuple[str, ...]
-    said: str
+    message: str
     similarity: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LintReport:
-    """All doubts, and the closest pairs of labels with their cosine, whether that is doubtful or not."""
+    """All warnings, and the closest pairs of labels with their cosine, whether that is a warning or not."""
 
-    doubts: tuple[LabelWarning, ...]
+    warnings: tuple[LabelWarning, ...]
     closest: tuple[tuple[str, str, float], ...]
 
 
 @torch.inference_mode()
 def lint(labels: LabelSet, prompts: PromptSet, model: Model, *, cache: Cache | None = None) -> LintReport:
-    """What is doubtful about the labels in these sentences, for this model; near duplicates by the model's own eyes.
+    """What is a warning about the labels in these sentences, for this model; near duplicates by the model's own eyes.
 
     Two labels are near duplicates when their vectors are less than a fifth as far apart as labels of the set are on
     average: an absolute threshold would fit one model and no other.
@@ -163,25 +163,25 @@ def lint(labels: LabelSet, prompts: PromptSet, model: Model, *, cache: Cache | N
     count = len(labels)
     order = similarity.triu(1).add(torch.tril(torch.full((count, count), -2.0))).flatten().argsort(descending=True)
     pairs = [divmod(int(place), count) for place in order[: min(count * (count - 1) // 2, 200)]]
-    doubts: list[LabelWarning] = []
+    warnings: list[LabelWarning] = []
     if pairs:
         mean = float((similarity.sum() - similarity.trace()) / (count * (count - 1)))
         for i, j in pairs:
             alike = float(similarity[i, j])
             if count > 2 and 1 - alike < _NEAR * (1 - mean):
-                said = f"cosine {alike:.3f}, of all labels {mean:.3f} on average"
-                doubts.append(_doubt("near duplicates", labels, (i, j), said, alike))
-    doubts += _cut(labels, prompts, model)
+                message = f"cosine {alike:.3f}, of all labels {mean:.3f} on average"
+                warnings.append(_warning("near duplicates", labels, (i, j), message, alike))
+    warnings += _cut(labels, prompts, model)
     for number, split in unsplit(written):
-        said = f"reads {written[number]!r}; write {split!r}"
-        doubts.append(_doubt("unsplit", labels, (number,), said))
+        message = f"reads {written[number]!r}; write {split!r}"
+        warnings.append(_warning("unsplit", labels, (number,), message))
     for number, senses in several_senses(written):
-        doubts.append(_doubt("several senses", labels, (number,), f"may mean: {senses}"))
+        warnings.append(_warning("several senses", labels, (number,), f"may mean: {senses}"))
     if model.encoder.visual.order_free:
         for i, j, why in told_apart_by_order(written):
-            doubts.append(_doubt("order", labels, (i, j), why))
+            warnings.append(_warning("order", labels, (i, j), why))
     closest = tuple((labels.labels[i], labels.labels[j], float(similarity[i, j])) for i, j in pairs[:5])
-    return LintReport(doubts=tuple(doubts), closest=closest)
+    return LintReport(warnings=tuple(warnings), closest=closest)
 
 
 def _similarity(labels: LabelSet, prompts: PromptSet, model: Model, cache: Cache) -> torch.Tensor:
@@ -209,12 +209,14 @@ def _cut(labels: LabelSet, prompts: PromptSet, model: Model) -> list[LabelWarnin
         if alike:
             cut.setdefault(prompt.label, prompt.text)
     return [
-        _doubt("cut", labels, (number,), f"{text[:60]!r}… reaches the model's limit of {limit} tokens")
+        _warning("cut", labels, (number,), f"{text[:60]!r}… reaches the model's limit of {limit} tokens")
         for number, text in cut.items()
     ]
 
 
-def _doubt(
-    kind: WarningKind, labels: LabelSet, numbers: tuple[int, ...], said: str, similarity: float | None = None
+def _warning(
+    kind: WarningKind, labels: LabelSet, numbers: tuple[int, ...], message: str, similarity: float | None = None
 ) -> LabelWarning:
-    return LabelWarning(kind=kind, labels=tuple(labels.labels[i] for i in numbers), said=said, similarity=similarity)
+    return LabelWarning(
+        kind=kind, labels=tuple(labels.labels[i] for i in numbers), message=message, similarity=similarity
+    )

@@ -171,8 +171,9 @@ def show(result):
     for protocol, found in result.items():
         row = found["splits"]
         print(
-            f"| {protocol} | {row['clips']} | {row['top_1']:.3f} | {row['coverage']:.3f} ± {row['coverage_deviation']:.3f} "
-            f"| {row['expected']:.3f} | {row['set_size']:.2f} | {row['top_k']} | {row['labels']} "
+            f"| {protocol} | {row['clips']} | {row['top_1']:.3f} "
+            f"| {row['coverage']:.3f} ± {row['coverage_deviation']:.3f} | {row['expected']:.3f} "
+            f"| {row['set_size']:.2f} | {row['top_k']} | {row['labels']} "
             f"| {row['false_rejections']:.3f} |"
         )
     print("\n| set | calibration error before | after | labels by themselves, before | after | F1 at 0.5 | fitted |")

@@ -70,7 +70,7 @@ def model():
 def test_all_kinds_with_a_model(model, tmp_path):
     labels = LabelSet.of(["shoot", "put on hat", "take off hat", "Readbook", "drink from a very large bottle", "x"])
     found = lint(labels, PromptSet.load("bare"), model, cache=Cache(tmp_path))
-    told = {(doubt.kind, doubt.labels) for doubt in found.doubts if doubt.kind != "near duplicates"}
+    told = {(warning.kind, warning.labels) for warning in found.warnings if warning.kind != "near duplicates"}
     assert told == {
         ("several senses", ("shoot",)),
         ("order", ("put on hat", "take off hat")),
@@ -84,9 +84,9 @@ def test_all_kinds_with_a_model(model, tmp_path):
 def test_every_sentence_of_every_label_is_looked_at(model, tmp_path):
     labels = LabelSet.of([f"{number:03} things in a very long row" for number in range(80)] + ["short"])
     found = lint(labels, PromptSet.of(["{}", "{} indeed"]), model, cache=Cache(tmp_path))
-    cut = [doubt for doubt in found.doubts if doubt.kind == "cut"]
-    assert [doubt.labels for doubt in cut] == [(label,) for label in labels.labels[:80]]
-    assert "in a very long row" in cut[0].said
+    cut = [warning for warning in found.warnings if warning.kind == "cut"]
+    assert [warning.labels for warning in cut] == [(label,) for label in labels.labels[:80]]
+    assert "in a very long row" in cut[0].message
 
 
 def test_what_is_cut_is_known_by_the_real_tokenizer(tmp_path):
@@ -102,26 +102,28 @@ def test_what_is_cut_is_known_by_the_real_tokenizer(tmp_path):
     labels = LabelSet.of(["drink", fits, cut])
     model = Model(name="t", encoder=encoder, key="1" * 64, trained_on=())
     found = lint(labels, PromptSet.load("bare"), model, cache=Cache(tmp_path))
-    (doubt,) = [doubt for doubt in found.doubts if doubt.kind == "cut"]
-    assert (doubt.labels, "limit of 128 tokens" in doubt.said) == ((labels.labels[2],), True)
+    (warning,) = [warning for warning in found.warnings if warning.kind == "cut"]
+    assert (warning.labels, "limit of 128 tokens" in warning.message) == ((labels.labels[2],), True)
     described = replace(labels, about={"drink": LabelDetails(phrase="drink", descriptions=("x" * 900, "a " * 130))})
     wording = replace(PromptSet.load("bare").wording, words=("phrase", "descriptions"))
     found = lint(described, replace(PromptSet.load("bare"), wording=wording), model, cache=Cache(tmp_path))
-    assert ("drink",) in [doubt.labels for doubt in found.doubts if doubt.kind == "cut"]  # by the shorter of the two
+    assert ("drink",) in [
+        warning.labels for warning in found.warnings if warning.kind == "cut"
+    ]  # by the shorter of the two
 
 
 def test_order_is_no_matter_for_a_model_that_sees_it(model, tmp_path):
     model.encoder.visual.order_free = False
     labels = LabelSet.of(["put on hat", "take off hat"])
-    assert not lint(labels, PromptSet.load("bare"), model, cache=Cache(tmp_path)).doubts
+    assert not lint(labels, PromptSet.load("bare"), model, cache=Cache(tmp_path)).warnings
 
 
 def test_near_duplicates_are_the_pairs_that_the_model_takes_for_one(model, tmp_path):
     labels = LabelSet.of(["abc", "acb", "zzz", "qqq", "www"])  # the tiny text tower sees letters, not their order
     found = lint(labels, PromptSet.load("bare"), model, cache=Cache(tmp_path))
-    (doubt,) = [doubt for doubt in found.doubts if doubt.kind == "near duplicates"]
-    assert doubt.labels == ("abc", "acb")
-    assert doubt.similarity == pytest.approx(1, abs=1e-5)
+    (warning,) = [warning for warning in found.warnings if warning.kind == "near duplicates"]
+    assert warning.labels == ("abc", "acb")
+    assert warning.similarity == pytest.approx(1, abs=1e-5)
     assert found.closest[0][:2] == ("abc", "acb")
 
 
