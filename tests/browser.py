@@ -38,7 +38,7 @@ def on_a_phone(chromium, page):
         f"""<iframe src="{page.name}" style="width: 360px; height: 800px; border: 0" onload="
         const page = this.contentDocument, root = page.documentElement;
         document.body.textContent = JSON.stringify({{width: root.scrollWidth, height: root.scrollHeight,
-            unreadable_files: [...page.images].filter(one => !one.naturalWidth).length,
+            broken: [...page.images].filter(one => !one.naturalWidth).length,
             pictures: page.images.length}})"></iframe>"""
     )
     told, log = browse(

@@ -143,7 +143,7 @@ def _recipe(folder, *, tower=None):
 
 
 def test_the_recipe_in_the_help_is_the_readme_s(tmp_path):
-    taught = train.__doc__.partition("over the frames:\n")[2].partition("\n\n")[0]
+    taught = train.__doc__.partition("on top of mini:\n")[2].partition("\n\n")[0]
     assert [line.strip() for line in taught.splitlines()] == _block("train recipe").splitlines()
     assert load_recipe(_recipe(tmp_path), Recipe).start.model == "mini"
 
@@ -197,11 +197,15 @@ def _rows_of_towers():
 def _examples():
     """The contract's small towers by their row; a ViViT with its default tubelet."""
     return {
-        **{("frames", table["aggregator"]): table for table in VIDEO["frames"] if "aggregator" in table},
+        **{
+            ("frame_aggregator", table["aggregator"]): table
+            for table in VIDEO["frame_aggregator"]
+            if "aggregator" in table
+        },
         ("vivit", ""): next(table for table in VIDEO["vivit"] if "tubelet" not in table),
         ("swin3d", ""): VIDEO["swin3d"][0],
         ("i3d", ""): VIDEO["i3d"][0],
-        ("attentive", ""): VIDEO["attentive"][0],
+        ("attention_pool", ""): VIDEO["attention_pool"][0],
         ("xclip", ""): VIDEO["xclip"][0],
         **{("transformers", table["model"]["model_type"]): table for table in VIDEO["transformers"]},
     }

@@ -203,7 +203,7 @@ def test_many_labels_show_how_far_they_are(clipact, tiny, videos, monkeypatch, t
     monkeypatch.setattr(sys, "stderr", screen)
     words = ("--labels", f"@{tmp_path}/many.txt", "--model", tiny, "--json", "--prompts", "bare")
     assert clipact("classify", videos / "a.mp4", *words).code == 0
-    assert "reading labels" in screen.getvalue()
+    assert "encoding sentences" in screen.getvalue()
 
 
 def test_a_shipped_set_labels_twice_and_other_sentences(clipact, tiny, videos):
@@ -232,7 +232,7 @@ def test_wrong_usage_is_said_before_anything_is_decoded(clipact, tiny, videos):
     assert "not after --from 2" in done.err
     done = clipact(*words, "--labels", "index:nowhere", "--prompts", "bare")
     assert done.code == 2
-    assert "no say in nowhere" in done.err
+    assert "cannot be used with nowhere" in done.err
 
 
 @pytest.mark.parametrize(

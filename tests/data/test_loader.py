@@ -207,9 +207,9 @@ def test_a_worker_that_dies_is_said_not_waited_for(data):
 
 
 def test_a_broken_sample_is_an_answer_not_an_exception(damaged):
-    unreadable_files = _samples(damaged, PICTURES)[SamplePosition(0, 5)]
-    assert isinstance(unreadable_files, UnreadableFile)
-    assert Path(unreadable_files.path).name == "5.png"
+    example = _samples(damaged, PICTURES)[SamplePosition(0, 5)]
+    assert isinstance(example, UnreadableFile)
+    assert Path(example.path).name == "5.png"
 
 
 def test_pixels_are_those_of_the_file(data):

@@ -185,8 +185,8 @@ def test_torchcodec_that_is_missing_or_old_or_without_ffmpeg(video, monkeypatch)
     def no_libraries(name):
         raise RuntimeError("Could not load libtorchcodec")
 
-    unreadable_files = types.ModuleType("torchcodec.decoders")
-    unreadable_files.__getattr__ = no_libraries
-    _modules(monkeypatch, "0.17.0", unreadable_files)
+    broken = types.ModuleType("torchcodec.decoders")
+    broken.__getattr__ = no_libraries
+    _modules(monkeypatch, "0.17.0", broken)
     with pytest.raises(UsageError, match="cannot load FFmpeg's shared libraries; install FFmpeg"):
         load_clip(video, decoder="torchcodec")

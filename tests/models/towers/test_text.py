@@ -171,7 +171,7 @@ def test_the_tokenizer_travels_with_a_checkpoint(tower, tmp_path):
 
 
 def test_a_broken_tokenizer_is_named(tower, tmp_path):
-    unreadable_files = tmp_path / "tokenizer.json"
-    unreadable_files.write_text("{}")
+    broken = tmp_path / "tokenizer.json"
+    broken.write_text("{}")
     with pytest.raises(ModelError, match="cannot be read as a tokenizer"):
-        BertText(tower.config, unreadable_files).tokenize(["a"])
+        BertText(tower.config, broken).tokenize(["a"])
