@@ -145,7 +145,7 @@ def _recipe(folder, *, tower=None):
 def test_the_recipe_in_the_help_is_the_readme_s(tmp_path):
     taught = train.__doc__.partition("on top of mini:\n")[2].partition("\n\n")[0]
     assert [line.strip() for line in taught.splitlines()] == _block("train recipe").splitlines()
-    assert load_recipe(_recipe(tmp_path), Recipe).start.model == "mini"
+    assert load_recipe(_recipe(tmp_path), Recipe).init.model == "mini"
 
 
 @pytest.mark.slow
@@ -175,8 +175,8 @@ def test_the_readme_s_recipes_are_trained_and_answer(recipe, labels, monkeypatch
 @pytest.mark.slow
 @pytest.mark.parametrize("tower", ["vivit", "swin3d"])
 def test_the_readme_s_other_towers_can_be_begun_from(tower, tmp_path):
-    start = load_recipe(_recipe(tmp_path, tower=tower), Recipe).start
-    described = towers.describe(make_encoder(start, seed=0).visual)
+    init = load_recipe(_recipe(tmp_path, tower=tower), Recipe).init
+    described = towers.describe(make_encoder(init, seed=0).visual)
     assert described["tower"] == tower
 
 

@@ -28,7 +28,6 @@ def frames(
         float | None,
         typer.Option(min=0.1, show_default="none", help="Seconds it may take, decoded in a process of its own."),
     ] = None,
-    columns: Annotated[int, typer.Option(min=1, help="Frames a row.")] = 8,
     attention: Annotated[
         bool, typer.Option("--attention", help="Draw where an attentive model looks over the frames.")
     ] = False,
@@ -48,7 +47,7 @@ def frames(
     if attention:
         clip = _with_attention(clip, spec, model)
     try:
-        draw_strip(clip, columns=columns).save(out)
+        draw_strip(clip).save(out)
     except (OSError, ValueError) as error:
         raise UsageError(f"{out} cannot be written: {error}; name a .png or .jpg in a folder that is there") from error
     for remark in clip.notes:

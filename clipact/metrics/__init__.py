@@ -3,7 +3,7 @@
 Scores are of n samples for every label (n, l), higher is likelier; `truth` holds label ids. Shares are 0..1.
 """
 
-from clipact.metrics.curves import auroc, average_precision, mean_ap, mean_ap_of_rows, mean_auroc
+from clipact.metrics.curves import auroc, average_precision, mean_ap, mean_ap_of_rows
 from clipact.metrics.intervals import (
     Difference,
     Interval,
@@ -43,7 +43,6 @@ __all__ = [
     "mcnemar",
     "mean_ap",
     "mean_ap_of_rows",
-    "mean_auroc",
     "mean_per_class",
     "median_rank",
     "most_confused",

@@ -79,11 +79,6 @@ def mean_ap_of_rows(
     return figure
 
 
-def mean_auroc(scores: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"]) -> float:
-    """The mean of `auroc` over the labels, each against the rest; those that are always or never true do not count."""
-    return _over_labels(auroc, scores, true)
-
-
 def _over_labels(
     figure: Callable[[np.ndarray, np.ndarray], float], scores: Float[np.ndarray, "n l"], true: Bool[np.ndarray, "n l"]
 ) -> float:

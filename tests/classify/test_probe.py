@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clipact.classify.probe import SHOTS, KNNProbe, draw_shots, fit_linear
+from clipact.classify.probe import KNNProbe, draw_shots, fit_linear
 from clipact.errors import UsageError
 
 
@@ -51,7 +51,7 @@ def test_votes_are_counted_in_plain_loops(clouds):
 
 def test_shots_are_drawn_without_doubles_and_the_same_again(clouds):
     _, truth = clouds
-    for shots in (s for s in SHOTS if s <= 12):
+    for shots in (1, 2, 4, 8):
         draws = list(draw_shots(truth, shots=shots, draws=3, seed=7))
         assert all((np.bincount(truth[rows]) == shots).all() and len(set(rows)) == len(rows) for rows in draws)
         assert all(

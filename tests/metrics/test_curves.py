@@ -17,7 +17,6 @@ from clipact.metrics import (
     confusion,
     mean_ap,
     mean_ap_of_rows,
-    mean_auroc,
     most_confused,
     probabilities,
     reliability,
@@ -49,7 +48,7 @@ def test_what_has_no_answer_is_not_a_number_and_does_not_count():
     assert np.isnan(auroc(scores, never))
     assert np.isnan(auroc(scores, ~never))
     table, true = np.array([[0.9, 0.5], [0.1, 0.5]]), np.array([[True, False], [False, False]])
-    assert (mean_ap(table, true), mean_auroc(table, true)) == (1.0, 1.0)
+    assert mean_ap(table, true) == 1.0
     assert np.isnan(mean_ap(table, np.zeros((2, 2), bool)))
 
 
@@ -94,8 +93,6 @@ def test_many_labels_of_which_most_are_missing_give_scikit_learns_and_torchmetri
     expected = average_precision_score(true[:, there], scores[:, there], average="macro")
     assert mean_ap(scores, true) == pytest.approx(expected)
     assert mean_ap_of_rows(scores, true)(np.arange(rows)) == pytest.approx(expected)
-    aurocs = roc_auc_score(true[:, there], scores[:, there], average="macro")
-    assert mean_auroc(scores, true) == pytest.approx(aurocs)
     chances = probabilities(scores)
     # With ties at the top torchmetrics takes the first; so is it here, on both sides.
     found = calibration_error(chances.max(1), chances.argmax(1) == truth)

@@ -11,19 +11,6 @@ from clipact.models.checkpoint import weights_hash
 from clipact.train.baselines import BASELINES, baseline_recipe
 
 MethodKind = Literal["zero-shot", "probe", "knn", "few-shot"]
-METHOD_KINDS: dict[str, str] = {
-    "zero-shot:MODEL": "the labels' words, and no clip of them",
-    "probe:MODEL": "logistic regression on the model's embeddings",
-    "knn:MODEL@K": "the votes of the K nearest learnt clips, of 20 without @K",
-    "few-shot:MODEL@N": "logistic regression on N clips a label, stochastic anew with each seed",
-    **{
-        f"{name}:FOLDER" if one.on == "tower" else f"{name}[:MODEL]" if one.on == "model" else name: one.title
-        for name, one in BASELINES.items()
-    },
-    "videomae": "the same ViViT from nothing: what pretraining is compared with",
-    "videomae+pretraining": "the same, pretrained on the learnt clips without their labels",
-}
-"""Every kind of row, and what it is; i3d+se, i3d+cbam, i3d+space_time and i3d+non_local (or -) have that insert."""
 
 _PLAIN = ("zero-shot", "probe", "knn", "few-shot")
 _TOWER = "videomae"
