@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from clipact.data.sources import files_seen_csv
 from clipact.errors import ModelError, UsageError
@@ -36,11 +37,12 @@ class EMA:
     def update(self, *, step: int) -> None:
         """Take in the weights as they are after this step."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, mean in self.tensors.items():
-            if mean.is_floating_point():
-                mean.lerp_(self._live[name].to(mean.dtype), 1 - decay)
-            else:
-                mean.copy_(self._live[name])
+        floating = [name for name, mean in self.tensors.items() if mean.is_floating_point()]
+        # AveragedModel itself would copy the whole model, frozen towers too.
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average([self.tensors[name] for name in floating], [self._live[name] for name in floating], step)
+        for name in self.tensors.keys() - set(floating):
+            self.tensors[name].copy_(self._live[name])
 
     @contextmanager
     def applied(self) -> Iterator[None]:

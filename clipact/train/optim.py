@@ -89,6 +89,8 @@ def make_optimizer(model: nn.Module, names: Sequence[str], config: OptimConfig) 
     )
 
 
+# Not torch.optim.lr_scheduler: a LambdaLR of this function gives the same rates (difference 0), but counts steps in a
+# state of its own, which a run would have to save and restore; what follows from the number of the step needs none.
 def set_rate(optimizer: torch.optim.Optimizer, *, step: int, steps: int, config: OptimConfig) -> float:
     """The highest rate of any group in this step, 0..steps-1 of a phase, after setting each group's."""
     factor = rate_factor(step=step, steps=steps, config=config)
