@@ -6,8 +6,8 @@ The table names a recipe and variants: `set` are changes to it as `clipact train
 `teachers` variants whose models of seed 0 teach (`distillation.teachers`), `seeds` is how many runs. The last span of
 the first variant, in which most learns, has `last_steps` steps; another's has as many as fit into the same time, by
 steps of both that are measured one after the other. So a slower network takes fewer, as it would in the end, and a
-slower machine gives the same table. What frozen towers make of the data is not counted: it is kept in the store. Each
-run has its own process. Judged are retrieval on Flickr8k's dev pictures (DIR/flickr8k) and the 22 sports of the protocol
+slower machine gives the same table. What frozen towers make of the data is not counted: it is cached. Each run
+has its own process. Evaluated are retrieval on Flickr8k's dev pictures (DIR/flickr8k) and the 22 sports of the protocol
 sports22-dev. Intervals are of the difference from the first variant, from 1,000 paired draws of whole pictures, seeds
 averaged.
 

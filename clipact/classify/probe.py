@@ -17,8 +17,8 @@ from clipact.models import zoo
 from clipact.models.dual_encoder import mean_view
 
 # Not scikit-learn's: the same answers (centred logits to 1.5e-4, votes to 1e-6). 500 examples of 20 labels take
-# 0.34 s to fit, there 0.18, and kNN 0.025 s, there 0.013 (160 examples: 0.008 and 0.009); but importing it takes 0.9 s of
-# CPU time, and it is 45 MB to download with SciPy.
+# 0.34 s to fit, there 0.18, and kNN 0.025 s, there 0.013 (160 examples: 0.008 and 0.009); but importing it takes 0.9 s
+# of CPU time, and it is 45 MB to download with SciPy.
 
 Vectors = Float32[np.ndarray, "n d"]
 LabelIds = Int64[np.ndarray, " n"]

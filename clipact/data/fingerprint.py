@@ -21,8 +21,8 @@ _BLOCK = 512  # rows whose distances to all others are in memory at a time
 
 def difference_hash(picture: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "8"]:
     """Which pixels of the picture, reduced to 9 x 8 grey ones, are brighter than their left neighbour: eight bytes."""
-    # Not imagehash.dhash (4.3.2), which gives the same bits of 1,500 photographs in the same time: it is 45 MB to download
-    # with SciPy and PyWavelets, for these three lines.
+    # Not imagehash.dhash (4.3.2), which gives the same bits of 1,500 photographs in the same time: it is 45 MB to
+    # download with SciPy and PyWavelets, for these three lines.
     small = Image.fromarray(picture).convert("L").resize((9, 8), Image.Resampling.LANCZOS)
     grey = np.asarray(small, dtype=np.int16)
     return np.packbits(grey[:, 1:] > grey[:, :-1])

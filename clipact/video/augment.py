@@ -5,9 +5,9 @@ All of it happens on uint8 with Pillow, in place of `fit_frame`. Randomness come
 room does without torch; `numpy.random.default_rng(torch_generator.initial_seed())` makes one from torch's.
 """
 
-# Not torchvision's v2. Over Pillow its colours are the same to the bit, and a picture takes 1.15 times as long (1.97 ms,
-# here 1.71); over tensors it takes 0.88 times as long, but is resized otherwise than what a model sees later, and colours
-# differ by 1 of 255. Either imports torch into every process that decodes.
+# Not torchvision's v2. Over Pillow its colours are the same to the bit, and a picture takes 1.15 times as long (1.97
+# ms, here 1.71); over tensors it takes 0.88 times as long, but is resized otherwise than what a model sees later, and
+# colours differ by 1 of 255. Either imports torch into every process that decodes.
 
 import math
 from dataclasses import dataclass

@@ -104,8 +104,8 @@ RENAMED_TENSORS: dict[str, str] = {
     r"^beginning\.": "initial_weights.",
     r"\.attend\.": ".qkv.",
     r"\.merge\.": ".proj.",
-    r"\.grow\.": ".fc1.",
-    r"\.shrink\.": ".fc2.",
+    r"(?<!channel)\.grow\.": ".fc1.",
+    r"(?<!channel)\.shrink\.": ".fc2.",
 }
 
 # New names of keys that are not compared, or "above.key"; the outermost name above is the file's.
