@@ -1,13 +1,11 @@
 """A probe as a classifier: a frozen model's embedding of a clip, and a probe's labels for it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float32, Int64, UInt8
-from torch import Tensor
 
 from clipact.classify.base import Prediction, Scored, VideoClassifier, agreement_of
 from clipact.classify.embedding_recognizer import RecognizerFacts
@@ -15,10 +13,6 @@ from clipact.clip_spec import Averaging, ClipSpec
 from clipact.errors import UsageError
 from clipact.models import zoo
 from clipact.models.dual_encoder import mean_view
-
-# Not scikit-learn's: the same answers (centred logits to 1.5e-4, votes to 1e-6). 500 examples of 20 labels take
-# 0.34 s to fit, there 0.18, and kNN 0.025 s, there 0.013 (160 examples: 0.008 and 0.009); but importing it takes 0.9 s
-# of CPU time, and it is 45 MB to download with SciPy.
 
 Vectors = Float32[np.ndarray, "n d"]
 LabelIds = Int64[np.ndarray, " n"]
@@ -57,7 +51,7 @@ class KNNProbe(Probe):
     def __init__(
         self, vectors: Vectors, truth: LabelIds, *, labels: int, k: int = 20, temperature: float = 0.07
     ) -> None:
-        _check(vectors, truth, labels)
+        check_examples(vectors, truth, labels)
         if k < 1 or temperature <= 0:
             raise UsageError(
                 f"k is {k} and temperature {temperature:g}; at least one neighbour votes, and temperature is above 0"
@@ -77,49 +71,8 @@ class KNNProbe(Probe):
         return np.log(np.maximum(shares, np.finfo(np.float32).tiny)).astype(np.float32)
 
 
-def fit_linear(vectors: Vectors, truth: LabelIds, *, labels: int, C: float = 10.0) -> LinearProbe:  # noqa: N803
-    """Logistic regression: the W and b that minimise |W|^2 / 2 + C x the sum of the cross-entropies.
-
-    By L-BFGS in 64 bits, as CLIP's linear probes are (arXiv 2103.00020, section 3.2); `C` as in scikit-learn.
-    UsageError for examples of fewer than two labels.
-    """
-    _check(vectors, truth, labels)
-    if len(np.unique(truth)) < 2:
-        raise UsageError("a linear probe tells labels apart: it takes examples of two at least")
-    x, y = torch.from_numpy(vectors).double(), torch.from_numpy(truth)
-    weight = torch.zeros(labels, x.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(labels, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=1000, tolerance_grad=1e-7, tolerance_change=1e-12, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        errors = F.cross_entropy(x @ weight.T + bias, y, reduction="sum")
-        loss = (weight.square().sum() / (2 * C) + errors) / len(y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return LinearProbe(weight.detach().float().numpy(), bias.detach().float().numpy())
-
-
-def draw_shots(truth: LabelIds, *, shots: int, draws: int, seed: int = 0) -> Iterator[LabelIds]:
-    """The rows of each of several draws of `shots` examples a label, in order; each draw hangs on its number and seed.
-
-    UsageError, with the label's number, where a label has fewer.
-    """
-    rows = {int(label): np.flatnonzero(truth == label) for label in np.unique(truth)}
-    for label, own in rows.items():
-        if shots < 1 or len(own) < shots:
-            raise UsageError(f"shots is {shots}, and label number {label} has {len(own)} examples; 1 to that many")
-    for draw in range(draws):
-        generator = np.random.default_rng([seed, shots, draw])
-        yield np.sort(np.concatenate([generator.choice(own, shots, replace=False) for own in rows.values()]))
-
-
-def _check(vectors: Vectors, truth: LabelIds, labels: int) -> None:
+def check_examples(vectors: Vectors, truth: LabelIds, labels: int) -> None:
+    """Raise UsageError unless there is a label number, 0..labels-1, for each vector, and one vector at least."""
     if len(vectors) != len(truth) or len(truth) == 0:
         raise UsageError(
             f"there are {len(vectors)} vectors and {len(truth)} label numbers; give one each, at least one"

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from clipact.classify.probe import KNNProbe, draw_shots, fit_linear
+from clipact.classify.probe import KNNProbe
 from clipact.errors import UsageError
+from clipact.evaluate.fit_probes import draw_shots, fit_linear
 
 
 @pytest.fixture(scope="module")
