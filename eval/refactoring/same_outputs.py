@@ -43,6 +43,7 @@ RENAMED_OPTIONS: dict[str, str] = {"--words": "--include", "--names": "--label-f
 RENAMED_NAMES: dict[str, str] = {}
 # Keys of JSON and columns of CSV; "above.key" is the key in a table of that name alone (both old names).
 RENAMED_KEYS: dict[str, str] = {
+    "eval.jsonl.figures": "metrics",
     # results
     "verdict": "zero_shot_status",
     "card": "protocol",
