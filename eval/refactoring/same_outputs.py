@@ -59,7 +59,7 @@ RENAMED_KEYS: dict[str, str] = {
     "trust.fit": "in_set_score",
     # recipes, training states
     "start": "init",
-    "parts": "pretrained",
+    "start.parts": "pretrained",
     "learns": "trainable",
     "teach": "distillation",
     "teach.models": "teachers",
@@ -125,13 +125,19 @@ IGNORED = {
     *("notes", "advice", "cause", "zero_shot_why", "partial_why"),
     # hashes of texts in which keys may be renamed; what they are of is compared itself
     *("request_key", "name_key", "index.json.sha256", "calibration.json.sha256"),
+    # hashes of models that were trained here, whose config.json has other keys
+    *("compare: model.key",),
     # keys that are gone; cases leave them at their defaults
     *("train.accumulate", "optim.eps", "optim.final_lr", "optim.visual_lr"),
 }
 # Answers of models that were trained here: the largest difference allowed. Their weights are equal to the bit, but a
 # tensor with another name has another place in its safetensors file, which is mapped into memory: fp32 kernels of a CPU
 # round otherwise where the alignment is another. The new code on the old file gives the old bits.
-ALLOWED: dict[str, tuple[str, float]] = {"train_own": ("answers", 1e-6), "train_i3d": ("answers", 1e-6)}
+ALLOWED: dict[str, tuple[str, float]] = {
+    "train_own": ("answers", 1e-6),
+    "train_i3d": ("answers", 1e-6),
+    "compare": ("out/cells", 1e-5),
+}
 UNCOMPARED = {".md", ".html", ".toml", ".err", ".lock"}  # prose, and what a case wrote itself
 
 _RANDOM = (  # names that say nothing: of an index's files, of a comparison's cells
@@ -227,6 +233,7 @@ def _fill(text: str, places: dict[str, str]) -> str:
 class Comparison:
     """What differs between the folders of a case.
 
+    case         the name of the case
     renaming     whether the names of the other side are old ones, and this side's are new
     places       texts that stand for the same on both sides, such as the folder of the case
     differences  in words, the first ones; `count` has all
@@ -235,6 +242,7 @@ class Comparison:
     allowed      how the names of files begin whose numbers may differ, and by how much; `rounded`: by how much
     """
 
+    case: str
     renaming: bool
     places: dict[str, str]
     differences: list[str] = field(default_factory=list)
@@ -298,7 +306,7 @@ class Comparison:
             renamed = {self._key(old, key): (key, value) for key, value in before.items()}
             above = re.sub(r"(\[\d+\])+$", "", Path(where[-1]).name)
             for key in dict.fromkeys([*renamed, *after]):
-                if key in IGNORED or f"{above}.{key}" in IGNORED:
+                if {key, f"{above}.{key}", f"{self.case}: {above}.{key}"} & IGNORED:
                     continue
                 if key not in renamed or key not in after:
                     self.differ((*where, key), f"only {'before' if key in renamed else 'after'}")
@@ -457,7 +465,9 @@ def run_case(
     except RuntimeError as error:
         return found | {"differences": [str(error)]}
     names = {str(folder / "work"): "WORK" for folder in (before, after)}
-    comparison = Comparison(this.new and not other.new, names | {str(one.root): "CHECKOUT" for one in (other, this)})
+    comparison = Comparison(
+        case.name, this.new and not other.new, names | {str(one.root): "CHECKOUT" for one in (other, this)}
+    )
     comparison.allowed = ALLOWED.get(case.name, comparison.allowed)
     comparison.folders(before / "work", after / "work")
     same = not comparison.count and comparison.compared > 0
