@@ -58,9 +58,9 @@ def fit_params(
     quantile and the threshold of rejection, which hold for clips that nothing else was fitted on. Both promises are for
     new clips that come as these came; where these come in few groups, for less than the number of clips suggests.
 
-    coverage          how often a label set is to hold the right label
+    coverage              how often a label set is to hold the right label
     false_rejection_rate  the share of clips that fit a label and may be rejected all the same
-    score             of `ood_score.OOD_SCORES`
+    score                 of `ood_score.OOD_SCORES`
     CalibrationError when there are too few clips for that.
     """
     _check(clips, coverage=coverage, false_rejection_rate=false_rejection_rate, score=score)

@@ -35,9 +35,9 @@ Encode = Callable[[Sequence[str]], Tensor]
 class TextClassifier:
     """The vectors that clips are compared with, and the label of each.
 
-    rows       p planes of w vectors each; the probabilities that several planes give are averaged
-    label_ids  the label_id of each of the w; a label is as likely as the likeliest of its vectors
-    labels     how many labels there are
+    rows                    p planes of w vectors each; the probabilities that several planes give are averaged
+    label_ids               the label_id of each of the w; a label is as likely as the likeliest of its vectors
+    labels                  how many labels there are
     needs_template_weights  whether the planes are templates without weights yet: there are no logits before
     """
 

@@ -28,10 +28,10 @@ _NO_LIMIT_GB = 1e9
 class TowerPlan:
     """Plan of one tower: see `TowerConfig`.
 
-    trained_parameters, parameters   how many there are
-    cached          whether the features of its frozen backbone are cached
-    batch_norm      what becomes of running statistics: "none there", "frozen", "each chunk taken in once a step"
-    chunks, retained_chunks   of a batch
+    trained_parameters, parameters  how many there are
+    cached      whether the features of its frozen backbone are cached
+    batch_norm  what becomes of running statistics: "none there", "frozen", "each chunk taken in once a step"
+    chunks, retained_chunks  of a batch
     """
 
     name: str

@@ -112,8 +112,8 @@ class TrainConfig(Schedule):
 class DataConfig(ReadConfig):
     """Training data, and how they are read.
 
-    sources  manifests and protocols, mixed in one stream
-    cache    keep the features of frozen backbones, so that each is encoded once
+    sources               manifests and protocols, mixed in one stream
+    cache                 keep the features of frozen backbones, so that each is encoded once
     cached_augmentations  with a frozen visual backbone: versions that are kept of each clip, the first unaugmented
     """
 

@@ -23,8 +23,8 @@ class ComparisonSplit:
     """Hold the training and the test samples, of the same labels, which are those of the training samples.
 
     description  how the samples were divided, in words
-    tag    the same as part of a file's name
-    root   the folder that paths start from
+    tag          the same as part of a file's name
+    root         the folder that paths start from
     """
 
     protocol: Protocol
