@@ -32,7 +32,7 @@ class CalibratedScores:
 
     probabilities  of each label
     label_set      ids of the labels that hold the right one in `coverage` of clips, likeliest first
-    in_set_score   the out-of-distribution score; below the threshold it is `none_of_these`
+    in_set_score   the clip's score, higher where a label fits; below the threshold it is `none_of_these`
     independent    the probability of each label by itself; `accepted` are those that reach their own thresholds
     """
 

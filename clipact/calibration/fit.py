@@ -106,7 +106,7 @@ def _check(clips: LabelledClips, *, coverage: float, false_rejection_rate: float
             f"coverage is {coverage} and false_rejection_rate {false_rejection_rate}; shares between 0 and 1"
         )
     if score not in OOD_SCORES:
-        raise UsageError(f"the rejection score is {score!r}; {choices(score, OOD_SCORES)}")
+        raise UsageError(f"the out-of-distribution score is {score!r}; {choices(score, OOD_SCORES)}")
     if clips.logits.shape[1] < 2:
         raise CalibrationError("there is one label; a calibration needs clips of two at least")
     if len(clips) < _FEWEST:

@@ -131,7 +131,7 @@ def _check(vectors: Vectors, truth: LabelIds, labels: int) -> None:
 class ProbeClassifier(VideoClassifier):
     """Names the action in a clip by a probe that learnt its labels from examples; satisfies `Recognizer`.
 
-    model        what `clipact.models.zoo.load` gives: the one whose embeddings the probe was fitted to
+    model        what `clipact.models.zoo.load_model` gives: the one whose embeddings the probe was fitted to
     probe        as `clipact.evaluate.fit_probes.fit_probes` makes it
     labels       in the order of the probe's numbers; UsageError when they are not as many
     spec         how clips are prepared, and `clips` a video, as they were for the probe

@@ -204,7 +204,7 @@ def _examples(source: SourceConfig, data: Path, *, as_labels: bool) -> Iterator[
     labels = {sample.label for sample in opened.samples if sample.label is not None}
     if labels and source.caption_augmentation is not None:
         raise ConfigError(
-            f"caption_augmentation is of captions, and {opened.name} has labels; its prompts word them in other ways"
+            f"caption_augmentation is for captions, but {opened.name} has labels; its prompts word them in other ways"
         )
     worded = {label: (label,) if as_labels else opened.word(label) for label in labels}
     most = 1

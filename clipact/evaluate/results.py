@@ -16,9 +16,9 @@ half of one. Nothing here needs torch, and nothing is unpickled.
     zero_shot, zero_shot_why  True, False, or None when model or data do not say enough: see `zero_shot_status`
     partial, partial_why      whether this is less, or other, than the protocol asks; a list of reasons
 
-`seconds` says where the time went: lookup (hashing files and asking the store), decode and, on a CPU, encode, all
-workers together; wait (for the workers), store (writing), text, words (logits); and total, which is what a clock on the
-wall showed.
+`seconds` says where the time went: lookup (hashing files and asking the cache), decode and, on a CPU, encode, all
+workers together; wait (for the workers), store (writing to the cache), text, words (logits); and total, which is what a
+clock on the wall showed.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Dry trainer: what is trained, how much memory it takes and how long it lasts, measured on a few steps.
+"""Dry run of training: what is trained, how much memory it takes and how long it lasts, measured on a few steps.
 
 `verify_run` compares its cached gradient with plain autograd's. Nothing here is written to disk.
 """
@@ -76,7 +76,7 @@ class DryRun:
 
     @property
     def run_seconds(self) -> float:
-        """How long the whole run lasts, unaugmented left out: the best measured step for each step of its phase."""
+        """How long the whole run lasts, validation left out: the best measured step for each step of its phase."""
         return sum((phase.last - phase.first) * min(phase.step_seconds) for phase in self.phases)
 
 

@@ -54,7 +54,7 @@ class PretrainedWeights:
 class InitConfig:
     """A model, or a model with another visual tower, or two towers.
 
-    model         "mini", a folder, or another name that `clipact.models.zoo.load` knows
+    model         "mini", a folder, or another name that `clipact.models.zoo.load_model` knows
     visual, text  tables of towers, as a model's config.json has them. `text.tower = "label_embeddings"` has a trained
                   vector for each label of the data and no other words: a supervised classifier comes out, with or
                   without a model to have a visual tower from. Beside a model, `visual` takes the place of its visual

@@ -203,7 +203,7 @@ class ValidationConfig:
 class DistillationConfig:
     """Teachers of a run.
 
-    teachers  names that `clipact.models.zoo.load` knows: an ensemble, whose probabilities are averaged
+    teachers  names that `clipact.models.zoo.load_model` knows: an ensemble, whose probabilities are averaged
     weight    of the distillation loss; the loss on the data has the rest
     """
 

@@ -26,7 +26,7 @@ _TOP = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceUsage:
-    """Measure what a method uses: means over its seeds, but for the least milliseconds and the most memory.
+    """What a method uses: means over its seeds, but for the least milliseconds and the most memory.
 
     parameters            of the tower that sees the clips; `trainable_parameters`: those that were trained
     gflops, milliseconds  a clip, as `clipact.models.profile.measure` has them
