@@ -112,7 +112,7 @@ class InitConfig:
             (
                 self.labels_only,
                 {"pretrained.text", "pretrained.tokenizer"},
-                "init.text is a table of labels and has no words",
+                "init.text is label_embeddings, which have no words",
             ),
             (whole, {"pretrained.image"}, "init.pretrained.visual holds the whole tower's weights"),
         ):
@@ -276,7 +276,7 @@ def _fill_visual(visual: VisualTower, pretrained: PretrainedWeights | None) -> N
         _fill(visual, pretrained.visual)
     if pretrained is not None and pretrained.image is not None:
         if not isinstance(visual, towers.BY_FRAME):
-            raise ConfigError(f"init.pretrained.image is for a tower of frames, not for a {type(visual).__name__}")
+            raise ConfigError(f"init.pretrained.image is for a tower over an image tower, not for a {type(visual).__name__}")
         _fill(visual.image, pretrained.image)
 
 
