@@ -276,7 +276,7 @@ def _fill_visual(visual: VisualTower, pretrained: PretrainedWeights | None) -> N
         _fill(visual, pretrained.visual)
     if pretrained is not None and pretrained.image is not None:
         if not isinstance(visual, towers.BY_FRAME):
-            raise ConfigError(f"init.pretrained.image is for a tower over an image tower, not for a {type(visual).__name__}")
+            raise ConfigError(f"init.pretrained.image is for towers over an image tower, not a {type(visual).__name__}")
         _fill(visual.image, pretrained.image)
 
 

@@ -29,7 +29,7 @@ class ResourceUsage:
     """What a method uses: means over its seeds, but for the least milliseconds and the most memory.
 
     parameters            of the tower that sees the clips; `trainable_parameters`: those that were trained
-    gflops, milliseconds  a clip, as `clipact.models.profile.measure` has them
+    gflops, milliseconds  a clip, as `clipact.models.profile.profile_model` has them
     training_seconds      of all steps, or of a probe's fit; what a frozen tower encodes once is not in it
     pretraining_seconds   the part of them without labels
     explained             of held-out clips, by pretraining: 1 - error / error of each patch's mean
