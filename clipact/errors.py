@@ -11,7 +11,7 @@
     │   └── DownloadError        the hub could not be reached, or refused
     ├── TrainingError            a training run that cannot go on, or whose gradient cannot be trusted
     ├── MissingLibraryError      a library that only some models or indexes need is not installed
-    ├── StoreError               the cache on disk cannot be read or written
+    ├── CacheError               the cache on disk cannot be read or written
     ├── LabelIndexError          a label index that is not there, not whole, or another model's
     ├── CalibrationError         a calibration that cannot be made, is not whole, or is of other answers
     └── ResultError              an evaluation's result that is not there, not whole, or cannot be written

@@ -3,7 +3,7 @@
     python eval/ablation.py eval/mini-ablation.toml --data DIR --out OUT [--only NAME ...]
 
 The table names a recipe and variants: `set` are changes to it as `clipact train --set` takes them, of all or of one,
-`teachers` variants whose models of seed 0 teach (`distillation.teachers`), `seeds` is how many runs. The last span of
+`teachers` variants whose models of seed 0 teach (`distillation.teachers`), `seeds` is how many runs. The last phase of
 the first variant, in which most learns, has `last_steps` steps; another's has as many as fit into the same time, by
 steps of both that are measured one after the other. So a slower network takes fewer, as it would in the end, and a
 slower machine gives the same table. What frozen towers make of the data is not counted: it is cached. Each run
@@ -47,7 +47,7 @@ def train(recipe_file, shared, changes, seed, last_steps, data, out):
         return ContrastiveTrainer(recipe, data=data, device=torch.device("cpu"), cache=Cache())
 
     def measured(recipe):
-        """Seconds before the last span, and a step of it."""
+        """Seconds before the last phase, and a step of it."""
         *before, last = dry_run(begun(recipe)).phases
         before_seconds = sum((phase.last - phase.first) * min(phase.step_seconds) for phase in before)
         return before_seconds, min(last.step_seconds)

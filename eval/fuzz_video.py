@@ -1,4 +1,4 @@
-"""Fuzzes the video room: spoilt files in; frames or a ClipactError out, in time and in memory, or it is a finding.
+"""Fuzzes decoding: spoilt files in; frames or a ClipactError out, in time and in memory, or it is a finding.
 
     python eval/fuzz_video.py --count 2000
 

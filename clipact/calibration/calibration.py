@@ -32,7 +32,7 @@ class CalibratedScores:
 
     probabilities  of each label
     label_set      ids of the labels that hold the right one in `coverage` of clips, likeliest first
-    in_set_score   the out-of-distribution score; below the threshold it is `none_of_these`
+    in_set_score   the clip's score, higher where a label fits; below the threshold it is `none_of_these`
     independent    the probability of each label by itself; `accepted` are those that reach their own thresholds
     """
 
@@ -48,11 +48,11 @@ class CalibratedScores:
 class CalibrationParams:
     """Fitted numbers.
 
-    temperature       divides logits
-    coverage          how often a label set holds the right label; `quantile` of 1 - its probability
-    score             of `ood_score.OOD_SCORES`; a clip below `threshold` fits none of the labels
+    temperature           divides logits
+    coverage              how often a label set holds the right label; `quantile` of 1 - its probability
+    score                 of `ood_score.OOD_SCORES`; a clip below `threshold` fits none of the labels
     false_rejection_rate  the share of clips that fit a label and are rejected all the same
-    independent       gives the probability of each label by itself; `thresholds` are of these, one a label
+    independent           gives the probability of each label by itself; `thresholds` are of these, one a label
     """
 
     temperature: float

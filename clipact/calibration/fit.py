@@ -58,9 +58,9 @@ def fit_params(
     quantile and the threshold of rejection, which hold for clips that nothing else was fitted on. Both promises are for
     new clips that come as these came; where these come in few groups, for less than the number of clips suggests.
 
-    coverage          how often a label set is to hold the right label
+    coverage              how often a label set is to hold the right label
     false_rejection_rate  the share of clips that fit a label and may be rejected all the same
-    score             of `ood_score.OOD_SCORES`
+    score                 of `ood_score.OOD_SCORES`
     CalibrationError when there are too few clips for that.
     """
     _check(clips, coverage=coverage, false_rejection_rate=false_rejection_rate, score=score)
@@ -106,7 +106,7 @@ def _check(clips: LabelledClips, *, coverage: float, false_rejection_rate: float
             f"coverage is {coverage} and false_rejection_rate {false_rejection_rate}; shares between 0 and 1"
         )
     if score not in OOD_SCORES:
-        raise UsageError(f"the rejection score is {score!r}; {choices(score, OOD_SCORES)}")
+        raise UsageError(f"the out-of-distribution score is {score!r}; {choices(score, OOD_SCORES)}")
     if clips.logits.shape[1] < 2:
         raise CalibrationError("there is one label; a calibration needs clips of two at least")
     if len(clips) < _FEWEST:

@@ -49,8 +49,8 @@ class Outside:
 class Agreement:
     """How far the views of one video say the same: the model's own uncertainty in time.
 
-    views     the best label of each view by itself, in the order of time
-    agreeing  how many of them are the answer
+    views            the best label of each view by itself, in the order of time
+    agreeing         how many of them are the answer
     difference_bits  the mutual information of label and view: 0 when all views give the same scores, at most log2 of
                      their number (BALD, arXiv 1112.5745, with views in the place of networks)
     """

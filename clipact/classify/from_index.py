@@ -32,9 +32,9 @@ class IndexClassifier(VideoClassifier):
         model = clipact.load_model("mini")
         classifier = IndexClassifier(model, LabelIndex.open("verbs.index", model_key=model.key))
 
-    model    what `clipact.models.zoo.load` gives: the one that made the index, or UsageError
-    index    the labels; a Prediction ranks the nearest of them and says what the others hold
-    retrieved  how many are ranked; by default the square root of their number, 100 at least
+    model                   what `clipact.models.zoo.load_model` gives: the one that made the index, or UsageError
+    index                   the labels; a Prediction ranks the nearest of them and says what the others hold
+    retrieved               how many are ranked; by default the square root of their number, 100 at least
     frames, clips, decoder  as for `ZeroShotClassifier`
     """
 

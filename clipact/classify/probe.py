@@ -84,12 +84,12 @@ def check_examples(vectors: Vectors, truth: LabelIds, labels: int) -> None:
 class ProbeClassifier(VideoClassifier):
     """Names the action in a clip by a probe that learnt its labels from examples; satisfies `Recognizer`.
 
-    model       what `clipact.models.zoo.load` gives: the one whose embeddings the probe was fitted to
-    probe       as `clipact.evaluate.fit_probes.fit_probes` makes it
-    labels      in the order of the probe's numbers; UsageError when they are not as many
-    spec        how clips are prepared, and `clips` a video, as they were for the probe
+    model        what `clipact.models.zoo.load_model` gives: the one whose embeddings the probe was fitted to
+    probe        as `clipact.evaluate.fit_probes.fit_probes` makes it
+    labels       in the order of the probe's numbers; UsageError when they are not as many
+    spec         how clips are prepared, and `clips` a video, as they were for the probe
     supervision  how the probe learnt, in words
-    files_seen  the sha256 of the files that it learnt from
+    files_seen   the sha256 of the files that it learnt from
     """
 
     def __init__(

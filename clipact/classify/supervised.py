@@ -23,11 +23,11 @@ class SupervisedClassifier(VideoClassifier):
         classifier = SupervisedClassifier.load("runs/i3d/best")
         print(classifier.classify("video.mp4"), classifier.labels)
 
-    model    what `clipact.models.zoo.load` gives, with labels of its own; UsageError for a model that knows words
+    model    what `clipact.models.zoo.load_model` gives, with labels of its own; UsageError for a model that knows words
     labels   some of these, to choose among them alone; all of them when None. LabelError for any other
     frames, clips, spec, decoder  as for `ZeroShotClassifier`
 
-    `base` compares clips with the vectors of labels, as it does with those of sentences.
+    A `TextClassifier` compares clips with the vectors of labels, as it does with those of sentences.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class SupervisedClassifier(VideoClassifier):
     def load(
         cls, model: str, *, device: str = "auto", precision: str = "auto", **options: Any
     ) -> "SupervisedClassifier":
-        """A classifier from a model's folder (see `clipact.models.zoo.load`); `options` as for the constructor."""
+        """A classifier from a folder (see `clipact.models.zoo.load_model`); `options` as for the constructor."""
         return cls(zoo.load_model(model, device=device, precision=precision), **options)
 
     @property

@@ -35,9 +35,9 @@ Encode = Callable[[Sequence[str]], Tensor]
 class TextClassifier:
     """The vectors that clips are compared with, and the label of each.
 
-    rows       p planes of w vectors each; the probabilities that several planes give are averaged
-    label_ids  the label_id of each of the w; a label is as likely as the likeliest of its vectors
-    labels     how many labels there are
+    rows                    p planes of w vectors each; the probabilities that several planes give are averaged
+    label_ids               the label_id of each of the w; a label is as likely as the likeliest of its vectors
+    labels                  how many labels there are
     needs_template_weights  whether the planes are templates without weights yet: there are no logits before
     """
 
@@ -138,14 +138,14 @@ class ZeroShotClassifier(VideoClassifier):
         classifier = ZeroShotClassifier.load("mini", labels=["drink", "read"])
         print(classifier.classify("video.mp4"))
 
-    model    what `clipact.models.zoo.load` gives
+    model    what `clipact.models.zoo.load_model` gives
     labels   phrases, a LabelSet, or the name of a shipped set ("kinetics400")
     prompts  a PromptSet, or the name or path of one: the sentences into which labels are put
     frames   frames a clip, instead of the number that the model was made for
     spec     how clips are prepared, instead of the model's own way; `frames` counts still
     clips    clips a video, spread over it; their embeddings are averaged
     decoder  a name in `clipact.video.load.DECODERS`: pyav or torchcodec, which give the same frames
-    store    where text embeddings are kept between runs; the default folder when None
+    cache    where text embeddings are kept between runs; the default folder when None
     progress is given the batches of sentences to encode, to show how far it is
     words    what clips are compared with, when it was computed before for these labels and prompts
     """
@@ -188,7 +188,7 @@ class ZeroShotClassifier(VideoClassifier):
         precision: str = "auto",
         **options: Any,
     ) -> "ZeroShotClassifier":
-        """A classifier from a model's name (see `clipact.models.zoo.load`); `options` as for the constructor."""
+        """A classifier from a model's name (see `clipact.models.zoo.load_model`); `options` as for the constructor."""
         return cls(zoo.load_model(model, device=device, precision=precision, defer_text=True), labels, **options)
 
     @property
@@ -215,7 +215,7 @@ class ZeroShotClassifier(VideoClassifier):
         return self.words.logits(self.model.encoder, clips)
 
     def with_weights(self, weights: Float[Tensor, " p"]) -> "ZeroShotClassifier":
-        """The same with its templates weighted; see `clipact.classify.zero_shot`."""
+        """The same with its templates weighted; see `clipact.classify.template_weights`."""
         return ZeroShotClassifier(
             self.model,
             self.label_set,
@@ -323,7 +323,7 @@ class ZeroShotClassifier(VideoClassifier):
 def embed_labels(
     model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, cache: Cache, progress: ProgressBar = no_progress
 ) -> TextClassifier:
-    """What clips are compared with, on the model's device, from the store when it was computed before.
+    """What clips are compared with, on the model's device, from the cache when it was computed before.
 
     The key holds the weights' hash, the wording and every sentence with its place: anything that changes a vector
     changes it. `progress` is as for `DualEncoder.encode_text`.

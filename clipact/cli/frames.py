@@ -29,14 +29,14 @@ def frames(
         typer.Option(min=0.1, show_default="none", help="Seconds it may take, decoded in a process of its own."),
     ] = None,
     attention: Annotated[
-        bool, typer.Option("--attention", help="Draw where an attentive model looks over the frames.")
+        bool, typer.Option("--attention", help="Draw the attention of an attention_pool tower.")
     ] = False,
 ) -> None:
     """Show the frames of a video that a model would see, at its size, with their numbers and seconds.
 
     clipact frames video.mp4 --out strip.png
 
-    clipact frames video.mp4 --out looks.png --model runs/attentive/best --attention
+    clipact frames video.mp4 --out attention.png --model runs/attention/best --attention
     """
     from clipact.cli.terminal import note
     from clipact.video.draw import draw_strip
@@ -80,8 +80,8 @@ def _with_attention(clip: "Clip", spec: ClipSpec, model: str) -> "Clip":
     tower = zoo.load_model(model, device="cpu").encoder.visual
     if not isinstance(tower, AttentionPoolTower):
         raise UsageError(
-            f"--attention is for a model with an attentive tower; {model} has a {type(tower).__name__}: train one with "
-            'init.visual.tower = "attention_pool"'
+            f"--attention is for a model with an attention_pool tower; {model} has a {type(tower).__name__}: "
+            'train one with init.visual.tower = "attention_pool"'
         )
     with torch.inference_mode():
         maps = tower.attention(prepare_views([clip.frames], spec, device=torch.device("cpu")))[0]

@@ -55,7 +55,7 @@ class Fingerprint:
     """Of one file; both are hex digits.
 
     sha256           of its bytes; "" when it cannot be read
-    difference_hash  of the picture in it (clipact.data.fingerprint); "" when there is none
+    difference_hash  of the picture in it, as `difference_hash` gives it; "" when there is none
     """
 
     sha256: str

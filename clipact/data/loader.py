@@ -34,8 +34,8 @@ from clipact.video.load import load_clips
 class ReadConfig:
     """How a run reads its files.
 
-    augment       how clips are changed at random; left out, they stay as they are
-    workers       processes that decode; they change nothing but the speed
+    augment         how clips are changed at random; left out, they stay as they are
+    workers         processes that decode; they change nothing but the speed
     max_unreadable  how many files may be unreadable before the run stops; they are counted and named
     """
 
@@ -191,10 +191,10 @@ class Loader:
 
     An example of k clips, of which n sentences are drawn, has k x n rows.
 
-    chunk         frames in a piece: 64 pictures, or 8 clips of 8 frames
-    workers       processes that decode; 0 decodes here
-    broken        files that could not be read so far, with their causes; loaders may share one
-    max_unreadable  how many there may be; DataError names them when there are more
+    chunk             frames in a piece: 64 pictures, or 8 clips of 8 frames
+    workers           processes that decode; 0 decodes here
+    unreadable_files  files that could not be read so far, with their causes; loaders may share one
+    max_unreadable    how many there may be; DataError names them when there are more
     """
 
     def __init__(

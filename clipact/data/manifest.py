@@ -32,12 +32,12 @@ CsvRow = dict[str | Any, str | Any]  # what csv.DictReader gives: None holds wha
 class ManifestSample:
     """One file, or a part of it, and what is said of it.
 
-    path      below the manifest's root
-    captions  sentences about it; empty when it has a label
-    label     a phrase, or None when it has captions
+    path          below the manifest's root
+    captions      sentences about it; empty when it has a label
+    label         a phrase, or None when it has captions
     extra_labels  other labels that are true of it: evaluation takes them for right, too; training learns `label` alone
-    line      where it first stands in the manifest
-    group     what its reader's `group_column` says; samples of one group are not independent of each other
+    line          where it first stands in the manifest
+    group         what its reader's `group_column` says; samples of one group are not independent of each other
     """
 
     path: str

@@ -24,19 +24,20 @@ from clipact.prompts import LabelSet, PromptSet
 class SourceConfig:
     """One manifest or protocol in a recipe.
 
-    manifest  the CSV file, below the data folder
-    root      the folder its paths start from, below the data folder; by default the manifest's own
-    labels    a label set or a file of one, which says more of the manifest's labels
-    protocol  or a protocol, by its name or file, which says lists, root, labels and templates: its labels are worded as
-              `clipact eval` words them
-    split     which of the samples, or "all"; the protocol's own split is what it evaluates on
-    frames    frames a clip: 1 for pictures
-    clips     clips a file, each of which is paired with the file's text
-    captions  "one": each epoch draws from a sample's captions; "all": each caption is an example of its own
-    sentences how many different sentences of a sample are drawn each epoch, all where it has fewer; its clips are
-              encoded once, and each goes with each of them
-    prompts   the templates that labels are put into, written as its wording says, by default the protocol's, or
-              "action"; each epoch draws from what comes out, so that how sentences are taken together does not matter
+    manifest              the CSV file, below the data folder
+    root                  the folder its paths start from, below the data folder; by default the manifest's own
+    labels                a label set or a file of one, which says more of the manifest's labels
+    protocol              or a protocol, by its name or file, which says lists, root, labels and templates: its labels
+                          are worded as `clipact eval` words them
+    split                 which of the samples, or "all"; the protocol's own split is what it evaluates on
+    frames                frames a clip: 1 for pictures
+    clips                 clips a file, each of which is paired with the file's text
+    captions              "one": each epoch draws from a sample's captions; "all": each caption is an example of its own
+    sentences             how many different sentences of a sample are drawn each epoch, all where it has fewer; its
+                          clips are encoded once, and each goes with each of them
+    prompts               the templates that labels are put into, written as its wording says, by default the
+                          protocol's, or "action"; each epoch draws from what comes out, so that how sentences are taken
+                          together does not matter
     caption_augmentation  how often a caption that is drawn is rephrased
     """
 
@@ -152,11 +153,11 @@ def trained_sets(sources: Iterable[SourceConfig]) -> tuple[str, ...]:
 class TrainingExample:
     """Training example: a file, or a part of it, and the sentences of which `sentences_drawn` are drawn each epoch.
 
-    source     the manifest below the data folder, or the protocol, that names it
-    file       the path below its root: the same wherever the data lie
-    visual_id  the same for the same part of the same file
-    label      what happens in it, in one phrase; None where it has captions
-    label_id   the same for the same label; None without one
+    source                the manifest below the data folder, or the protocol, that names it
+    file                  the path below its root: the same wherever the data lie
+    visual_id             the same for the same part of the same file
+    label                 what happens in it, in one phrase; None where it has captions
+    label_id              the same for the same label; None without one
     caption_augmentation  how often a sentence that is drawn is rephrased
     """
 
@@ -203,7 +204,7 @@ def _examples(source: SourceConfig, data: Path, *, as_labels: bool) -> Iterator[
     labels = {sample.label for sample in opened.samples if sample.label is not None}
     if labels and source.caption_augmentation is not None:
         raise ConfigError(
-            f"caption_augmentation is of captions, and {opened.name} has labels; its prompts word them in other ways"
+            f"caption_augmentation is for captions, but {opened.name} has labels; its prompts word them in other ways"
         )
     worded = {label: (label,) if as_labels else opened.word(label) for label in labels}
     most = 1

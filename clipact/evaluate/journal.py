@@ -30,7 +30,7 @@ class SampleEmbedding:
     cause    why it could not be read
     notes    what the decoder says a reader should know
     decoder  what decoded it
-    kept     the store's key, when this run put it there
+    kept     the cache's key, when this run put it there
     """
 
     vector: Float32[np.ndarray, " m"] | None
@@ -42,7 +42,7 @@ class SampleEmbedding:
 
 
 class Journal:
-    """Findings of consecutive stretches of samples, in one file. `identity` is the hash of all that decides them."""
+    """Embeddings of consecutive stretches of samples, in one file. `identity` is the hash of all that decides them."""
 
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path

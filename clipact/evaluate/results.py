@@ -7,18 +7,18 @@ half of one. Nothing here needs torch, and nothing is unpickled.
 `run` is a plain dict, as JSON would give it back:
 
     command, folder, date, seed  what was typed, in which folder, when (UTC), what random draws began from
-    protocol, title, metric       the protocol: "top_1", "mean_per_class", "mean_ap" or "retrieval" is its figure
-    model                     name, key (sha256 of the weights), trained_on, scale
-    data                      set, source, root (samples are below it), list_sha256, files_sha256, count
-    prompts                   name, templates, wording, weights, phrases (one a label)
-    views                     frames, sampling, size, resize, ..., views, crops, averaging, decoder
-    versions, machine         of the libraries that a figure depends on; processor, cores, threads, device
-    zero_shot, zero_shot_why  True, False, or None when model or data do not say enough: see `zero_shot_status`
-    partial, partial_why      whether this is less, or other, than the protocol asks; a list of reasons
+    protocol, title, metric      the protocol: "top_1", "mean_per_class", "mean_ap" or "retrieval" is its figure
+    model                        name, key (sha256 of the weights), trained_on, scale
+    data                         set, source, root (samples are below it), list_sha256, files_sha256, count
+    prompts                      name, templates, wording, weights, phrases (one a label)
+    views                        frames, sampling, size, resize, ..., views, crops, averaging, decoder
+    versions, machine            of the libraries that a figure depends on; processor, cores, threads, device
+    zero_shot, zero_shot_why     True, False, or None when model or data do not say enough: see `zero_shot_status`
+    partial, partial_why         whether this is less, or other, than the protocol asks; a list of reasons
 
-`seconds` says where the time went: lookup (hashing files and asking the store), decode and, on a CPU, encode, all
-workers together; wait (for the workers), store (writing), text, words (logits); and total, which is what a clock on the
-wall showed.
+`seconds` says where the time went: lookup (hashing files and asking the cache), decode and, on a CPU, encode, all
+workers together; wait (for the workers), store (writing to the cache), text, words (logits); and total, which is what a
+clock on the wall showed.
 """
 
 import json

@@ -26,9 +26,9 @@ _NAMED = 3
 class EvalSample:
     """One sample: `name` below the data folder, where the file is, what is true of it.
 
-    texts  captions that belong to it; empty when it has a label
+    texts         captions that belong to it; empty when it has a label
     extra_labels  other labels that are true of it
-    group  "" when it is independent of every other sample
+    group         "" when it is independent of every other sample
     """
 
     name: str

@@ -34,8 +34,8 @@ NO_PROMPTS = "none"
 class EntrySource:
     """Entries as they come.
 
-    captions   whether they are sentences, to be taken as they are
-    phrases    of labels whose phrase a label set gives
+    captions        whether they are sentences, to be taken as they are
+    phrases         of labels whose phrase a label set gives
     has_more_words  whether the label set has synonyms or descriptions, too
     """
 

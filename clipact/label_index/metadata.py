@@ -79,7 +79,7 @@ class IndexMetadata:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexPlan:
-    """How neighbours are to be found: the kind (None: by `choose_kind`), for so much memory and so high a recall@10."""
+    """How neighbours are to be found: the kind (None: `choose_index_type` chooses), the memory and the recall@10."""
 
     kind: IndexKind | None = None
     memory_bytes: int | None = None

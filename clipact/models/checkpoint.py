@@ -68,7 +68,7 @@ class FileSeen:
     path             below its source's root
     source           the manifest below the data folder, or the protocol, that named it; "" in older tables
     sha256           of its bytes; "" when it could not be read
-    difference_hash  of the picture in it (`clipact.data.fingerprint`); "" for a video, and in older tables
+    difference_hash  of the picture in it (see `clipact.data.fingerprint`); "" for a video, and in older tables
     """
 
     path: str

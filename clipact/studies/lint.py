@@ -133,7 +133,7 @@ class LabelWarning:
     """One thing to look at before a run; what its kind means, and what to do, stands in ADVICE.
 
     labels      those concerned
-    message      what is odd about them
+    message     what is odd about them
     similarity  the cosine of near duplicates, else None
     """
 

@@ -111,7 +111,7 @@ def interpolate_models(
     if differing := [part for (part, here), there in builds if here != there]:
         raise ModelError(
             f"{first} and {second} differ in {' and '.join(differing)} of config.json: only models of one build can be "
-            "blended"
+            "interpolated"
         )
     weights, others = encoder.state_dict(), other.state_dict()
     if weights.keys() != others.keys():

@@ -1,6 +1,6 @@
 """Supervised baselines that zero-shot models are compared with: by name, a recipe for `clipact train`.
 
-What is trained is a tower of `clipact.models.towers` and a table of labels, by cross-entropy. Only recipes' tables are
+What is trained is a tower of `clipact.models.towers` and label embeddings, by cross-entropy. Only recipes' tables are
 made here, no networks.
 """
 

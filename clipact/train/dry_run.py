@@ -1,4 +1,4 @@
-"""Dry trainer: what is trained, how much memory it takes and how long it lasts, measured on a few steps.
+"""Dry run of training: what is trained, how much memory it takes and how long it lasts, measured on a few steps.
 
 `verify_run` compares its cached gradient with plain autograd's. Nothing here is written to disk.
 """
@@ -28,10 +28,10 @@ _NO_LIMIT_GB = 1e9
 class TowerPlan:
     """Plan of one tower: see `TowerConfig`.
 
-    trained_parameters, parameters   how many there are
-    cached          whether the features of its frozen backbone are cached
-    batch_norm      what becomes of running statistics: "none there", "frozen", "each chunk taken in once a step"
-    chunks, retained_chunks   of a batch
+    trained_parameters, parameters  how many there are
+    cached      whether the features of its frozen backbone are cached
+    batch_norm  what becomes of running statistics: "none there", "frozen", "each chunk taken in once a step"
+    chunks, retained_chunks  of a batch
     """
 
     name: str
@@ -76,7 +76,7 @@ class DryRun:
 
     @property
     def run_seconds(self) -> float:
-        """How long the whole run lasts, unaugmented left out: the best measured step for each step of its phase."""
+        """How long the whole run lasts, validation left out: the best measured step for each step of its phase."""
         return sum((phase.last - phase.first) * min(phase.step_seconds) for phase in self.phases)
 
 

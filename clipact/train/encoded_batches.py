@@ -184,7 +184,7 @@ def _shards(
 def encode_sentences(
     tower: TextTower, sentences: Iterable[str], *, precision: str, cache: Cache, progress: ProgressBar
 ) -> SentenceFeatures:
-    """The features of each distinct sentence, from the cache or from the body."""
+    """The features of each distinct sentence, from the cache or from the backbone."""
     # Sentences of like length share a shard, so that little is spent on padding.
     ordered = sorted(set(sentences), key=lambda sentence: (len(sentence), sentence))
     shards = [ordered[i : i + _SHARD] for i in range(0, len(ordered), _SHARD)]

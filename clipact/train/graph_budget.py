@@ -1,4 +1,4 @@
-"""How many graphs a memory budget cached_sides: a chunk is measured, then the budget is spent where it saves most time.
+"""How many graphs a memory budget retains: a chunk is measured, then the budget is spent where it saves most time.
 
 A kept graph saves one encoding of its chunk. What it holds is counted from the tensors that autograd saves, not guessed
 from the process's size, which knows of freed blocks, of other threads and of nothing on the GPU.

@@ -54,7 +54,7 @@ class PretrainedWeights:
 class InitConfig:
     """A model, or a model with another visual tower, or two towers.
 
-    model         "mini", a folder, or another name that `clipact.models.zoo.load` knows
+    model         "mini", a folder, or another name that `clipact.models.zoo.load_model` knows
     visual, text  tables of towers, as a model's config.json has them. `text.tower = "label_embeddings"` has a trained
                   vector for each label of the data and no other words: a supervised classifier comes out, with or
                   without a model to have a visual tower from. Beside a model, `visual` takes the place of its visual
@@ -112,7 +112,7 @@ class InitConfig:
             (
                 self.labels_only,
                 {"pretrained.text", "pretrained.tokenizer"},
-                "init.text is a table of labels and has no words",
+                "init.text is label_embeddings, which have no words",
             ),
             (whole, {"pretrained.image"}, "init.pretrained.visual holds the whole tower's weights"),
         ):
@@ -276,7 +276,7 @@ def _fill_visual(visual: VisualTower, pretrained: PretrainedWeights | None) -> N
         _fill(visual, pretrained.visual)
     if pretrained is not None and pretrained.image is not None:
         if not isinstance(visual, towers.BY_FRAME):
-            raise ConfigError(f"init.pretrained.image is for a tower of frames, not for a {type(visual).__name__}")
+            raise ConfigError(f"init.pretrained.image is for towers over an image tower, not a {type(visual).__name__}")
         _fill(visual.image, pretrained.image)
 
 

@@ -112,8 +112,8 @@ class TrainConfig(Schedule):
 class DataConfig(ReadConfig):
     """Training data, and how they are read.
 
-    sources  manifests and protocols, mixed in one stream
-    cache    keep the features of frozen backbones, so that each is encoded once
+    sources               manifests and protocols, mixed in one stream
+    cache                 keep the features of frozen backbones, so that each is encoded once
     cached_augmentations  with a frozen visual backbone: versions that are kept of each clip, the first unaugmented
     """
 
@@ -203,7 +203,7 @@ class ValidationConfig:
 class DistillationConfig:
     """Teachers of a run.
 
-    teachers  names that `clipact.models.zoo.load` knows: an ensemble, whose probabilities are averaged
+    teachers  names that `clipact.models.zoo.load_model` knows: an ensemble, whose probabilities are averaged
     weight    of the distillation loss; the loss on the data has the rest
     """
 

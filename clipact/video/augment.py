@@ -2,7 +2,7 @@
 
 What is cut out may drift from the first frame to the last, which makes a clip of a picture (pan and zoom).
 All of it happens on uint8 with Pillow, in place of `fit_frame`. Randomness comes from a NumPy generator, because this
-room does without torch; `numpy.random.default_rng(torch_generator.initial_seed())` makes one from torch's.
+package does without torch; `numpy.random.default_rng(torch_generator.initial_seed())` makes one from torch's.
 """
 
 # Not torchvision's v2. Over Pillow its colours are the same to the bit, and a picture takes 1.15 times as long (1.97

@@ -35,11 +35,11 @@ _FORMATS_WITH_DURATION = {"mov", "matroska", "flv", "avi"}
 class Media:
     """One video stream, open for reading; to be closed.
 
-    place    a path, an address, or a file object that can seek
-    name     what messages call it
-    timeout  seconds that opening, and each read, may wait: for addresses; None for files
-    demuxer  the container format, where FFmpeg cannot find it out: of cameras
-    notes    what is known to be odd about it before it is read
+    place       a path, an address, or a file object that can seek
+    name        what messages call it
+    timeout     seconds that opening, and each read, may wait: for addresses; None for files
+    demuxer     the container format, where FFmpeg cannot find it out: of cameras
+    notes       what is known to be odd about it before it is read
     read_error  why reading stopped before the end; empty while it did not
     """
 

@@ -97,7 +97,7 @@ def sample(
 ) -> list[list[int]]:
     """The frame numbers of each clip, as `spec.sampling` says.
 
-    "uniform" and "segment_centers" sample each of `clips` equal spans; "strided" and "fps" place windows over all.
+    "uniform" and "segment_centers" sample each of `clips` equal spans; "strided" and "fps" place windows over it.
     With a generator a random frame is taken from each segment, whatever the spec says: that is how training samples.
     """
     available = len(seconds)

@@ -4,7 +4,7 @@
 
 Draws two minutes of 25 frames a second, a key frame each second, as MP4, Matroska, FLV, MPEG-TS and WebM. Times reading
 all packets, and jumping to each key frame and reading its packet; both are the best of the repeats. Their ratio is what
-`_PACKETS_A_JUMP` in clipact/video/stretches.py stands for. A minute on two cores.
+`_PACKETS_A_JUMP` in clipact/video/decode_pyav.py stands for. A minute on two cores.
 """
 
 import argparse

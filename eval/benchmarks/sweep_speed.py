@@ -4,7 +4,7 @@
 
 DIR holds clips/*.csv: the first 200 real clips of them are taken, at one number of frames.
 Labels are the clips' own and more of a shipped set, 22 together. The sweep tries at least 100 wordings, which make at
-least 100 distinct sentences a label; its text cache is cold, and so is every other: each round has a store of its own.
+least 100 distinct sentences a label; its text cache is cold, and so is every other: each round has a cache of its own.
 Rounds alternate; the best of each counts.
 """
 

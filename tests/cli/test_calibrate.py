@@ -18,7 +18,7 @@ from clipact.prompts import LabelSet, PromptSet
 from tests.calibration.table import LABELS, write_table
 from tests.tiny import tiny_checkpoint
 
-SEEN = ("--clips", 2, "--frames", 3)  # the same in all tests: the store has it after the first
+SEEN = ("--clips", 2, "--frames", 3)  # the same in all tests: the cache has it after the first
 
 
 @pytest.fixture(scope="module")

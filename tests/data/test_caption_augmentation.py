@@ -218,7 +218,7 @@ def test_of_several_sentences_each_is_varied_and_none_is_said_twice(captioned, d
 
 
 def test_labels_are_not_varied_and_probabilities_are_such(captioned, data):
-    with pytest.raises(ConfigError, match=r"caption_augmentation is of captions, and .*clips\.csv has labels"):
+    with pytest.raises(ConfigError, match=r"caption_augmentation is for captions, but .*clips\.csv has labels"):
         read_sources([replace(captioned, manifest=Path("clips.csv"), root=None)], data)
     with pytest.raises(ConfigError, match=r"caption_augmentation\.tense is 2\.0; it is a probability"):
         CaptionAugmentation(tense=2.0)

@@ -47,7 +47,7 @@ def samples(tree):
 
 
 def straight_loop(classifier, samples, *, averaging="embeddings", crops=1):
-    """One file after the other, no thread, no batch, no store: what every other way must equal."""
+    """One file after the other, no thread, no batch, no cache: what every other way must equal."""
     encoder, rows = classifier.model.encoder, {}
     for item in samples.items:
         try:

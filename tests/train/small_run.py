@@ -1,6 +1,6 @@
 """A whole run that takes a second: a network of one convolution, drawn pictures and clips. Also a script, to be killed.
 
-python -m tests.train.small_run DATA MODEL OUT STORE MOMENT [--resume]
+python -m tests.train.small_run DATA MODEL OUT CACHE MOMENT [--resume]
 """
 
 import os

@@ -103,7 +103,7 @@ def test_a_frozen_encoder_takes_nothing_from_the_budget_and_no_time_for_a_second
 
 def test_a_budget_for_less_than_a_chunk_is_refused():
     with pytest.raises(
-        ConfigError, match=r"memory_gb is 1e-09, but the graph of one chunk of 10 rows holds 6.4e-07 GB"
+        ConfigError, match=r"graph_memory_gb is 1e-09, but the graph of one chunk of 10 rows holds 6.4e-07 GB"
     ):
         plan_graph_budget([encoder("video", Net(16))], [torch.randn(40, 8)], chunk_size=10, graph_memory_gb=1e-9)
 

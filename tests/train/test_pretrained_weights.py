@@ -1,4 +1,4 @@
-"""Weights of other packages under our names. That BERT computes the same with them, tests/towers/test_text.py shows."""
+"""Weights of other packages under our names. tests/models/towers/test_text.py shows that BERT computes the same."""
 
 import pytest
 import torch

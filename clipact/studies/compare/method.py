@@ -18,7 +18,7 @@ _TOWER = "videomae"
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Name a method of a comparison, which is a row of its table.
+    """A method of a comparison, which is a row of its table.
 
     name        as it was asked for, and is shown
     kind        "trained": a baseline by its name in `clipact.train.baselines`, `baseline`; "pretrained": the same after

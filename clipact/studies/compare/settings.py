@@ -79,7 +79,7 @@ class CompareSettings:
 
 
 def load_settings(path: str | Path | None = None, *, changes: Sequence[str] = ()) -> CompareSettings:
-    """The settings of a TOML file after each `a.b=value` of `changes`; what neither says is as Settings has it.
+    """The settings of a TOML file after each `a.b=value` of `changes`; what neither says is as CompareSettings has it.
 
     ConfigError names a key that is none.
     """

@@ -23,8 +23,8 @@ class ComparisonSplit:
     """Hold the training and the test samples, of the same labels, which are those of the training samples.
 
     description  how the samples were divided, in words
-    tag    the same as part of a file's name
-    root   the folder that paths start from
+    tag          the same as part of a file's name
+    root         the folder that paths start from
     """
 
     protocol: Protocol
@@ -56,7 +56,7 @@ def read_split(
 ) -> ComparisonSplit:
     """The samples of a protocol, or of a CSV table of one's own, in two parts.
 
-    split  "1/3": groups in their order are part_of to three parts in turn, the first is judged by and the others are
+    split  "1/3": groups in their order are dealt to three parts in turn, the first is judged by and the others are
            learnt from; what has no group stands for itself. Or, of a table, the split that is judged by, where "train"
            is learnt from. By default "test" of a table that has it, else "1/3"
     UsageError for captions, for a split that cannot be meant, and for a label that no learnt clip has.

@@ -26,13 +26,13 @@ _TOP = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceUsage:
-    """Measure what a method uses: means over its seeds, but for the least milliseconds and the most memory.
+    """What a method uses: means over its seeds, but for the least milliseconds and the most memory.
 
-    parameters   of the tower that sees the clips; `trainable_parameters`: those that were trained
-    gflops, milliseconds  a clip, as `clipact.models.profile.measure` has them
-    training_seconds   of all steps, or of a probe's fit; what a frozen tower encodes once is not in it
-    pretraining_seconds  the part of them without labels
-    explained    of held-out clips, by pretraining: 1 - error / error of each patch's mean
+    parameters            of the tower that sees the clips; `trainable_parameters`: those that were trained
+    gflops, milliseconds  a clip, as `clipact.models.profile.profile_model` has them
+    training_seconds      of all steps, or of a probe's fit; what a frozen tower encodes once is not in it
+    pretraining_seconds   the part of them without labels
+    explained             of held-out clips, by pretraining: 1 - error / error of each patch's mean
     """
 
     parameters: int
@@ -68,12 +68,12 @@ def mean_usage(facts: Sequence[dict[str, Any]]) -> ResourceUsage:
 class MethodRow:
     """A row that came to a result under one seed at least.
 
-    runs, asked   seeds that are in its figures, and that should be
-    top_1, top_5  means over seeds; top-5 is None for five labels or fewer
-    of_seeds      top-1 of each seed
-    per_class     the mean over labels; `classes` each label's share, nan without samples
-    difference    of top-1 to the first row's, from the same draws of groups; None for that itself
-    holm          its p, corrected for the number of rows
+    runs, asked       seeds that are in its figures, and that should be
+    top_1, top_5      means over seeds; top-5 is None for five labels or fewer
+    of_seeds          top-1 of each seed
+    per_class         the mean over labels; `classes` each label's share, nan without samples
+    difference        of top-1 to the first row's, from the same draws of groups; None for that itself
+    holm              its p, corrected for the number of rows
     zero_shot_status  whether it is zero-shot, and why not, as every result here says it
     """
 

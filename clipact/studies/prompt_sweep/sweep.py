@@ -201,7 +201,7 @@ def compare_answers(
     *,
     groups: Sequence[str] | None,
 ) -> list[VariantRow]:
-    """A row for each variant, all of them beside the first; `groups` as in `Scores`."""
+    """A row for each variant, all of them beside the first; `groups` as in `ClassificationResult`."""
     labels, base = label_set.labels, answered[0]
     draws = 1000 if groups is None else _DRAWS
     shares = metrics.bootstrap_shares(np.stack([one.right for one in answered]), groups=groups, draws=draws)

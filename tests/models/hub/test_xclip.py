@@ -99,8 +99,8 @@ def test_classify_averages_templates_beside_the_clip_and_views_after_it(ours, tm
 def test_what_needs_sentences_by_themselves_is_refused(ours, tmp_path):
     classifier = ZeroShotClassifier(ours, ["read", "drink"], cache=Cache(tmp_path))
     (tmp_path / "t.csv").write_text("path,label\na.mp4,read\n")
-    card = manifest_protocol(tmp_path / "t.csv")
-    samples = read_samples(card, tmp_path, allow_mismatch=True)
+    protocol = manifest_protocol(tmp_path / "t.csv")
+    samples = read_samples(protocol, tmp_path, allow_mismatch=True)
     for use in (
         lambda: ours.encoder.encode_text(SENTENCES),
         lambda: ours.encoder.embed_groups(SENTENCES, [0, 0, 1]),
@@ -109,7 +109,7 @@ def test_what_needs_sentences_by_themselves_is_refused(ours, tmp_path):
         lambda: lint(LabelSet.of(["read", "drink"]), PromptSet.load("bare"), ours, cache=Cache(tmp_path)),
         lambda: CalibratedClassifier(ours, labels=["read", "drink"], multi_label=True),
         lambda: IndexClassifier(ours, Mock(spec=LabelIndex)),  # which is not looked at
-        lambda: sweep(card, samples, ours, Grid(templates=("bare",)), options=EvalOptions(cache=Cache(tmp_path))),
+        lambda: sweep(protocol, samples, ours, Grid(templates=("bare",)), options=EvalOptions(cache=Cache(tmp_path))),
     ):
         with pytest.raises(ModelError, match="depends on the video.*clipact classify"):
             use()

@@ -100,4 +100,4 @@ def test_a_command_draws_it(tmp_path, monkeypatch):
     assert (plain.exit_code, CliRunner().invoke(app, [*words, "--attention"]).exit_code) == (0, 0)
     assert (tmp_path / "looks.png").read_bytes() != before
     again = CliRunner().invoke(app, [*words[:-1], "mini", "--attention"])
-    assert "attentive tower" in str(again.exception)
+    assert "attention_pool tower" in str(again.exception)
