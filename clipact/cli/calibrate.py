@@ -134,7 +134,7 @@ def _object(found: "Calibration", out: Path) -> dict[str, Any]:
         "clips": found.clips,
         "groups": found.groups,
         **params,
-        "figures": asdict(found.metrics),
+        "metrics": asdict(found.metrics),
     }
 
 

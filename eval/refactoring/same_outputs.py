@@ -44,6 +44,7 @@ RENAMED_NAMES: dict[str, str] = {}
 # Keys of JSON and columns of CSV; "above.key" is the key in a table of that name alone (both old names).
 RENAMED_KEYS: dict[str, str] = {
     "eval.jsonl.figures": "metrics",
+    "calibrate.jsonl.figures": "metrics",
     # results
     "verdict": "zero_shot_status",
     "card": "protocol",
