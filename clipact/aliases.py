@@ -99,14 +99,16 @@ STATE_TENSORS = {"average": "ema", "beginning": "initial_weights"}
 """What the names of tensors in a training state begin with."""
 
 
-def rename(table: Mapping[str, Any], kind: str, *, quiet: bool = False, overwrite: bool = False) -> dict[str, Any]:
+_warned: set[tuple[str, str]] = set()  # what has been said in this process: once is enough
+
+
+def rename(table: Mapping[str, Any], kind: str, *, quiet: bool = False) -> dict[str, Any]:
     """Return the table with the keys and values of earlier versions under their new names.
 
     Args:
         table: What was read; it is not changed.
         kind: A key of `KEYS` or `VALUES`.
         quiet: Whether to leave out the warning, for files that came with clipact.
-        overwrite: Whether an old key takes the place of the new one where both are given.
 
     Raises:
         ConfigError: Both an old key and the one that replaced it are given, or a removed key has a value that is no
@@ -115,7 +117,7 @@ def rename(table: Mapping[str, Any], kind: str, *, quiet: bool = False, overwrit
     found: dict[str, Any] = _copy(table)
     renamed: list[str] = []
     for old, new in KEYS.get(kind, {}).items():
-        if _move(found, old.split("."), new.split(".")[-1], where=kind, overwrite=overwrite):
+        if _move(found, old, new, kind=kind):
             renamed.append(f"{old} is now {new}")
     for path, values in VALUES.get(kind, {}).items():
         *above, key = path.split(".")
@@ -134,8 +136,16 @@ def rename(table: Mapping[str, Any], kind: str, *, quiet: bool = False, overwrit
 
 
 def rename_columns(names: Iterable[str]) -> dict[str, str]:
-    """Return the new name of each column of a manifest that has one, with one warning that says both."""
+    """Return the new name of each column of a manifest that has one, with one warning that says both.
+
+    Raises:
+        ConfigError: Both an old column and the one that replaced it are there.
+    """
+    names = list(names)
     renamed = {name: COLUMNS[name] for name in names if name in COLUMNS}
+    for old, new in renamed.items():
+        if new in names:
+            raise ConfigError(f"it has the columns {old} and {new}, which are one: put all of it under {new}")
     if renamed:
         _warn("manifest", [f"column {old} is now {new}" for old, new in renamed.items()])
     return renamed
@@ -160,8 +170,11 @@ def cache_text(text: str) -> str:
 
 
 def _warn(kind: str, renamed: list[str]) -> None:
-    keys = "; ".join(dict.fromkeys(renamed))
-    warnings.warn(f"this {kind} has names of an earlier version, which are still read: {keys}", stacklevel=3)
+    new = [one for one in dict.fromkeys(renamed) if (kind, one) not in _warned]
+    _warned.update((kind, one) for one in new)
+    if new:
+        keys = "; ".join(new)
+        warnings.warn(f"this {kind} has names of an earlier version, which are still read: {keys}", stacklevel=3)
 
 
 def _copy(value: Any) -> Any:
@@ -179,16 +192,18 @@ def _places(table: Any, path: list[str]) -> list[dict[str, Any]]:
     return _places(table[path[0]], path[1:]) if isinstance(table, dict) and path[0] in table else []
 
 
-def _move(table: dict[str, Any], old: list[str], new: str, *, where: str, overwrite: bool) -> bool:
+def _move(table: dict[str, Any], old: str, new: str, *, kind: str) -> bool:
     """Give the key at the end of a path another name in its place; whether it was there."""
     moved = False
-    for place in _places(table, old[:-1]):
-        if old[-1] not in place:
+    *above, before = old.split(".")
+    after = new.split(".")[-1]
+    for place in _places(table, above):
+        if before not in place:
             continue
-        if new in place and not overwrite:
-            raise ConfigError(f"this {where} has {old[-1]} and {new}, which are one key; leave out {old[-1]}")
+        if after in place:
+            raise ConfigError(f"this {kind} has {old} and {new}, which are one key: put all of it under {new}")
         # In its own place: the order of keys is kept, for what depends on it.
-        items = [(new if key == old[-1] else key, value) for key, value in place.items() if key != new]
+        items = [(after if key == before else key, value) for key, value in place.items()]
         place.clear()
         place.update(items)
         moved = True

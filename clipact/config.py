@@ -7,7 +7,7 @@ Shipped files (mini, prompts, protocols) lie under clipact/_assets in a wheel, a
 import dataclasses
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -44,8 +44,16 @@ def parse(kind: type[T], table: Mapping[str, Any], *, where: str = "") -> T:
     return kind(**values)
 
 
-def override(table: Mapping[str, Any], assignment: str) -> dict[str, Any]:
-    """A copy of `table` with one `a.b=value` carried out; the value is read as TOML, else as a plain string."""
+def override(
+    table: Mapping[str, Any],
+    assignment: str,
+    *,
+    rename: Callable[[dict[str, Any]], dict[str, Any]] = lambda assigned: assigned,
+) -> dict[str, Any]:
+    """Return a copy of `table` with one `a.b=value` carried out; the value is read as TOML, else as a plain string.
+
+    `rename` is given the assignment as a table of its own, and returns it with other names at the same depth, or empty.
+    """
     path, equals, text = assignment.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(keys):
@@ -54,6 +62,14 @@ def override(table: Mapping[str, Any], assignment: str) -> dict[str, Any]:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
+    assigned: Any = value
+    for key in reversed(keys):
+        assigned = {key: assigned}
+    value = rename(assigned)
+    for level in range(len(keys)):
+        if not value:
+            return dict(table)
+        ((keys[level], value),) = value.items()
     changed = dict(table)
     inner = changed
     for key in keys[:-1]:

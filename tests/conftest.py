@@ -13,6 +13,8 @@ import hypothesis
 import jaxtyping
 import pytest
 
+from clipact import aliases
+
 _home = tempfile.TemporaryDirectory(prefix="clipact-tests-")
 os.environ["CLIPACT_CACHE"] = f"{_home.name}/clipact"
 os.environ["HF_HOME"] = f"{_home.name}/huggingface"
@@ -37,6 +39,12 @@ def _is_here(host: object) -> bool:
         return ipaddress.ip_address(str(host)).is_loopback
     except ValueError:
         return False
+
+
+@pytest.fixture(autouse=True)
+def _names_are_said_again():
+    """Old names are said once a process: here once a test."""
+    aliases._warned.clear()
 
 
 @pytest.fixture(autouse=True, scope="session")

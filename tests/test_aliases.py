@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from clipact import aliases
 from clipact.config import to_table
 from clipact.data.manifest import read_manifest
-from clipact.errors import ConfigError
+from clipact.errors import ConfigError, ManifestError
 from clipact.models.checkpoint import WEIGHTS, load_checkpoint, weights_hash
 from clipact.train.recipe import Recipe, load_recipe
 from clipact.train.trainer import STATE_FILE
@@ -71,6 +71,31 @@ def test_a_removed_key_is_read_at_the_value_that_is_left_and_refused_at_another(
         aliases.rename(_nested(path.split("."), value + 1), kind)
     assert path in str(caught.value)
     assert instead in str(caught.value)
+
+
+def test_an_assignment_under_an_old_name_changes_that_key_alone(tmp_path):
+    path = tmp_path / "new.toml"
+    path.write_text(NEW_RECIPE)
+    with pytest.warns(UserWarning, match="start is now init"):
+        changed = load_recipe(path, Recipe, changes=["start.model=other"])
+    plain = load_recipe(path, Recipe)
+    assert changed.init.model == "other"
+    assert changed.init.visual == plain.init.visual != {}
+    with pytest.warns(UserWarning, match="judge is now validation"):
+        changed = load_recipe(path, Recipe, changes=["judge.every=7", "train.accumulate=1"])
+    assert (changed.validation.every_steps, changed.validation.sets) == (7, plain.validation.sets)
+
+
+def test_a_name_is_said_once():
+    with pytest.warns(UserWarning, match="start is now init"):
+        aliases.rename({"start": {}}, "recipe")
+    assert aliases.rename({"start": {}}, "recipe") == {"init": {}}  # a warning would be an error
+
+
+def test_both_names_of_a_column_are_refused(tmp_path):
+    (tmp_path / "both.csv").write_text("path,label,also,extra_labels\na.mp4,x,y,z\n")
+    with pytest.raises(ManifestError, match="also and extra_labels, which are one"):
+        read_manifest(tmp_path / "both.csv")
 
 
 def test_both_names_of_a_key_are_refused():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from clipact import aliases
-from clipact.errors import LabelError, ManifestError, choices
+from clipact.errors import ConfigError, LabelError, ManifestError, choices
 from clipact.prompts import clean
 
 SPLITS = ("train", "dev", "val", "test", "unassigned")
@@ -154,6 +154,8 @@ def _read_rows(source: Path) -> tuple[list[tuple[int, CsvRow]], Sequence[str]]:
             columns = table.fieldnames
     except OSError as error:
         raise ManifestError(source, None, error.strerror or str(error)) from error
+    except ConfigError as error:
+        raise ManifestError(source, 1, str(error)) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(source, None, f"it cannot be read as UTF-8 CSV: {error}") from error
     if not rows:

@@ -78,7 +78,7 @@ def load_recipe(path: str | Path, kind: type[AnyRecipe], *, changes: Sequence[st
     """The recipe in a TOML file after each `a.b=value` of `changes`; ConfigError names a key that is none."""
     table = aliases.rename(load_toml(path), "recipe")
     for change in changes:
-        table = aliases.rename(override(table, change), "recipe", overwrite=True)
+        table = override(table, change, rename=lambda assigned: aliases.rename(assigned, "recipe"))
     return parse(kind, table)
 
 
