@@ -14,7 +14,11 @@ from clipact.errors import ConfigError
 _SAMPLING = {"middles": "segment_centers"}
 _VISUAL_TOWERS = {"frames": "frame_aggregator", "attentive": "attention_pool"}
 _TEXT_TOWERS = {"labels": "label_embeddings"}
-_BUDGET = {"train.memory_gb": "train.graph_memory_gb"}
+_BUDGET = {
+    "train.memory_gb": "train.graph_memory_gb",
+    "optim.average_decay": "optim.ema_decay",
+    "optim.start_share": "optim.wise_ft_alpha",
+}
 _BUDGETS = ("whole", "head", "pretraining")  # tables of a comparison's settings, each with train and optim
 
 KEYS: dict[str, dict[str, str]] = {
@@ -34,8 +38,6 @@ KEYS: dict[str, dict[str, str]] = {
         "data.broken_limit": "data.max_unreadable",
         "data.sources.*.card": "data.sources.*.protocol",
         "data.sources.*.vary": "data.sources.*.caption_augmentation",
-        "optim.average_decay": "optim.ema_decay",
-        "optim.start_share": "optim.wise_ft_alpha",
         **_BUDGET,
         **{f"{table}.{old}": f"{table}.{new}" for table in _BUDGETS for old, new in _BUDGET.items()},
     },
@@ -164,7 +166,7 @@ def rename_weights(names: Iterable[str], expected: Callable[[str], bool]) -> dic
 
 def cache_text(text: str) -> str:
     """Return a text that a cache key is made of with the values of earlier versions, so that old entries are found."""
-    for new, old in {new: old for old, new in _SAMPLING.items()}.items():
+    for old, new in _SAMPLING.items():
         text = text.replace(repr(new), repr(old))
     return text
 
