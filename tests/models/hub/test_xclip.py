@@ -84,7 +84,7 @@ def test_classify_averages_templates_beside_the_clip_and_views_after_it(ours, tm
     with torch.inference_mode():
         video = torch.stack([normalise_frames(clip, classifier.spec) for clip in clips])
         features = ours.encoder.text_features([prompt.text for prompt in filled])
-        clip, beside = ours.encoder.visual.prompted(video, features)
+        clip, beside = ours.encoder.visual.prompted(ours.encoder.visual.context(video), features)
         own = [[prompt.label == label for prompt in filled] for label in range(2)]
         means = torch.stack([F.normalize(beside, dim=-1)[:, rows].mean(1) for rows in own], dim=1)
         cosines = torch.einsum("bd,bnd->bn", F.normalize(clip, dim=-1), F.normalize(means, dim=-1))
