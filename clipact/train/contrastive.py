@@ -12,7 +12,6 @@ from torch import Tensor
 
 from clipact.cache import Cache
 from clipact.data.fingerprint import seed_from
-from clipact.data.loader import Batch
 from clipact.data.sources import TrainingExample, files_seen_csv, read_sources, trained_sets
 from clipact.errors import ConfigError
 from clipact.losses import LOSSES, bound_log_scale, cross_entropy, distillation_loss
@@ -29,6 +28,7 @@ from clipact.train.freezing import Freezing
 from clipact.train.gradcache import cached_step
 from clipact.train.graph_budget import plan_graph_budget
 from clipact.train.initialization import make_encoder, prior_training
+from clipact.train.loader import Batch
 from clipact.train.recipe import Recipe, TrainConfig
 from clipact.train.trainer import STATE_FILE, StepResult, Trainer, optimizer_step
 from clipact.train.validation import metric_names, validate

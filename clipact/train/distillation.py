@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipact.data.loader import Batch
 from clipact.losses import Targets
 from clipact.train.encoded_batches import EncodedBatches
+from clipact.train.loader import Batch
 
 
 class Teachers:

@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from clipact.data.fingerprint import seed_from
-from clipact.data.loader import Batch
 from clipact.models.dual_encoder import PRECISIONS
 from clipact.train.contrastive import ContrastiveTrainer, batch_loss, encoder_inputs, take_step
 from clipact.train.graph_budget import GraphBudget, plan_graph_budget
+from clipact.train.loader import Batch
 from clipact.train.log import memory_bytes, peak_memory_bytes
 from clipact.train.optim import set_rate
 from clipact.train.verify_gradient import GradientCheck, verify_gradient

@@ -19,7 +19,6 @@ from clipact import aliases
 from clipact.cache import Cache, content_key
 from clipact.clip_spec import ClipSpec
 from clipact.data.fingerprint import file_digest
-from clipact.data.loader import Batch, ClipTextDataset, EpochSampler, Loader, TextWithIds, draw_texts
 from clipact.data.sources import TrainingExample
 from clipact.errors import DataError
 from clipact.models.dual_encoder import DualEncoder, computing, normalise_frames, unit
@@ -27,6 +26,7 @@ from clipact.models.towers.backbone_head import hash_backbone, split_backbone_he
 from clipact.models.towers.tower import TextTower, VisualTower
 from clipact.progress import ProgressBar, no_progress
 from clipact.train.chunks import Encoder
+from clipact.train.loader import Batch, ClipTextDataset, EpochSampler, Loader, TextWithIds, draw_texts
 from clipact.train.recipe import DataConfig
 from clipact.video.augment import Augment
 
@@ -69,7 +69,7 @@ class SentenceFeatures:
 
 
 class FeatureLoader:
-    """Batches like `clipact.data.loader.Loader`'s, of features in place of frames."""
+    """Batches like `clipact.train.loader.Loader`'s, of features in place of frames."""
 
     def __init__(self, examples: Sequence[TrainingExample], features: VisualFeatures, *, seed: int, batch: int) -> None:
         self.examples, self.features, self.seed, self.batch = examples, features, seed, batch

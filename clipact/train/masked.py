@@ -16,7 +16,6 @@ from torch import Tensor
 
 from clipact.clip_spec import ClipSpec
 from clipact.data.fingerprint import seed_from
-from clipact.data.loader import Batch, ClipTextDataset, Loader, ReadConfig
 from clipact.data.sources import TrainingExample, files_seen_csv
 from clipact.data.unlabelled import UnlabelledConfig, read_clips
 from clipact.errors import ConfigError
@@ -27,6 +26,7 @@ from clipact.models.save_checkpoint import save_visual
 from clipact.models.towers.vivit import ViViT
 from clipact.train.chunks import seeded
 from clipact.train.encoded_batches import prepare_frames
+from clipact.train.loader import Batch, ClipTextDataset, Loader, ReadConfig
 from clipact.train.masked_autoencoder import (
     DecoderConfig,
     Mask,

@@ -10,12 +10,12 @@ from typing import Literal, TypeVar
 
 from clipact import aliases
 from clipact.config import load_toml, override, parse
-from clipact.data.loader import ReadConfig
 from clipact.data.sources import SourceConfig
 from clipact.errors import ConfigError, choices
 from clipact.models.checkpoint import Precision
 from clipact.train.freezing import TowerConfig
 from clipact.train.initialization import InitConfig
+from clipact.train.loader import ReadConfig
 from clipact.train.optim import OptimConfig
 
 

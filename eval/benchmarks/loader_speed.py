@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from clipact.clip_spec import ClipSpec
-from clipact.data.loader import ClipTextDataset, Loader
 from clipact.data.sources import SourceConfig, TrainingExample, read_sources
+from clipact.train.loader import ClipTextDataset, Loader
 from clipact.video.augment import Augment
 from clipact.video.load import load_clips
 

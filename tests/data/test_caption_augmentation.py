@@ -6,9 +6,9 @@ import pytest
 
 from clipact.clip_spec import ClipSpec
 from clipact.data.caption_augmentation import CaptionAugmentation, drop_colours
-from clipact.data.loader import ClipTextDataset, SamplePosition, draw_texts
 from clipact.data.sources import SourceConfig, read_sources
 from clipact.errors import ConfigError
+from clipact.train.loader import ClipTextDataset, SamplePosition, draw_texts
 from clipact.video.augment import Augment
 from tests.data.drawing import write_manifest
 

@@ -112,7 +112,7 @@ def test_what_is_in_the_store_is_not_read_again(encoded, monkeypatch):
     def never(*_, **__):
         raise AssertionError("a file was decoded again")
 
-    monkeypatch.setattr("clipact.data.loader.load_clips", never)
+    monkeypatch.setattr("clipact.train.loader.load_clips", never)
     again = encoded("visual", "text").clip_features
     assert again.places == first.places
     assert all(torch.equal(a, b) for a, b in zip(again.groups, first.groups, strict=True))

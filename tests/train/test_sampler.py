@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipact.data.fingerprint import seed_from
-from clipact.data.loader import EpochSampler, SamplePosition
+from clipact.train.loader import EpochSampler, SamplePosition
 
 
 @given(st.integers(1, 40), st.integers(0, 99), st.integers(0, 120), st.integers(0, 60))

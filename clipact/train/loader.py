@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, default_collate
 from clipact.clip_spec import ClipSpec
 from clipact.data.fingerprint import seed_from
 from clipact.data.sources import TrainingExample
-from clipact.data.worker_process import end_workers, prepare_worker
 from clipact.errors import ConfigError, DataError, VideoError
+from clipact.train.worker_process import end_workers, prepare_worker
 from clipact.video.augment import Augment
 from clipact.video.load import load_clips
 
