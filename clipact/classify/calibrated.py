@@ -23,7 +23,8 @@ from clipact.calibration import (
     exclude_labels,
     near_labels,
 )
-from clipact.classify.base import Prediction, Scored, Trust, VideoClassifier, agreement_of
+from clipact.classify.base import VideoClassifier
+from clipact.classify.prediction import Prediction, Trust, agreement_of, best_first
 from clipact.classify.zero_shot import TextClassifier, ZeroShotClassifier, embed_labels, wording_key
 from clipact.errors import CalibrationError, UsageError
 from clipact.models import zoo
@@ -177,7 +178,8 @@ class CalibratedClassifier(VideoClassifier):
         else:
             scores = verdict.independent if self.multi_label else verdict.probabilities
             accepted = verdict.accepted
-        order = np.argsort(-scores, kind="stable").tolist()
+        scores = scores.astype(np.float32)
+        fitting = tuple(labels[accepted[i]] for i in best_first(scores[list(accepted)]).tolist())
         trust = None
         if self.calibration is not None and verdict is not None and not self.multi_label:
             params = self.calibration.params
@@ -191,12 +193,13 @@ class CalibratedClassifier(VideoClassifier):
                 coverage=params.coverage,
             )
         return Prediction(
-            ranked=tuple(Scored(labels[i], float(scores[i])) for i in order),
+            labels=labels,
+            scores=scores,
             model=self.base.model.name,
             prompts=self.base.prompts.name,
-            agreement=agreement_of(each[:, :count], labels, answer=labels[order[0]]),
+            agreement=agreement_of(each[:, :count].float().cpu().numpy(), labels, answer=labels[int(scores.argmax())]),
             trust=trust,
-            accepted=tuple(labels[i] for i in order if i in accepted) if self.multi_label else None,
+            accepted=fitting if self.multi_label else None,
         )
 
 

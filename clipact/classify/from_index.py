@@ -11,15 +11,9 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from clipact.cache import Cache
-from clipact.classify.base import (
-    Agreement,
-    Outside,
-    Prediction,
-    Scored,
-    VideoClassifier,
-    agreement_of,
-)
+from clipact.classify.base import VideoClassifier
 from clipact.classify.embedding_recognizer import RecognizerFacts
+from clipact.classify.prediction import Agreement, Outside, Prediction, agreement_of
 from clipact.errors import UsageError
 from clipact.label_index import LabelIndex
 from clipact.models import zoo
@@ -83,16 +77,17 @@ class IndexClassifier(VideoClassifier):
         with torch.inference_mode():
             scale = float(self.model.encoder.scale)
         shares = self.index.shares(query, scale=scale, k=self.retrieved)
-        rows = shares.nearest.rows[0]
-        entries = self.index.entries(rows)
-        ranked = zip(entries, shares.probabilities[0].tolist(), strict=False)
+        found = shares.nearest.rows[0] >= 0
+        rows = shares.nearest.rows[0][found]
+        texts = tuple(entry.text for entry in self.index.entries(rows))
         return Prediction(
-            ranked=tuple(Scored(entry.text, share) for entry, share in ranked),
+            labels=texts,
+            scores=shares.probabilities[0][found].astype(np.float32),
             model=self.model.name,
             prompts=self.index.manifest.metadata.prompts,
-            agreement=self._agreement(embeddings, rows[rows >= 0], [entry.text for entry in entries], scale=scale),
+            agreement=self._agreement(embeddings, rows, texts, scale=scale),
             outside=Outside(
-                share=float(shares.outside[0]), error=float(shares.error[0]), labels=len(self.index) - len(entries)
+                share=float(shares.outside[0]), error=float(shares.error[0]), labels=len(self.index) - len(texts)
             ),
         )
 
@@ -103,4 +98,4 @@ class IndexClassifier(VideoClassifier):
         if len(views) < 2:
             return None
         vectors = torch.from_numpy(np.ascontiguousarray(self.index.rows.vectors(rows)))
-        return agreement_of(scale * views.float().cpu() @ vectors.T, texts, answer=texts[0])
+        return agreement_of((scale * views.float().cpu() @ vectors.T).numpy(), texts, answer=texts[0])

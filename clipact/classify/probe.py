@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 
-from clipact.classify.base import Prediction, Scored, VideoClassifier, agreement_of
+from clipact.classify.base import VideoClassifier
 from clipact.classify.embedding_recognizer import RecognizerFacts
+from clipact.classify.prediction import Prediction, agreement_of
 from clipact.clip_spec import Averaging, ClipSpec
 from clipact.errors import UsageError
 from clipact.models import zoo
@@ -136,12 +137,12 @@ class ProbeClassifier(VideoClassifier):
         """The prediction for the views of one video, from the mean of their embeddings; it names no prompts."""
         embeddings = self.model.encoder.embed_views(views, self.spec)
         rows = torch.cat([mean_view(embeddings), embeddings]).float().cpu().numpy()
-        logits = torch.from_numpy(self.probe.logits(rows))
-        scores = logits[0].softmax(0)
-        ranked = tuple(Scored(self.labels[i], scores[i].item()) for i in scores.argsort(descending=True).tolist())
+        logits = self.probe.logits(rows)
+        scores = torch.from_numpy(logits[0]).softmax(0).numpy()
         return Prediction(
-            ranked=ranked,
+            labels=self.labels,
+            scores=scores,
             model=f"probe of {self.model.name}",
             prompts="",
-            agreement=agreement_of(logits[1:], self.labels, answer=ranked[0].label),
+            agreement=agreement_of(logits[1:], self.labels, answer=self.labels[int(scores.argmax())]),
         )

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from clipact.classify.base import Prediction, VideoClassifier
+from clipact.classify.base import VideoClassifier
 from clipact.classify.embedding_recognizer import RecognizerFacts
+from clipact.classify.prediction import Prediction
 from clipact.classify.zero_shot import TextClassifier, ZeroShotClassifier
 from clipact.clip_spec import Averaging, ClipSpec
 from clipact.errors import UsageError

@@ -17,8 +17,9 @@ from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
 from clipact.cache import Cache, content_key
-from clipact.classify.base import Prediction, Scored, VideoClassifier, agreement_of
+from clipact.classify.base import VideoClassifier
 from clipact.classify.embedding_recognizer import RecognizerFacts
+from clipact.classify.prediction import Prediction, agreement_of
 from clipact.clip_spec import Averaging, ClipSpec
 from clipact.errors import CacheError, UsageError
 from clipact.models import zoo
@@ -278,14 +279,13 @@ class ZeroShotClassifier(VideoClassifier):
     def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video: a softmax over all labels, and how far the views agree."""
         logits, each = self.compare(views)
-        scores = logits.float().softmax(0).cpu()
-        order = scores.argsort(descending=True, stable=True).tolist()
-        values = scores.tolist()
+        scores = logits.float().softmax(0).cpu().numpy()
         return Prediction(
-            ranked=tuple(Scored(self.labels[i], values[i]) for i in order),
+            labels=self.labels,
+            scores=scores,
             model=self.model.name,
             prompts=self.prompts.name,
-            agreement=agreement_of(each, self.labels, answer=self.labels[order[0]]),
+            agreement=agreement_of(each.float().cpu().numpy(), self.labels, answer=self.labels[int(scores.argmax())]),
         )
 
     @torch.inference_mode()

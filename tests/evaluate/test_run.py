@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipact.classify.base import Prediction, Scored
 from clipact.classify.from_index import IndexClassifier
+from clipact.classify.prediction import Prediction
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.fingerprint import file_digest
 from clipact.data.protocol import ProtocolWords
@@ -283,7 +283,7 @@ class Guesser:
             if path.name == "03.mp4":
                 yield VideoError(path, "broken")
             else:
-                yield Prediction(ranked=(Scored("bending", 0.7), Scored("waving", 0.3), Scored("jumping", 0.0)),
+                yield Prediction(labels=("bending", "waving", "jumping"), scores=np.array([0.7, 0.3, 0.0], np.float32),
                                  model="guess", prompts="", video=str(path))  # fmt: skip
 
 
