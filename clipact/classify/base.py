@@ -1,7 +1,7 @@
 """Base of all classifiers: the `Recognizer` protocol, and what turns files into views of a video.
 
 A `VideoClassifier` takes a file or a part of it, many files, or frames that are decoded already; a subclass is given
-the frames of a video's views. Importing this file does not import torch.
+the embeddings of a video's clips. Importing this file does not import torch.
 """
 
 from abc import ABC, abstractmethod
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from clipact.classify.prediction import Prediction
 from clipact.clip_spec import ClipSpec
+from clipact.engines.engine import Engine
 from clipact.errors import UsageError, VideoError
 from clipact.video.collect import check_decoder
 from clipact.video.load import Decoded, decode_ahead, decode_one
@@ -53,9 +54,23 @@ class VideoClassifier(ABC):
     def labels(self) -> tuple[str, ...]:
         """What it chooses from, as they were given."""
 
+    @property
     @abstractmethod
-    def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
+    def engine(self) -> Engine:
+        """The model that encodes clips."""
+
+    @abstractmethod
+    def answer(self, embeddings: Float32[np.ndarray, "k d"]) -> Prediction:
+        """Return the prediction for one video.
+
+        Args:
+            embeddings: Unit vectors of its clips; their contexts, where text depends on the video.
+        """
+
+    def answer_views(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
         """The prediction for the views of one video, whose frames fit `spec`."""
+        encoder = self.engine.clip_encoder(self.spec)
+        return self.answer(encoder.head(encoder.encode(np.stack(views))))
 
     def classify(
         self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
@@ -66,7 +81,7 @@ class VideoClassifier(ABC):
 
     def classify_frames(self, frames: UInt8[np.ndarray, "t h w c"]) -> Prediction:
         """The prediction for frames that are decoded already, RGB, of any size: all of them are used."""
-        return self.answer([fit_frames(frames, self.spec)])
+        return self.answer_views([fit_frames(frames, self.spec)])
 
     def classify_many(self, paths: Iterable[str | Path], **span: Any) -> Iterator[Prediction | VideoError]:
         """A prediction a path, in order, decoding ahead; where a file cannot be read its VideoError stands instead.
@@ -78,7 +93,7 @@ class VideoClassifier(ABC):
 
     def classify_decoded(self, decoded: Decoded) -> Prediction:
         """The prediction for clips that were decoded as `spec` says; raises the error that stands in them."""
-        return with_ledger(self.answer(frames_of(decoded)), decoded)
+        return with_ledger(self.answer_views(frames_of(decoded)), decoded)
 
 
 def fit_frames(frames: UInt8[np.ndarray, "t h0 w0 c"], spec: ClipSpec) -> UInt8[np.ndarray, "t h w c"]:
