@@ -15,7 +15,8 @@ from clipact.cli.terminal import Device, PrecisionOption, Videos
 from clipact.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
-    from clipact.classify.base import Prediction, VideoClassifier
+    from clipact.classify.base import VideoClassifier
+    from clipact.classify.prediction import Prediction
 
 # A thread that decodes meanwhile asks for the interpreter's lock at each packet, and would wait up to 5 ms each time:
 # of 60 s of 1080p it decodes three quarters while torch is imported, not half (two cores).

@@ -15,7 +15,7 @@ from rich.text import Text
 from clipact.errors import UsageError
 
 if TYPE_CHECKING:
-    from clipact.classify.base import Prediction
+    from clipact.classify.prediction import Prediction
     from clipact.data.protocol import Protocol
 
 Videos = Annotated[
@@ -172,7 +172,7 @@ def _remarks(prediction: "Prediction") -> Iterator[tuple[str, str]]:
         if trust.none_of_these:
             fitting = f"{1 - trust.false_rejection_rate:.0%} of clips that fit have {trust.threshold:.2f} or more"
             yield f"none of these: {trust.score} score {trust.in_set_score:.2f}, and {fitting}", "bold yellow"
-        every = len(trust.label_set) == len(prediction.ranked)
+        every = len(trust.label_set) == len(prediction.labels)
         could = f"all {len(trust.label_set)} labels" if every else _listed(trust.label_set)
         yield f"{trust.coverage:.0%} label set: {could}", ""
     if views is not None:
