@@ -1,24 +1,30 @@
-"""Base of all classifiers: the `Recognizer` protocol, and what turns files into views of a video.
+"""Base of all classifiers: the `Recognizer` protocol, and how a classifier's videos go through the embedding engine.
 
 A `VideoClassifier` takes a file or a part of it, many files, or frames that are decoded already; a subclass is given
 the embeddings of a video's clips. Importing this file does not import torch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from clipact.cache import Cache
 from clipact.classify.prediction import Prediction
 from clipact.clip_spec import ClipSpec
+from clipact.embed.clip_source import ClipSource
+from clipact.embed.engine import DecodedAhead, EmbedRequest, embed_clips
+from clipact.embed.feature_collector import encode_clip
+from clipact.embed.options import EmbedOptions
+from clipact.embed.video_embedding import VideoEmbedding
 from clipact.engines.engine import Engine
 from clipact.errors import UsageError, VideoError
 from clipact.video.collect import check_decoder
-from clipact.video.load import Decoded, decode_ahead, decode_one
+from clipact.video.open_source import VideoSource, source_name
 from clipact.video.transforms import fit_frame
 
 
@@ -67,33 +73,60 @@ class VideoClassifier(ABC):
             embeddings: Unit vectors of its clips; their contexts, where text depends on the video.
         """
 
-    def answer_views(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
-        """The prediction for the views of one video, whose frames fit `spec`."""
-        encoder = self.engine.clip_encoder(self.spec)
-        return self.answer(encoder.head(encoder.encode(np.stack(views))))
-
     def classify(
-        self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
+        self, path: VideoSource, *, start_seconds: float | None = None, end_seconds: float | None = None
     ) -> Prediction:
         """The prediction for one file, or for a part of it; VideoError when it cannot be read."""
-        span = {"start_seconds": start_seconds, "end_seconds": end_seconds}
-        return self.classify_decoded(decode_one(path, self.spec, clips=self.clips, decoder=self.decoder, **span))
+        (answer,) = self.classify_many([path], start_seconds=start_seconds, end_seconds=end_seconds)
+        if isinstance(answer, VideoError):
+            raise answer
+        return answer
 
     def classify_frames(self, frames: UInt8[np.ndarray, "t h w c"]) -> Prediction:
         """The prediction for frames that are decoded already, RGB, of any size: all of them are used."""
-        return self.answer_views([fit_frames(frames, self.spec)])
+        encoder = self.engine.clip_encoder(self.spec)
+        return self.answer(encoder.head(encode_clip(encoder, fit_frames(frames, self.spec))[None]))
 
-    def classify_many(self, paths: Iterable[str | Path], **span: Any) -> Iterator[Prediction | VideoError]:
+    def classify_many(
+        self,
+        paths: Iterable[VideoSource],
+        *,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        options: EmbedOptions | None = None,
+    ) -> Iterator[Prediction | VideoError]:
         """A prediction a path, in order, decoding ahead; where a file cannot be read its VideoError stands instead.
 
-        `span` may hold start_seconds and end_seconds, for all of them.
+        Args:
+            paths: Files, or whatever else is a video.
+            start_seconds: Where each begins, counted from its first frame.
+            end_seconds: Where each ends.
+            options: How they are embedded; by default features are kept in the default cache.
         """
-        for decoded in decode_ahead(paths, self.spec, clips=self.clips, decoder=self.decoder, **span):
-            yield decoded.error or self.classify_decoded(decoded)
+        rows = (
+            ClipSource(source=path, name=source_name(path), start_seconds=start_seconds, end_seconds=end_seconds)
+            for path in paths
+        )
+        for _, answer in self.classify_rows(rows, options or EmbedOptions(cache=Cache())):
+            yield answer
 
-    def classify_decoded(self, decoded: Decoded) -> Prediction:
-        """The prediction for clips that were decoded as `spec` says; raises the error that stands in them."""
-        return with_ledger(self.answer_views(frames_of(decoded)), decoded)
+    def classify_rows(
+        self, rows: Iterable[ClipSource], options: EmbedOptions, *, decoded: DecodedAhead | None = None
+    ) -> Iterator[tuple[VideoEmbedding, Prediction | VideoError]]:
+        """Yield for each row what the engine found, and the prediction or the error that stands in its place.
+
+        Args:
+            rows: Videos, or parts of them.
+            options: How they are embedded.
+            decoded: Clips of the first rows, by their numbers, that are being decoded already.
+        """
+        encoder = self.engine.clip_encoder(self.spec, clips=self.clips, decoder=self.decoder)
+        request = EmbedRequest(encoder=encoder, decoded=decoded or {})
+        for found in embed_clips(rows, request, options, description="classifying"):
+            if found.embeddings is None:
+                yield found, VideoError(found.name, found.cause)
+            else:
+                yield found, with_ledger(self.answer(found.embeddings), found)
 
 
 def fit_frames(frames: UInt8[np.ndarray, "t h0 w0 c"], spec: ClipSpec) -> UInt8[np.ndarray, "t h w c"]:
@@ -105,21 +138,13 @@ def fit_frames(frames: UInt8[np.ndarray, "t h0 w0 c"], spec: ClipSpec) -> UInt8[
     return np.stack([fit_frame(frame, spec) for frame in frames])
 
 
-def frames_of(decoded: Decoded) -> list[UInt8[np.ndarray, "t h w c"]]:
-    """The frames of each view; raises the error that stands in their place."""
-    if decoded.error is not None:
-        raise decoded.error
-    return [clip.frames for clip in decoded.clips]
-
-
-def with_ledger(prediction: Prediction, decoded: Decoded) -> Prediction:
+def with_ledger(prediction: Prediction, found: VideoEmbedding) -> Prediction:
     """The prediction with the file, and the frames of it that were looked at."""
-    first = decoded.clips[0]
     return replace(
         prediction,
-        video=decoded.source,
-        duration_seconds=first.duration_seconds,
-        decoder=first.decoder,
-        frames=tuple(stamp for clip in decoded.clips for stamp in clip.stamps),
-        notes=tuple(dict.fromkeys((*(note for clip in decoded.clips for note in clip.notes), *prediction.notes))),
+        video=found.name,
+        duration_seconds=found.duration_seconds,
+        decoder=found.decoder,
+        frames=tuple(stamp for clip in found.stamps for stamp in clip),
+        notes=tuple(dict.fromkeys((*found.notes, *prediction.notes))),
     )
