@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from clipact.engines.clip_encoder import ClipEncoder
+from clipact.video.clip import Clip
 from clipact.video.collect import FrameCollector
 
 Picture = UInt8[np.ndarray, "h w c"]
@@ -52,10 +53,13 @@ class BatchEncoder:
 
 
 class FeatureCollector(FrameCollector):
-    """Make features of a row's clips as its frames come; `features` has them once the batch was flushed."""
+    """Make features of a row's clips as its frames come; `features` has them once the batch was flushed.
 
-    def __init__(self, encoder: ClipEncoder, batch: BatchEncoder) -> None:
-        self.encoder, self.batch = encoder, batch
+    One that is `alone` flushes when its frames have come; others share the batch, and who made it flushes.
+    """
+
+    def __init__(self, encoder: ClipEncoder, batch: BatchEncoder, *, alone: bool = True) -> None:
+        self.encoder, self.batch, self.alone = encoder, batch, alone
         self._clips: Sequence[Sequence[int]] = ()
         self._crops = 1
         self._rows: dict[tuple[int, int], Row] = {}  # by frame number and crop, or by clip and crop
@@ -86,8 +90,23 @@ class FeatureCollector(FrameCollector):
 
     def finish(self) -> None:
         """All frames came; a batch of this row's own is encoded."""
-        if not self.batch.shared:
+        if self.alone:
             self.batch.flush()
+
+    def collect_clips(self, clips: Sequence[Clip], *, crops: int, apart: bool) -> None:
+        """Take in clips that are decoded already; `apart`, as when they are augmented, no two frames are the same."""
+        if apart:
+            frames = len(clips[0])
+            self.begin([range(i * frames, (i + 1) * frames) for i in range(len(clips) // crops)], crops=crops)
+        else:
+            self.begin([[stamp.index for stamp in clip.stamps] for clip in clips[::crops]], crops=crops)
+        seen: set[int] = set()
+        for view, numbers in enumerate(self._clips):
+            for place, number in enumerate(numbers):
+                if number not in seen:
+                    seen.add(number)
+                    self.add(number, [clips[view * crops + crop].frames[place] for crop in range(crops)])
+        self.finish()
 
     @property
     def features(self) -> Float32[np.ndarray, "k ..."]:

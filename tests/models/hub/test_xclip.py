@@ -15,8 +15,7 @@ from clipact.classify.from_index import IndexClassifier
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.cli.app import app
 from clipact.errors import ModelError
-from clipact.evaluate import EvalOptions, manifest_protocol, read_samples
-from clipact.evaluate.encoder_adapter import make_clip_encoder
+from clipact.evaluate import EvalOptions, evaluate_retrieval, manifest_protocol, read_samples
 from clipact.label_index import LabelIndex
 from clipact.models import zoo
 from clipact.models.checkpoint import load_checkpoint
@@ -105,7 +104,7 @@ def test_what_needs_sentences_by_themselves_is_refused(ours, tmp_path):
         lambda: ours.encoder.encode_text(SENTENCES),
         lambda: ours.encoder.embed_groups(SENTENCES, [0, 0, 1]),
         lambda: classifier.text_embeddings,
-        lambda: make_clip_encoder(ours, classifier.spec),
+        lambda: evaluate_retrieval(ours, samples),
         lambda: lint(LabelSet.of(["read", "drink"]), PromptSet.load("bare"), ours, cache=Cache(tmp_path)),
         lambda: CalibratedClassifier(ours, labels=["read", "drink"], multi_label=True),
         lambda: IndexClassifier(ours, Mock(spec=LabelIndex)),  # which is not looked at
