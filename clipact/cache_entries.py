@@ -171,8 +171,9 @@ def estimate_bytes(root: Path) -> int:
     for kind in KINDS:
         folders = list(_folders(root, kind))
         begin = os.getpid() % max(1, len(folders))  # a few large entries are not overlooked by every process
-        seen = sampled = 0
-        for done, folder in enumerate(folders[begin:] + folders[:begin], start=1):
+        seen = sampled = done = 0
+        for folder in folders[begin:] + folders[:begin]:
+            done += 1
             for entry in _entries_of(folder):
                 seen, sampled = seen + 1, sampled + entry.bytes
             if seen >= _SAMPLE_ENTRIES:

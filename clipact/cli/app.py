@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from clipact import __version__
+from clipact.cli.cache import cache
 from clipact.cli.calibrate import calibrate
 from clipact.cli.classify import classify
 from clipact.cli.compare import compare
@@ -57,6 +58,7 @@ app.command(no_args_is_help=True)(calibrate)
 app.command(no_args_is_help=True)(info)
 app.command(no_args_is_help=True)(frames)
 app.command(no_args_is_help=True)(report)
+app.add_typer(cache, name="cache")
 app.add_typer(data, name="data")
 app.add_typer(index, name="index")
 app.add_typer(models, name="models")

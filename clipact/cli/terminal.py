@@ -1,6 +1,5 @@
 """Options, notes, progress bars and tables that several commands share."""
 
-import glob
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,8 +21,8 @@ Videos = Annotated[
     list[str],
     typer.Argument(
         metavar="VIDEO",
-        help="Files, folders of them, patterns; a folder of numbered pictures, - (standard input), http://..., "
-        "rtsp://... or /dev/video0 (with --to).",
+        help="Files, folders of them, patterns, @FILE (a list, one a line); a folder of numbered pictures, "
+        "- (standard input), http://..., rtsp://... or /dev/video0 (with --to).",
     ),
 ]
 """The argument of every command that takes several videos."""
@@ -55,23 +54,10 @@ Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Log for Tensor
 
 
 def expand_videos(words: Iterable[str]) -> list[str]:
-    """The sources that the words name, in order: a folder gives the videos below it, a glob those it matches.
+    """The sources that the words name: `clipact.embed.named_videos.expand_videos`, imported when it is needed."""
+    from clipact.embed.named_videos import expand_videos as expand
 
-    A word that names nothing is kept, so that its absence is reported like any other unreadable video.
-    """
-    from clipact.video.open_source import files_below
-
-    found: list[str] = []
-    for word in words:
-        matches = [word]
-        if glob.has_magic(word) and not Path(word).exists():
-            matches = sorted(glob.glob(word, recursive=True)) or [word]
-        for match in matches:
-            # A folder without videos may hold the frames of one as pictures.
-            found += [str(path) for path in files_below(Path(match))] or [match]
-    if not found:
-        raise UsageError("no video was named: give files, folders or patterns such as 'clips/*.mp4'")
-    return found
+    return expand(words)
 
 
 def index_folder(labels: Sequence[str]) -> Path | None:

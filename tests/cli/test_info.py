@@ -81,3 +81,13 @@ def test_neither_imports_torch(shell, video, tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert shell("info", video).returncode == 0
+
+
+def test_the_command_line_takes_a_list(clipact, videos, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{videos}/a.mp4\n# no\n{videos}/b.mp4\n")
+    done = clipact("info", f"@{tmp_path}/list.txt")
+    assert done.code == 0, done.err
+    assert [line for line in done.out.splitlines() if line.startswith("/")] == [f"{videos}/a.mp4", f"{videos}/b.mp4"]
+    missing = clipact("info", f"@{tmp_path}/none.txt")
+    assert missing.code == 2
+    assert f"{tmp_path}/none.txt" in missing.err
