@@ -45,19 +45,30 @@ AllowMismatch = Annotated[
 ]
 """Options of every command that is carried out under a protocol."""
 
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on where this command was stopped or killed: the same --out, the same result."),
+]
+"""The one rule of every command whose work may be stopped: what is done is kept, and --resume goes on from there."""
+
+Workers = Annotated[
+    int | None, typer.Option(min=1, show_default="one a core", help="Threads that decode and encode videos.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        show_default="the cores shared out, 1 on a busy machine",
+        help="Threads of the tensor library, for each worker.",
+    ),
+]
+"""Options of every command that embeds many videos."""
+
 RunFolder = Annotated[
     Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: runs/ and the recipe's name]")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard, too.")]
 """Options of every command that carries out a recipe."""
-
-
-def expand_videos(words: Iterable[str]) -> list[str]:
-    """The sources that the words name: `clipact.embed.named_videos.expand_videos`, imported when it is needed."""
-    from clipact.embed.named_videos import expand_videos as expand
-
-    return expand(words)
 
 
 def index_folder(labels: Sequence[str]) -> Path | None:

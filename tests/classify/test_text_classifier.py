@@ -222,8 +222,6 @@ def test_a_template_that_is_large_for_every_clip_gains_nothing(model):
 
 
 def test_weights_need_clips(model, clips):
-    vectors = make_text_classifier(
-        model.encode_text, LABELS, PromptSet.of(TEMPLATES).worded(over_templates="weighted")
-    )
+    vectors = make_text_classifier(model.encode_text, LABELS, PromptSet.of(TEMPLATES).worded(over_templates="weighted"))
     with pytest.raises(UsageError, match="there are none"):
         template_weights(model, vectors, clips[:0])
