@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Float, Float32, Int64
 
 from clipact.cache import Cache, content_key
-from clipact.embed.sentences import embed_sentences
+from clipact.embed.sentences import sentence_embedder
 from clipact.engines.engine import Engine
 from clipact.engines.vectors import log_softmax, unit
 from clipact.errors import UsageError
@@ -133,16 +133,6 @@ def embed_labels(
     `progress` shows the batches of sentences that are encoded.
     """
     return make_text_classifier(sentence_embedder(model, cache=cache, progress=progress), labels, prompts)
-
-
-def sentence_embedder(model: Engine, *, cache: Cache, progress: ProgressBar = no_progress) -> Encode:
-    """Return what gives sentences their unit vectors, from the cache where it holds them."""
-
-    def encode(sentences: Sequence[str]) -> Float32[np.ndarray, "n d"]:
-        key = content_key("sentence embeddings 1", model.key)
-        return embed_sentences(sentences, model.encode_text, key=key, cache=cache, progress=progress)
-
-    return encode
 
 
 def _first_of_each(label_ids: Int64[np.ndarray, " w"]) -> Int64[np.ndarray, " n"]:

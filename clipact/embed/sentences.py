@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from clipact.cache import Cache, content_key
+from clipact.engines.engine import Engine
 from clipact.errors import CacheError
 from clipact.progress import ProgressBar, no_progress
 
@@ -61,6 +62,16 @@ def embed_sentences(
     if len(place) == len(sentences):
         return rows.values
     return rows.values[[place[sentence] for sentence in sentences]]
+
+
+def sentence_embedder(model: Engine, *, cache: Cache, progress: ProgressBar = no_progress) -> EncodeSentences:
+    """Return what gives sentences their unit vectors under a model, from the cache where it holds them."""
+
+    def encode(sentences: Sequence[str]) -> Float32[np.ndarray, "n d"]:
+        key = content_key("sentence embeddings 1", model.key)
+        return embed_sentences(sentences, model.encode_text, key=key, cache=cache, progress=progress)
+
+    return encode
 
 
 class _Rows:
