@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from clipact.errors import VideoError
+from clipact.file_memo import FileMemo
 from clipact.video.pictures import SUFFIXES, read_picture
 
 NEAR = 6
@@ -73,13 +74,23 @@ def take_fingerprints(paths: Sequence[Path]) -> Iterator[Fingerprint]:
         yield from pool.map(take_fingerprint, paths)
 
 
+_DIGESTS: FileMemo[str] = FileMemo(limit=100_000)  # files; about 30 MB
+
+
 def file_digest(path: str | Path) -> str:
-    """The hex sha256 of a file's bytes, "" when it cannot be read: decoding it says why."""
+    """The hex sha256 of a file's bytes, "" when it cannot be read: decoding it says why.
+
+    A file is read once in a process, for as long as it is not changed: a table may name it in many rows.
+    """
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _DIGESTS.recall(path, lambda: _digest(Path(path)))
     except OSError:
         return ""
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def seed_from(*parts: int | str) -> int:

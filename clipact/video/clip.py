@@ -4,14 +4,16 @@ The timeline is read from packets alone, without decoding anything (4 microsecon
 """
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float64, Int64, UInt8
 
 from clipact.clip_spec import FrameStamp
 from clipact.errors import UsageError, VideoError
@@ -47,7 +49,7 @@ class Clip:
         return len(self.stamps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KeyFrame:
     """A frame at which a decoder may start.
 
@@ -59,6 +61,10 @@ class KeyFrame:
     tick: int
     seek_tick: int
     position: int
+
+
+# Of one key frame: its object, three numbers, and its places in a tuple and an array.
+_KEY_BYTES = 168
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +91,37 @@ class Timeline:
     def __len__(self) -> int:
         return len(self.ticks)
 
-    @property
-    def seconds(self) -> np.ndarray:
+    # Arrays as long as the film are made once: thousands of stretches of one film share its timeline.
+    @cached_property
+    def seconds(self) -> Float64[np.ndarray, " frames"]:
         """When each frame is shown; the first is at 0, whatever offset the container starts with."""
-        return np.round((self.ticks - self.ticks[0]) * float(self.time_base), 6)
+        seconds = np.round((self.ticks - self.ticks[0]) * float(self.time_base), 6)
+        seconds.setflags(write=False)
+        return seconds
+
+    @cached_property
+    def key_ticks(self) -> Int64[np.ndarray, " keys"]:
+        """When each key frame is shown."""
+        ticks = np.array([key.tick for key in self.keys], dtype=np.int64)
+        ticks.setflags(write=False)
+        return ticks
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes, with the arrays that are made when they are asked for."""
+        return 2 * self.ticks.nbytes + len(self.keys) * _KEY_BYTES
+
+    def shows(self, tick: int | None) -> bool:
+        """Whether a frame is shown at this tick."""
+        if tick is None:
+            return False
+        place = int(np.searchsorted(self.ticks, tick))
+        return place < len(self.ticks) and int(self.ticks[place]) == tick
+
+    def key_before(self, tick: int) -> KeyFrame | None:
+        """The last key frame that is shown no later than `tick`; None where there is none."""
+        place = int(np.searchsorted(self.key_ticks, tick, side="right"))
+        return self.keys[place - 1] if place else None
 
     @property
     def duration_seconds(self) -> float:
@@ -115,9 +148,11 @@ class Timeline:
                 name, f"it lasts {self.duration_seconds:.3f} seconds; the start asked for, {start:g}, is past its end"
             )
         # Half a tick of grace: 0.1 must find the frame at 0.1 although neither is exact in binary.
-        seconds = self.seconds + float(self.time_base) / 2
-        low = int(np.searchsorted(seconds, start))
-        high = len(self) if end_seconds is None else int(np.searchsorted(seconds, end_seconds))
+        grace = float(self.time_base) / 2
+        low = bisect_left(self.seconds, start, key=lambda shown: shown + grace)
+        high = len(self)
+        if end_seconds is not None:
+            high = bisect_left(self.seconds, end_seconds, key=lambda shown: shown + grace)
         return range(low, high) if low < high else range(max(low - 1, 0), max(low, 1))
 
 
@@ -171,7 +206,7 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
     decoded_at: list[int] = []
     latest = last_ticks = position = spoilt = 0
     hides_frames = media.context.name == "vp8"
-    for position, packet in enumerate(media.packets() if packets is None else packets, start=1):
+    for position, packet in enumerate(media.packets_from_start() if packets is None else packets, start=1):
         spoilt += packet.is_corrupt
         if packet.is_discard or (hides_frames and _is_hidden(packet)):
             continue

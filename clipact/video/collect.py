@@ -7,9 +7,10 @@ clips are asked for. `load` stacks what it collects into clips.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,13 +18,15 @@ from jaxtyping import UInt8
 
 from clipact.clip_spec import ClipSpec, FrameStamp
 from clipact.errors import UsageError, VideoError, choices
+from clipact.file_memo import FileIdentity, FileMemo, identify_file
 from clipact.video.augment import Augment
 from clipact.video.clip import FramesDifferError, Timeline, Video
 from clipact.video.decode_pyav import PyavVideo
 from clipact.video.decode_sequential import SequentialVideo
 from clipact.video.decode_torchcodec import TorchcodecVideo
+from clipact.video.idle_media import IdleMedia
 from clipact.video.media import Media
-from clipact.video.open_source import VideoSource, open_source, source_name
+from clipact.video.open_source import FILE, VideoSource, open_source, read_head, source_kind, source_name
 from clipact.video.sampling import sample
 from clipact.video.transforms import fit_frame
 
@@ -57,6 +60,7 @@ class Wanted:
     augment: Augment | None = None
     crops: int = 1
     decoder: str = "pyav"
+    decoder_threads: int | None = None
 
 
 class FrameCollector(ABC):
@@ -149,26 +153,65 @@ def collect_frames(
 def decode_into(source: VideoSource, wanted: Wanted, collector: FrameCollector) -> tuple[ClipLedger, ...]:
     """Decode in this process, as `collect_frames` does; with an augment, frames are added as they were decoded."""
     check_decoder(wanted.decoder)
+    if wanted.decoder_threads is not None and wanted.decoder_threads < 1:
+        raise UsageError(f"decoder_threads is {wanted.decoder_threads}; at least 1, or None: as many as FFmpeg takes")
     try:
-        with closing(open_source(source, end_seconds=wanted.end_seconds)) as opened:
-            if isinstance(opened, Video):
-                ledgers = _read(opened, wanted, collector)
-            else:
-                ledgers = _read_media(opened, wanted, collector)
+        ledgers = _read_source(source, wanted, collector)
     except MemoryError as error:
         raise VideoError(source_name(source), "it takes more memory than this process may have") from error
     collector.finish()
     return tuple(ledger for ledger in ledgers for _ in range(wanted.crops))
 
 
-def _read_media(media: Media, wanted: Wanted, collector: FrameCollector) -> list[ClipLedger]:
-    """Read by the decoder that was asked for, else by another, which is noted, else by counting frames."""
+_IDLE = IdleMedia()
+
+
+def _read_source(source: VideoSource, wanted: Wanted, collector: FrameCollector) -> list[ClipLedger]:
+    # Before it is opened: what was read of a file that is replaced meanwhile must not pass for the new one's.
+    identity = _identify(source)
+    threads = wanted.decoder_threads
+    idle = None if identity is None else _IDLE.take(identity, threads=threads)
+    opened = idle or open_source(source, end_seconds=wanted.end_seconds)
+    with ExitStack() as closing:
+        closing.callback(opened.close)
+        if isinstance(opened, Video):
+            return _read(opened, opened.timeline(), wanted, collector)
+        if idle is None:
+            opened.use_threads(threads)
+        elif isinstance(source, str | Path):
+            opened.name = str(Path(source))
+        ledgers, is_reusable = _read_media(opened, identity, wanted, collector)
+        if identity and is_reusable:
+            closing.pop_all()
+            _IDLE.give(identity, opened)
+        return ledgers
+
+
+def _identify(source: VideoSource) -> FileIdentity | None:
+    """The identity of a file that can be read, before it is opened; None of other sources."""
+    if not isinstance(source, str | Path) or source_kind(source) != FILE:
+        return None
+    read_head(Path(source))
+    try:
+        return identify_file(source)
+    except OSError:
+        return None  # opening will say what is wrong
+
+
+def _read_media(
+    media: Media, identity: FileIdentity | None, wanted: Wanted, collector: FrameCollector
+) -> tuple[list[ClipLedger], bool]:
+    """Read by the decoder that was asked for, else by another, which is noted, else by counting frames.
+
+    Also whether the first way held, after which the file can be read further.
+    """
     generator = wanted.generator
     drawn = generator.bit_generator.state if generator else {}
     notes: tuple[str, ...] = ()
     for decoder in dict.fromkeys((wanted.decoder, "pyav")):
         try:
-            ledgers = _read(DECODERS[decoder](media), wanted, collector)
+            video = DECODERS[decoder](media)
+            ledgers = _read(video, _recall_timeline(video, identity, way=decoder), wanted, collector)
         except FramesDifferError as difference:
             media.rewind()
             if generator:
@@ -177,13 +220,34 @@ def _read_media(media: Media, wanted: Wanted, collector: FrameCollector) -> list
                 cause = str(difference) or "it does not give the frames that the packets announce"
                 notes = (f"{decoder} was not used: {cause}",)
         else:
-            return [replace(ledger, notes=ledger.notes + notes) for ledger in ledgers]
-    ledgers = _read(SequentialVideo(media), wanted, collector)
-    return [replace(ledger, notes=ledger.notes + notes) for ledger in ledgers]
+            return [replace(ledger, notes=ledger.notes + notes) for ledger in ledgers], not notes
+    video = SequentialVideo(media)
+    ledgers = _read(video, _recall_timeline(video, identity, way="counted"), wanted, collector)
+    return [replace(ledger, notes=ledger.notes + notes) for ledger in ledgers], False
 
 
-def _read(video: Video, wanted: Wanted, collector: FrameCollector) -> list[ClipLedger]:
-    timeline = video.timeline()
+# By the file and the way of reading it: the timeline, or why its frames must be had in another way.
+_TIMELINES: FileMemo[Timeline | str] = FileMemo(
+    limit=64 * 2**20, size=lambda known: len(known) if isinstance(known, str) else known.size_bytes
+)
+
+
+def _recall_timeline(video: Video, identity: FileIdentity | None, *, way: str) -> Timeline:
+    """The timeline of the video; of a file it is read once in a process, for as long as the file is not changed."""
+
+    def read() -> Timeline | str:
+        try:
+            return video.timeline()
+        except FramesDifferError as difference:
+            return str(difference)
+
+    known = read() if identity is None else _TIMELINES.recall(identity, read, about=way)
+    if isinstance(known, str):
+        raise FramesDifferError(known)
+    return known
+
+
+def _read(video: Video, timeline: Timeline, wanted: Wanted, collector: FrameCollector) -> list[ClipLedger]:
     allowed = timeline.within(wanted.start_seconds, wanted.end_seconds, name=video.name)
     chosen = _sampled(timeline, allowed, wanted)
     notes = [_repeats(numbers, len(allowed), wanted.short, name=video.name) for numbers in chosen]

@@ -45,11 +45,10 @@ class PyavVideo(Video):
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Yield each wanted frame, one GOP span after another."""
         number = {int(timeline.ticks[index]): index for index in sorted(set(indices))}
-        known = set(timeline.ticks.tolist())
-        for key, wanted in group_by_key(list(number), timeline.keys):
+        for key, wanted in group_by_key(list(number), timeline):
             missing = set(wanted)
             for frame in self._decode_span(key, wanted):
-                if frame.pts not in known:
+                if not timeline.shows(frame.pts):
                     raise FramesDifferError
                 if frame.pts in missing:
                     missing.remove(frame.pts)
@@ -207,13 +206,11 @@ def leaves_out(media: Media) -> bool:
     return media.context.name in _LEAVES_OUT and media.context.field_order in (0, 1)
 
 
-def group_by_key(ticks: Sequence[int], keys: Sequence[KeyFrame]) -> Iterator[tuple[KeyFrame | None, list[int]]]:
+def group_by_key(ticks: Sequence[int], timeline: Timeline) -> Iterator[tuple[KeyFrame | None, list[int]]]:
     """The ticks, rising, put under the last key frame that is shown no later; None where there is none."""
     groups: dict[KeyFrame | None, list[int]] = {}
-    starts = np.array([key.tick for key in keys], dtype=np.int64)
     for tick in ticks:
-        place = int(np.searchsorted(starts, tick, side="right"))
-        groups.setdefault(keys[place - 1] if place else None, []).append(tick)
+        groups.setdefault(timeline.key_before(tick), []).append(tick)
     yield from groups.items()
 
 

@@ -72,7 +72,7 @@ def remux_spans(media: Media, timeline: Timeline, indices: Sequence[int]) -> Ite
     spans = GopSpans(media)
     codec, length_bytes = media.context.name, nal_length_bytes(media.context.name, media.context.extradata)
     writer: _Writer | None = None
-    for key, wanted in group_by_key(list(number), timeline.keys):
+    for key, wanted in group_by_key(list(number), timeline):
         packets = _collect(spans, key, wanted)
         anew = resets(packets[0], codec, length_bytes)
         if not anew and codec == "h264":  # FFmpeg begins at such a key frame, but holds some frames after it back
@@ -179,7 +179,7 @@ class TorchcodecVideo(Video):
 
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone; of the first of them a frame is made besides."""
-        return read_timeline(self._media, self._not_mirrored(self._media.packets()))
+        return read_timeline(self._media, self._not_mirrored(self._media.packets_from_start()))
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Each wanted frame, a few at a time."""
@@ -236,7 +236,9 @@ class TorchcodecVideo(Video):
                 source,
                 stream_index=stream_index,
                 dimension_order="NHWC",
-                num_ffmpeg_threads=os.cpu_count() or 1,  # left to itself FFmpeg takes one more, which is 5 % slower
+                num_ffmpeg_threads=self._media.threads
+                or os.cpu_count()
+                or 1,  # left to itself FFmpeg takes one more, which is 5 % slower
                 **options,
             )
         except RuntimeError as error:

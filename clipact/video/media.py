@@ -40,6 +40,7 @@ class Media:
     timeout     seconds that opening, and each read, may wait: for addresses; None for files
     demuxer     the container format, where FFmpeg cannot find it out: of cameras
     notes       what is known to be odd about it before it is read
+    threads     that decode; None: as FFmpeg chooses
     read_error  why reading stopped before the end; empty while it did not
     """
 
@@ -58,11 +59,20 @@ class Media:
         self.timeout = timeout
         self.notes = notes
         self.read_error = ""
+        self.threads: int | None = None
         self._demuxer = demuxer
         self._container: Any
         self.stream: Any
         self._options = {"max_pixels": str(MAX_PIXELS), **(options or {})}
         self._open()
+
+    def use_threads(self, count: int | None) -> None:
+        """Decode in that many threads; None leaves it to FFmpeg, which takes one more than there are cores.
+
+        To be said before anything is decoded.
+        """
+        self.threads = count
+        self.context.thread_count = count or 0
 
     def close(self) -> None:
         """Give the file back."""
@@ -75,10 +85,17 @@ class Media:
 
     def seek(self, tick: int) -> None:
         """Stand at or before `tick`, a decoding time; how far before is the format's affair."""
+        self._at_start = False
         try:
             self._container.seek(tick, stream=self.stream)
         except av.error.FFmpegError:
             self.rewind()  # neither a pipe nor every server can jump
+
+    def packets_from_start(self) -> Iterator[av.Packet]:
+        """All packets of the stream; what was read or sought before is no matter."""
+        if not self._at_start:
+            self.rewind()
+        return self.packets()
 
     def packets(self) -> Iterator[av.Packet]:
         """The packets of the stream from here on, in the order of decoding, without empty ones.
@@ -86,6 +103,7 @@ class Media:
         What demux ends with is empty, and so is what an AVI calls a frame that was dropped. A file that breaks off
         ends there; `read_error` then says why.
         """
+        self._at_start = False
         while True:
             try:
                 for packet in self._container.demux(self.stream):
@@ -156,7 +174,9 @@ class Media:
         except VideoError:
             self.close()
             raise
+        self._at_start = True
         self.stream.thread_type = "AUTO"
+        self.context.thread_count = self.threads or 0
 
     def _video_stream(self) -> Any:
         if self.format in _TEXT_FORMATS:

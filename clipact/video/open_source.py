@@ -106,9 +106,15 @@ def open_source(source: VideoSource, *, end_seconds: float | None = None) -> Vid
     VideoError when it cannot be opened; UsageError for what cannot be a source. `end_seconds` is where live sources
     stop.
     """
-    for recognises, opens in SOURCES.values():
+    _, opens = SOURCES[source_kind(source)]
+    return opens(source, end_seconds)
+
+
+def source_kind(source: VideoSource) -> str:
+    """Which of SOURCES it is; UsageError for what cannot be one."""
+    for kind, (recognises, _) in SOURCES.items():
         if recognises(source):
-            return opens(source, end_seconds)
+            return kind
     raise UsageError(f"a {type(source).__name__} cannot be a video; known: {', '.join(SOURCES)}")
 
 
@@ -198,6 +204,8 @@ def _is_folder(source: Any) -> bool:
     return isinstance(source, str | Path) and Path(source).is_dir()
 
 
+FILE = "file"
+
 # In this order: the first that recognises the source opens it.
 SOURCES: dict[str, tuple[Callable[[Any], bool], Callable[[Any, float | None], Video | Media]]] = {
     "NumPy array": (lambda source: isinstance(source, np.ndarray), lambda source, end: ArrayVideo(source)),
@@ -207,5 +215,5 @@ SOURCES: dict[str, tuple[Callable[[Any], bool], Callable[[Any, float | None], Vi
     "camera or live stream": (lambda source: _named_as(source, LIVE), record),
     "http address": (lambda source: _named_as(source, ("http://", "https://")), _open_address),
     "folder of numbered pictures": (_is_folder, lambda source, end: PictureFolder(Path(source))),
-    "file": (lambda source: isinstance(source, str | Path), _open_path),
+    FILE: (lambda source: isinstance(source, str | Path), _open_path),
 }

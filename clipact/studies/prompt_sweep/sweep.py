@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float32, Int
 
 from clipact import metrics
 from clipact.cache import Cache
-from clipact.classify.text_classifier import TextClassifier, make_text_classifier, sentence_embedder
+from clipact.classify.text_classifier import TextClassifier, make_text_classifier
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.protocol import Protocol
+from clipact.embed.sentences import sentence_embedder
 from clipact.engines.engine import Engine
 from clipact.errors import UsageError
 from clipact.evaluate import EvalOptions, EvalSamples, evaluate_wordings
