@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 _RANDOM = "[a-z0-9_]{8}"  # what tempfile appends
+PART_NAME = re.compile(rf"\.{_RANDOM}\.part")
+"""How `atomic_write` calls a file that is not whole yet."""
 
 
 @contextmanager

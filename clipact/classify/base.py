@@ -16,7 +16,8 @@ from jaxtyping import UInt8
 
 from clipact.clip_spec import ClipSpec, FrameStamp
 from clipact.errors import UsageError, VideoError
-from clipact.video.load import Decoded, check_decoder, decode_ahead, decode_one
+from clipact.video.collect import check_decoder
+from clipact.video.load import Decoded, decode_ahead, decode_one
 from clipact.video.transforms import fit_frame
 
 if TYPE_CHECKING:

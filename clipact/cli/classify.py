@@ -125,7 +125,8 @@ def classify(
     from clipact.cli.terminal import expand_videos, index_folder, note, show_progress, track
     from clipact.models.checkpoint import checkpoint_folder, read_config
     from clipact.prompts import PromptSet, parse_labels
-    from clipact.video.load import check_decoder, decode_ahead
+    from clipact.video.collect import check_decoder
+    from clipact.video.load import decode_ahead
 
     paths = expand_videos(videos)
     config = None if (folder := checkpoint_folder(model)) is None else read_config(folder)

@@ -17,19 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float32, Int64
 
 from clipact import __version__
 from clipact.clip_spec import Averaging
+from clipact.embed.feature_cache import DECODERS
+from clipact.embed.video_embedding import VideoEmbedding
+from clipact.engines.clip_encoder import ClipEncoder
+from clipact.engines.engine import Engine
 from clipact.errors import DataError
-from clipact.evaluate.encode import DECODERS
-from clipact.evaluate.encoder_adapter import ClipEncoder
-from clipact.evaluate.journal import SampleEmbedding
 from clipact.evaluate.results import ClassificationResult
 from clipact.evaluate.samples import EvalSamples, files_digest
 from clipact.models.checkpoint import read_files_seen
-from clipact.models.zoo import Model
 
 _LIBRARIES = ("torch", "numpy", "av", "pillow", "tokenizers", "open_clip_torch", "timm", "transformers", "torchcodec")
 
@@ -39,19 +38,19 @@ class EncodedSamples:
     """Hold the embeddings of samples: `rows` are the numbers of those that could be read, `vectors` theirs."""
 
     samples: EvalSamples
-    embeddings: Sequence[SampleEmbedding]
+    embeddings: Sequence[VideoEmbedding]
     rows: Int64[np.ndarray, " n"]
     vectors: Float32[np.ndarray, "n m"]
 
     @classmethod
-    def of(cls, samples: EvalSamples, embeddings: Sequence[SampleEmbedding]) -> "EncodedSamples":
+    def of(cls, samples: EvalSamples, embeddings: Sequence[VideoEmbedding]) -> "EncodedSamples":
         """Collect the embeddings, one a sample; DataError when not one file could be read."""
         items = samples.items
-        rows = np.array([i for i, one in enumerate(embeddings) if one.vector is not None], dtype=np.int64)
+        rows = np.array([i for i, one in enumerate(embeddings) if one.embeddings is not None], dtype=np.int64)
         if len(rows) == 0:
             cause = f"the first, {items[0].path}: {embeddings[0].cause}" if embeddings else "there is no sample"
             raise DataError(f"not one of {len(items):,} files could be read; {cause}")
-        vectors = np.stack([one.vector for one in embeddings if one.vector is not None])
+        vectors = np.stack([one.embeddings.reshape(-1) for one in embeddings if one.embeddings is not None])
         return cls(samples=samples, embeddings=embeddings, rows=rows, vectors=vectors)
 
     @property
@@ -68,7 +67,7 @@ class EncodedSamples:
     def unreadable(self) -> tuple[tuple[str, str], ...]:
         """What could not, and why."""
         pairs = zip(self.samples.items, self.embeddings, strict=True)
-        return tuple((item.name, one.cause) for item, one in pairs if one.vector is None)
+        return tuple((item.name, one.cause) for item, one in pairs if one.embeddings is None)
 
     @property
     def groups(self) -> tuple[str, ...] | None:
@@ -136,19 +135,19 @@ class EncodedSamples:
 def describe_views(clip_encoder: ClipEncoder, averaging: Averaging) -> dict[str, Any]:
     """Describe how frames were taken from the files."""
     return asdict(clip_encoder.spec) | {
-        "views": clip_encoder.views,
+        "views": clip_encoder.clips,
         "crops": clip_encoder.crops,
         "averaging": averaging,
     }
 
 
-def files_seen(model: Model) -> frozenset[str]:
+def files_seen(model: Engine) -> frozenset[str]:
     """Return the sha256 of the files that a model learnt from, as far as it says."""
     return frozenset() if model.folder is None else frozenset(read_files_seen(model.folder))
 
 
 def describe_run(
-    model: Model | None,
+    model: Engine | None,
     data: dict[str, Any],
     *,
     digests: Sequence[str] = (),
@@ -175,16 +174,16 @@ def describe_run(
             "name": model.name,
             "key": model.key,
             "trained_on": list(model.trained_on),
-            "scale": float(model.encoder.scale.detach()),
-            "precision": model.encoder.precision,
+            "scale": model.scale,
+            "precision": model.precision,
         },
         "versions": {"clipact": __version__, "python": platform.python_version(), **_versions()},
         "machine": {
             "platform": platform.platform(),
             "processor": _processor(),
             "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "device": "cpu" if model is None else str(model.encoder.log_scale.device),
+            "threads": _threads(),
+            "device": "cpu" if model is None else model.device,
         },
         "zero_shot": zero_shot,
         "zero_shot_why": why,
@@ -223,6 +222,12 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:  # an optional one
             continue
     return found
+
+
+def _threads() -> int:
+    """Return how many threads torch computes with; 0 where no torch was needed."""
+    torch = sys.modules.get("torch")
+    return 0 if torch is None else torch.get_num_threads()
 
 
 def _processor() -> str:

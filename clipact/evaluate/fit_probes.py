@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from clipact.classify.probe import (
     KNNProbe,
@@ -19,12 +16,11 @@ from clipact.classify.probe import (
     check_examples,
 )
 from clipact.clip_spec import ClipSpec
+from clipact.engines.engine import Engine
 from clipact.errors import UsageError
 from clipact.evaluate.encode import EvalOptions, encode_samples
 from clipact.evaluate.encoded_samples import EncodedSamples
-from clipact.evaluate.encoder_adapter import make_clip_encoder
 from clipact.evaluate.samples import EvalSample, EvalSamples, as_samples
-from clipact.models.zoo import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +43,7 @@ class ProbeConfig:
 
 
 def fit_probes(
-    model: Model,
+    model: Engine,
     samples: EvalSamples | Sequence[EvalSample],
     probing: ProbeConfig = ProbeConfig(),
     *,
@@ -66,8 +62,8 @@ def fit_probes(
         if item.label is None:
             raise UsageError(f"{item.name} has no label; a probe learns labels")
     labels = tuple(sorted({str(item.label) for item in samples.items}))
-    clip_encoder = make_clip_encoder(model, spec or model.encoder.spec, views=clips)
-    encoded = EncodedSamples.of(samples, encode_samples(samples, clip_encoder, options, {}))
+    clip_encoder = model.clip_encoder(spec, clips=clips)
+    encoded = EncodedSamples.of(samples, encode_samples(samples, clip_encoder, options))
     truth = np.array([labels.index(str(samples.items[i].label)) for i in encoded.rows], dtype=np.int64)
     rows = iter([np.arange(len(truth))])
     if probing.shots is not None:
@@ -102,6 +98,10 @@ def fit_linear(vectors: Vectors, truth: LabelIds, *, labels: int, C: float = 10.
     By L-BFGS in 64 bits, as CLIP's linear probes are (arXiv 2103.00020, section 3.2); `C` as in scikit-learn.
     UsageError for examples of fewer than two labels.
     """
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+
     check_examples(vectors, truth, labels)
     if len(np.unique(truth)) < 2:
         raise UsageError("a linear probe tells labels apart: it takes examples of two at least")

@@ -6,20 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from clipact.classify.base import Recognizer
 from clipact.classify.embedding_recognizer import EmbeddingRecognizer, HasFacts, RecognizerFacts
 from clipact.clip_spec import Averaging, ClipSpec
 from clipact.data.fingerprint import file_digest
+from clipact.embed.video_embedding import VideoEmbedding
+from clipact.engines.engine import Engine
 from clipact.errors import UsageError, VideoError, choices
 from clipact.evaluate.encode import EvalOptions, add_seconds, encode_samples
 from clipact.evaluate.encoded_samples import EncodedSamples, describe_run, describe_views, files_seen
-from clipact.evaluate.encoder_adapter import make_clip_encoder
-from clipact.evaluate.journal import SampleEmbedding
 from clipact.evaluate.results import ClassificationResult, RetrievalResult
 from clipact.evaluate.samples import EvalSample, EvalSamples, as_samples
-from clipact.models.zoo import Model
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -101,14 +99,14 @@ def evaluate_wordings(
             )
     truth = _truth(samples.items, first.labels)
     start = time.perf_counter()
-    clip_encoder = make_clip_encoder(
-        first.model, first.spec, views=first.clips, crops=crops, averaging=averaging, decoder=first.decoder
-    )
-    encoded = EncodedSamples.of(samples, encode_samples(samples, clip_encoder, options, seconds))
+    if first.model.text_depends_on_video:  # a clip's embedding alone says nothing of words
+        raise first.model.text_needs_video()
+    clip_encoder = first.model.clip_encoder(first.spec, clips=first.clips, crops=crops, decoder=first.decoder)
+    found = encode_samples(samples, clip_encoder, options, averaging=averaging, seconds=seconds)
+    encoded = EncodedSamples.of(samples, found)
     run = _describe(first.facts(), encoded) | {"views": describe_views(clip_encoder, averaging)}
     run = encoded.describe(run, options.run)
-    width = first.model.encoder.dim
-    embeddings = encoded.vectors.reshape(len(encoded.vectors), -1, width)
+    embeddings = encoded.vectors.reshape(len(encoded.vectors), -1, first.model.dim)
     for one in recognizers:
         words_start = time.perf_counter()
         adapted = one.adapt(embeddings)
@@ -122,7 +120,7 @@ def evaluate_wordings(
 
 
 def evaluate_retrieval(
-    model: Model,
+    model: Engine,
     samples: EvalSamples,
     *,
     spec: ClipSpec | None = None,
@@ -136,14 +134,15 @@ def evaluate_retrieval(
     """
     options, seconds = options or EvalOptions(), dict[str, float]()
     start = time.perf_counter()
-    clip_encoder = make_clip_encoder(model, spec or model.encoder.spec, views=views, crops=crops)
-    encoded = EncodedSamples.of(samples, encode_samples(samples, clip_encoder, options, seconds))
+    if model.text_depends_on_video:
+        raise model.text_needs_video()
+    clip_encoder = model.clip_encoder(spec, clips=views, crops=crops)
+    encoded = EncodedSamples.of(samples, encode_samples(samples, clip_encoder, options, seconds=seconds))
     captions = [(text, row) for row, i in enumerate(encoded.rows) for text in samples.items[i].texts]
     if not captions:
         raise UsageError("these samples have no captions: nothing can be retrieved")
     text_start = time.perf_counter()
-    with torch.inference_mode():
-        text = model.encoder.encode_text([sentence for sentence, _ in captions]).float().cpu().numpy()
+    text = model.encode_text([sentence for sentence, _ in captions])
     add_seconds(seconds, "text", text_start)
     add_seconds(seconds, "total", start)
     run = _describe(RecognizerFacts(model=model), encoded) | {"views": describe_views(clip_encoder, "embeddings")}
@@ -171,7 +170,7 @@ def _describe(facts: RecognizerFacts, encoded: EncodedSamples) -> dict[str, obje
     )
 
 
-def _ask(recognizer: Recognizer, items: Sequence[EvalSample]) -> Iterable[SampleEmbedding]:
+def _ask(recognizer: Recognizer, items: Sequence[EvalSample]) -> Iterable[VideoEmbedding]:
     for item in items:
         if item.start_seconds is not None or item.end_seconds is not None:
             raise UsageError(f"{item.name} is a part of a file; {type(recognizer).__name__} takes whole files")
@@ -179,13 +178,14 @@ def _ask(recognizer: Recognizer, items: Sequence[EvalSample]) -> Iterable[Sample
     answers = recognizer.classify_many([item.path for item in items])
     for item, answer in zip(items, answers, strict=True):
         if isinstance(answer, VideoError):
-            yield SampleEmbedding(vector=None, cause=answer.cause)
+            yield VideoEmbedding(name=item.name, cause=answer.cause)
             continue
-        vector = np.full(len(place), math.log(_TINY))
+        logits = np.full(len(place), math.log(_TINY))
         for entry in answer.ranked:
-            vector[place[entry.label]] = math.log(max(entry.score, _TINY))
-        yield SampleEmbedding(
-            vector=vector.astype(np.float32),
+            logits[place[entry.label]] = math.log(max(entry.score, _TINY))
+        yield VideoEmbedding(
+            name=item.name,
+            embeddings=logits.astype(np.float32)[None],  # in their place
             digest=file_digest(item.path),
             notes=answer.notes,
             decoder=answer.decoder or "",

@@ -194,7 +194,15 @@ class DualEncoder(nn.Module):
         """
         assert isinstance(self.visual, ConditionsText)
         with self.looking():
-            clips, sentences = self.visual.prompted(video, features)
+            return self.embed_beside(self.visual.context(video), features)
+
+    def embed_beside(
+        self, context: Float[Tensor, "b m"], features: Float[Tensor, "n d"]
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b n d"]]:
+        """As `embed_prompted`, from the context that the visual tower gives of each clip."""
+        assert isinstance(self.visual, ConditionsText)
+        with self.looking():
+            clips, sentences = self.visual.prompted(context, features)
         if self.precision != "fp32":
             clips, sentences = clips.float(), sentences.float()
         return unit(clips), torch.stack([unit(beside) for beside in sentences])

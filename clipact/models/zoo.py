@@ -13,13 +13,19 @@ open_clip's and transformers' models, but for X-CLIP, see a clip frame by frame;
 clip's. Nothing is fetched for a name of the first two kinds, ARCH@FILE or a folder.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float32
 
+from clipact.clip_spec import ClipSpec
+from clipact.engines.clip_encoder import ClipEncoder
+from clipact.engines.engine import Engine
+from clipact.engines.torch_clip_encoder import make_clip_encoder
 from clipact.errors import UsageError, choices
 from clipact.models import checkpoint
 from clipact.models.checkpoint import checkpoint_folder, read_config, weights_hash
@@ -29,6 +35,7 @@ from clipact.models.hub import open_clip_source, transformers_source, xclip
 from clipact.models.hub import transformers as from_transformers
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.tower import VisualTower
+from clipact.progress import ProgressBar, no_progress
 
 MODEL_NAMES = (
     "mini",
@@ -45,16 +52,10 @@ _PRECISIONS = ("auto", "fp32", "bf16")  # of dual_encoder.PRECISIONS; fp16 is fo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
-    """A model ready for use.
+class Model(Engine):
+    """A model of torch, ready for use; its facts are those of `Engine`.
 
-    name        as the user named it
-    encoder     in evaluation mode, on its device
-    key         a sha256 of the weights and of what decides how they are used: a text cache is keyed by it
-    trained_on  data sets whose samples shaped the weights, () when unknown
-    license     as its files say; "" where they do not
-    folder      where a clipact model lies: the list of files that it learnt from is there, if there is one
-    labels      all that a supervised model can say; () for one that knows words
+    encoder  in evaluation mode, on its device
     """
 
     name: str
@@ -64,6 +65,72 @@ class Model:
     license: str = ""
     folder: Path | None = None
     labels: tuple[str, ...] = ()
+
+    @property
+    def spec(self) -> ClipSpec:
+        """How clips are prepared."""
+        return self.encoder.spec
+
+    @property
+    def dim(self) -> int:
+        """The width d of an embedding."""
+        return self.encoder.dim
+
+    @property
+    def scale(self) -> float:
+        """What multiplies cosines to make logits."""
+        return float(self.encoder.scale.detach())
+
+    @property
+    def bias(self) -> float | None:
+        """What is added to scaled cosines; None for nothing."""
+        return None if self.encoder.bias is None else float(self.encoder.bias.detach())
+
+    @property
+    def precision(self) -> str:
+        """What clips are computed in."""
+        return self.encoder.precision
+
+    @property
+    def device(self) -> str:
+        """Where it computes."""
+        return str(self.encoder.log_scale.device)
+
+    @property
+    def text_depends_on_video(self) -> bool:
+        """Whether sentences have embeddings only beside a clip."""
+        return self.encoder.text_depends_on_video
+
+    @torch.inference_mode()
+    def encode_text(
+        self, sentences: Sequence[str], *, progress: ProgressBar = no_progress
+    ) -> Float32[np.ndarray, "n d"]:
+        """Encode sentences as unit vectors; ModelError when they have no embedding without a clip."""
+        return self.encoder.encode_text(sentences, progress=progress).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def text_features(
+        self, sentences: Sequence[str], *, progress: ProgressBar = no_progress
+    ) -> Float32[np.ndarray, "n d"]:
+        """Encode sentences as features, not normalised."""
+        return self.encoder.text_features(sentences, progress=progress).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def prompt(
+        self, context: Float32[np.ndarray, "k m"], text: Float32[np.ndarray, "n d"]
+    ) -> tuple[Float32[np.ndarray, "k d"], Float32[np.ndarray, "k n d"]]:
+        """Return unit embeddings of clips, and of sentences beside each of them."""
+        device = self.encoder.log_scale.device
+        clips, beside = self.encoder.embed_beside(
+            torch.from_numpy(context).to(device), torch.from_numpy(text).to(device)
+        )
+        return clips.cpu().numpy(), beside.cpu().numpy()
+
+    def clip_encoder(
+        self, spec: ClipSpec | None = None, *, clips: int = 1, crops: int = 1, decoder: str = "pyav"
+    ) -> ClipEncoder:
+        """Return what encodes clips; see `clipact.engines.torch_clip_encoder`."""
+        return make_clip_encoder(self.encoder, self.key, spec=spec, clips=clips, crops=crops, decoder=decoder)
 
 
 def load_model(name: str, *, device: str = "auto", precision: str = "fp32", defer_text: bool = False) -> Model:

@@ -15,7 +15,8 @@ from typing import Any
 
 from clipact.errors import ClipactError, UsageError, VideoError
 from clipact.video.clip import Clip
-from clipact.video.load import Wanted, load_wanted
+from clipact.video.collect import Wanted
+from clipact.video.load import load_wanted
 from clipact.video.open_source import VideoSource, source_name
 
 _INHERITED = "<the descriptor of standard input>"

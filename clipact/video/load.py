@@ -1,4 +1,4 @@
-"""Load clips from a video source: open it, sample frame numbers, decode, transform; of many sources, ahead in threads.
+"""Load clips from a video source: its frames, collected in one array a clip; of many sources, ahead in threads.
 
 Decoders release the interpreter's lock. `decode_ahead` begins to decode when it is called, not when its result is first
 asked for: the command line calls it before it imports torch, and finds the first video decoded when the model is ready.
@@ -7,58 +7,20 @@ asked for: the command line calls it before it imports torch, and finds the firs
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import UInt8
 
 from clipact.clip_spec import ClipSpec
-from clipact.errors import UsageError, VideoError, choices
+from clipact.errors import UsageError, VideoError
 from clipact.video.augment import Augment, DrawnAugment
-from clipact.video.clip import Clip, FramesDifferError, Timeline, Video
-from clipact.video.decode_pyav import PyavVideo
-from clipact.video.decode_sequential import SequentialVideo
-from clipact.video.decode_torchcodec import TorchcodecVideo
-from clipact.video.media import Media
-from clipact.video.open_source import VideoSource, open_source, source_name
-from clipact.video.sampling import sample
-from clipact.video.transforms import fit_frame
-
-DECODERS: dict[str, Callable[[Media], Video]] = {
-    "pyav": PyavVideo,
-    "torchcodec": TorchcodecVideo,
-}
-
-
-def check_decoder(name: str) -> None:
-    """Nothing, or a UsageError when no decoder has this name."""
-    if name not in DECODERS:
-        raise UsageError(f"no decoder is called {name!r}; {choices(name, DECODERS)}")
-
-
-Short = Literal["repeat", "error"]
-Fit = Callable[[np.ndarray, Sequence[float]], np.ndarray]
-"""What becomes of a frame at each of its moments in a clip, from 0 to 1: a row a moment, or one for all of them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What is asked of a video; the fields are told where `load_clip` takes them."""
-
-    spec: ClipSpec
-    resized: bool = True
-    clips: int = 1
-    start_seconds: float | None = None
-    end_seconds: float | None = None
-    short: Short = "repeat"
-    generator: np.random.Generator | None = None
-    augment: Augment | None = None
-    crops: int = 1
-    decoder: str = "pyav"
+from clipact.video.clip import Clip
+from clipact.video.collect import FrameCollector, Short, Wanted, check_decoder, decode_into
+from clipact.video.open_source import VideoSource
 
 
 def load_clip(
@@ -145,148 +107,106 @@ def load_wanted(source: VideoSource, wanted: Wanted, *, time_limit_seconds: floa
         from clipact.video.decode_subprocess import load_in_subprocess
 
         return load_in_subprocess(source, wanted, time_limit_seconds=time_limit_seconds)
-    try:
-        with closing(open_source(source, end_seconds=wanted.end_seconds)) as opened:
-            return _read(opened, wanted) if isinstance(opened, Video) else _read_media(opened, wanted)
-    except MemoryError as error:
-        raise VideoError(source_name(source), "it takes more memory than this process may have") from error
-
-
-def _read_media(media: Media, wanted: Wanted) -> tuple[Clip, ...]:
-    """The clips by the decoder that was asked for, else by another, which is noted, else by counting frames."""
-    generator = wanted.generator
-    drawn = generator.bit_generator.state if generator else {}
-    notes: tuple[str, ...] = ()
-    for decoder in dict.fromkeys((wanted.decoder, "pyav")):
-        try:
-            clips = _read(DECODERS[decoder](media), wanted)
-        except FramesDifferError as difference:
-            media.rewind()
-            if generator:
-                generator.bit_generator.state = drawn  # each way is asked for the same frames
-            if decoder != "pyav":
-                cause = str(difference) or "it does not give the frames that the packets announce"
-                notes = (f"{decoder} was not used: {cause}",)
-        else:
-            return tuple(replace(clip, notes=clip.notes + notes) for clip in clips)
-    clips = _read(SequentialVideo(media), wanted)
-    return tuple(replace(clip, notes=clip.notes + notes) for clip in clips)
-
-
-def _read(video: Video, wanted: Wanted) -> tuple[Clip, ...]:
-    timeline = video.timeline()
-    allowed = timeline.within(wanted.start_seconds, wanted.end_seconds, name=video.name)
-    chosen = _sampled(timeline, allowed, wanted)
-    notes = [_repeats(numbers, len(allowed), wanted.short, name=video.name) for numbers in chosen]
-    views = [(numbers, fit) for numbers in chosen for fit in _fits(wanted)]
-    frames = _decoded(video, timeline, views)
-    damaged = set(video.damaged())
+    stacked = StackedFrames() if wanted.augment is None else AugmentedFrames(wanted)
+    ledgers = decode_into(source, wanted, stacked)
     return tuple(
         Clip(
-            frames=array,
-            stamps=timeline.stamps(numbers),
-            source=video.name,
-            decoder=video.decoder,
-            duration_seconds=timeline.duration_seconds or None,
-            notes=timeline.notes
-            + _early_end(timeline, wanted.end_seconds)
-            + notes[i // wanted.crops]
-            + _damage(numbers, damaged),
+            frames=frames,
+            stamps=ledger.stamps,
+            source=ledger.source,
+            decoder=ledger.decoder,
+            duration_seconds=ledger.duration_seconds,
+            notes=ledger.notes,
         )
-        for i, (array, (numbers, _)) in enumerate(zip(frames, views, strict=True))
+        for frames, ledger in zip(stacked.arrays(), ledgers, strict=True)
     )
 
 
-def _fits(wanted: Wanted) -> list[Fit]:
-    """What each frame of a clip goes through: one for each crop, drawn anew for each clip when it is random."""
-    if wanted.augment is not None:
-        if wanted.generator is None:
+class _Stack:
+    """The frames of one view in one array, each put in all of its places when it comes."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self.numbers = numbers
+        self._array: np.ndarray | None = None
+
+    def places(self, number: int) -> list[int]:
+        """Where the view shows this frame."""
+        return [place for place, other in enumerate(self.numbers) if other == number]
+
+    def put(self, places: Sequence[int], pictures: UInt8[np.ndarray, "p h w c"]) -> None:
+        """Store a picture a place, or one for all of them."""
+        if self._array is None:
+            self._array = np.empty((len(self.numbers), *pictures.shape[1:]), np.uint8)
+        self._array[places] = pictures
+
+    def finish(self) -> UInt8[np.ndarray, "t h w c"]:
+        """Return the array, once all of its frames came."""
+        assert self._array is not None
+        return self._array
+
+
+class StackedFrames(FrameCollector):
+    """Each view of the clips as one array, in the order of `load_clips`: clip by clip, its crops after each other."""
+
+    def __init__(self) -> None:
+        self._views: list[list[_Stack]] = []
+
+    def begin(self, clips: Sequence[Sequence[int]], *, crops: int) -> None:
+        """Begin an array a view."""
+        self._views = [[_Stack(numbers) for _ in range(crops)] for numbers in clips]
+
+    def add(self, number: int, pictures: Sequence[UInt8[np.ndarray, "h w c"]]) -> None:
+        """Put one frame in its places."""
+        for views in self._views:
+            places = views[0].places(number)
+            if places:
+                for view, picture in zip(views, pictures, strict=True):
+                    view.put(places, picture[None])
+
+    def finish(self) -> None:
+        """Nothing: the arrays are full."""
+
+    def arrays(self) -> list[UInt8[np.ndarray, "t h w c"]]:
+        """Return the frames of each view."""
+        return [view.finish() for views in self._views for view in views]
+
+
+class AugmentedFrames(FrameCollector):
+    """Each view as one array, changed as an augment says: drawn for each view, and for each place where it drifts."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._views: list[tuple[_Stack, DrawnAugment]] = []
+
+    def begin(self, clips: Sequence[Sequence[int]], *, crops: int) -> None:
+        """Draw the augment of each view."""
+        augment, spec, generator = self._wanted.augment, self._wanted.spec, self._wanted.generator
+        assert augment is not None
+        if generator is None:
             raise UsageError("an augment is random; give the generator that it draws from")
-        fitted = _drifting if wanted.augment.drift else _still
-        return [
-            fitted(DrawnAugment(wanted.augment, wanted.spec, generator=wanted.generator)) for _ in range(wanted.crops)
+        self._views = [
+            (_Stack(numbers), DrawnAugment(augment, spec, generator=generator))
+            for numbers in clips
+            for _ in range(crops)
         ]
-    if not wanted.resized:
-        return [_still(lambda frame: frame)]
-    if wanted.crops == 1:
-        return [_still(partial(fit_frame, spec=wanted.spec))]
-    return [_still(partial(fit_frame, spec=wanted.spec, keep=keep)) for keep in ("start", "centre", "end")]
+        self._drifts = bool(augment.drift)
 
+    def add(self, number: int, pictures: Sequence[UInt8[np.ndarray, "h w c"]]) -> None:
+        """Change one decoded frame for each view that shows it."""
+        (picture,) = pictures
+        for view, drawn in self._views:
+            places = view.places(number)
+            if places:
+                last = max(len(view.numbers) - 1, 1)
+                moments = [place / last for place in places] if self._drifts else [0.0]
+                view.put(places, np.stack([drawn(picture, moment=moment) for moment in moments]))
 
-def _still(fit: Callable[[np.ndarray], np.ndarray]) -> Fit:
-    return lambda frame, moments: fit(frame)[None]
+    def finish(self) -> None:
+        """Nothing: the arrays are full."""
 
-
-def _drifting(drawn: DrawnAugment) -> Fit:
-    return lambda frame, moments: np.stack([drawn(frame, moment=moment) for moment in moments])
-
-
-def _sampled(timeline: Timeline, allowed: range, wanted: Wanted) -> list[list[int]]:
-    """The frame numbers of each clip, in the whole video."""
-    seconds = timeline.seconds[allowed.start : allowed.stop]
-    end = min(wanted.end_seconds or timeline.duration_seconds, timeline.duration_seconds)
-    chosen = sample(
-        wanted.spec,
-        seconds,
-        duration_seconds=max(end - float(seconds[0]), 0.0),
-        clips=wanted.clips,
-        generator=wanted.generator,
-    )
-    return [[allowed[i] for i in numbers] for numbers in chosen]
-
-
-def _decoded(video: Video, timeline: Timeline, views: Sequence[tuple[list[int], Fit]]) -> list[np.ndarray]:
-    """The frames of each view, every one put in its places as soon as it is decoded and resized."""
-    arrays: list[np.ndarray | None] = [None] * len(views)
-    missing = {i for numbers, _ in views for i in numbers}
-    for index, picture in video.decode(timeline, sorted(missing)):
-        missing.discard(index)
-        for at, (numbers, fit) in enumerate(views):
-            places = [place for place, number in enumerate(numbers) if number == index]
-            if not places:
-                continue
-            fitted = fit(picture, [place / max(len(numbers) - 1, 1) for place in places])
-            array = arrays[at]
-            if array is None:
-                array = arrays[at] = np.empty((len(numbers), *fitted.shape[1:]), np.uint8)
-            if fitted.shape[1:] != array.shape[1:]:
-                raise VideoError(video.name, _size_change(array.shape[1:], fitted.shape[1:]))
-            array[places] = fitted
-    if missing:
-        raise FramesDifferError(f"it left out frame {min(missing)}")
-    return [array for array in arrays if array is not None]
-
-
-def _size_change(before: Sequence[int], after: Sequence[int]) -> str:
-    return (
-        f"its frames change size, from {before[1]} x {before[0]} to {after[1]} x {after[0]}; "
-        "give a spec, so that all come out alike"
-    )
-
-
-def _early_end(timeline: Timeline, end_seconds: float | None) -> tuple[str, ...]:
-    duration = timeline.duration_seconds
-    if end_seconds is None or not duration or end_seconds <= duration + 0.05:  # who asks for 10 s of 9.98 means all
-        return ()
-    return (f"it ends at {duration:.3f} s, before the end asked for, {end_seconds:g} s",)
-
-
-def _repeats(numbers: Sequence[int], available: int, short: Short, *, name: str) -> tuple[str, ...]:
-    """A note, or a VideoError, when frames repeat: there are too few in the span, or the sampling passes some by."""
-    distinct = len(set(numbers))
-    if distinct == len(numbers):
-        return ()
-    said = f"{len(numbers)} frames asked for, {available} there"
-    if available >= len(numbers):
-        said = f"{len(numbers)} frames asked for, {distinct} different ones sampled of {available} there"
-    if short == "error":
-        raise VideoError(name, f"{said}; ask for fewer, or let them repeat")
-    return (f"{said}: some repeat",)
-
-
-def _damage(numbers: Sequence[int], damaged: set[int]) -> tuple[str, ...]:
-    hurt = len(damaged.intersection(numbers))
-    return (f"{hurt} of {len(set(numbers))} frames are damaged",) if hurt else ()
+    def arrays(self) -> list[UInt8[np.ndarray, "t h w c"]]:
+        """Return the frames of each view."""
+        return [view.finish() for view, _ in self._views]
 
 
 T = TypeVar("T")

@@ -17,7 +17,8 @@ import numpy as np
 
 from clipact.errors import ClipactError
 from clipact.video.clip import Clip
-from clipact.video.load import DECODERS, load_clip
+from clipact.video.collect import DECODERS
+from clipact.video.load import load_clip
 from clipact.video.open_source import VIDEO_SUFFIXES
 from clipact.video.pictures import SUFFIXES
 

@@ -218,7 +218,7 @@ def test_the_order_of_frames_matters_unless_it_is_declared_free(video_tower, vid
 
 def test_every_parameter_of_a_video_tower_gets_a_gradient(video_tower, video):
     if isinstance(video_tower, ConditionsText):
-        for features in video_tower.prompted(video, torch.randn(2, video_tower.dim)):
+        for features in video_tower.prompted(video_tower.context(video), torch.randn(2, video_tower.dim)):
             features.square().sum().backward(retain_graph=True)
     else:
         video_tower(video).square().sum().backward()

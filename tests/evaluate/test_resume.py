@@ -12,9 +12,9 @@ from itertools import pairwise
 import pytest
 
 from clipact.cache import Cache
+from clipact.embed import engine as room
 from clipact.errors import ResultError
 from clipact.evaluate import EvalOptions, evaluate, manifest_protocol, read_samples
-from clipact.evaluate import encode as room
 from clipact.evaluate.results import identical
 from clipact.evaluate.run_protocol import run_protocol
 from clipact.models.zoo import load_model
@@ -52,8 +52,8 @@ def test_stopped_anywhere_it_ends_identical(classifier, samples, tmp_path, after
     for thread in set(threading.enumerate()) - others:  # what it had begun to decode is not the next run's
         thread.join()
     decoded = []
-    real = room.load_clips
-    monkeypatch.setattr(room, "load_clips", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))
+    real = room.collect_frames
+    monkeypatch.setattr(room, "collect_frames", lambda path, *a, **k: decoded.append(path) or real(path, *a, **k))
     resumed = evaluate(classifier, samples, options=EvalOptions(resume=True, **options))
     assert identical(whole, resumed)
     assert resumed.run["data"]["files_sha256"] == whole.run["data"]["files_sha256"]
@@ -90,13 +90,13 @@ def test_without_resume_it_begins_anew(classifier, samples, tmp_path):
     journal = tmp_path / "journal"
     journal.write_bytes(b"anything")
     evaluate(classifier, samples, options=EvalOptions(journal=journal))
-    assert journal.read_bytes().startswith(b"clipact evaluation journal")
+    assert journal.read_bytes().startswith(b"clipact embedding journal")
 
 
 def test_the_journal_of_another_run_is_refused(classifier, samples, tmp_path):
     journal = tmp_path / "journal"
     evaluate(classifier, samples, options=EvalOptions(journal=journal))
-    with pytest.raises(ResultError, match="another evaluation"):
+    with pytest.raises(ResultError, match="another run"):
         evaluate(classifier, samples, averaging="logits", options=EvalOptions(journal=journal, resume=True))
 
 

@@ -8,6 +8,7 @@ sentence has no embedding before a clip is there: DualEncoder refuses to give on
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
@@ -60,15 +61,20 @@ class XClip(VisualTower, ConditionsText):
         """The features of each clip; ModelError for another size."""
         return self._pool(self._encode(video), frames=video.shape[1])
 
-    def prompted(
-        self, video: Float[Tensor, "b t c h w"], text: Float[Tensor, "n d"]
-    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b n d"]]:
-        """The features of each clip, and of each sentence beside it: its own and what the clip's places add."""
+    def context(self, video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b m"]:
+        """Return the features of each clip, then the vectors of its places, averaged over time."""
         seen, frames = self._encode(video), video.shape[1]
         places = self.norm_places(seen.last_hidden_state[:, 1:]) @ self.project_places
         places = rearrange(places, "(b t) l d -> b t l d", t=frames).mean(1)
-        sentences = text.expand(len(video), *text.shape)
-        return self._pool(seen, frames=frames), sentences + self.prompter(sentences, places)
+        return torch.cat([self._pool(seen, frames=frames), places.flatten(1)], dim=1)
+
+    def prompted(
+        self, context: Float[Tensor, "b m"], text: Float[Tensor, "n d"]
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b n d"]]:
+        """The features of each clip, and of each sentence beside it: its own and what the clip's places add."""
+        clips, places = context[:, : self.dim], context[:, self.dim :]
+        sentences = text.expand(len(context), *text.shape)
+        return clips, sentences + self.prompter(sentences, rearrange(places, "b (l d) -> b l d", d=self.dim))
 
     def _encode(self, video: Float[Tensor, "b t c h w"]) -> Any:
         if tuple(video.shape[-2:]) != self.spec.size:

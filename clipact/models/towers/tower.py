@@ -132,10 +132,14 @@ class ConditionsText(ABC):
     """
 
     @abstractmethod
-    def prompted(self, video: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    def context(self, video: Tensor) -> Tensor:
+        """Return all that sentences need to know of each clip (b, m): its features, then what changes theirs."""
+
+    @abstractmethod
+    def prompted(self, context: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of each clip (b, d), and of each sentence for each clip (b, n, d).
 
-        `text` is (n, d), as the text tower gives it.
+        `context` is what `context` gives, `text` (n, d) what the text tower gives.
         """
 
 

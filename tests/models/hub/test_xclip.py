@@ -15,8 +15,7 @@ from clipact.classify.from_index import IndexClassifier
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.cli.app import app
 from clipact.errors import ModelError
-from clipact.evaluate import EvalOptions, manifest_protocol, read_samples
-from clipact.evaluate.encoder_adapter import make_clip_encoder
+from clipact.evaluate import EvalOptions, evaluate_retrieval, manifest_protocol, read_samples
 from clipact.label_index import LabelIndex
 from clipact.models import zoo
 from clipact.models.checkpoint import load_checkpoint
@@ -84,7 +83,7 @@ def test_classify_averages_templates_beside_the_clip_and_views_after_it(ours, tm
     with torch.inference_mode():
         video = torch.stack([normalise_frames(clip, classifier.spec) for clip in clips])
         features = ours.encoder.text_features([prompt.text for prompt in filled])
-        clip, beside = ours.encoder.visual.prompted(video, features)
+        clip, beside = ours.encoder.visual.prompted(ours.encoder.visual.context(video), features)
         own = [[prompt.label == label for prompt in filled] for label in range(2)]
         means = torch.stack([F.normalize(beside, dim=-1)[:, rows].mean(1) for rows in own], dim=1)
         cosines = torch.einsum("bd,bnd->bn", F.normalize(clip, dim=-1), F.normalize(means, dim=-1))
@@ -105,7 +104,7 @@ def test_what_needs_sentences_by_themselves_is_refused(ours, tmp_path):
         lambda: ours.encoder.encode_text(SENTENCES),
         lambda: ours.encoder.embed_groups(SENTENCES, [0, 0, 1]),
         lambda: classifier.text_embeddings,
-        lambda: make_clip_encoder(ours, classifier.spec),
+        lambda: evaluate_retrieval(ours, samples),
         lambda: lint(LabelSet.of(["read", "drink"]), PromptSet.load("bare"), ours, cache=Cache(tmp_path)),
         lambda: CalibratedClassifier(ours, labels=["read", "drink"], multi_label=True),
         lambda: IndexClassifier(ours, Mock(spec=LabelIndex)),  # which is not looked at

@@ -1,0 +1,1 @@
+"""The one engine from videos and sentences to embeddings."""

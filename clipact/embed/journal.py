@@ -1,0 +1,139 @@
+"""What an unfinished run has embedded so far, on disk: whole records, appended; a torn last one is cut off.
+
+A record is a unit of rows, the number of its first one and the embeddings found for them. Rows form the same units
+after a resume as before the kill, so that what follows comes out bit for bit as it would have. Records that do not
+follow each other (two processes wrote one file) end what is taken.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from clipact.clip_spec import FrameStamp
+from clipact.embed.video_embedding import VideoEmbedding
+from clipact.errors import ResultError
+
+_MAGIC = b"clipact embedding journal 1\n"
+
+
+class Journal:
+    """Embeddings of consecutive units of rows, in one file. `identity` is the hash of all that decides them."""
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path = path
+        self.identity = identity
+        self._next = 0  # the number of the first row of the record to come
+
+    def resume(self) -> int:
+        """Return how many rows are there in whole records that follow each other; 0 when there is no file.
+
+        What comes after them is cut off.
+
+        Raises:
+            ResultError: It is of another run.
+        """
+        try:
+            with self.path.open("rb") as file:
+                head = self._head()
+                begins = file.read(len(head))
+                if begins != head:
+                    if len(begins) < len(head) and head.startswith(begins):  # killed before the first line was whole
+                        self.start()
+                        return 0
+                    raise ResultError(
+                        f"{self.path} is the journal of another run (other videos, model, frames or averaging): "
+                        "leave out --resume to begin anew"
+                    )
+                end, rows = file.tell(), 0
+                for first, count in _records(file, whole=False):
+                    if first != rows:
+                        break
+                    end, rows = file.tell(), rows + count
+            if end < self.path.stat().st_size:
+                os.truncate(self.path, end)
+        except FileNotFoundError:
+            self.start()
+            return 0
+        except OSError as error:
+            raise self._refused(error) from error
+        self._next = rows
+        return rows
+
+    def read(self) -> Iterator[list[VideoEmbedding]]:
+        """Yield the units that `resume` has counted."""
+        with self.path.open("rb") as file:
+            file.seek(len(self._head()))
+            left = self._next
+            for _, unit in _records(file, whole=True):
+                if left <= 0:
+                    return
+                left -= len(unit)
+                yield unit
+
+    def start(self) -> None:
+        """Begin an empty one, over an older one."""
+        self._next = 0
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_bytes(self._head())
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def append(self, unit: Sequence[VideoEmbedding]) -> None:
+        """Add one unit."""
+        arrays = [one.embeddings for one in unit if one.embeddings is not None]
+        facts = []
+        for one in unit:
+            fact = asdict(one) | {"embeddings": None if one.embeddings is None else one.embeddings.shape}
+            del fact["features"]
+            facts.append(fact | {"stamps": [[[s.index, s.seconds] for s in clip] for clip in one.stamps]})
+        body = json.dumps([self._next, facts], ensure_ascii=False).encode() + b"\n"
+        body += b"".join(array.astype("<f4").tobytes() for array in arrays)
+        record = len(body).to_bytes(8, "little") + hashlib.sha256(body).digest() + body
+        try:
+            with self.path.open("ab") as file:
+                file.write(record)
+        except OSError as error:
+            raise self._refused(error) from error
+        self._next += len(unit)
+
+    def _head(self) -> bytes:
+        return _MAGIC + self.identity.encode() + b"\n"
+
+    def _refused(self, error: OSError) -> ResultError:
+        return ResultError(f"{self.path} cannot be used: {error.strerror or error}; name another place with --out")
+
+
+def _records(file: IO[bytes], *, whole: bool) -> Iterator[tuple[int, Any]]:
+    """The first row of each whole record, and its rows (`whole`) or their number; the first torn one ends them."""
+    while True:
+        head = file.read(40)
+        body = file.read(int.from_bytes(head[:8], "little"))
+        if len(head) < 40 or len(body) < int.from_bytes(head[:8], "little"):
+            return
+        if hashlib.sha256(body).digest() != head[8:]:
+            return
+        line, _, numbers = body.partition(b"\n")
+        first, facts = json.loads(line)
+        yield first, _unit(facts, np.frombuffer(numbers, "<f4")) if whole else len(facts)
+
+
+def _unit(facts: Sequence[dict[str, Any]], numbers: np.ndarray) -> list[VideoEmbedding]:
+    unit, place = [], 0
+    for fact in facts:
+        embeddings = None
+        if (shape := fact["embeddings"]) is not None:
+            size = int(np.prod(shape))
+            embeddings = numbers[place : place + size].reshape(shape).astype(np.float32)
+            place += size
+        stamps = tuple(tuple(FrameStamp(index, seconds) for index, seconds in clip) for clip in fact["stamps"])
+        unit.append(
+            VideoEmbedding(**(fact | {"embeddings": embeddings, "notes": tuple(fact["notes"]), "stamps": stamps}))
+        )
+    return unit
