@@ -203,7 +203,7 @@ for rows in (1000, 10_000, 20_000):
 
 
 def test_memory_grows_by_little_a_row(data, tmp_path):
-    """By less than 600 bytes a row, where 300 are there, 90 of them its path; rows that are kept as objects take 2,300."""
+    """By 300 bytes, 90 of which are the path; rows that are kept as objects take 2,300."""
     command = [sys.executable, "-c", PEAKS, str(tmp_path), str(data / "clips/0.mp4")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     _, (found, few), (found_again, many) = (map(int, line.split()) for line in done.stdout.splitlines())
