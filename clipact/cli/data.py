@@ -1,15 +1,19 @@
 """`clipact data`: check training data before training."""
 
 import json
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from clipact.data.check import DataReport
+    from clipact.data.check import DataCheck, DataIssue, DataReport
 
 data = typer.Typer(help="Check training data before training.", no_args_is_help=True)
 _LISTED = 50
@@ -58,7 +62,8 @@ def check(
     Exit code 1 when there are errors; warnings alone leave it at 0.
     """
     from clipact.cli.terminal import note, show_progress
-    from clipact.data.check import check_manifest, read_held_out
+    from clipact.data.check import DataCheck
+    from clipact.data.held_out import read_held_out
     from clipact.data.protocol import load_protocol
     from clipact.errors import UsageError
 
@@ -75,11 +80,9 @@ def check(
         held, tables = [], [(table, folder, "all")]
     errors = 0
     for path, root, split in tables:
-        report = check_manifest(path, root, split=split, frames=frames, against=held, progress=show_progress)
-        if as_json:
-            print(json.dumps(_row(report), ensure_ascii=False))
-        else:
-            _show(report)
+        check = DataCheck(path, root, split=split, frames=frames, against=held)
+        findings = check.findings(progress=show_progress)
+        report = _print_json(check, findings) if as_json else _show(check, findings)
         if report.errors:
             note(f"{report.errors} errors in {path}", kind="error")
         errors += report.errors
@@ -96,25 +99,40 @@ def _tables(recipe: Path, data: Path) -> list[tuple[Path, Path | None, str]]:
     return [(path, root, source.split) for source in sources for path, root in table_paths(source, data)]
 
 
+def _print_json(check: "DataCheck", findings: Iterator["DataIssue"]) -> "DataReport":
+    """One JSON object. Its counts come before the findings, which wait in a file: there may be a million of them."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as spool:
+        for number, finding in enumerate(findings):
+            spool.write(", " * bool(number) + json.dumps(asdict(finding), ensure_ascii=False))
+        report = check.report()
+        print(json.dumps(_row(report), ensure_ascii=False)[:-1], end=', "findings": [')
+        spool.seek(0)
+        shutil.copyfileobj(spool, sys.stdout)
+        print("]}")
+    return report
+
+
 def _row(report: "DataReport") -> dict[str, Any]:
     return {
-        "manifest": str(report.manifest.source),
-        "samples": len(report.manifest.samples),
+        "manifest": str(report.source),
+        "samples": report.samples,
         "captions": report.captions,
         "splits": report.splits,
         "labels": report.labels,
-        "ignored_columns": list(report.manifest.ignored),
+        "ignored_columns": list(report.ignored),
         "errors": report.errors,
-        "warnings": len(report.findings) - report.errors,
-        "findings": [asdict(finding) for finding in report.findings],
+        "warnings": report.warnings,
     }
 
 
-def _show(report: "DataReport") -> None:
+def _show(check: "DataCheck", findings: Iterator["DataIssue"]) -> "DataReport":
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    listed = tuple(islice(findings, _LISTED))
+    more = sum(1 for _ in findings)
+    report = check.report(listed)
     row = _row(report)
     table = Table(show_header=False, box=None, padding=(0, 1))
     table.add_row("manifest", Text(row["manifest"], overflow="fold"))
@@ -131,11 +149,12 @@ def _show(report: "DataReport") -> None:
     table.add_row("warnings", f"{row['warnings']:,}")
     console = Console(file=sys.stdout, highlight=False)
     console.print(table)
-    for finding in report.findings[:_LISTED]:
+    for finding in listed:
         console.print(
             f"line {finding.line}: {finding.kind}: {finding.path}{': ' * bool(finding.path)}{finding.cause}",
             markup=False,
             soft_wrap=True,
         )
-    if len(report.findings) > _LISTED:
-        console.print(f"… and {len(report.findings) - _LISTED:,} more; --json lists all of them")
+    if more:
+        console.print(f"… and {more:,} more; --json lists all of them")
+    return report

@@ -1,91 +1,30 @@
 """Check of training data: the table, the files that it names, and duplicates among them.
 
 An error is what training would stumble over; a warning is what a person should know and training would not notice, such
-as a picture that is in two splits under two names, or nearly one that a protocol evaluates on.
+as a picture that is in two splits under two names, or nearly one that a protocol evaluates on. A table is gone through
+row by row: of a row that was looked at, 100 bytes and its path are kept.
 """
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from clipact.clip_spec import ClipSpec
-from clipact.data.fingerprint import Fingerprint, file_digest, near_pairs, take_fingerprint, take_fingerprints
-from clipact.data.manifest import Manifest, ManifestSample, scan_manifest
-from clipact.data.protocol import Protocol
-from clipact.data.protocol_lists import distinct_samples, read_lists
-from clipact.errors import DataError, VideoError
+from clipact.data.compact_columns import TextColumn
+from clipact.data.fingerprint import Fingerprint, file_digest, take_fingerprint
+from clipact.data.first_lines import FirstLines, Said
+from clipact.data.held_out import HeldOutFile, find_near_duplicates
+from clipact.data.manifest import ManifestLine, ManifestSample, count_rows, no_such_split, open_manifest
+from clipact.errors import ManifestError, VideoError
 from clipact.progress import ProgressBar, no_progress
-from clipact.video.load import load_clips
+from clipact.video.load import load_clips, work_ahead
 
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutFile:
-    """A file that a protocol evaluates on; `name` is its place below the protocol's root."""
-
-    protocol: str
-    name: str
-    fingerprint: Fingerprint
-
-
-@dataclass(frozen=True, kw_only=True)
-class NearDuplicate:
-    """A file, by its row, that is `of` or nearly so: `apart` of the 64 bits of their difference hashes differ."""
-
-    row: int
-    of: HeldOutFile
-    apart: int
-    same_bytes: bool
-
-
-def read_held_out(protocol: Protocol, data: Path, *, progress: ProgressBar = no_progress) -> list[HeldOutFile]:
-    """Return all files that the protocol evaluates on, below the folder `data`; DataError when one is missing."""
-    lists = read_lists(protocol, data)
-    names = list(dict.fromkeys(sample.path for sample in distinct_samples(lists)))
-    taken = take_fingerprints([data / protocol.data.root / name for name in names])
-    prints = progress(taken, len(names), "reading")
-    held = [
-        HeldOutFile(protocol=protocol.name, name=name, fingerprint=one) for name, one in zip(names, prints, strict=True)
-    ]
-    wrong = [cause for one in lists for cause in one.wrong]
-    if missing := [one.name for one in held if not one.fingerprint.sha256]:
-        wrong.append(f"{len(missing):,} of {len(held):,} files cannot be read, {missing[0]} among them")
-    if wrong:
-        raise DataError(f"the data in {data} are not those of protocol {protocol.name}: {'; '.join(wrong)}")
-    return held
-
-
-def find_near_duplicates(prints: Sequence[Fingerprint], held: Sequence[HeldOutFile]) -> list[NearDuplicate]:
-    """Of each row and protocol the nearest file, where the two are the same or near each other; by row."""
-    by_bytes: dict[str, list[HeldOutFile]] = {}
-    for one in held:
-        by_bytes.setdefault(one.fingerprint.sha256, []).append(one)
-    copies = [
-        NearDuplicate(row=row, of=one, apart=0, same_bytes=True)
-        for row, taken in enumerate(prints)
-        for one in by_bytes.get(taken.sha256, ())
-    ]
-    (rows, ours), (others, theirs) = _pictures(prints), _pictures(one.fingerprint for one in held)
-    copies += [
-        NearDuplicate(row=rows[row], of=held[others[other]], apart=apart, same_bytes=False)
-        for row, other, apart in near_pairs(ours, theirs)
-    ]
-    nearest: dict[tuple[int, str], NearDuplicate] = {}
-    for copy in sorted(copies, key=lambda copy: (copy.row, not copy.same_bytes, copy.apart)):
-        nearest.setdefault((copy.row, copy.of.protocol), copy)
-    return list(nearest.values())
-
-
-def _pictures(prints: Iterable[Fingerprint]) -> tuple[list[int], np.ndarray]:
-    """The rows that are pictures, and their difference hashes, eight bytes each."""
-    hashes = {row: one.difference_hash for row, one in enumerate(prints) if one.difference_hash}
-    table = np.frombuffer(bytes.fromhex("".join(hashes.values())), np.uint8).reshape(-1, 8)
-    return list(hashes), table
+_AHEAD = 8  # rows a thread that are looked at before they are asked for
+_TOGETHER = 256  # rows that are compared with the files of protocols at a time: one matrix product
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,38 +39,36 @@ class DataIssue:
 
 @dataclass(frozen=True, kw_only=True)
 class DataReport:
-    """What a manifest holds and all that is wrong with it, in the order of its lines."""
+    """What a manifest holds, as far as its lines could be read, and what is wrong with it.
 
-    manifest: Manifest
+    source            the CSV file
+    samples           of the split that was looked at; all other numbers are of these, too
+    captions          the same twice for one sample counts once
+    splits            samples of each split
+    labels            samples of each label, most first
+    ignored           columns that are not ours
+    errors, warnings  how many there are
+    findings          those that were kept, in the order of lines
+    """
+
+    source: Path
+    samples: int
+    captions: int
+    splits: dict[str, int]
+    labels: dict[str, int]
+    ignored: tuple[str, ...]
+    errors: int
+    warnings: int
     findings: tuple[DataIssue, ...]
 
-    @property
-    def errors(self) -> int:
-        """How many of the findings are errors."""
-        return sum(finding.kind == "error" for finding in self.findings)
 
-    @property
-    def splits(self) -> dict[str, int]:
-        """Samples of each split, as far as their lines could be read."""
-        return dict(Counter(sample.split for sample in self.manifest.samples))
-
-    @property
-    def labels(self) -> dict[str, int]:
-        """Samples of each label, most first."""
-        named = (sample.label for sample in self.manifest.samples if sample.label is not None)
-        return dict(Counter(named).most_common())
-
-    @property
-    def captions(self) -> int:
-        """Captions in all; the same twice for one sample counts once."""
-        return sum(len(sample.captions) for sample in self.manifest.samples)
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Seen:
-    sample: ManifestSample
-    fingerprint: Fingerprint
-    findings: tuple[DataIssue, ...]
+    """A row; of the first of a sample also its file's fingerprint, None when it cannot be read, and what is wrong."""
+
+    row: ManifestLine | ManifestError
+    fingerprint: Fingerprint | None = None
+    findings: tuple[DataIssue, ...] = ()
 
 
 def check_manifest(
@@ -143,69 +80,164 @@ def check_manifest(
     against: Sequence[HeldOutFile] = (),
     progress: ProgressBar = no_progress,
 ) -> DataReport:
-    """The report on a manifest whose paths start from `root`, by default its own folder, and its samples of `split`.
+    """Check a manifest and the files that it names, and report all that is wrong; as `DataCheck`, which has the rest.
 
-    Of every sample `frames` frames are decoded, spread from its first to its last, and its file is compared with those
-    of `against`. ManifestError when the file is no table at all, or has no such split.
+    Raises:
+        ManifestError: The file is no table at all, or has no such split.
     """
-    manifest, wrong = scan_manifest(source, root)
-    if split != "all":
-        manifest = replace(manifest, samples=manifest.of_split(split))
-    spec = ClipSpec(frames=frames, sampling="uniform", size=(32, 32), interpolation="nearest")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(
-            lambda sample: _read_sample(manifest.root / sample.path, sample, spec, hash_pictures=bool(against)),
-            manifest.samples,
+    check = DataCheck(source, root, split=split, frames=frames, against=against)
+    return check.report(tuple(check.findings(progress=progress)))
+
+
+class DataCheck:
+    """One pass over a manifest that finds what is wrong, while memory stays in bounds.
+
+    source   the CSV file
+    root     the folder that its paths start from, by default its own
+    split    which of its samples are looked at, or "all"
+    frames   decoded of each sample, spread from its first to its last
+    against  files that protocols evaluate on, which those of the manifest are compared with
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        root: str | Path | None = None,
+        *,
+        split: str = "all",
+        frames: int = 8,
+        against: Sequence[HeldOutFile] = (),
+    ) -> None:
+        self.source, self.split, self.against = Path(source), split, against
+        self.root = self.source.parent if root is None else Path(root)
+        self._spec = ClipSpec(frames=frames, sampling="uniform", size=(32, 32), interpolation="nearest")
+        self._firsts, self._paths = FirstLines(), TextColumn()  # by the bytes of a file and the part of it
+        self._there: Counter[str] = Counter()  # samples of each split of the whole table
+        self._labels: Counter[str] = Counter()
+        self._kinds: Counter[str] = Counter()
+        self._captions = 0
+        self._ignored: tuple[str, ...] = ()
+
+    def findings(self, *, progress: ProgressBar = no_progress) -> Iterator[DataIssue]:
+        """Yield all that is wrong, in the order of lines; to be gone through once.
+
+        Args:
+            progress: Shows how many of the table's rows have been looked at.
+
+        Raises:
+            ManifestError: The file is no table at all, or, at the end, has no sample of the split.
+        """
+        rows = count_rows(self.source)
+        with open_manifest(self.source, self.root) as reader:
+            self._ignored = reader.ignored
+            workers = os.cpu_count() or 1
+            seen = work_ahead(self._look, reader.lines(), depth=_AHEAD * workers, workers=workers)
+            shown = iter(progress(seen, rows, "reading"))
+            while together := list(islice(shown, _TOGETHER)):
+                for finding in self._compare(together):
+                    self._kinds[finding.kind] += 1
+                    yield finding
+        if self.split not in ("all", *self._there):
+            raise no_such_split(self.source, self.split, self._there)
+
+    def report(self, findings: tuple[DataIssue, ...] = ()) -> DataReport:
+        """Return what has been counted; `findings` are those that the report is to hold."""
+        return DataReport(
+            source=self.source,
+            samples=sum(self._splits.values()),
+            captions=self._captions,
+            splits=self._splits,
+            labels=dict(self._labels.most_common()),
+            ignored=self._ignored,
+            errors=self._kinds["error"],
+            warnings=self._kinds["warning"],
+            findings=findings,
         )
-        seen = list(progress(results, len(manifest.samples), "reading"))
-    findings = [DataIssue(kind="error", line=error.line or 0, path="", cause=error.cause) for error in wrong]
-    findings += [
-        DataIssue(kind="warning", line=line, path="", cause="it says again what a line before it says; it counts once")
-        for line in manifest.repeats
-    ]
-    findings += [finding for one in seen for finding in one.findings]
-    findings += _same_bytes(seen)
-    findings += _held_out(seen, against)
-    return DataReport(
-        manifest=manifest, findings=tuple(sorted(findings, key=lambda finding: (finding.line, finding.path)))
-    )
 
+    @property
+    def _splits(self) -> dict[str, int]:
+        return {split: count for split, count in self._there.items() if self._takes(split)}
 
-def _read_sample(path: Path, sample: ManifestSample, spec: ClipSpec, *, hash_pictures: bool) -> _Seen:
-    """What is in a file; its difference hash, for which a picture is decoded again, where `hash_pictures` is set."""
-    start, end = sample.start_seconds, sample.end_seconds
-    try:
-        (clip,) = load_clips(path, spec, start_seconds=start, end_seconds=end)
-    except VideoError as error:
-        unreadable = DataIssue(kind="error", line=sample.line, path=sample.path, cause=error.cause)
-        return _Seen(sample=sample, fingerprint=Fingerprint(sha256="", difference_hash=""), findings=(unreadable,))
-    # That a picture's only frame repeats is as it should be.
-    notes = () if len(set(clip.stamps)) == 1 else clip.notes
-    findings = (DataIssue(kind="warning", line=sample.line, path=sample.path, cause=note) for note in notes)
-    taken = take_fingerprint(path) if hash_pictures else Fingerprint(sha256=file_digest(path), difference_hash="")
-    return _Seen(sample=sample, fingerprint=taken, findings=tuple(findings))
+    def _takes(self, split: str) -> bool:
+        return self.split in ("all", split)
 
+    def _look(self, row: ManifestLine | ManifestError) -> _Seen:
+        """What is in the file of a sample's first row, in a thread of its own.
 
-def _same_bytes(seen: Iterable[_Seen]) -> Iterator[DataIssue]:
-    """A warning for every file that has, under another name, another split or another label."""
-    first: dict[tuple[str, float | None, float | None], ManifestSample] = {}
-    for one in seen:
-        if not one.fingerprint.sha256:
-            continue
-        now = one.sample
-        before = first.setdefault((one.fingerprint.sha256, now.start_seconds, now.end_seconds), now)
+        A picture is decoded again for its difference hash, where that is compared with others.
+        """
+        if isinstance(row, ManifestError) or not row.first or not self._takes(row.sample.split):
+            return _Seen(row=row)
+        sample, path = row.sample, self.root / row.sample.path
+        try:
+            (clip,) = load_clips(path, self._spec, start_seconds=sample.start_seconds, end_seconds=sample.end_seconds)
+        except VideoError as error:
+            return _Seen(row=row, findings=(_of_sample("error", sample, error.cause),))
+        # That a picture's only frame repeats is as it should be.
+        notes = () if len(set(clip.stamps)) == 1 else clip.notes
+        taken = take_fingerprint(path) if self.against else Fingerprint(sha256=file_digest(path), difference_hash="")
+        return _Seen(
+            row=row,
+            fingerprint=taken if taken.sha256 else None,
+            findings=tuple(_of_sample("warning", sample, note) for note in notes),
+        )
+
+    def _compare(self, together: Sequence[_Seen]) -> Iterator[DataIssue]:
+        """What is wrong with some rows, beside those before them and the files of protocols; the rows are counted."""
+        held_out = self._held_out(together)
+        for seen in together:
+            row = seen.row
+            if isinstance(row, ManifestError):
+                yield DataIssue(kind="error", line=row.line or 0, path="", cause=row.cause)
+                continue
+            self._count(row)
+            if row.repeat:
+                cause = "it says again what a line before it says; it counts once"
+                yield DataIssue(kind="warning", line=row.sample.line, path="", cause=cause)
+            yield from seen.findings
+            yield from self._same_bytes(row.sample, seen.fingerprint)
+            yield from held_out.get(row.number, ()) if row.first else ()
+
+    def _count(self, row: ManifestLine) -> None:
+        sample = row.sample
+        if row.first:
+            self._there[sample.split] += 1
+        if not self._takes(sample.split):
+            return
+        if row.first and sample.label is not None:
+            self._labels[sample.label] += 1
+        if not row.repeat:
+            self._captions += len(sample.captions)
+
+    def _same_bytes(self, sample: ManifestSample, fingerprint: Fingerprint | None) -> Iterator[DataIssue]:
+        """A warning when a sample before has, under another name, the same content in another split or label."""
+        if fingerprint is None:
+            return
+        key = (fingerprint.sha256, sample.start_seconds, sample.end_seconds)
+        said = Said(sample.split, sample.label, sample.extra_labels)
+        before = self._firsts.setdefault(key, line=sample.line, said=said)
+        if before.number == len(self._paths):
+            self._paths.append(sample.path)
         for name in ("split", "label"):
-            ours, theirs = getattr(now, name), getattr(before, name)
+            ours, theirs = getattr(said, name), getattr(before.said, name)
             if ours != theirs:
-                cause = (
-                    f"its {name} is {ours!r}, but {before.path} in line {before.line}, the same file, has {theirs!r}"
-                )
-                yield DataIssue(kind="warning", line=now.line, path=now.path, cause=cause)
+                path = self._paths[before.number]
+                cause = f"its {name} is {ours!r}, but {path} in line {before.line}, the same file, has {theirs!r}"
+                yield _of_sample("warning", sample, cause)
+
+    def _held_out(self, together: Sequence[_Seen]) -> dict[int, list[DataIssue]]:
+        """A warning for every sample, by its number, whose file is one of `against`, or nearly."""
+        if not self.against:
+            return {}
+        read = [(seen.row, seen.fingerprint) for seen in together if seen.fingerprint is not None]
+        found: dict[int, list[DataIssue]] = {}
+        for copy in find_near_duplicates([fingerprint for _, fingerprint in read], self.against):
+            which, row = f"{copy.of.name}, which protocol {copy.of.protocol} evaluates on", read[copy.row][0]
+            assert isinstance(row, ManifestLine)
+            cause = f"it is {which}" if copy.same_bytes else f"it is nearly {which}: {copy.apart} of 64 bits differ"
+            found.setdefault(row.number, []).append(_of_sample("warning", row.sample, cause))
+        return found
 
 
-def _held_out(seen: Sequence[_Seen], against: Sequence[HeldOutFile]) -> Iterator[DataIssue]:
-    """A warning for every file that is one of `against`, or nearly."""
-    for copy in find_near_duplicates([one.fingerprint for one in seen], against):
-        which, sample = f"{copy.of.name}, which protocol {copy.of.protocol} evaluates on", seen[copy.row].sample
-        cause = f"it is {which}" if copy.same_bytes else f"it is nearly {which}: {copy.apart} of 64 bits differ"
-        yield DataIssue(kind="warning", line=sample.line, path=sample.path, cause=cause)
+def _of_sample(kind: Literal["error", "warning"], sample: ManifestSample, cause: str) -> DataIssue:
+    return DataIssue(kind=kind, line=sample.line, path=sample.path, cause=cause)

@@ -1,7 +1,9 @@
 import json
+from dataclasses import asdict
 
 import pytest
 
+from clipact.data.check import check_manifest
 from tests.data.drawing import draw_data, write_manifest
 
 
@@ -27,7 +29,10 @@ def test_errors_are_listed_and_the_exit_code_says_so(clipact, data, tmp_path):
     assert "48 errors" in done.err
     done = clipact("data", "check", path)
     assert "… and 10 more" in done.out
-    assert json.loads(clipact("data", "check", path, "--json").out)["errors"] == 60
+    row = json.loads(clipact("data", "check", path, "--json").out)
+    assert (row["errors"], row["warnings"], row["labels"]) == (60, 0, {"x": 60})
+    assert row["findings"] == [asdict(finding) for finding in check_manifest(path).findings]
+    assert list(row)[-3:] == ["errors", "warnings", "findings"]
 
 
 RECIPE = """

@@ -2,7 +2,8 @@ import shutil
 
 import pytest
 
-from clipact.data.check import check_manifest, read_held_out
+from clipact.data.check import check_manifest
+from clipact.data.held_out import read_held_out
 from clipact.data.protocol import load_protocol
 from clipact.errors import DataError
 from tests.data.drawing import blocks, write_manifest
