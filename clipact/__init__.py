@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from clipact._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from clipact.classify.base import Prediction, Recognizer
+    from clipact.classify.base import Recognizer
+    from clipact.classify.prediction import Prediction
     from clipact.classify.supervised import SupervisedClassifier
     from clipact.classify.zero_shot import ZeroShotClassifier
     from clipact.clip_spec import ClipSpec
@@ -41,7 +42,7 @@ _HOMES = {
     "ClipactError": "clipact.errors",
     "DualEncoder": "clipact.models.dual_encoder",
     "LabelSet": "clipact.prompts",
-    "Prediction": "clipact.classify.base",
+    "Prediction": "clipact.classify.prediction",
     "PromptSet": "clipact.prompts",
     "Recognizer": "clipact.classify.base",
     "SupervisedClassifier": "clipact.classify.supervised",

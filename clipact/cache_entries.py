@@ -22,7 +22,9 @@ KINDS = {
     "clips": "features of clips, by video file and model",
     "frames": "features of single frames, by video file and model",
     "features": "features that training reads again and again",
-    "text": "label embeddings, by model and wording",
+    "sentences": "embeddings of sentences, by model",
+    "sentence_names": "which sentences these are, as hashes",
+    "text": "label embeddings of earlier versions, which nothing reads",
     "checked": "label indexes whose files were found whole",
 }
 """What the cache holds, in words. A kind that is not here is none: its folder may be another program's."""

@@ -15,7 +15,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from clipact import metrics
 from clipact.cache import Cache
@@ -85,11 +84,11 @@ class TemplateScores:
         self.truth = results[0].truth
         bias = 0.0 if model.encoder.bias is None else model.encoder.bias.item()
         self.cosines = np.stack([result.scores - bias for result in results])  # times the model's scale
-        self.vectors = torch.stack([one.text_embeddings for one in classifiers])
+        self.vectors = np.stack([one.text_embeddings for one in classifiers])
 
     def right(self, chosen, rows=slice(None)):
         """Which samples the ensemble of the chosen templates, by number, answers rightly."""
-        length = self.vectors[chosen].sum(0).norm(dim=1).numpy()
+        length = np.linalg.norm(self.vectors[chosen].sum(0), axis=1)
         return (self.cosines[chosen][:, rows].sum(0) / length).argmax(1) == self.truth[rows]
 
     def numbers(self, prompts):

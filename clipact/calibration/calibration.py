@@ -125,7 +125,7 @@ class CalibrationTarget:
     labels            what is chosen from
     background        the phrases that labels are weighed against
     prompts           the sentences that both are put into
-    sentences         a hash of every sentence: `zero_shot.wording_key` of labels and background
+    sentences         a hash of every sentence: `text_classifier.wording_key` of labels and background
     views             how a video is looked at
     """
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float32
 
 from clipact.cache import Cache
 from clipact.calibration import (
@@ -23,11 +22,13 @@ from clipact.calibration import (
     exclude_labels,
     near_labels,
 )
-from clipact.classify.base import Prediction, Scored, Trust, VideoClassifier, agreement_of
-from clipact.classify.zero_shot import TextClassifier, ZeroShotClassifier, embed_labels, wording_key
+from clipact.classify.base import VideoClassifier
+from clipact.classify.prediction import Prediction, Trust, agreement_of, best_first
+from clipact.classify.text_classifier import TextClassifier, embed_labels, wording_key
+from clipact.classify.zero_shot import ZeroShotClassifier
+from clipact.engines.engine import Engine
+from clipact.engines.vectors import unit
 from clipact.errors import CalibrationError, UsageError
-from clipact.models import zoo
-from clipact.models.dual_encoder import unit
 from clipact.progress import ProgressBar, no_progress
 from clipact.prompts import LabelSet, PromptSet
 
@@ -46,7 +47,7 @@ class Background:
 
 
 def choose_background(
-    model: zoo.Model, labels: LabelSet, prompts: PromptSet, *, cache: Cache, progress: ProgressBar = no_progress
+    model: Engine, labels: LabelSet, prompts: PromptSet, *, cache: Cache, progress: ProgressBar = no_progress
 ) -> Background:
     """The shipped words that are no label, by the vectors of their sentences.
 
@@ -55,12 +56,12 @@ def choose_background(
     """
     if model.labels:
         raise UsageError(f"{model.name} knows its own labels alone: it has no words to weigh them against")
-    if model.encoder.text_depends_on_video:
-        raise model.encoder.text_needs_video()
+    if model.text_depends_on_video:
+        raise model.text_needs_video()
     words, count = exclude_labels(background_words(), labels), len(labels)
     both = embed_with_background(model, labels, words, prompts, cache=cache, progress=progress)
-    vectors = unit(both.rows.float().mean(0)).cpu().numpy()
-    label_ids = both.label_ids.cpu().numpy()
+    vectors = unit(both.rows.mean(0))
+    label_ids = both.label_ids
     meant = np.zeros((len(words), count), dtype=bool)
     if len(words) > 1:
         rows, columns = np.nonzero(near_labels(vectors[label_ids >= count], vectors[label_ids < count]))
@@ -73,9 +74,8 @@ def choose_background(
     return found
 
 
-@torch.inference_mode()
 def embed_with_background(
-    model: zoo.Model,
+    model: Engine,
     labels: LabelSet,
     background: Sequence[str],
     prompts: PromptSet,
@@ -110,7 +110,7 @@ class CalibratedClassifier(VideoClassifier):
 
     def __init__(
         self,
-        model: zoo.Model,
+        model: Engine,
         *,
         calibration: Calibration | str | Path | None = None,
         labels: LabelSet | Sequence[str] | str | None = None,
@@ -126,7 +126,7 @@ class CalibratedClassifier(VideoClassifier):
             calibration = Calibration.load(calibration)
         asked = None if labels is None else LabelSet.of_any(labels)
         said = PromptSet.load(prompts) if isinstance(prompts, str) else prompts
-        spec, cache = model.encoder.spec, cache or Cache()
+        spec, cache = model.spec, cache or Cache()
         if calibration is not None:
             own = calibration.target
             check_target(own, model, labels=asked, prompts=said, frames=frames, clips=clips)
@@ -158,17 +158,24 @@ class CalibratedClassifier(VideoClassifier):
         cls, model: str = "mini", *, device: str = "auto", precision: str = "auto", **options: Any
     ) -> "CalibratedClassifier":
         """A classifier from a model's name; `options` as for the constructor."""
+        from clipact.models import zoo
+
         return cls(zoo.load_model(model, device=device, precision=precision, defer_text=True), **options)
+
+    @property
+    def engine(self) -> Engine:
+        """The model."""
+        return self.base.model
 
     @property
     def labels(self) -> tuple[str, ...]:
         """What it chooses from; the background words are none of them."""
         return self.label_set.labels
 
-    def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
-        """The prediction for the views of one video, and what can be trusted of it."""
-        logits, each = self.base.compare(views)
-        whole, count, labels = logits.float().cpu().double().numpy(), len(self.label_set), self.labels
+    def answer(self, embeddings: Float32[np.ndarray, "k d"]) -> Prediction:
+        """Return the prediction for one video, and what can be trusted of it."""
+        logits, each = self.base.compare(embeddings)
+        whole, count, labels = logits.astype(np.float64), len(self.label_set), self.labels
         own, background = whole[:count], whole[count:]
         verdict = None if self.calibration is None else self.calibration.params.of(own, background)
         if verdict is None:
@@ -177,7 +184,8 @@ class CalibratedClassifier(VideoClassifier):
         else:
             scores = verdict.independent if self.multi_label else verdict.probabilities
             accepted = verdict.accepted
-        order = np.argsort(-scores, kind="stable").tolist()
+        scores = scores.astype(np.float32)
+        fitting = tuple(labels[accepted[i]] for i in best_first(scores[list(accepted)]).tolist())
         trust = None
         if self.calibration is not None and verdict is not None and not self.multi_label:
             params = self.calibration.params
@@ -191,18 +199,19 @@ class CalibratedClassifier(VideoClassifier):
                 coverage=params.coverage,
             )
         return Prediction(
-            ranked=tuple(Scored(labels[i], float(scores[i])) for i in order),
+            labels=labels,
+            scores=scores,
             model=self.base.model.name,
             prompts=self.base.prompts.name,
-            agreement=agreement_of(each[:, :count], labels, answer=labels[order[0]]),
+            agreement=agreement_of(each[:, :count], labels, answer=labels[int(scores.argmax())]),
             trust=trust,
-            accepted=tuple(labels[i] for i in order if i in accepted) if self.multi_label else None,
+            accepted=fitting if self.multi_label else None,
         )
 
 
 def check_target(
     own: CalibrationTarget,
-    model: zoo.Model,
+    model: Engine,
     *,
     labels: LabelSet | None = None,
     prompts: PromptSet | None = None,
@@ -227,7 +236,7 @@ def check_target(
             f"this calibration is of other sentences, of the prompts {own.prompts.name!r}: leave out --labels and "
             "--prompts, which it brings, or calibrate anew"
         )
-    spec = own.views.apply(model.encoder.spec)
+    spec = own.views.apply(model.spec)
     for name, asked, seen in (("frames", frames, spec.frames), ("clips", clips, own.views.views)):
         if asked is not None and asked != seen:
             raise CalibrationError(

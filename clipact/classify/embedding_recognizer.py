@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from clipact.classify.base import Recognizer
 from clipact.clip_spec import Averaging, ClipSpec
-from clipact.models.zoo import Model
+from clipact.engines.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +20,13 @@ class RecognizerFacts:
     """Describe a recognizer for the record of an evaluation.
 
     Args:
-        model: Whose embeddings it uses; None where it has no model of the zoo.
+        model: Whose embeddings it uses; None where it has none.
         prompts: What a result says of the words, as JSON has it; None where there are none.
         supervision: How labels were learnt from examples, where they were by more than the model; else "".
         files_seen: The sha256 of the files that it learnt from, besides those of the model.
     """
 
-    model: Model | None = None
+    model: Engine | None = None
     prompts: dict[str, Any] | None = None
     supervision: str = ""
     files_seen: frozenset[str] = frozenset()
@@ -48,7 +48,7 @@ class EmbeddingRecognizer(Recognizer, HasFacts, Protocol):
     the views that it can do; "embeddings" is always one.
     """
 
-    model: Model
+    model: Engine
     spec: ClipSpec
     clips: int
     decoder: str

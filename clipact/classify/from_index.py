@@ -6,24 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
+from jaxtyping import Float32, Int64
 
 from clipact.cache import Cache
-from clipact.classify.base import (
-    Agreement,
-    Outside,
-    Prediction,
-    Scored,
-    VideoClassifier,
-    agreement_of,
-)
+from clipact.classify.base import VideoClassifier
 from clipact.classify.embedding_recognizer import RecognizerFacts
+from clipact.classify.prediction import Agreement, Outside, Prediction, agreement_of
+from clipact.engines.engine import Engine
+from clipact.engines.vectors import mean_clip
 from clipact.errors import UsageError
 from clipact.label_index import LabelIndex
-from clipact.models import zoo
-from clipact.models.dual_encoder import mean_view
 
 
 class IndexClassifier(VideoClassifier):
@@ -40,7 +32,7 @@ class IndexClassifier(VideoClassifier):
 
     def __init__(
         self,
-        model: zoo.Model,
+        model: Engine,
         index: LabelIndex,
         *,
         retrieved: int | None = None,
@@ -48,14 +40,14 @@ class IndexClassifier(VideoClassifier):
         clips: int = 1,
         decoder: str = "pyav",
     ) -> None:
-        if model.encoder.text_depends_on_video:
-            raise model.encoder.text_needs_video()
+        if model.text_depends_on_video:
+            raise model.text_needs_video()
         if model.key != index.manifest.metadata.model_key:
             raise UsageError(
                 f"the index is of model {index.manifest.metadata.model}, not of {model.name}: build one with "
                 f"{model.name}"
             )
-        super().__init__(model.encoder.spec.with_frames(frames), clips=clips, decoder=decoder)
+        super().__init__(model.spec.with_frames(frames), clips=clips, decoder=decoder)
         self.model, self.index, self.retrieved = model, index, retrieved
 
     @classmethod
@@ -63,8 +55,15 @@ class IndexClassifier(VideoClassifier):
         cls, model: str, folder: str | Path, *, device: str = "auto", precision: str = "auto", **options: Any
     ) -> "IndexClassifier":
         """A classifier from a model's name and an index's folder; `options` as for the constructor."""
+        from clipact.models import zoo
+
         loaded = zoo.load_model(model, device=device, precision=precision, defer_text=True)
         return cls(loaded, LabelIndex.open(folder, model_key=loaded.key, cache=Cache()), **options)
+
+    @property
+    def engine(self) -> Engine:
+        """The model."""
+        return self.model
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -76,31 +75,29 @@ class IndexClassifier(VideoClassifier):
         """Return what an evaluation's record says of the model."""
         return RecognizerFacts(model=self.model)
 
-    def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
-        """The prediction for the views of one video: the nearest labels, and what all others hold together."""
-        embeddings = self.model.encoder.embed_views(views, self.spec)
-        query = mean_view(embeddings).float().cpu().numpy()
-        with torch.inference_mode():
-            scale = float(self.model.encoder.scale)
+    def answer(self, embeddings: Float32[np.ndarray, "k d"]) -> Prediction:
+        """Return the prediction for one video: the nearest labels, and what all others hold together."""
+        query = embeddings if len(embeddings) == 1 else mean_clip(embeddings)[None]
+        scale = self.model.scale
         shares = self.index.shares(query, scale=scale, k=self.retrieved)
-        rows = shares.nearest.rows[0]
-        entries = self.index.entries(rows)
-        ranked = zip(entries, shares.probabilities[0].tolist(), strict=False)
+        found = shares.nearest.rows[0] >= 0
+        rows = shares.nearest.rows[0][found]
+        texts = tuple(entry.text for entry in self.index.entries(rows))
         return Prediction(
-            ranked=tuple(Scored(entry.text, share) for entry, share in ranked),
+            labels=texts,
+            scores=shares.probabilities[0][found].astype(np.float32),
             model=self.model.name,
             prompts=self.index.manifest.metadata.prompts,
-            agreement=self._agreement(embeddings, rows[rows >= 0], [entry.text for entry in entries], scale=scale),
+            agreement=self._agreement(embeddings, rows, texts, scale=scale),
             outside=Outside(
-                share=float(shares.outside[0]), error=float(shares.error[0]), labels=len(self.index) - len(entries)
+                share=float(shares.outside[0]), error=float(shares.error[0]), labels=len(self.index) - len(texts)
             ),
         )
 
     def _agreement(
-        self, views: Float[Tensor, "k d"], rows: Int64[np.ndarray, " n"], texts: Sequence[str], *, scale: float
+        self, clips: Float32[np.ndarray, "k d"], rows: Int64[np.ndarray, " n"], texts: Sequence[str], *, scale: float
     ) -> Agreement | None:
-        """How far the views agree among the retrieved labels; None for a single view, for which nothing is read."""
-        if len(views) < 2:
+        """How far the clips agree among the retrieved labels; None for a single one, for which nothing is read."""
+        if len(clips) < 2:
             return None
-        vectors = torch.from_numpy(np.ascontiguousarray(self.index.rows.vectors(rows)))
-        return agreement_of(scale * views.float().cpu() @ vectors.T, texts, answer=texts[0])
+        return agreement_of(np.float32(scale) * clips @ self.index.rows.vectors(rows).T, texts, answer=texts[0])

@@ -1,18 +1,17 @@
 """A probe as a classifier: a frozen model's embedding of a clip, and a probe's labels for it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import numpy as np
-import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64
 
-from clipact.classify.base import Prediction, Scored, VideoClassifier, agreement_of
+from clipact.classify.base import VideoClassifier
 from clipact.classify.embedding_recognizer import RecognizerFacts
+from clipact.classify.prediction import Prediction, agreement_of
 from clipact.clip_spec import Averaging, ClipSpec
+from clipact.engines.engine import Engine
+from clipact.engines.vectors import mean_clip, softmax
 from clipact.errors import UsageError
-from clipact.models import zoo
-from clipact.models.dual_encoder import mean_view
 
 Vectors = Float32[np.ndarray, "n d"]
 LabelIds = Int64[np.ndarray, " n"]
@@ -94,7 +93,7 @@ class ProbeClassifier(VideoClassifier):
 
     def __init__(
         self,
-        model: zoo.Model,
+        model: Engine,
         probe: Probe,
         labels: tuple[str, ...],
         *,
@@ -104,14 +103,19 @@ class ProbeClassifier(VideoClassifier):
         supervision: str = "a probe",
         files_seen: frozenset[str] = frozenset(),
     ) -> None:
-        super().__init__(spec or model.encoder.spec, clips=clips, decoder=decoder)
-        if len(labels) != probe.labels or model.encoder.visual.dim != probe.dim:
+        super().__init__(spec or model.spec, clips=clips, decoder=decoder)
+        if len(labels) != probe.labels or model.dim != probe.dim:
             raise UsageError(
-                f"{len(labels)} labels and embeddings of {model.encoder.visual.dim} numbers, but the probe knows "
+                f"{len(labels)} labels and embeddings of {model.dim} numbers, but the probe knows "
                 f"{probe.labels} labels by {probe.dim} numbers"
             )
         self.model, self.probe, self._labels = model, probe, labels
         self.supervision, self.files_seen = supervision, files_seen
+
+    @property
+    def engine(self) -> Engine:
+        """The model."""
+        return self.model
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -132,16 +136,15 @@ class ProbeClassifier(VideoClassifier):
         """Return what an evaluation's record says of the model, and of what the probe learnt from."""
         return RecognizerFacts(model=self.model, supervision=self.supervision, files_seen=self.files_seen)
 
-    def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
-        """The prediction for the views of one video, from the mean of their embeddings; it names no prompts."""
-        embeddings = self.model.encoder.embed_views(views, self.spec)
-        rows = torch.cat([mean_view(embeddings), embeddings]).float().cpu().numpy()
-        logits = torch.from_numpy(self.probe.logits(rows))
-        scores = logits[0].softmax(0)
-        ranked = tuple(Scored(self.labels[i], scores[i].item()) for i in scores.argsort(descending=True).tolist())
+    def answer(self, embeddings: Float32[np.ndarray, "k d"]) -> Prediction:
+        """Return the prediction for one video, from the mean of its clips' embeddings; it names no prompts."""
+        mean = embeddings if len(embeddings) == 1 else mean_clip(embeddings)[None]
+        logits = self.probe.logits(np.concatenate([mean, embeddings]))
+        scores = softmax(logits[0])
         return Prediction(
-            ranked=ranked,
+            labels=self.labels,
+            scores=scores,
             model=f"probe of {self.model.name}",
             prompts="",
-            agreement=agreement_of(logits[1:], self.labels, answer=ranked[0].label),
+            agreement=agreement_of(logits[1:], self.labels, answer=self.labels[int(scores.argmax())]),
         )

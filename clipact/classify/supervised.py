@@ -5,15 +5,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
-from clipact.classify.base import Prediction, VideoClassifier
+from clipact.classify.base import VideoClassifier
 from clipact.classify.embedding_recognizer import RecognizerFacts
-from clipact.classify.zero_shot import TextClassifier, ZeroShotClassifier
+from clipact.classify.prediction import Prediction
+from clipact.classify.text_classifier import TextClassifier
+from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.clip_spec import Averaging, ClipSpec
+from clipact.engines.engine import Engine
 from clipact.errors import UsageError
-from clipact.models import zoo
 from clipact.prompts import LabelSet
 
 
@@ -32,7 +33,7 @@ class SupervisedClassifier(VideoClassifier):
 
     def __init__(
         self,
-        model: zoo.Model,
+        model: Engine,
         labels: LabelSet | Sequence[str] | None = None,
         *,
         frames: int | None = None,
@@ -47,9 +48,7 @@ class SupervisedClassifier(VideoClassifier):
             )
         chosen = labels if isinstance(labels, LabelSet) else LabelSet.of(tuple(labels or model.labels))
         label_set = replace(chosen, phrases=chosen.labels)
-        with torch.inference_mode():
-            rows = model.encoder.encode_text(label_set.labels)
-        label_ids = torch.arange(len(label_set), device=rows.device)
+        rows, label_ids = model.encode_text(label_set.labels), np.arange(len(label_set))
         self.base = ZeroShotClassifier(
             model,
             label_set,
@@ -81,13 +80,20 @@ class SupervisedClassifier(VideoClassifier):
         cls, model: str, *, device: str = "auto", precision: str = "auto", **options: Any
     ) -> "SupervisedClassifier":
         """A classifier from a folder (see `clipact.models.zoo.load_model`); `options` as for the constructor."""
+        from clipact.models import zoo
+
         return cls(zoo.load_model(model, device=device, precision=precision), **options)
+
+    @property
+    def engine(self) -> Engine:
+        """The model."""
+        return self.model
 
     @property
     def labels(self) -> tuple[str, ...]:
         """What it chooses from."""
         return self.base.labels
 
-    def answer(self, views: Sequence[UInt8[np.ndarray, "t h w c"]]) -> Prediction:
-        """The prediction for the views of one video; it names no prompts, of which there are none."""
-        return replace(self.base.answer(views), prompts="")
+    def answer(self, embeddings: Float32[np.ndarray, "k d"]) -> Prediction:
+        """Return the prediction for one video; it names no prompts, of which there are none."""
+        return replace(self.base.answer(embeddings), prompts="")

@@ -4,28 +4,24 @@ A template is good when its largest logit is large. But a template or a label wh
 for every clip: so what is expected of each template and label is subtracted first.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+import numpy as np
+from jaxtyping import Float32, Float64
 
+from clipact.classify.text_classifier import TextClassifier
+from clipact.engines.engine import Engine
 from clipact.errors import UsageError
-from clipact.models.dual_encoder import DualEncoder
-
-if TYPE_CHECKING:
-    from clipact.classify.zero_shot import TextClassifier
 
 
-@torch.inference_mode()
 def template_weights(
-    encoder: DualEncoder,
-    vectors: "TextClassifier",
-    clips: Float[Tensor, "b d"],
+    engine: Engine,
+    vectors: TextClassifier,
+    clips: Float32[np.ndarray, "b d"],
     *,
-    reference: Float[Tensor, "r d"] | None = None,
+    reference: Float32[np.ndarray, "r d"] | None = None,
     batch_size: int = 256,
-) -> Float[Tensor, " p"]:
+) -> Float32[np.ndarray, " p"]:
     """Weight each template, or plane of `vectors` (algorithm 2, as its authors' code has it); the weights sum to 1.
 
     With logits L[i, p, n] of clip i, template p and label n, scaled by the model's own scale:
@@ -40,15 +36,17 @@ def template_weights(
     if len(clips) == 0:
         raise UsageError("template weights need clips, with or without labels; there are none")
 
-    def mean(of: Float[Tensor, "b d"]) -> Float[Tensor, "p n"]:
-        sums = [vectors.plane_logits(encoder, batch).double().sum(0) for batch in torch.split(of, batch_size)]
-        return torch.stack(sums).sum(0) / len(of)
+    def logits(of: Float32[np.ndarray, "m d"]) -> Iterator[Float64[np.ndarray, "b p n"]]:
+        for start in range(0, len(of), batch_size):
+            yield vectors.plane_logits(engine, of[start : start + batch_size]).astype(np.float64)
+
+    def mean(of: Float32[np.ndarray, "m d"]) -> Float64[np.ndarray, "p n"]:
+        total: Float64[np.ndarray, "p n"] = np.sum([batch.sum(0) for batch in logits(of)], axis=0)
+        return total / len(of)
 
     expected = mean(clips)
     if reference is not None:
         expected = (expected + mean(reference)) / 2
-    best = [
-        (vectors.plane_logits(encoder, batch).double() - expected).amax(2).sum(0)
-        for batch in torch.split(clips, batch_size)
-    ]
-    return (torch.stack(best).sum(0) / len(clips)).softmax(0).float()
+    best: Float64[np.ndarray, " p"] = np.sum([(batch - expected).max(2).sum(0) for batch in logits(clips)], axis=0)
+    weights = np.exp((best - best.max()) / len(clips))
+    return (weights / weights.sum()).astype(np.float32)

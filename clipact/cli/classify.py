@@ -3,23 +3,30 @@
 import gc
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.terminal import Device, PrecisionOption, Videos
+from clipact.cli.terminal import Device, PrecisionOption, Resume, Threads, Videos, Workers
 from clipact.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
-    from clipact.classify.base import Prediction, VideoClassifier
+    from clipact.classify.base import VideoClassifier
+    from clipact.classify.prediction import Prediction
+    from clipact.clip_spec import ClipSpec
+    from clipact.embed.clip_source import ClipSource
+    from clipact.video.clip import Clip
 
 # A thread that decodes meanwhile asks for the interpreter's lock at each packet, and would wait up to 5 ms each time:
 # of 60 s of 1080p it decodes three quarters while torch is imported, not half (two cores).
 _LOCK_SECONDS = 0.0005
+_VIDEOS_AHEAD, _FRAMES_AHEAD = 2, 512
+_NAMED = 20  # errors that are said beside a file of answers, which names all of them
 
 
 @contextmanager
@@ -105,6 +112,15 @@ def classify(
             "one, 0.5: likelier than 300 background words together.",
         ),
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", show_default="the screen", help="Answers of many videos: a .jsonl, .csv or .parquet file."
+        ),
+    ] = None,
+    resume: Resume = False,
+    workers: Workers = None,
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a video and line.")] = False,
 ) -> None:
     """Name the action in each video by words of your own.
@@ -113,21 +129,33 @@ def classify(
 
     clipact classify clips/ --labels kinetics400 --top 3 --json > answers.jsonl
 
+    clipact classify @videos.txt --labels kinetics400 --out answers.parquet
+
     clipact classify video.mp4 --model runs/i3d/best (a supervised model: it has labels)
 
     clipact classify new.mp4 --calibration mine.json
 
     Scores are a softmax over all labels; --top only cuts what is shown. One label
     is best even where none fits: with a calibration, or with --multi-label, the
-    answer can be none of these.
+    answer can be none of these. Embeddings are kept: the same videos with other
+    labels are not decoded again (clipact cache).
     Exit code 1 when a video could not be read; the others are done all the same.
     """
-    from clipact.cli.terminal import expand_videos, index_folder, note, show_progress, track
+    from clipact.cache import Cache
+    from clipact.classify.answer_file import answer_row, check_answer_file
+    from clipact.cli.terminal import index_folder, note, show_progress, track
+    from clipact.embed.clip_source import ClipSource
+    from clipact.embed.named_videos import expand_videos
+    from clipact.embed.options import EmbedOptions
     from clipact.models.checkpoint import checkpoint_folder, read_config
     from clipact.prompts import PromptSet, parse_labels
     from clipact.video.collect import check_decoder
-    from clipact.video.load import decode_ahead
+    from clipact.video.open_source import source_name
 
+    if out is None and resume:
+        raise UsageError("--resume goes on with the file of --out; name it")
+    if out is not None:
+        check_answer_file(out)
     paths = expand_videos(videos)
     config = None if (folder := checkpoint_folder(model)) is None else read_config(folder)
     own = config.labels if config else ()
@@ -152,18 +180,22 @@ def classify(
     check_decoder(decoder)
     if start is not None and end is not None and end <= start:
         raise UsageError(f"--to is {end:g}, not after --from {start:g}: name a span that has a length")
-    reading: dict[str, Any] = {
-        "clips": clips or (fitted.target.views.views if fitted else 1),
-        "start_seconds": start,
-        "end_seconds": end,
-        "decoder": decoder,
-        "time_limit_seconds": time_limit,
-    }
-    decoded = None
-    if config is not None:
+    rows = [ClipSource(source=path, name=source_name(path), start_seconds=start, end_seconds=end) for path in paths]
+    options = EmbedOptions(
+        workers=workers,
+        threads=threads,
+        cache=Cache(),
+        journal=None if out is None else out.with_name(f"{out.name}.journal"),
+        resume=resume,
+        time_limit_seconds=time_limit,
+        progress=lambda items, total, what: track(items, total=total, what=what, prints=out is None),
+    )
+    looked_at = clips or (fitted.target.views.views if fitted else 1)
+    decoded: dict[int, Future[tuple[Clip, ...]]] = {}
+    if config is not None and time_limit is None and not resume:
         # The videos are decoded while torch is imported, which takes longer than a clip does.
         spec = fitted.target.views.apply(config.clip) if fitted else config.clip.with_frames(frames)
-        decoded = decode_ahead(paths, spec, **reading)
+        decoded = _decode_first(rows, spec, clips=looked_at, decoder=decoder)
 
     with quick_imports():
         from clipact.classify.zero_shot import ZeroShotClassifier
@@ -199,51 +231,72 @@ def classify(
         classifier = ZeroShotClassifier.load(
             model, labels=label_set, prompts=prompt_set, clips=clips or 1, progress=show_progress, **loading
         )
-    decoded = decoded or decode_ahead(paths, classifier.spec, **reading)
-
-    def answers() -> "Iterator[tuple[str, Prediction | VideoError]]":
-        for item in decoded:
-            yield item.source, item.error or classifier.classify_decoded(item)
-
+    classifier.decoder = decoder
     said = fitted.target.prompts if fitted else prompt_set
-    failed, prompts_name = 0, "" if indexed or own or said is None else said.name
-    for source, answer in track(answers(), total=len(paths), what="classifying", prints=True):
-        failed += isinstance(answer, VideoError)
-        if as_json:
-            print(json.dumps(_row(source, answer, model=model, prompts=prompts_name, top=top)), flush=True)
-        elif isinstance(answer, VideoError):
-            note(str(answer), kind="error")
-        else:
-            _show(answer, top=top)
+    prompts_name = "" if indexed or own or said is None else said.name
+    show = partial(_show, as_json=as_json, model=model, prompts=prompts_name, top=top)
+    failed = 0
+    with _writer(out, top=min(top, len(classifier.labels)) if out is not None else top) as write:
+        for found, answer in classifier.classify_rows(rows, options, decoded=decoded):
+            failed += isinstance(answer, VideoError)
+            if write is None:
+                show(found.name, answer)
+            else:
+                write(answer_row(found.name, answer, model=model, prompts=prompts_name, top=top))
+                if isinstance(answer, VideoError) and failed <= _NAMED:
+                    note(str(answer), kind="error")
+    if options.journal is not None:
+        options.journal.unlink(missing_ok=True)
+        print(out)
     if failed:
-        note(f"{failed} of {len(paths)} videos could not be read", kind="error")
+        note(f"{failed:,} of {len(paths):,} videos could not be read", kind="error")
         raise typer.Exit(1)
 
 
-def _show(prediction: "Prediction", *, top: int) -> None:
+def _decode_first(
+    rows: "Sequence[ClipSource]", spec: "ClipSpec", *, clips: int, decoder: str
+) -> "dict[int, Future[tuple[Clip, ...]]]":
+    """Begin to decode the first videos, by their numbers; a stream and a clip of very many frames wait their turn."""
+    from clipact.video.collect import Wanted
+    from clipact.video.load import load_wanted
+
+    if clips * spec.frames > _FRAMES_AHEAD:
+        return {}
+    pool = ThreadPoolExecutor(_VIDEOS_AHEAD, thread_name_prefix="decode")
+    return {
+        number: pool.submit(
+            load_wanted,
+            row.source,
+            Wanted(
+                spec=spec, clips=clips, start_seconds=row.start_seconds, end_seconds=row.end_seconds, decoder=decoder
+            ),
+        )
+        for number, row in enumerate(rows[:_VIDEOS_AHEAD])
+    }
+
+
+@contextmanager
+def _writer(out: Path | None, *, top: int) -> "Iterator[Callable[[Any], None] | None]":
+    if out is None:
+        yield None
+        return
+    from clipact.classify.answer_file import answer_writer
+
+    with answer_writer(out, top=top) as write:
+        yield write
+
+
+def _show(source: str, answer: "Prediction | VideoError", *, as_json: bool, model: str, prompts: str, top: int) -> None:
     from rich.console import Console
 
+    from clipact.classify.answer_file import answer_row
     from clipact.cli.terminal import note, prediction_table
 
-    Console(file=sys.stdout).print(prediction_table(prediction, top=top), "")
-    for remark in prediction.notes:
-        note(f"{prediction.video}: {remark}", kind="warning")
-
-
-def _row(source: str, answer: "Prediction | VideoError", *, model: str, prompts: str, top: int) -> dict[str, Any]:
-    known = None if isinstance(answer, VideoError) else answer
-    row: dict[str, Any] = {
-        "video": source,
-        "model": model,
-        "prompts": known.prompts if known else prompts,
-        "duration_seconds": known and known.duration_seconds,
-        "decoder": known and known.decoder,
-        "frames": [{"index": s.index, "seconds": s.seconds} for s in known.frames] if known else [],
-        "predictions": [{"label": e.label, "score": e.score} for e in known.top(top)] if known else [],
-        "notes": list(known.notes) if known else [],
-        "error": {"type": type(answer).__name__, "message": str(answer)} if isinstance(answer, VideoError) else None,
-    }
-    for name in ("outside", "agreement", "trust", "accepted"):
-        if known and (said := getattr(known, name)) is not None:
-            row[name] = list(said) if isinstance(said, tuple) else asdict(said)
-    return row
+    if as_json:
+        print(json.dumps(answer_row(source, answer, model=model, prompts=prompts, top=top)), flush=True)
+    elif isinstance(answer, VideoError):
+        note(str(answer), kind="error")
+    else:
+        Console(file=sys.stdout).print(prediction_table(answer, top=top), "")
+        for remark in answer.notes:
+            note(f"{answer.video}: {remark}", kind="warning")

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from rich.text import Text
 from clipact.cli.terminal import Device, ModelName, PrecisionOption, note
 
 if TYPE_CHECKING:
+    from clipact.embed.options import EmbedOptions
     from clipact.label_index import IndexEntry, IndexQuality, LabelIndex
     from clipact.models.zoo import Model
     from clipact.prompts import PromptSet
@@ -157,7 +158,9 @@ def query(
     clipact index query captions.index --text "a dog catches a ball"
     """
     from clipact.cache import Cache
-    from clipact.cli.terminal import expand_videos, track
+    from clipact.cli.terminal import track
+    from clipact.embed.named_videos import expand_videos
+    from clipact.embed.options import EmbedOptions
     from clipact.errors import UsageError
     from clipact.label_index import LabelIndex
     from clipact.models.zoo import load_model
@@ -169,8 +172,10 @@ def query(
     opened = LabelIndex.open(folder, model_key=loaded.key, cache=Cache())
     paths = expand_videos(videos) if videos else []
     failed = 0
-    asked = _vectors(loaded, paths, [clean(one) for one in text or ()])
-    for name, vector in track(asked, total=len(paths) + len(text or ()), what="asking", prints=True):
+    options = EmbedOptions(
+        cache=Cache(), progress=lambda items, total, what: track(items, total=total, what=what, prints=True)
+    )
+    for name, vector in _vectors(loaded, paths, [clean(one) for one in text or ()], options):
         if isinstance(vector, Exception):
             failed += 1
             note(str(vector), kind="error")
@@ -232,23 +237,19 @@ def _prompts_of(opened: "LabelIndex", prompts: str | None) -> "PromptSet | None"
     return found
 
 
-def _vectors(model: "Model", paths: list[str], sentences: list[str]) -> Iterable[tuple[str, Any]]:
+def _vectors(
+    model: "Model", paths: list[str], sentences: list[str], options: "EmbedOptions"
+) -> "Iterator[tuple[str, Any]]":
     """Each query's name and unit vector (1, d), or the error that stands in its place."""
-    import torch
+    from clipact.embed.clip_source import ClipSource
+    from clipact.embed.engine import EmbedRequest, embed_clips
+    from clipact.video.open_source import source_name
 
-    from clipact.classify.base import frames_of
-    from clipact.models.dual_encoder import mean_view
-    from clipact.video.load import decode_ahead
-
-    for decoded in decode_ahead(paths, model.encoder.spec):
-        if decoded.error is not None:
-            yield decoded.source, decoded.error
-        else:
-            views = model.encoder.embed_views(frames_of(decoded), model.encoder.spec)
-            yield decoded.source, mean_view(views).float().cpu().numpy()
+    rows = [ClipSource(source=path, name=source_name(path)) for path in paths]
+    for found in embed_clips(rows, EmbedRequest(encoder=model.clip_encoder(), keep_clips=False), options):
+        yield found.name, found.error or found.embeddings
     for sentence in sentences:
-        with torch.inference_mode():
-            yield sentence, model.encoder.encode_text([sentence]).float().cpu().numpy()
+        yield sentence, model.encode_text([sentence])
 
 
 def _note_built(made: "LabelIndex") -> None:

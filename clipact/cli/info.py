@@ -21,7 +21,8 @@ def info(
 
     Exit code 1 when a video could not be read; the others are told all the same.
     """
-    from clipact.cli.terminal import expand_videos, note
+    from clipact.cli.terminal import note
+    from clipact.embed.named_videos import expand_videos
     from clipact.video.inspect import inspect
 
     failed = 0

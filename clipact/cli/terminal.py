@@ -14,7 +14,7 @@ from rich.text import Text
 from clipact.errors import UsageError
 
 if TYPE_CHECKING:
-    from clipact.classify.base import Prediction
+    from clipact.classify.prediction import Prediction
     from clipact.data.protocol import Protocol
 
 Videos = Annotated[
@@ -45,19 +45,30 @@ AllowMismatch = Annotated[
 ]
 """Options of every command that is carried out under a protocol."""
 
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on where this command was stopped or killed: the same --out, the same result."),
+]
+"""The one rule of every command whose work may be stopped: what is done is kept, and --resume goes on from there."""
+
+Workers = Annotated[
+    int | None, typer.Option(min=1, show_default="one a core", help="Threads that decode and encode videos.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        show_default="the cores shared out, 1 on a busy machine",
+        help="Threads of the tensor library, for each worker.",
+    ),
+]
+"""Options of every command that embeds many videos."""
+
 RunFolder = Annotated[
     Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: runs/ and the recipe's name]")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard, too.")]
 """Options of every command that carries out a recipe."""
-
-
-def expand_videos(words: Iterable[str]) -> list[str]:
-    """The sources that the words name: `clipact.embed.named_videos.expand_videos`, imported when it is needed."""
-    from clipact.embed.named_videos import expand_videos as expand
-
-    return expand(words)
 
 
 def index_folder(labels: Sequence[str]) -> Path | None:
@@ -158,7 +169,7 @@ def _remarks(prediction: "Prediction") -> Iterator[tuple[str, str]]:
         if trust.none_of_these:
             fitting = f"{1 - trust.false_rejection_rate:.0%} of clips that fit have {trust.threshold:.2f} or more"
             yield f"none of these: {trust.score} score {trust.in_set_score:.2f}, and {fitting}", "bold yellow"
-        every = len(trust.label_set) == len(prediction.ranked)
+        every = len(trust.label_set) == len(prediction.labels)
         could = f"all {len(trust.label_set)} labels" if every else _listed(trust.label_set)
         yield f"{trust.coverage:.0%} label set: {could}", ""
     if views is not None:

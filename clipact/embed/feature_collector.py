@@ -137,3 +137,11 @@ class FeatureCollector(FrameCollector):
             rows[place] = row
 
         self.batch.put(clip, receive)
+
+
+def encode_clip(encoder: ClipEncoder, frames: UInt8[np.ndarray, "t h w c"]) -> Row:
+    """Return the features of one clip, whose frames fit the encoder's spec, however many they are."""
+    if not encoder.by_frame:
+        return encoder.encode(frames[None])[0]
+    pieces = range(0, len(frames), encoder.frames_at_once)
+    return np.concatenate([encoder.encode(frames[i : i + encoder.frames_at_once, None])[:, 0] for i in pieces])

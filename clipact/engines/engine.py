@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from clipact.clip_spec import ClipSpec
 from clipact.engines.clip_encoder import ClipEncoder
@@ -68,6 +68,15 @@ class Engine(ABC):
     @abstractmethod
     def text_depends_on_video(self) -> bool:
         """Whether sentences have embeddings only beside a clip (X-CLIP): see `prompt`."""
+
+    @property
+    @abstractmethod
+    def order_free(self) -> bool:
+        """Whether the order of a clip's frames cannot change its embedding."""
+
+    @abstractmethod
+    def tokenize(self, sentences: Sequence[str]) -> Int64[np.ndarray, "n l"]:
+        """Return the token ids of sentences as the text tower reads them, cut at its limit."""
 
     def text_needs_video(self) -> ModelError:
         """Return the error for where a sentence is asked for by itself."""

@@ -12,19 +12,20 @@ from clipact.calibration import (
     fit_params,
 )
 from clipact.classify.calibrated import Background, choose_background, embed_with_background
-from clipact.classify.zero_shot import ZeroShotClassifier, wording_key
+from clipact.classify.text_classifier import wording_key
+from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.protocol import Views
+from clipact.engines.engine import Engine
 from clipact.errors import CalibrationError, UsageError
 from clipact.evaluate.encode import EvalOptions
 from clipact.evaluate.results import ClassificationResult
 from clipact.evaluate.run import evaluate
 from clipact.evaluate.samples import EvalSamples
-from clipact.models.zoo import Model
 from clipact.prompts import LabelSet, PromptSet
 
 
 def labelled_clips(
-    model: Model,
+    model: Engine,
     samples: EvalSamples,
     labels: LabelSet,
     prompts: PromptSet,
@@ -46,7 +47,7 @@ def labelled_clips(
         model,
         append_background(labels, background.words),
         prompts=prompts,
-        spec=views.apply(model.encoder.spec),
+        spec=views.apply(model.spec),
         clips=views.views,
         words=embed_with_background(model, labels, background.words, prompts, cache=cache),
     )
@@ -70,7 +71,7 @@ def _files(samples: EvalSamples, names: Sequence[str]) -> tuple[str, ...] | None
 
 
 def fit_calibration(
-    model: Model,
+    model: Engine,
     samples: EvalSamples,
     *,
     prompts: PromptSet,

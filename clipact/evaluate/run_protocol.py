@@ -10,16 +10,17 @@ from pathlib import Path
 
 from clipact.cache import content_key
 from clipact.classify.supervised import SupervisedClassifier
-from clipact.classify.zero_shot import ZeroShotClassifier, wording_key
+from clipact.classify.text_classifier import wording_key
+from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.clip_spec import Averaging
 from clipact.config import to_table
 from clipact.data.protocol import Protocol
+from clipact.engines.engine import Engine
 from clipact.errors import ResultError, UsageError
 from clipact.evaluate.encode import EvalOptions
 from clipact.evaluate.results import ClassificationResult, RetrievalResult, load_result, read_run, save_result
 from clipact.evaluate.run import evaluate, evaluate_retrieval
 from clipact.evaluate.samples import EvalSamples
-from clipact.models import zoo
 from clipact.prompts import PromptSet
 
 
@@ -58,7 +59,7 @@ class ProtocolOverrides:
 def run_protocol(
     protocol: Protocol,
     samples: EvalSamples,
-    model: zoo.Model,
+    model: Engine,
     out: Path,
     *,
     changed: tuple[str, ...] = (),
@@ -69,7 +70,7 @@ def run_protocol(
     With `options.resume` a result that is there already is kept when the same was asked for (model, protocol, list of
     samples, and every sentence of every label; the samples' files are not read again), and a journal is taken up.
     """
-    precision = model.encoder.precision
+    precision = model.precision
     letters = _letters(protocol, model.name)
     folder = result_folder(protocol, model.name, out, precision=precision)
     journal = folder.with_name(f"{folder.name}.journal")
@@ -90,7 +91,7 @@ def run_protocol(
         **options.run,
     }
     options = replace(options, journal=journal, run=run)
-    spec = protocol.views.apply(model.encoder.spec)
+    spec = protocol.views.apply(model.spec)
     result: ClassificationResult | RetrievalResult
     if samples.labels is None or prompts is None:
         result = evaluate_retrieval(

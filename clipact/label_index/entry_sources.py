@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
+from einops import rearrange
 from jaxtyping import Float32
 
 from clipact.cache import content_key
+from clipact.engines.engine import Engine
+from clipact.engines.vectors import unit
 from clipact.errors import LabelError, ManifestError
 from clipact.label_index import IndexEntry
-from clipact.models import zoo
 from clipact.prompts import LabelSet, PromptSet, clean
 from clipact.prompts.english import phrase, split_words
 from clipact.prompts.label_set import set_names
@@ -72,15 +73,15 @@ def read_entries(source: str) -> EntrySource:
 
 
 def sentence_encoder(
-    model: zoo.Model, vocabulary: EntrySource, prompts: PromptSet | None
+    model: Engine, vocabulary: EntrySource, prompts: PromptSet | None
 ) -> Callable[[Sequence[IndexEntry]], Float32[np.ndarray, "n d"]]:
     """What gives entries their unit vectors: the mean over the templates, or with no prompts the text itself.
 
     Of prompts that say more of a label than its phrase, the phrase alone is said. LabelError when they give it more
     than one vector, ModelError when texts depend on the clip.
     """
-    if model.encoder.text_depends_on_video:
-        raise model.encoder.text_needs_video()
+    if model.text_depends_on_video:
+        raise model.text_needs_video()
     prompts = prompts and _phrase_alone(prompts)
 
     def written(text: str) -> str:
@@ -89,15 +90,13 @@ def sentence_encoder(
             return vocabulary.phrases.get(text) or phrase(text)
         return text if names == "verbatim" else " ".join(split_words(text))
 
-    @torch.inference_mode()
     def encode(entries: Sequence[IndexEntry]) -> Float32[np.ndarray, "n d"]:
         if prompts is None:
-            found = model.encoder.encode_text([entry.text for entry in entries])
-        else:
-            filled = [one.fill(written(entry.text)) for entry in entries for one in prompts.templates]
-            groups = [number for number in range(len(entries)) for _ in prompts.templates]
-            found = model.encoder.embed_groups(filled, groups)
-        return found.float().cpu().numpy()
+            return model.encode_text([entry.text for entry in entries])
+        filled = [one.fill(written(entry.text)) for entry in entries for one in prompts.templates]
+        place = {sentence: row for row, sentence in enumerate(dict.fromkeys(filled))}
+        each = model.encode_text(list(place))[[place[sentence] for sentence in filled]]
+        return unit(rearrange(each, "(n p) d -> n p d", n=len(entries)).mean(1))
 
     return encode
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from clipact.clip_spec import ClipSpec
 from clipact.engines.clip_encoder import ClipEncoder
@@ -100,6 +100,15 @@ class Model(Engine):
     def text_depends_on_video(self) -> bool:
         """Whether sentences have embeddings only beside a clip."""
         return self.encoder.text_depends_on_video
+
+    @property
+    def order_free(self) -> bool:
+        """Whether the order of a clip's frames cannot change its embedding."""
+        return self.encoder.visual.order_free
+
+    def tokenize(self, sentences: Sequence[str]) -> Int64[np.ndarray, "n l"]:
+        """Return the token ids of sentences as the text tower reads them, cut at its limit."""
+        return self.encoder.text.tokenize(sentences).numpy().astype(np.int64)
 
     @torch.inference_mode()
     def encode_text(

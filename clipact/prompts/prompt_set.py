@@ -23,7 +23,7 @@ class Wording:
     words           what is said: the phrase, synonyms (both in each template), descriptions (sentences already)
     over_templates  embeddings: the mean of the unit vectors, made unit (CLIP, arXiv 2103.00020, section 3.1.4)
                     probabilities: each template is a classifier of its own, and their probabilities are averaged
-                    weighted: the mean of the logits by the templates' weights (ZPE, clipact.classify.zero_shot)
+                    weighted: the mean of the logits by the templates' weights (ZPE, clipact.classify.template_weights)
     over_words      a label is as likely as its words on average (mean) or as the likeliest of them (max)
     """
 

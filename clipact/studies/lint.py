@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-import torch
+import numpy as np
+from jaxtyping import Float32
 
 from clipact.cache import Cache
-from clipact.classify.zero_shot import embed_labels
+from clipact.classify.prediction import best_first
+from clipact.classify.text_classifier import embed_labels
 from clipact.config import asset_path, load_toml, parse
+from clipact.engines.engine import Engine
+from clipact.engines.vectors import unit
 from clipact.errors import UsageError
-from clipact.models.zoo import Model
 from clipact.prompts import LabelSet, PromptSet
 from clipact.prompts.english import gerund, known_verbs
 from clipact.prompts.label_set import set_names
@@ -115,6 +118,7 @@ def _known_words() -> frozenset[str]:
 
 WarningKind = Literal["near duplicates", "cut", "unsplit", "several senses", "order"]
 _NEAR = 0.2  # of the mean distance between labels: among NTU's 120, thumb up and thumb down are nearer for mini
+_PAIRS = 200  # the closest, that are looked at
 _MORE = " and so on and on"
 _MARKS = 4  # tokens that a tokenizer may set around a sentence
 
@@ -151,8 +155,7 @@ class LintReport:
     closest: tuple[tuple[str, str, float], ...]
 
 
-@torch.inference_mode()
-def lint(labels: LabelSet, prompts: PromptSet, model: Model, *, cache: Cache | None = None) -> LintReport:
+def lint(labels: LabelSet, prompts: PromptSet, model: Engine, *, cache: Cache | None = None) -> LintReport:
     """What is a warning about the labels in these sentences, for this model; near duplicates by the model's own eyes.
 
     Two labels are near duplicates when their vectors are less than a fifth as far apart as labels of the set are on
@@ -161,11 +164,11 @@ def lint(labels: LabelSet, prompts: PromptSet, model: Model, *, cache: Cache | N
     written = labels.written(prompts.wording.names)
     similarity = _similarity(labels, prompts, model, cache or Cache())
     count = len(labels)
-    order = similarity.triu(1).add(torch.tril(torch.full((count, count), -2.0))).flatten().argsort(descending=True)
-    pairs = [divmod(int(place), count) for place in order[: min(count * (count - 1) // 2, 200)]]
+    above = np.where(np.triu(np.ones((count, count), dtype=bool), 1), similarity, np.float32(-2))
+    pairs = [divmod(int(place), count) for place in best_first(above.ravel(), min(count * (count - 1) // 2, _PAIRS))]
     warnings: list[LabelWarning] = []
     if pairs:
-        mean = float((similarity.sum() - similarity.trace()) / (count * (count - 1)))
+        mean = float((similarity.sum() - np.trace(similarity)) / (count * (count - 1)))
         for i, j in pairs:
             alike = float(similarity[i, j])
             if count > 2 and 1 - alike < _NEAR * (1 - mean):
@@ -177,32 +180,31 @@ def lint(labels: LabelSet, prompts: PromptSet, model: Model, *, cache: Cache | N
         warnings.append(_warning("unsplit", labels, (number,), message))
     for number, senses in several_senses(written):
         warnings.append(_warning("several senses", labels, (number,), f"may mean: {senses}"))
-    if model.encoder.visual.order_free:
+    if model.order_free:
         for i, j, why in told_apart_by_order(written):
             warnings.append(_warning("order", labels, (i, j), why))
     closest = tuple((labels.labels[i], labels.labels[j], float(similarity[i, j])) for i, j in pairs[:5])
     return LintReport(warnings=tuple(warnings), closest=closest)
 
 
-def _similarity(labels: LabelSet, prompts: PromptSet, model: Model, cache: Cache) -> torch.Tensor:
+def _similarity(labels: LabelSet, prompts: PromptSet, model: Engine, cache: Cache) -> Float32[np.ndarray, "n n"]:
     if prompts.awaits_weights or prompts.wording.over_words == "max":
         raise UsageError(
             f"with the prompts {prompts.name!r} a label has several vectors; lint its templates with a plain wording"
         )
     rows = embed_labels(model, labels, prompts, cache=cache).rows
-    vectors = torch.nn.functional.normalize(rows.mean(0).float(), dim=1)
-    return (vectors @ vectors.T).cpu()
+    vectors = unit(rows.mean(0))
+    return vectors @ vectors.T
 
 
-def _cut(labels: LabelSet, prompts: PromptSet, model: Model) -> list[LabelWarning]:
+def _cut(labels: LabelSet, prompts: PromptSet, model: Engine) -> list[LabelWarning]:
     """Labels with a sentence that reads the same to the tokenizer when more words follow; the first such is quoted."""
-    tokenize = model.encoder.text.tokenize
-    limit = tokenize([_MORE * 1000]).shape[1]
+    limit = model.tokenize([_MORE * 1000]).shape[1]
     # a token stands for a byte or more: what has fewer bytes than the limit, less some marks, cannot be cut
     long = [prompt for prompt in prompts.fill(labels) if len(prompt.text.encode()) > limit - _MARKS]
     if not long:
         return []
-    ids = tokenize([prompt.text + more for more in ("", _MORE) for prompt in long])
+    ids = model.tokenize([prompt.text + more for more in ("", _MORE) for prompt in long])
     same = (ids[: len(long)] == ids[len(long) :]).all(1).tolist()
     cut: dict[int, str] = {}
     for prompt, alike in zip(long, same, strict=True):

@@ -33,8 +33,8 @@ def plain(classifier, samples):
     for item in samples.items:
         (clip,) = load_clips(item.path, classifier.spec)
         video = classifier.model.encoder.encode_video(normalise_frames(clip.frames, classifier.spec)[None])
-        rows.append(classifier.model.encoder.logits(F.normalize(video, dim=-1), classifier.text_embeddings)[0])
-    return torch.stack(rows).numpy()
+        rows.append(classifier.logits(F.normalize(video, dim=-1).numpy())[0])
+    return np.stack(rows)
 
 
 def timed(work):

@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipact.classify.base import Prediction, Scored
 from clipact.classify.from_index import IndexClassifier
+from clipact.classify.prediction import Prediction
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.fingerprint import file_digest
 from clipact.data.protocol import ProtocolWords
@@ -49,6 +49,7 @@ def samples(tree):
 def straight_loop(classifier, samples, *, averaging="embeddings", crops=1):
     """One file after the other, no thread, no batch, no cache: what every other way must equal."""
     encoder, rows = classifier.model.encoder, {}
+    text = torch.from_numpy(classifier.text_embeddings)
     for item in samples.items:
         try:
             clips = load_clips(item.path, classifier.spec, clips=classifier.clips, crops=crops)
@@ -57,9 +58,9 @@ def straight_loop(classifier, samples, *, averaging="embeddings", crops=1):
         with torch.inference_mode():
             video = torch.cat([encoder.encode_video(normalise_frames(c.frames, classifier.spec)[None]) for c in clips])
             if averaging == "embeddings":
-                logits = encoder.scale * F.normalize(video.mean(0), dim=0) @ classifier.text_embeddings.T
+                logits = encoder.scale * F.normalize(video.mean(0), dim=0) @ text.T
             else:
-                logits = encoder.scale * video @ classifier.text_embeddings.T
+                logits = encoder.scale * video @ text.T
                 logits = logits.mean(0) if averaging == "logits" else logits.softmax(1).mean(0).log()
         rows[item.name] = logits.numpy()
     return rows
@@ -153,7 +154,7 @@ def test_from_the_store_nothing_is_decoded_or_encoded_again(classifier, samples,
     other = ZeroShotClassifier.load(str(tiny), labels=LABELS[::-1], prompts="bare", device="cpu", cache=cache)
     words = evaluate(other, samples, options=EvalOptions(cache=cache))
     assert words.samples == first.samples
-    assert [path.name for path in cache.root.glob("*") if path.name != "text"] == ["frames"]
+    assert [path.name for path in cache.root.glob("*") if path.name not in ("text", "claims")] == ["frames"]
     assert len([path for path in cache.root.glob("frames/*/*") if path.is_file()]) == 12  # one of thirteen is a copy
     assert words.unreadable == ((samples.items[5].name, "it was decoded again"),)
 
@@ -283,7 +284,7 @@ class Guesser:
             if path.name == "03.mp4":
                 yield VideoError(path, "broken")
             else:
-                yield Prediction(ranked=(Scored("bending", 0.7), Scored("waving", 0.3), Scored("jumping", 0.0)),
+                yield Prediction(labels=("bending", "waving", "jumping"), scores=np.array([0.7, 0.3, 0.0], np.float32),
                                  model="guess", prompts="", video=str(path))  # fmt: skip
 
 
@@ -357,8 +358,8 @@ def test_parts_of_a_file_are_samples_of_their_own(classifier, tree, tmp_path, ca
             (clip,) = load_clips(tree / "videos/00.mp4", classifier.spec, start_seconds=span[0], end_seconds=span[1])
             with torch.inference_mode():
                 video = classifier.model.encoder.encode_video(normalise_frames(clip.frames, classifier.spec)[None])
-                logits = classifier.model.encoder.scale * video @ classifier.text_embeddings.T
-            np.testing.assert_allclose(row, logits[0].numpy(), atol=1e-5, rtol=0)
+                logits = classifier.model.scale * video.numpy() @ classifier.text_embeddings.T
+            np.testing.assert_allclose(row, logits[0], atol=1e-5, rtol=0)
 
 
 def test_any_of_several_true_labels_is_right(classifier, tree, tmp_path, cache):

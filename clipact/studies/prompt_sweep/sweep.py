@@ -4,25 +4,23 @@ Each distinct sentence of all wordings is encoded once, and cached. A sweep keep
 every variant with the first on the same samples.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
+from jaxtyping import Bool, Float32, Int
 
 from clipact import metrics
-from clipact.cache import Cache, content_key
-from clipact.classify.zero_shot import TextClassifier, ZeroShotClassifier, make_text_classifier
+from clipact.cache import Cache
+from clipact.classify.text_classifier import TextClassifier, make_text_classifier, sentence_embedder
+from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.protocol import Protocol
-from clipact.errors import CacheError, UsageError
+from clipact.engines.engine import Engine
+from clipact.errors import UsageError
 from clipact.evaluate import EvalOptions, EvalSamples, evaluate_wordings
 from clipact.metrics import Difference
-from clipact.models.zoo import Model
 from clipact.progress import ProgressBar, no_progress
 from clipact.prompts import LabelSet, PromptSet
 from clipact.studies.prompt_sweep.grid import Grid, Variant, variants
@@ -102,7 +100,7 @@ class Sweep:
 def sweep(
     protocol: Protocol,
     samples: EvalSamples,
-    model: Model,
+    model: Engine,
     grid: Grid | None = None,
     *,
     baseline: str | None = None,
@@ -126,7 +124,7 @@ def sweep(
     first = None
     for frames in dict.fromkeys(variant.frames for variant in tried):
         places = [place for place, variant in enumerate(tried) if variant.frames == frames]
-        spec = protocol.views.apply(model.encoder.spec).with_frames(frames)
+        spec = protocol.views.apply(model.spec).with_frames(frames)
         classifiers = [
             ZeroShotClassifier(
                 model,
@@ -166,32 +164,19 @@ def sweep(
     )
 
 
-@torch.inference_mode()
 def _words(
-    model: Model, labels: LabelSet, tried: Sequence[Variant], *, cache: Cache, progress: ProgressBar
+    model: Engine, labels: LabelSet, tried: Sequence[Variant], *, cache: Cache, progress: ProgressBar
 ) -> dict[PromptSet, TextClassifier]:
     """What clips are compared with under each wording, from one encoding of all their sentences."""
     wordings = list(dict.fromkeys(variant.prompts for variant in tried))
     texts = list(dict.fromkeys(prompt.text for prompts in wordings for prompt in prompts.fill(labels)))
-    rows = _encoded(model, texts, cache=cache, progress=progress)
+    rows = sentence_embedder(model, cache=cache, progress=progress)(texts)
     place = {text: i for i, text in enumerate(texts)}
 
-    def encode(sentences: Sequence[str]) -> Tensor:
+    def encode(sentences: Sequence[str]) -> Float32[np.ndarray, "n d"]:
         return rows[[place[text] for text in sentences]]
 
     return {prompts: make_text_classifier(encode, labels, prompts) for prompts in wordings}
-
-
-def _encoded(model: Model, texts: list[str], *, cache: Cache, progress: ProgressBar) -> Tensor:
-    key = content_key("sentences 1", model.key, *texts)
-    if (kept := cache.read("text", key)) is not None:
-        return torch.from_numpy(kept["rows"]).to(model.encoder.log_scale.device)
-    rows = model.encoder.encode_text(texts, progress=progress)
-    try:
-        cache.write("text", key, {"rows": rows.float().cpu().numpy()})
-    except CacheError as error:  # a cache that cannot be written costs time, not the answer
-        warnings.warn(str(error), stacklevel=2)
-    return rows
 
 
 def compare_answers(
