@@ -14,6 +14,7 @@
     ├── CacheError               the cache on disk cannot be read or written
     ├── LabelIndexError          a label index that is not there, not whole, or another model's
     ├── CalibrationError         a calibration that cannot be made, is not whole, or is of other answers
+    ├── FeatureFileError         a file of embeddings that is not there, not whole, of other clips, or cannot be written
     └── ResultError              an evaluation's result that is not there, not whole, or cannot be written
 
 The command line prints the message without a traceback. Anything else that escapes is a bug in clipact.
@@ -103,6 +104,10 @@ class CalibrationError(ClipactError):
     """A calibration cannot be fitted or written, is missing or damaged, or is of another model, words or frames."""
 
 
+class FeatureFileError(ClipactError):
+    """A file of embeddings is missing, damaged, none of clipact's, or of another model; or it cannot be written."""
+
+
 class ResultError(ClipactError):
     """What an evaluation left on disk is missing, not whole, of another version, or cannot be written."""
 
@@ -110,6 +115,7 @@ class ResultError(ClipactError):
 INSTALLS = {
     "faiss": "faiss-cpu>=1.8",
     "open_clip": "open_clip_torch>=3.0",
+    "pyarrow": "clipact[parquet]",
     "timm": "timm>=1.0.17",
     "torchvision": "torchvision>=0.19",
     "transformers": "transformers>=5.16",
