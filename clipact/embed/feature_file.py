@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Float32, Int64
 
 from clipact.embed.feature_row import METADATA_KEY, FeatureMetadata, FeatureRow, as_text, schema_of
 from clipact.errors import FeatureFileError, import_library
@@ -32,11 +32,10 @@ class _Index:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Group:
-    """One row group in memory; `places` says which of the embeddings a row has, -1 for none."""
+    """One row group in memory."""
 
     columns: dict[str, list[Any]]
-    embeddings: Float32[np.ndarray, "m d"]
-    places: Int64[np.ndarray, " r"]
+    embeddings: Float32[np.ndarray, "r d"]
 
 
 class FeatureFile:
@@ -165,11 +164,9 @@ class FeatureFile:
         held, place = pieces[0]
         facts = {name: values[place.start] for name, values in held.columns.items()}
         frame, seconds = facts.pop("frame", None), facts.pop("seconds", None)
-        if held.places[place.start] < 0:
-            if facts["error"] is None:
-                raise FeatureFileError(f"{self.path} is damaged: row {first} has neither an embedding nor an error")
+        if facts["error"] is not None:
             return FeatureRow(**facts)
-        embedding = np.concatenate([held.embeddings[held.places[part]] for held, part in pieces])
+        embedding = np.concatenate([held.embeddings[part] for held, part in pieces])
         if not self.metadata.per_frame:
             return FeatureRow(**facts, embedding=embedding[0])
         if frame is None or seconds is None or len(embedding) != end - first:
@@ -187,16 +184,11 @@ class FeatureFile:
         names = ["path", "sha256", "start_seconds", "end_seconds", "error"]
         names += ["frame", "seconds"] if self.metadata.per_frame else []
         table = self._read_group(number, [*names, "embedding"])
-        lists = table.column("embedding").combine_chunks()
-        there: Bool[np.ndarray, " r"] = np.asarray(lists.is_valid())
-        flat = np.array(lists.flatten(), np.float32)
-        if np.any(np.asarray(lists.value_lengths().fill_null(self.metadata.dim)) != self.metadata.dim):
+        flat = np.array(table.column("embedding").combine_chunks().flatten(), np.float32)
+        columns = {name: table.column(name).to_pylist() for name in names}
+        if len(flat) != table.num_rows * self.metadata.dim:  # a list that is null
             raise FeatureFileError(f"{self.path} is damaged: its embeddings are not all of {self.metadata.dim} numbers")
-        self._groups[number] = _Group(
-            columns={name: table.column(name).to_pylist() for name in names},
-            embeddings=flat.reshape(-1, self.metadata.dim),
-            places=np.where(there, np.cumsum(there) - 1, -1),
-        )
+        self._groups[number] = _Group(columns=columns, embeddings=flat.reshape(-1, self.metadata.dim))
         while len(self._groups) > _GROUPS_HELD:
             self._groups.popitem(last=False)
         return self._groups[number]

@@ -1,8 +1,8 @@
 """What a file of embeddings holds: a row a clip or a frame, and what all rows have in common.
 
 The files are Parquet. Their columns are `schema_of`'s, and the key "clipact" of their metadata has a FeatureMetadata as
-JSON. Embeddings are lists of float32, not fixed-size lists: pyarrow before 26 writes a fixed-size list that is null,
-and then cannot read the file ("Expected all lists to be of size ...").
+JSON. Where there is an error, the embedding is all NaN, not null: pyarrow before 26 writes a fixed-size list that is
+null, and then cannot read the file ("Expected all lists to be of size ...").
 """
 
 import json
@@ -162,7 +162,7 @@ def schema_of(metadata: FeatureMetadata) -> Any:
         "model": arrow.string(),
         "model_hash": arrow.string(),
         **({"frame": arrow.int32(), "seconds": arrow.float64()} if metadata.per_frame else {}),
-        "embedding": arrow.list_(arrow.float32()),
+        "embedding": arrow.list_(arrow.float32(), metadata.dim),
         "error": arrow.string(),
     }
     return arrow.schema(list(columns.items()), metadata={METADATA_KEY: metadata.to_json()})

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from clipact.atomic_write import atomic_path
 from clipact.embed.feature_row import FeatureMetadata, FeatureRow, as_text, schema_of
 from clipact.errors import FeatureFileError, import_library
@@ -31,6 +33,7 @@ class FeatureWriter:
         self.path, self.metadata = Path(path), metadata
         self._arrow, self._parquet = import_library("pyarrow"), import_library("pyarrow.parquet")
         self._schema = schema_of(metadata)
+        self._nothing = np.full(metadata.dim, np.nan, np.float32)
         self._opened = ExitStack()
         self._writer: Any = None
         self._columns: dict[str, list[Any]] = {name: [] for name in self._schema.names}
@@ -71,14 +74,14 @@ class FeatureWriter:
             if row.embedding is None or row.frames is None or row.seconds is None:
                 columns["frame"].append(None)
                 columns["seconds"].append(None)
-                columns["embedding"].append(None)
+                columns["embedding"].append(self._nothing)
             else:
                 count = len(row.frames)
                 columns["frame"] += row.frames.tolist()
                 columns["seconds"] += row.seconds.tolist()
                 columns["embedding"] += list(row.embedding)
         else:
-            columns["embedding"].append(row.embedding)
+            columns["embedding"].append(self._nothing if row.embedding is None else row.embedding)
         facts = {
             "path": as_text(row.path),
             "sha256": row.sha256,
@@ -115,12 +118,18 @@ class FeatureWriter:
         cut = {name: values[:ROWS_A_GROUP] for name, values in self._columns.items()}
         for values in self._columns.values():
             del values[:ROWS_A_GROUP]
-        arrays = [self._arrow.array(cut[field.name], type=field.type) for field in self._schema]
+        arrays = [self._array(field, cut[field.name]) for field in self._schema]
         table = self._arrow.Table.from_arrays(arrays, schema=self._schema)
         try:
             self._writer.write_table(table, row_group_size=ROWS_A_GROUP)
         except OSError as error:
             raise self._refused(error) from error
+
+    def _array(self, field: Any, values: list[Any]) -> Any:
+        if field.name != "embedding":
+            return self._arrow.array(values, type=field.type)
+        numbers = self._arrow.array(np.concatenate(values).astype(np.float32, copy=False))
+        return self._arrow.FixedSizeListArray.from_arrays(numbers, type=field.type)
 
     def _close(self) -> None:
         try:

@@ -7,9 +7,9 @@ import glob
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from clipact.data.manifest import read_manifest
+from clipact.data.manifest_reader import open_manifest
 from clipact.embed.clip_source import ClipSource
-from clipact.errors import UsageError
+from clipact.errors import ManifestError, UsageError
 from clipact.video.open_source import files_below
 
 
@@ -52,14 +52,16 @@ def read_sources_table(path: str | Path, root: str | Path | None = None) -> Iter
     Raises:
         ManifestError: The table cannot be read, or a line of it is wrong.
     """
-    manifest = read_manifest(path, root, unlabelled=True)
-    for sample in manifest.samples:
-        yield ClipSource(
-            source=manifest.root / sample.path,
-            name=sample.path,
-            start_seconds=sample.start_seconds,
-            end_seconds=sample.end_seconds,
-        )
+    with open_manifest(path, root, unlabelled=True) as reader:
+        for sample in reader.samples():
+            if isinstance(sample, ManifestError):
+                raise sample
+            yield ClipSource(
+                source=reader.root / sample.path,
+                name=sample.path,
+                start_seconds=sample.start_seconds,
+                end_seconds=sample.end_seconds,
+            )
 
 
 def _expand(word: str) -> list[str]:
