@@ -167,6 +167,7 @@ def classify(
         decoded = decode_ahead(paths, spec, **reading)
 
     with quick_imports():
+        import clipact.models.zoo  # noqa: F401  # and torch with it, which no classifier imports
         from clipact.classify.zero_shot import ZeroShotClassifier
 
     if model == "mini":
