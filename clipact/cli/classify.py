@@ -198,6 +198,7 @@ def classify(
         decoded = _decode_first(rows, spec, clips=looked_at, decoder=decoder)
 
     with quick_imports():
+        import clipact.models.zoo  # noqa: F401  # and torch with it, which no classifier imports
         from clipact.classify.zero_shot import ZeroShotClassifier
 
     if model == "mini":

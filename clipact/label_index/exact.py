@@ -1,5 +1,6 @@
 """Search exactly, by comparing with every row, block by block."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -55,10 +56,14 @@ def _cosines(
 ) -> Iterator[tuple[int, Float32[np.ndarray, "q m"]]]:
     """The first row of each block, and the queries' cosines with all of its rows.
 
-    By torch: numpy widens 16 bits an eighth as fast, and its threads and torch's, one after the other, wait long.
+    By torch where a model has loaded it, else by NumPy: 65,536 rows of 512 numbers in 16 bits take 85 and 190 ms, in 32
+    bits 19 and 21, and NumPy's threads and torch's, one after the other, wait long. An import would cost 1.8 s.
     """
-    import torch  # here, so that an index that is not asked is opened without it
-
+    torch = sys.modules.get("torch")
+    if torch is None:
+        for first, vectors in blocks:
+            yield first, queries @ vectors.astype(np.float32, copy=False).T
+        return
     asked, room = torch.from_numpy(np.array(queries, dtype=np.float32)), torch.empty(0)
     for first, vectors in blocks:
         stored = torch.from_numpy(vectors)

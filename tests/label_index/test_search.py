@@ -1,3 +1,6 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -22,7 +25,28 @@ def test_the_nearest_are_those_of_a_matrix_product(tmp_path, kind):
     assert index.entry(7) == IndexEntry(id="id 7", text="text 7", metadata={"row": 7})
 
 
-def test_equal_vectors_come_in_the_order_of_their_rows_across_blocks_and_segments(tmp_path, monkeypatch):
+@pytest.fixture(params=["torch", "NumPy"])
+def library(request, monkeypatch):
+    """What multiplies: torch where it is loaded, else NumPy."""
+    if request.param == "NumPy":
+        monkeypatch.setattr("clipact.label_index.exact.sys", SimpleNamespace(modules={}))
+    return request.param
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_an_exact_search_is_a_matrix_product_with_and_without_torch(tmp_path, monkeypatch, library, precision):
+    monkeypatch.setattr("clipact.label_index.rows.BLOCK_BYTES", 4 * 32 * 100)
+    vectors, queries = clusters(730), clusters(20, seed=1)
+    metadata = replace(METADATA, precision=precision)
+    index = build_index(tmp_path / "i", entries(730), encoder(vectors), metadata=metadata)
+    cosines = queries @ vectors.astype(precision).astype(np.float32).T
+    found = index.search_exactly(queries, 10, scale=9.0)
+    np.testing.assert_allclose(found.nearest.cosines, -np.sort(-cosines, axis=1)[:, :10], atol=1e-6)
+    np.testing.assert_allclose(found.log_total, np.log(np.exp(9.0 * cosines.astype(np.float64)).sum(1)), atol=1e-5)
+    assert index.search(queries, 10).rows.tolist() == found.nearest.rows.tolist()
+
+
+def test_equal_vectors_come_in_the_order_of_their_rows_across_blocks_and_segments(tmp_path, monkeypatch, library):
     monkeypatch.setattr("clipact.label_index.build._SEGMENT_BYTES", 4 * 32 * 7)
     monkeypatch.setattr("clipact.label_index.rows.BLOCK_BYTES", 4 * 32 * 3)
     one = np.repeat(clusters(1), 20, axis=0)
