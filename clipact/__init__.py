@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from clipact.classify.supervised import SupervisedClassifier
     from clipact.classify.zero_shot import ZeroShotClassifier
     from clipact.clip_spec import ClipSpec
+    from clipact.embed.embed import embed_text, embed_videos
     from clipact.errors import ClipactError
     from clipact.models.dual_encoder import DualEncoder
     from clipact.models.zoo import load_model
@@ -32,6 +33,8 @@ __all__ = [
     "Recognizer",
     "SupervisedClassifier",
     "ZeroShotClassifier",
+    "embed_text",
+    "embed_videos",
     "load_clip",
     "load_model",
 ]
@@ -47,6 +50,8 @@ _HOMES = {
     "Recognizer": "clipact.classify.base",
     "SupervisedClassifier": "clipact.classify.supervised",
     "ZeroShotClassifier": "clipact.classify.zero_shot",
+    "embed_text": "clipact.embed.embed",
+    "embed_videos": "clipact.embed.embed",
     "load_clip": "clipact.video.load",
     "load_model": "clipact.models.zoo",
 }

@@ -17,6 +17,7 @@ from clipact.cli.calibrate import calibrate
 from clipact.cli.classify import classify
 from clipact.cli.compare import compare
 from clipact.cli.data import data
+from clipact.cli.embed import embed
 from clipact.cli.eval import HELP as EVAL_HELP
 from clipact.cli.eval import evaluate
 from clipact.cli.frames import frames
@@ -50,6 +51,7 @@ def options(
 
 
 app.command(no_args_is_help=True)(classify)
+app.command(no_args_is_help=True)(embed)
 app.command(no_args_is_help=True)(train)
 app.command(no_args_is_help=True)(pretrain)
 app.command("eval", no_args_is_help=True, help=EVAL_HELP)(evaluate)

@@ -114,7 +114,7 @@ class _Engine:
         """Yield the embedding of each row."""
         journal, done = None, 0
         if self.options.journal is not None:
-            what = f"{self.unit} {self.request.keep_clips}"
+            what = f"{self.unit} {self.request.keep_clips} {self.request.features}"
             journal = Journal(self.options.journal, content_key("run 2", self.encoder.identity, what, identity))
             done = journal.resume() if self.options.resume else 0
             if not self.options.resume:
@@ -225,9 +225,9 @@ class _Engine:
         return wanted_clips(self.encoder, row, augment=self.request.augment)
 
     def _embedding(self, job: _Job) -> VideoEmbedding:
-        features = job.features
+        features, span = job.features, (job.row.start_seconds, job.row.end_seconds)
         if features is None:
-            return VideoEmbedding(name=job.row.name, cause=job.cause)
+            return VideoEmbedding(name=job.row.name, cause=job.cause, digest=job.digest, span=span)
         embeddings = None
         if not self.request.features:
             embeddings = self.encoder.head(features.values)
@@ -235,6 +235,7 @@ class _Engine:
         first = features.ledgers[0]
         return VideoEmbedding(
             name=job.row.name,
+            span=span,
             embeddings=embeddings,
             features=features.values if self.request.features else None,
             digest=job.digest,

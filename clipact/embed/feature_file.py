@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from clipact.embed.feature_row import METADATA_KEY, FeatureMetadata, FeatureRow, as_text, schema_of
-from clipact.errors import FeatureFileError, import_library
+from clipact.errors import FeatureFileError, UsageError, import_library
 
 _GROUPS_HELD = 4
 
@@ -122,11 +122,18 @@ class FeatureFile:
         missing = [
             f"{field.name} ({field.type})"
             for field in wanted
-            if field.name not in schema.names or schema.field(field.name).type != field.type
+            if field.name not in schema.names or not self._is_like(schema.field(field.name).type, field.type)
         ]
         if missing:
             raise FeatureFileError(f"{self.path} lacks columns, or has them of another type: {', '.join(missing)}")
         return metadata
+
+    def _is_like(self, ours: Any, wanted: Any) -> bool:
+        """Whether a column can be read as one of this type; other programs rewrite fixed-size lists as lists."""
+        types = self._arrow.types
+        if types.is_fixed_size_list(wanted) and (types.is_list(ours) or types.is_large_list(ours)):
+            return bool(ours.value_type == wanted.value_type)
+        return bool(ours == wanted)
 
     def _indexed(self) -> _Index:
         if self._index is None:
@@ -198,6 +205,20 @@ class FeatureFile:
             return self._file.read_row_group(number, columns=list(columns))
         except (OSError, self._arrow.ArrowException) as error:
             raise FeatureFileError(f"{self.path} is damaged: {_first_line(error)}") from error
+
+
+def check_feature_file(path: Path) -> None:
+    """Refuse, before anything is embedded, a file that could not be written.
+
+    Raises:
+        UsageError: Its ending is not .parquet, or its folder is not there.
+        MissingLibraryError: pyarrow is not installed.
+    """
+    if path.suffix.lower() != ".parquet":
+        raise UsageError(f"{path} ends in {path.suffix!r}; embeddings are written as .parquet")
+    import_library("pyarrow")
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder {path.parent} is not there; make it, or name another file with --out")
 
 
 def _key(path: str, start_seconds: float | None, end_seconds: float | None) -> tuple[str, float, float | None]:

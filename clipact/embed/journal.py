@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +20,7 @@ from clipact.embed.video_embedding import VideoEmbedding
 from clipact.errors import ResultError
 
 _MAGIC = b"clipact embedding journal 1\n"
+_ARRAYS = ("embeddings", "features")  # of a VideoEmbedding, after each other
 
 
 class Journal:
@@ -87,11 +88,13 @@ class Journal:
 
     def append(self, unit: Sequence[VideoEmbedding]) -> None:
         """Add one unit."""
-        arrays = [one.embeddings for one in unit if one.embeddings is not None]
-        facts = []
+        arrays, facts = [], []
         for one in unit:
-            fact = asdict(one) | {"embeddings": None if one.embeddings is None else one.embeddings.shape}
-            del fact["features"]
+            fact = {field.name: getattr(one, field.name) for field in fields(one)}
+            for name in _ARRAYS:
+                if fact[name] is not None:
+                    arrays.append(fact[name])
+                    fact[name] = fact[name].shape
             facts.append(fact | {"stamps": [[[s.index, s.seconds] for s in clip] for clip in one.stamps]})
         body = json.dumps([self._next, facts], ensure_ascii=False).encode() + b"\n"
         body += b"".join(array.astype("<f4").tobytes() for array in arrays)
@@ -127,13 +130,13 @@ def _records(file: IO[bytes], *, whole: bool) -> Iterator[tuple[int, Any]]:
 def _unit(facts: Sequence[dict[str, Any]], numbers: np.ndarray) -> list[VideoEmbedding]:
     unit, place = [], 0
     for fact in facts:
-        embeddings = None
-        if (shape := fact["embeddings"]) is not None:
-            size = int(np.prod(shape))
-            embeddings = numbers[place : place + size].reshape(shape).astype(np.float32)
+        arrays: dict[str, np.ndarray | None] = {}
+        for name in _ARRAYS:
+            shape = fact[name]
+            size = 0 if shape is None else int(np.prod(shape))
+            arrays[name] = None if shape is None else numbers[place : place + size].reshape(shape).astype(np.float32)
             place += size
         stamps = tuple(tuple(FrameStamp(index, seconds) for index, seconds in clip) for clip in fact["stamps"])
-        unit.append(
-            VideoEmbedding(**(fact | {"embeddings": embeddings, "notes": tuple(fact["notes"]), "stamps": stamps}))
-        )
+        told = {"notes": tuple(fact["notes"]), "span": tuple(fact["span"]), "stamps": stamps}
+        unit.append(VideoEmbedding(**(fact | arrays | told)))
     return unit

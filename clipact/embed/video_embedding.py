@@ -22,6 +22,7 @@ class VideoEmbedding:
     decoder           what decoded it
     duration_seconds  of the whole video; None when unknown
     stamps            the ledger of the frames of each clip
+    span              where its part of the video begins and ends, in seconds; None where it is the whole
     """
 
     name: str
@@ -33,6 +34,7 @@ class VideoEmbedding:
     decoder: str = ""
     duration_seconds: float | None = None
     stamps: tuple[tuple[FrameStamp, ...], ...] = ()
+    span: tuple[float | None, float | None] = (None, None)
 
     @property
     def error(self) -> VideoError | None:

@@ -197,13 +197,13 @@ def test_datasets_reads_it(tmp_path, per_frame):
 
 def compare(rows, metadata, found):
     """What another program reads, a dict a row, is what was written, the vectors bit for bit."""
-    expected = []
+    expected, nothing = [], np.full(metadata.dim, np.nan, np.float32)
     for row in rows:
         facts = {name: getattr(row, name) for name in ("path", "sha256", "start_seconds", "end_seconds", "error")}
         if not metadata.per_frame:
-            expected.append(facts | {"embedding": row.embedding})
+            expected.append(facts | {"embedding": nothing if row.embedding is None else row.embedding})
         elif row.embedding is None:
-            expected.append(facts | {"frame": None, "seconds": None, "embedding": None})
+            expected.append(facts | {"frame": None, "seconds": None, "embedding": nothing})
         else:
             together = zip(row.frames.tolist(), row.seconds.tolist(), row.embedding, strict=True)
             expected += [facts | {"frame": f, "seconds": s, "embedding": e} for f, s, e in together]
@@ -211,7 +211,7 @@ def compare(rows, metadata, found):
     for one, other in zip(found, expected, strict=True):
         for name, value in other.items():
             if isinstance(value, np.ndarray):
-                assert np.asarray(one[name], np.float32).tobytes() == value.tobytes()
+                np.testing.assert_array_equal(np.asarray(one[name], np.float32), value)
             elif value is None:
                 assert one[name] is None or one[name] != one[name], "pandas has NaN for a number that is not there"
             else:
@@ -309,7 +309,8 @@ def test_files_that_are_not_ours_are_refused(tmp_path):
         ({"columns": {"sha256": None}}, r"lacks columns.*sha256 \(string\)"),
         ({"columns": {"start_seconds": pa.array(["0"] * 4)}}, r"start_seconds \(double\)"),
         ({"columns": {"embedding": lengths}}, "damaged: its embeddings are not all of 6"),
-        ({"columns": {"embedding": empty}}, "damaged: row 0 has neither"),
+        ({"columns": {"embedding": empty}}, "damaged: its embeddings are not all of 6"),
+        ({"columns": {"embedding": pa.array(["0"] * 4)}}, "lacks columns.*embedding"),
     ]
     for changes, message in cases:
         path = rewrite(write(tmp_path / "a.parquet", clip_rows(4)), **changes)
