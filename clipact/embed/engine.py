@@ -30,7 +30,8 @@ from clipact.errors import VideoError
 from clipact.video.augment import Augment
 from clipact.video.clip import Clip
 from clipact.video.collect import ClipLedger, Wanted, collect_frames
-from clipact.video.load import load_wanted, work_ahead
+from clipact.video.load import load_wanted
+from clipact.work_ahead import work_ahead
 
 _FRAMES_HELD = 1024  # decoded and waiting for a GPU, about 200 MB at 260 pixels
 _UNITS_AHEAD = 16  # a worker: what is finished is small, and one long film holds nobody up
