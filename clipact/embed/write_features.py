@@ -9,7 +9,7 @@ import numpy as np
 from clipact.atomic_write import tidy
 from clipact.clip_spec import ClipSpec
 from clipact.embed.clip_source import ClipSource
-from clipact.embed.engine import EmbedRequest, embed_clips
+from clipact.embed.embed_clips import EmbedRequest, embed_clips
 from clipact.embed.feature_cache import DECODERS
 from clipact.embed.feature_row import FeatureMetadata, FeatureRow
 from clipact.embed.feature_writer import FeatureWriter
