@@ -28,7 +28,7 @@ from clipact.video.idle_media import IdleMedia
 from clipact.video.media import Media
 from clipact.video.open_source import FILE, VideoSource, open_source, read_head, source_kind, source_name
 from clipact.video.sampling import sample
-from clipact.video.transforms import fit_frame
+from clipact.video.transforms import Kept, fit_crops
 
 DECODERS: dict[str, Callable[[Media], Video]] = {
     "pyav": PyavVideo,
@@ -43,7 +43,6 @@ def check_decoder(name: str) -> None:
 
 
 Short = Literal["repeat", "error"]
-Fit = Callable[[UInt8[np.ndarray, "h w c"]], UInt8[np.ndarray, "h2 w2 c"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +269,7 @@ def _decode(
     video: Video, timeline: Timeline, chosen: Sequence[Sequence[int]], *, wanted: Wanted, collector: FrameCollector
 ) -> None:
     """Hand over each distinct frame of the clips as soon as it is decoded and fitted."""
-    fits = _fits(wanted)
+    fit = _fit(wanted)
     missing = {number for numbers in chosen for number in numbers}
     shape: tuple[int, ...] | None = None
     for number, picture in video.decode(timeline, sorted(missing)):
@@ -278,18 +277,17 @@ def _decode(
         if not wanted.resized and wanted.augment is None and picture.shape != shape:
             raise VideoError(video.name, _size_change(shape, picture.shape))
         missing.discard(number)
-        collector.add(number, [fit(picture) for fit in fits])
+        collector.add(number, fit(picture))
     if missing:
         raise FramesDifferError(f"it left out frame {min(missing)}")
 
 
-def _fits(wanted: Wanted) -> list[Fit]:
-    """What each frame goes through, once a crop."""
+def _fit(wanted: Wanted) -> Callable[[UInt8[np.ndarray, "h w c"]], list[UInt8[np.ndarray, "h2 w2 c"]]]:
+    """What makes one picture a crop of each frame."""
     if wanted.augment is not None or not wanted.resized:
-        return [lambda frame: frame]
-    if wanted.crops == 1:
-        return [partial(fit_frame, spec=wanted.spec)]
-    return [partial(fit_frame, spec=wanted.spec, keep=keep) for keep in ("start", "centre", "end")]
+        return lambda frame: [frame]
+    kept: tuple[Kept, ...] = ("centre",) if wanted.crops == 1 else ("start", "centre", "end")
+    return partial(fit_crops, spec=wanted.spec, kept=kept)
 
 
 def _sampled(timeline: Timeline, allowed: range, wanted: Wanted) -> list[list[int]]:
