@@ -17,7 +17,7 @@ from clipact.cache import Cache
 from clipact.classify.prediction import Prediction
 from clipact.clip_spec import ClipSpec
 from clipact.embed.clip_source import ClipSource
-from clipact.embed.engine import DecodedAhead, EmbedRequest, embed_clips
+from clipact.embed.embed_clips import DecodedAhead, EmbedRequest, embed_clips
 from clipact.embed.feature_collector import encode_clip
 from clipact.embed.options import EmbedOptions
 from clipact.embed.video_embedding import VideoEmbedding

@@ -33,6 +33,14 @@ def compare(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change the recipe: whole.train.steps=50. Repeatable.")
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            show_default="none",
+            help="A file of clipact embed, of the clips that are compared (embed --set size=[64,64]): rows of its "
+            "model decode nothing.",
+        ),
+    ] = None,
     allow_mismatch: AllowMismatch = False,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row and line.")] = False,
@@ -81,7 +89,11 @@ def compare(
         with TrainScreen() as screen:
             whole = screen.progress.add_task("compare", total=len(planned.runs))
             context = ExecutionContext(
-                device=device, cache=Cache(), progress=screen.show_progress, follow=screen.follow
+                device=device,
+                cache=Cache(),
+                progress=screen.show_progress,
+                follow=screen.follow,
+                features=features,
             )
             for outcome in planned.execute(context):
                 outcomes.append(outcome)

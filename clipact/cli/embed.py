@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,10 +29,11 @@ def embed(
     frames: Annotated[
         bool, typer.Option("--frames", help="A row a frame, with the features of the visual backbone.")
     ] = False,
-    clip_frames: Annotated[
-        int | None, typer.Option(min=1, show_default="the model's own", help="Frames a clip.")
-    ] = None,
     clips: Annotated[int, typer.Option(min=1, help="Clips a video, spread over it and averaged.")] = 1,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Prepare clips otherwise: frames=16, size=[64,64], sampling=uniform. Repeatable."),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", show_default="the table's own", help="Where a table's paths start.")
     ] = None,
@@ -61,6 +62,8 @@ def embed(
     """
     from clipact.cache import Cache, content_key
     from clipact.cli.terminal import note, track
+    from clipact.clip_spec import ClipSpec
+    from clipact.config import override, parse, to_table
     from clipact.data.fingerprint import file_digest
     from clipact.embed.clip_source import ClipSource
     from clipact.embed.feature_file import check_feature_file
@@ -83,6 +86,10 @@ def embed(
     else:
         rows = [ClipSource(source=path, name=source_name(path)) for path in expand_videos(videos)]
     loaded = load_model(model, device=device, precision=precision, defer_text=True)
+    table: dict[str, Any] = {}
+    for change in changes or ():
+        table = override(table, change)
+    spec = parse(ClipSpec, to_table(loaded.spec) | table)
     options = EmbedOptions(
         workers=workers,
         threads=threads,
@@ -94,7 +101,7 @@ def embed(
     )
     failed = count = 0
     for found in write_features(
-        out, rows, loaded, per_frame=frames, frames=clip_frames, clips=clips, options=options, identity=identity
+        out, rows, loaded, per_frame=frames, spec=spec, clips=clips, options=options, identity=identity
     ):
         count += 1
         if found.error is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.terminal import AllowMismatch, DataFolder, Device, PrecisionOption
+from clipact.cli.terminal import AllowMismatch, DataFolder, Device, PrecisionOption, Resume
 from clipact.clip_spec import Averaging
 from clipact.data.protocol import load_protocol, protocol_names
 
@@ -51,13 +51,16 @@ def evaluate(
     ] = ["mini"],  # noqa: B006
     data: DataFolder = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where results go.")] = Path("results"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run was stopped; keep what is done.")] = False,
+    resume: Resume = False,
     allow_mismatch: AllowMismatch = False,
     split: Annotated[str, typer.Option(help="Which samples of a table.")] = "all",
     prompts: Annotated[str | None, typer.Option(help="Other sentences than the protocol's.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Other frames a view.")] = None,
     views: Annotated[int | None, typer.Option(min=1, help="Other views a file.")] = None,
     averaging: Annotated[str | None, typer.Option(help="embeddings, logits or probabilities.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(show_default="none", help="A file of clipact embed, in place of decoding.")
+    ] = None,
     device: Device = "auto",
     precision: PrecisionOption = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a result and line.")] = False,
@@ -106,7 +109,7 @@ def evaluate(
             ) -> Iterable[Any]:
                 return track(items, total=total, what=what)
 
-            options = EvalOptions(cache=cache, resume=resume, progress=progress)
+            options = EvalOptions(cache=cache, resume=resume, progress=progress, features=features)
             result, folder = run_protocol(protocol, samples, loaded, out, changed=said, options=options)
             unread += len(result.unreadable)
             row = (protocol.name, name, result, folder, metric_values(result))

@@ -242,7 +242,7 @@ def _vectors(
 ) -> "Iterator[tuple[str, Any]]":
     """Each query's name and unit vector (1, d), or the error that stands in its place."""
     from clipact.embed.clip_source import ClipSource
-    from clipact.embed.engine import EmbedRequest, embed_clips
+    from clipact.embed.embed_clips import EmbedRequest, embed_clips
     from clipact.video.open_source import source_name
 
     rows = [ClipSource(source=path, name=source_name(path)) for path in paths]

@@ -21,7 +21,8 @@ from clipact.data.held_out import HeldOutFile, find_near_duplicates
 from clipact.data.manifest import ManifestLine, ManifestSample, count_rows, no_such_split, open_manifest
 from clipact.errors import ManifestError, VideoError
 from clipact.progress import ProgressBar, no_progress
-from clipact.video.load import load_clips, work_ahead
+from clipact.video.load import load_clips
+from clipact.work_ahead import work_ahead
 
 _AHEAD = 8  # rows a thread that are looked at before they are asked for
 _TOGETHER = 256  # rows that are compared with the files of protocols at a time: one matrix product

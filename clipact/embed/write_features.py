@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from clipact.atomic_write import tidy
+from clipact.clip_spec import ClipSpec
 from clipact.embed.clip_source import ClipSource
-from clipact.embed.engine import EmbedRequest, embed_clips
+from clipact.embed.embed_clips import EmbedRequest, embed_clips
 from clipact.embed.feature_cache import DECODERS
 from clipact.embed.feature_row import FeatureMetadata, FeatureRow
 from clipact.embed.feature_writer import FeatureWriter
@@ -25,7 +26,7 @@ def write_features(
     model: Engine,
     *,
     per_frame: bool = False,
-    frames: int | None = None,
+    spec: ClipSpec | None = None,
     clips: int = 1,
     options: EmbedOptions,
     identity: str = "",
@@ -37,7 +38,7 @@ def write_features(
         rows: Videos, or parts of them.
         model: What encodes.
         per_frame: Whether there is a row a frame, with the backbone's features, in place of a row a video.
-        frames: Frames a clip, instead of the number that the model was made for.
+        spec: How clips are prepared, instead of the model's own way.
         clips: Clips a video, spread over it.
         options: How it is carried out; a journal is deleted at the end.
         identity: As for `embed_clips`.
@@ -48,7 +49,7 @@ def write_features(
     """
     if model.text_depends_on_video:
         raise model.text_needs_video()
-    encoder = model.clip_encoder(model.spec.with_frames(frames), clips=clips)
+    encoder = model.clip_encoder(spec, clips=clips)
     if per_frame and not encoder.by_frame:
         raise UsageError(
             f"{model.name} sees the frames of a clip together: it has no features of single frames; leave out --frames"

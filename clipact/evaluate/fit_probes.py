@@ -63,7 +63,7 @@ def fit_probes(
             raise UsageError(f"{item.name} has no label; a probe learns labels")
     labels = tuple(sorted({str(item.label) for item in samples.items}))
     clip_encoder = model.clip_encoder(spec, clips=clips)
-    encoded = EncodedSamples.of(samples, encode_samples(samples, clip_encoder, options))
+    encoded = EncodedSamples.of(samples, encode_samples(samples, model, clip_encoder, options))
     truth = np.array([labels.index(str(samples.items[i].label)) for i in encoded.rows], dtype=np.int64)
     rows = iter([np.arange(len(truth))])
     if probing.shots is not None:

@@ -102,7 +102,7 @@ def evaluate_wordings(
     if first.model.text_depends_on_video:  # a clip's embedding alone says nothing of words
         raise first.model.text_needs_video()
     clip_encoder = first.model.clip_encoder(first.spec, clips=first.clips, crops=crops, decoder=first.decoder)
-    found = encode_samples(samples, clip_encoder, options, averaging=averaging, seconds=seconds)
+    found = encode_samples(samples, first.model, clip_encoder, options, averaging=averaging, seconds=seconds)
     encoded = EncodedSamples.of(samples, found)
     run = _describe(first.facts(), encoded) | {"views": describe_views(clip_encoder, averaging)}
     run = encoded.describe(run, options.run)
@@ -137,7 +137,7 @@ def evaluate_retrieval(
     if model.text_depends_on_video:
         raise model.text_needs_video()
     clip_encoder = model.clip_encoder(spec, clips=views, crops=crops)
-    encoded = EncodedSamples.of(samples, encode_samples(samples, clip_encoder, options, seconds=seconds))
+    encoded = EncodedSamples.of(samples, encode_samples(samples, model, clip_encoder, options, seconds=seconds))
     captions = [(text, row) for row, i in enumerate(encoded.rows) for text in samples.items[i].texts]
     if not captions:
         raise UsageError("these samples have no captions: nothing can be retrieved")

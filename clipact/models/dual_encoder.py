@@ -58,11 +58,6 @@ def unit(features: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
     return F.normalize(features, dim=-1)
 
 
-def mean_view(embeddings: Float[Tensor, "k d"]) -> Float[Tensor, "1 d"]:
-    """Average the embeddings of a video's views into one unit vector."""
-    return unit(embeddings.mean(0, keepdim=True))
-
-
 class DualEncoder(nn.Module):
     """A visual tower, a text tower and a learnt temperature (CLIP, arXiv 2103.00020, figure 3).
 
@@ -113,11 +108,6 @@ class DualEncoder(nn.Module):
         with self.looking():
             features = self.visual(video)
         return unit(features if self.precision == "fp32" else features.float())
-
-    @torch.inference_mode()
-    def embed_views(self, views: Sequence[UInt8[np.ndarray, "t h w c"]], spec: ClipSpec) -> Float[Tensor, "k d"]:
-        """Embed the views of one video, whose frames fit `spec`: a unit vector a view."""
-        return self.encode_video(prepare_views(views, spec, device=self.log_scale.device))
 
     def looking(self) -> AbstractContextManager[object]:
         """Inside, the visual tower or a part of it computes as `precision` says."""

@@ -18,15 +18,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from clipact.classify.base import frames_of
+from clipact.embed.embed import embed_videos
+from clipact.embed.options import EmbedOptions
 from clipact.label_index import IndexEntry, IndexMetadata, IndexPlan, build_index, measure_quality
 from clipact.label_index.faiss_build import OWN_ROWS, sample_queries
-from clipact.models.dual_encoder import mean_view
 from clipact.models.zoo import load_model
 from clipact.prompts import clean
-from clipact.video.load import decode_ahead
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.mp4"))
 KINDS = ("exact", "hnsw", "ivf-pq")
@@ -45,18 +43,14 @@ def read_captions(data):
     return entries, [data / "flickr8k" / path for path in tests]
 
 
-@torch.inference_mode()
 def encode_captions(model, entries):
     """The unit vectors of captions."""
-    return model.encoder.encode_text([entry.text for entry in entries]).float().numpy()
+    return model.encode_text([entry.text for entry in entries])
 
 
 def encode_media(model, paths):
     """The unit vectors of pictures or clips."""
-    spec, found = model.encoder.spec, []
-    for decoded in decode_ahead(paths, spec):
-        found.append(mean_view(model.encoder.embed_views(frames_of(decoded), spec)).float().cpu().numpy())
-    return np.concatenate(found)
+    return embed_videos(paths, model, options=EmbedOptions())
 
 
 def compare_with_numpy(index, vectors, queries):

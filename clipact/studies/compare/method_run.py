@@ -26,6 +26,7 @@ from clipact.models import zoo
 from clipact.models.checkpoint import checkpoint_folder
 from clipact.models.profile import count_parameters, profile_model
 from clipact.models.zoo import Model
+from clipact.progress import no_progress
 from clipact.studies.compare.method import Method
 from clipact.studies.compare.settings import CompareSettings, ExecutionContext
 from clipact.studies.compare.split import ComparisonSplit
@@ -95,7 +96,7 @@ class MethodRun:
             self.split.test,
             averaging=protocol.views.averaging if protocol.views.averaging in recognizer.averagings else "embeddings",
             crops=protocol.views.crops,
-            options=replace(options, run=run),
+            options=replace(options, run=run, features=self._features(recognizer, context)),
         )
         if self.method.kind == "zero-shot" and result.run["zero_shot"] is False:
             raise UsageError(
@@ -129,7 +130,7 @@ class MethodRun:
             return SupervisedClassifier(trained.model, clips=clips, spec=spec), trained
         model = zoo.load_model(self.method.model, device=context.device, defer_text=kind != "zero-shot")
         if kind != "zero-shot":
-            return self._probe(model, options)
+            return self._probe(model, options, context)
         if model.labels:
             raise UsageError(f"{model.name} was trained on labels of its own and knows no words: it is not zero-shot")
         assert self.split.test.labels is not None
@@ -143,8 +144,16 @@ class MethodRun:
         )
         return words, TrainedMethod(model=model)
 
-    def _probe(self, model: Model, options: EvalOptions) -> tuple[ProbeClassifier, TrainedMethod]:
+    def _features(self, recognizer: EmbeddingRecognizer, context: ExecutionContext) -> Path | None:
+        if self.method.kind in ("trained", "pretrained"):
+            return None
+        return context.features_of(recognizer.model, recognizer.spec, clips=recognizer.clips)
+
+    def _probe(
+        self, model: Model, options: EvalOptions, context: ExecutionContext
+    ) -> tuple[ProbeClassifier, TrainedMethod]:
         spec, clips = self.settings.clip.in_colours_of(model.encoder.spec), self.split.protocol.views.views
+        options = replace(options, features=context.features_of(model, spec, clips=clips))
         train = self.split.train
         # Clips are encoded now, and kept: the seconds are those of the fit, whichever row is the first.
         nearest = next(
@@ -159,7 +168,9 @@ class MethodRun:
         begun = time.perf_counter()
         probe_config = self.method.probe_config(self.seed)
         probe = next(
-            fit_probes(model, train, probe_config, spec=spec, clips=clips, options=EvalOptions(cache=options.cache))
+            fit_probes(
+                model, train, probe_config, spec=spec, clips=clips, options=replace(options, progress=no_progress)
+            )
         )
         seconds, fitted = time.perf_counter() - begun, probe.probe
         count = fitted.weight.size + fitted.bias.size if isinstance(fitted, LinearProbe) else 0

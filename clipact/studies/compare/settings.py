@@ -9,6 +9,9 @@ from clipact import aliases
 from clipact.cache import Cache
 from clipact.clip_spec import ClipSpec
 from clipact.config import load_toml, override, parse, to_table
+from clipact.embed.feature_file import FeatureFile
+from clipact.embed.write_features import features_metadata
+from clipact.engines.engine import Engine
 from clipact.progress import ProgressBar, no_progress
 from clipact.train.log import StepMetrics
 from clipact.train.masked_autoencoder import MaskConfig
@@ -111,9 +114,23 @@ class ExecutionContext:
 
     progress  shows what is gone through
     follow    takes a training run to its end; where it sets `stopping`, the comparison ends in KeyboardInterrupt
+    features  a file of `clipact embed`: rows whose model it is of take their embeddings from it
     """
 
     device: str = "auto"
     cache: Cache = field(default_factory=Cache)
     progress: ProgressBar = no_progress
     follow: Callable[[Trainer, Iterator[StepMetrics]], None] = _run_all
+    features: Path | None = None
+
+    def features_of(self, model: Engine, clip: ClipSpec, *, clips: int) -> Path | None:
+        """Return the file of features where it is of this model; FeatureFileError where it has other clips."""
+        if self.features is None:
+            return None
+        with FeatureFile(self.features) as file:
+            metadata = file.metadata
+        if metadata.model_hash != model.key:
+            return None
+        wanted = features_metadata(model, model.clip_encoder(clip, clips=clips), per_frame=metadata.per_frame)
+        metadata.check_same(wanted, name=str(self.features))
+        return self.features

@@ -8,7 +8,7 @@ Units are the same whatever is resumed, and on a CPU no row's features depend on
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
@@ -30,7 +30,8 @@ from clipact.errors import VideoError
 from clipact.video.augment import Augment
 from clipact.video.clip import Clip
 from clipact.video.collect import ClipLedger, Wanted, collect_frames
-from clipact.video.load import load_wanted, work_ahead
+from clipact.video.load import load_wanted
+from clipact.work_ahead import work_ahead
 
 _FRAMES_HELD = 1024  # decoded and waiting for a GPU, about 200 MB at 260 pixels
 _UNITS_AHEAD = 16  # a worker: what is finished is small, and one long film holds nobody up
@@ -47,6 +48,7 @@ class EmbedRequest:
     features   whether the backbone's features are given in place of embeddings
     augment    changes clips at random, as a row's `draw` seeds it
     decoded    clips of the first rows, by their numbers, that are being decoded already
+    known      gives what is known of a row without decoding it, such as from a file of features; None for nothing
     """
 
     encoder: ClipEncoder
@@ -54,6 +56,7 @@ class EmbedRequest:
     features: bool = False
     augment: Augment | None = None
     decoded: DecodedAhead = field(default_factory=dict)
+    known: Callable[[ClipSource], VideoEmbedding | None] | None = None
 
 
 def embed_clips(
@@ -99,6 +102,12 @@ class _Job:
     features: ClipFeatures | None = None
     clips: tuple[Clip, ...] = ()
     cause: str = ""
+    known: VideoEmbedding | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has neither features nor a cause."""
+        return self.features is None and self.known is None and not self.cause
 
 
 class _Engine:
@@ -144,7 +153,7 @@ class _Engine:
 
         def work(numbered: tuple[int, ClipSource]) -> _Job:
             job = self._look_up(*numbered)
-            if job.features is None and self.fits_in_memory:
+            if job.is_open and self.fits_in_memory:
                 self._decode(job)
             return job
 
@@ -153,6 +162,8 @@ class _Engine:
             yield self._embed(jobs)
 
     def _look_up(self, number: int, row: ClipSource) -> _Job:
+        if self.request.known is not None and (known := self.request.known(row)) is not None:
+            return _Job(row=row, digest="", key="", known=known)
         begun = time.perf_counter()
         digest = file_digest(row.source) if isinstance(row.source, str | Path) else ""
         job = _Job(row=row, digest=digest, key=self.store.key(row, digest))
@@ -167,13 +178,13 @@ class _Engine:
 
     def _embed(self, jobs: Sequence[_Job]) -> list[VideoEmbedding]:
         """Give features to each that lacks them, once where several ask for the same, and embeddings to all."""
-        missing = {job.key or id(job): job for job in jobs if job.features is None and not job.cause}
+        missing = {job.key or id(job): job for job in jobs if job.is_open}
         with self.store.claim([job.key for job in missing.values()]):
             for job in missing.values():  # another process may have computed them meanwhile
                 job.features = self.store.read(job.key, name=job.row.name)
             self._encode([job for job in missing.values() if job.features is None])
         for job in jobs:
-            if job.features is None and not job.cause:
+            if job.is_open:
                 first = missing[job.key or id(job)]
                 job.features, job.cause = first.features, first.cause
         return [self._embedding(job) for job in jobs]
@@ -225,6 +236,8 @@ class _Engine:
         return wanted_clips(self.encoder, row, augment=self.request.augment)
 
     def _embedding(self, job: _Job) -> VideoEmbedding:
+        if job.known is not None:
+            return job.known
         features, span = job.features, (job.row.start_seconds, job.row.end_seconds)
         if features is None:
             return VideoEmbedding(name=job.row.name, cause=job.cause, digest=job.digest, span=span)
