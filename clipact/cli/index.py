@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipact.cli.terminal import Device, ModelName, PrecisionOption, note
+from clipact.cli.terminal import Device, ModelName, PrecisionOption, Resume, note
 
 if TYPE_CHECKING:
     from clipact.embed.options import EmbedOptions
@@ -46,7 +46,7 @@ def build(
     ] = None,
     recall: Annotated[float, typer.Option(min=0.01, max=1, help="The recall@10 wanted of an approximation.")] = 0.95,
     float16: Annotated[bool, typer.Option("--float16", help="Keep vectors in 16 bits: half the disk.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume a build that was stopped.")] = False,
+    resume: Resume = False,
     device: Device = "auto",
 ) -> None:
     """Encode labels or captions once, and keep them so that the nearest to a clip are found at once.
