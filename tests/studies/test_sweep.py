@@ -13,7 +13,7 @@ import pytest
 from clipact import metrics
 from clipact.cache import Cache
 from clipact.classify.zero_shot import ZeroShotClassifier
-from clipact.embed import engine as room
+from clipact.embed import embed_clips as room
 from clipact.errors import ConfigError, LabelError, UsageError
 from clipact.evaluate import EvalOptions, evaluate, manifest_protocol, read_samples
 from clipact.evaluate.results import zero_shot_status
