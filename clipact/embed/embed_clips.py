@@ -205,7 +205,7 @@ class _Engine:
         self._spent("decode", seconds=spent - batch.seconds)
         begun = time.perf_counter()
         for job, collector, ledgers in made:
-            job.features = ClipFeatures(values=collector.features, ledgers=ledgers)
+            job.features = ClipFeatures(features=collector.features, ledgers=ledgers)
             self.store.write(job.key, job.features)
         self._spent("store", begun)
 
@@ -238,24 +238,27 @@ class _Engine:
     def _embedding(self, job: _Job) -> VideoEmbedding:
         if job.known is not None:
             return job.known
-        features, span = job.features, (job.row.start_seconds, job.row.end_seconds)
-        if features is None:
+        found, span = job.features, (job.row.start_seconds, job.row.end_seconds)
+        if found is None:
             return VideoEmbedding(name=job.row.name, cause=job.cause, digest=job.digest, span=span)
         embeddings = None
         if not self.request.features:
-            embeddings = self.encoder.head(features.values)
+            at_once = max(1, _FRAMES_HELD // self.encoder.spec.frames)
+            starts = range(0, len(found.features), at_once)
+            pieces = [self.encoder.head(found.features.of(slice(start, start + at_once))) for start in starts]
+            embeddings = np.concatenate(pieces)
             embeddings = averaged(embeddings, "logits" if self.request.keep_clips else "embeddings")
-        first = features.ledgers[0]
+        first = found.ledgers[0]
         return VideoEmbedding(
             name=job.row.name,
             span=span,
             embeddings=embeddings,
-            features=features.values if self.request.features else None,
+            features=found.features.of(slice(None)) if self.request.features else None,
             digest=job.digest,
-            notes=tuple(dict.fromkeys(note for ledger in features.ledgers for note in ledger.notes)),
+            notes=tuple(dict.fromkeys(note for ledger in found.ledgers for note in ledger.notes)),
             decoder=first.decoder,
             duration_seconds=first.duration_seconds,
-            stamps=tuple(ledger.stamps for ledger in features.ledgers[:: self.encoder.crops]),
+            stamps=tuple(ledger.stamps for ledger in found.ledgers[:: self.encoder.crops]),
         )
 
     def _spent(self, activity: str, begun: float | None = None, *, seconds: float = 0.0) -> None:
