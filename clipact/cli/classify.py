@@ -150,7 +150,6 @@ def classify(
     from clipact.models.checkpoint import checkpoint_folder, read_config
     from clipact.prompts import PromptSet, parse_labels
     from clipact.video.collect import check_decoder
-    from clipact.video.open_source import source_name
 
     if out is None and resume:
         raise UsageError("--resume goes on with the file of --out; name it")
@@ -180,7 +179,7 @@ def classify(
     check_decoder(decoder)
     if start is not None and end is not None and end <= start:
         raise UsageError(f"--to is {end:g}, not after --from {start:g}: name a span that has a length")
-    rows = [ClipSource(source=path, name=source_name(path), start_seconds=start, end_seconds=end) for path in paths]
+    rows = [ClipSource(source=path, name=path, start_seconds=start, end_seconds=end) for path in paths]
     options = EmbedOptions(
         workers=workers,
         threads=threads,

@@ -71,7 +71,6 @@ def embed(
     from clipact.embed.options import EmbedOptions
     from clipact.embed.write_features import write_features
     from clipact.models.zoo import load_model
-    from clipact.video.open_source import source_name
 
     check_feature_file(out)
     rows: Iterable[ClipSource]
@@ -84,7 +83,7 @@ def embed(
     elif data is not None:
         raise UsageError("--data is where the paths of a CSV table start; name one table")
     else:
-        rows = [ClipSource(source=path, name=source_name(path)) for path in expand_videos(videos)]
+        rows = [ClipSource(source=path, name=path) for path in expand_videos(videos)]
     loaded = load_model(model, device=device, precision=precision, defer_text=True)
     table: dict[str, Any] = {}
     for change in changes or ():

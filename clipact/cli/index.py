@@ -243,9 +243,8 @@ def _vectors(
     """Each query's name and unit vector (1, d), or the error that stands in its place."""
     from clipact.embed.clip_source import ClipSource
     from clipact.embed.embed_clips import EmbedRequest, embed_clips
-    from clipact.video.open_source import source_name
 
-    rows = [ClipSource(source=path, name=source_name(path)) for path in paths]
+    rows = [ClipSource(source=path, name=path) for path in paths]
     for found in embed_clips(rows, EmbedRequest(encoder=model.clip_encoder(), keep_clips=False), options):
         yield found.name, found.error or found.embeddings
     for sentence in sentences:
