@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.terminal import Device, PrecisionOption, Resume, Threads, Videos, Workers
+from clipact.cli.terminal import MACHINE, Device, PrecisionOption, Resume, Threads, Videos, Workers
 from clipact.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
@@ -91,11 +91,19 @@ def classify(
     device: Device = "auto",
     precision: PrecisionOption = "auto",
     decoder: Annotated[
-        str, typer.Option(help="pyav, or torchcodec when it is installed: the same frames, another library.")
+        str,
+        typer.Option(
+            help="pyav, or torchcodec when it is installed: the same frames, another library.", rich_help_panel=MACHINE
+        ),
     ] = "pyav",
     time_limit: Annotated[
         float | None,
-        typer.Option(min=0.1, show_default="none", help="Seconds a video may take, decoded in a process of its own."),
+        typer.Option(
+            min=0.1,
+            show_default="none",
+            help="Seconds a video may take, decoded in a process of its own.",
+            rich_help_panel=MACHINE,
+        ),
     ] = None,
     calibration: Annotated[
         Path | None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.terminal import Device, ModelName, PrecisionOption, Resume, Threads, Workers
+from clipact.cli.terminal import MACHINE, Device, ModelName, PrecisionOption, Resume, Threads, Workers
 from clipact.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,13 @@ def embed(
     device: Device = "auto",
     precision: PrecisionOption = "fp32",
     time_limit: Annotated[
-        float | None, typer.Option(min=0.1, show_default="none", help="Seconds that decoding a video may take.")
+        float | None,
+        typer.Option(
+            min=0.1,
+            show_default="none",
+            help="Seconds a video may take, decoded in a process of its own.",
+            rich_help_panel=MACHINE,
+        ),
     ] = None,
 ) -> None:
     """Embed videos as unit vectors, in the space in which sentences are.
