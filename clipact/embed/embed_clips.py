@@ -7,17 +7,17 @@ do. For a GPU workers decode row by row, and whoever asks for the embeddings enc
 Units are the same whatever is resumed, and on a CPU no row's features depend on what is encoded beside it.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
 from clipact.cache import content_key
-from clipact.data.fingerprint import file_digest
+from clipact.data.fingerprint import source_digest
 from clipact.embed.clip_source import ClipSource
 from clipact.embed.feature_cache import ClipFeatures, FeatureCache
 from clipact.embed.feature_collector import BatchEncoder, FeatureCollector
@@ -113,6 +113,7 @@ class _Job:
 class _Engine:
     def __init__(self, request: EmbedRequest, options: EmbedOptions, seconds: dict[str, float]) -> None:
         self.request, self.options, self.seconds = request, options, seconds
+        self.adding = threading.Lock()  # to `seconds`, from several workers
         self.encoder = request.encoder.with_frames_at_once(options.frames_at_once)
         self.store = FeatureCache(options.cache, self.encoder, augment=request.augment)
         frames = self.encoder.clips_a_video * self.encoder.spec.frames
@@ -153,7 +154,7 @@ class _Engine:
 
         def work(numbered: tuple[int, ClipSource]) -> _Job:
             job = self._look_up(*numbered)
-            if job.is_open and self.fits_in_memory:
+            if job.is_open and not job.clips and self.fits_in_memory:
                 self._decode(job)
             return job
 
@@ -165,7 +166,7 @@ class _Engine:
         if self.request.known is not None and (known := self.request.known(row)) is not None:
             return _Job(row=row, digest="", key="", known=known)
         begun = time.perf_counter()
-        digest = file_digest(row.source) if isinstance(row.source, str | Path) else ""
+        digest = source_digest(row.source)
         job = _Job(row=row, digest=digest, key=self.store.key(row, digest))
         job.features = self.store.read(job.key, name=row.name)
         self._spent("lookup", begun)
@@ -263,7 +264,8 @@ class _Engine:
 
     def _spent(self, activity: str, begun: float | None = None, *, seconds: float = 0.0) -> None:
         spent = seconds if begun is None else time.perf_counter() - begun
-        self.seconds[activity] = self.seconds.get(activity, 0.0) + spent
+        with self.adding:
+            self.seconds[activity] = self.seconds.get(activity, 0.0) + spent
 
 
 def wanted_clips(encoder: ClipEncoder, row: ClipSource, *, augment: Augment | None = None) -> Wanted:
