@@ -69,7 +69,7 @@ def content_key(*parts: str | bytes) -> str:
     """A hex sha256 of the parts; each part's length is hashed too, so that ("ab", "c") is not ("a", "bc")."""
     digest = hashlib.sha256()
     for part in parts:
-        raw = part.encode() if isinstance(part, str) else part
+        raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part  # names need not be UTF-8
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.hexdigest()

@@ -16,6 +16,8 @@ def test_the_public_names_are_these():
         "Recognizer",
         "SupervisedClassifier",
         "ZeroShotClassifier",
+        "embed_text",
+        "embed_videos",
         "load_clip",
         "load_model",
     ]

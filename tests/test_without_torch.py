@@ -55,6 +55,7 @@ _USE = """
 import sys
 from contextlib import nullcontext
 from importlib import import_module
+from pkgutil import walk_packages
 
 
 class NoTorch:
@@ -65,13 +66,15 @@ class NoTorch:
 
 sys.meta_path.insert(0, NoTorch())
 
-for name in '''
-    aliases calibration classify.base classify.calibrated classify.embedding_recognizer classify.from_index
-    classify.prediction classify.probe classify.supervised classify.template_weights classify.zero_shot data
-    embed.engine embed.sentences engines.engine engines.vectors evaluate evaluate.fit_calibration evaluate.run_protocol
-    label_index label_index.entry_sources metrics prompts report studies.lint studies.prompt_sweep.sweep video.load
-'''.split():
-    import_module(f"clipact.{name}")
+import clipact
+
+loaded = []
+for module in walk_packages(clipact.__path__, "clipact."):
+    name = module.name.removeprefix("clipact.") + "."
+    if not name.startswith(("models.", "train.", "losses.", "engines.torch", "studies.compare.")):  # these train
+        import_module(module.name)
+        loaded.append(name)
+assert {"classify.zero_shot.", "cli.app.", "evaluate.run.", "studies.lint.", "video.load."} <= {*loaded}
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ from clipact.cache import Cache
 from clipact.classify.prediction import Prediction
 from clipact.clip_spec import ClipSpec
 from clipact.embed.clip_source import ClipSource
-from clipact.embed.engine import DecodedAhead, EmbedRequest, embed_clips
+from clipact.embed.embed_clips import DecodedAhead, EmbedRequest, embed_clips
 from clipact.embed.feature_collector import encode_clip
 from clipact.embed.options import EmbedOptions
 from clipact.embed.video_embedding import VideoEmbedding
@@ -123,10 +123,11 @@ class VideoClassifier(ABC):
         encoder = self.engine.clip_encoder(self.spec, clips=self.clips, decoder=self.decoder)
         request = EmbedRequest(encoder=encoder, decoded=decoded or {})
         for found in embed_clips(rows, request, options, description="classifying"):
-            if found.embeddings is None:
-                yield found, VideoError(found.name, found.cause)
-            else:
-                yield found, with_ledger(self.answer(found.embeddings), found)
+            if found.error is not None:
+                yield found, found.error
+                continue
+            assert found.embeddings is not None
+            yield found, with_ledger(self.answer(found.embeddings), found)
 
 
 def fit_frames(frames: UInt8[np.ndarray, "t h0 w0 c"], spec: ClipSpec) -> UInt8[np.ndarray, "t h w c"]:

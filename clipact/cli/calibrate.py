@@ -69,7 +69,8 @@ def calibrate(
     Half of the clips fit and half check: give forty or more, like those to come.
     What shares a value in a column named group (a person, a film) stays in one
     half; without that column, so do parts of one file. Exit code 1 when a
-    file could not be read; the others are used.
+    file could not be read; the others are used. Stopped, the same command begins
+    again, but decodes and encodes nothing twice (clipact cache).
     """
     from dataclasses import replace
 

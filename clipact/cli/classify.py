@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.terminal import Device, PrecisionOption, Resume, Threads, Videos, Workers
+from clipact.cli.terminal import MACHINE, Device, PrecisionOption, Resume, Threads, Videos, Workers
 from clipact.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
@@ -91,11 +91,19 @@ def classify(
     device: Device = "auto",
     precision: PrecisionOption = "auto",
     decoder: Annotated[
-        str, typer.Option(help="pyav, or torchcodec when it is installed: the same frames, another library.")
+        str,
+        typer.Option(
+            help="pyav, or torchcodec when it is installed: the same frames, another library.", rich_help_panel=MACHINE
+        ),
     ] = "pyav",
     time_limit: Annotated[
         float | None,
-        typer.Option(min=0.1, show_default="none", help="Seconds a video may take, decoded in a process of its own."),
+        typer.Option(
+            min=0.1,
+            show_default="none",
+            help="Seconds a video may take, decoded in a process of its own.",
+            rich_help_panel=MACHINE,
+        ),
     ] = None,
     calibration: Annotated[
         Path | None,
@@ -150,7 +158,6 @@ def classify(
     from clipact.models.checkpoint import checkpoint_folder, read_config
     from clipact.prompts import PromptSet, parse_labels
     from clipact.video.collect import check_decoder
-    from clipact.video.open_source import source_name
 
     if out is None and resume:
         raise UsageError("--resume goes on with the file of --out; name it")
@@ -180,7 +187,7 @@ def classify(
     check_decoder(decoder)
     if start is not None and end is not None and end <= start:
         raise UsageError(f"--to is {end:g}, not after --from {start:g}: name a span that has a length")
-    rows = [ClipSource(source=path, name=source_name(path), start_seconds=start, end_seconds=end) for path in paths]
+    rows = [ClipSource(source=path, name=path, start_seconds=start, end_seconds=end) for path in paths]
     options = EmbedOptions(
         workers=workers,
         threads=threads,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipact.cli.terminal import AllowMismatch, DataFolder, Device, ProtocolArgument
+from clipact.cli.terminal import AllowMismatch, DataFolder, Device, ProtocolArgument, Resume
 
 if TYPE_CHECKING:
     from clipact.studies.compare import ComparisonTable, FailedRun, FinishedRun
@@ -33,6 +33,7 @@ def compare(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change the recipe: whole.train.steps=50. Repeatable.")
     ] = None,
+    resume: Resume = False,
     features: Annotated[
         Path | None,
         typer.Option(
@@ -69,12 +70,14 @@ def compare(
     comparison.json the same for machines: top-1 and top-5 with intervals that
     draw whole groups, paired tests, label by label, and what each row takes.
 
-    Stopped or killed, the same command goes on: what is finished is not done
-    again. A row that fails is named, the rest goes on, and the exit code is 1.
+    Stopped or killed, the same command with --resume goes on: what is finished is
+    not done again, and rows may be added. A row that fails is named, the rest goes
+    on, and the exit code is 1.
     """
     from clipact.cache import Cache
     from clipact.cli.terminal import find_protocol, note
     from clipact.cli.train import TrainScreen
+    from clipact.errors import UsageError
     from clipact.studies.compare import ExecutionContext, load_settings, plan_comparison, read_split, tabulate
     from clipact.studies.compare.table import write_comparison
 
@@ -84,6 +87,8 @@ def compare(
     parts = read_split(own, folder, split=split, allow_mismatch=allow_mismatch)
     names = [name.strip() for name in models.split(",") if name.strip()]
     planned = plan_comparison(names, parts, out, settings=settings, seeds=seeds)
+    if not resume and any(run.folder.exists() for run in planned.runs):
+        raise UsageError(f"{out} has runs of this comparison: go on with --resume, or name another folder with --out")
     outcomes: list[FinishedRun | FailedRun] = []
     try:
         with TrainScreen() as screen:

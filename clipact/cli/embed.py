@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipact.cli.terminal import Device, ModelName, PrecisionOption, Resume, Threads, Workers
+from clipact.cli.terminal import MACHINE, Device, ModelName, PrecisionOption, Resume, Threads, Workers
 from clipact.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,13 @@ def embed(
     device: Device = "auto",
     precision: PrecisionOption = "fp32",
     time_limit: Annotated[
-        float | None, typer.Option(min=0.1, show_default="none", help="Seconds that decoding a video may take.")
+        float | None,
+        typer.Option(
+            min=0.1,
+            show_default="none",
+            help="Seconds a video may take, decoded in a process of its own.",
+            rich_help_panel=MACHINE,
+        ),
     ] = None,
 ) -> None:
     """Embed videos as unit vectors, in the space in which sentences are.
@@ -71,7 +77,6 @@ def embed(
     from clipact.embed.options import EmbedOptions
     from clipact.embed.write_features import write_features
     from clipact.models.zoo import load_model
-    from clipact.video.open_source import source_name
 
     check_feature_file(out)
     rows: Iterable[ClipSource]
@@ -84,7 +89,7 @@ def embed(
     elif data is not None:
         raise UsageError("--data is where the paths of a CSV table start; name one table")
     else:
-        rows = [ClipSource(source=path, name=source_name(path)) for path in expand_videos(videos)]
+        rows = [ClipSource(source=path, name=path) for path in expand_videos(videos)]
     loaded = load_model(model, device=device, precision=precision, defer_text=True)
     table: dict[str, Any] = {}
     for change in changes or ():

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipact.cli.terminal import Device, ModelName, PrecisionOption, note
+from clipact.cli.terminal import Device, ModelName, PrecisionOption, Resume, note
 
 if TYPE_CHECKING:
     from clipact.embed.options import EmbedOptions
@@ -46,7 +46,7 @@ def build(
     ] = None,
     recall: Annotated[float, typer.Option(min=0.01, max=1, help="The recall@10 wanted of an approximation.")] = 0.95,
     float16: Annotated[bool, typer.Option("--float16", help="Keep vectors in 16 bits: half the disk.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume a build that was stopped.")] = False,
+    resume: Resume = False,
     device: Device = "auto",
 ) -> None:
     """Encode labels or captions once, and keep them so that the nearest to a clip are found at once.
@@ -242,10 +242,9 @@ def _vectors(
 ) -> "Iterator[tuple[str, Any]]":
     """Each query's name and unit vector (1, d), or the error that stands in its place."""
     from clipact.embed.clip_source import ClipSource
-    from clipact.embed.engine import EmbedRequest, embed_clips
-    from clipact.video.open_source import source_name
+    from clipact.embed.embed_clips import EmbedRequest, embed_clips
 
-    rows = [ClipSource(source=path, name=source_name(path)) for path in paths]
+    rows = [ClipSource(source=path, name=path) for path in paths]
     for found in embed_clips(rows, EmbedRequest(encoder=model.clip_encoder(), keep_clips=False), options):
         yield found.name, found.error or found.embeddings
     for sentence in sentences:

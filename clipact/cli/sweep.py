@@ -60,6 +60,8 @@ def sweep(
 
     Writes tables and a page: each wording's score with its interval, paired tests against the baseline, what changes
     label by label, and which confusions a wording causes or cures. Choose on one part of your data, report on another.
+
+    Stopped, the same command begins again, but decodes and encodes nothing twice: embeddings are kept (clipact cache).
     """
     from clipact.cache import Cache
     from clipact.cli.terminal import find_protocol, note, show_progress, track

@@ -27,12 +27,16 @@ Videos = Annotated[
 ]
 """The argument of every command that takes several videos."""
 
+MACHINE = "How it runs"
+"""The panel of the options that change how fast an answer comes, and not the answer."""
+
 ModelName = Annotated[
     str, typer.Option("--model", "-m", envvar="CLIPACT_MODEL", help="mini, a folder, or open_clip:ARCH/TAG.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=MACHINE)]
 PrecisionOption = Annotated[
-    str, typer.Option(help="fp32; bf16: nearly the same, twice as fast; auto: bf16 where as good.")
+    str,
+    typer.Option(help="fp32; bf16: nearly the same, twice as fast; auto: bf16 where as good.", rich_help_panel=MACHINE),
 ]
 """Options of every command that has a model look, and where it may look in 16 bits."""
 
@@ -52,7 +56,10 @@ Resume = Annotated[
 """The one rule of every command whose work may be stopped: what is done is kept, and --resume goes on from there."""
 
 Workers = Annotated[
-    int | None, typer.Option(min=1, show_default="one a core", help="Threads that decode and encode videos.")
+    int | None,
+    typer.Option(
+        min=1, show_default="one a core", help="Threads that decode and encode videos.", rich_help_panel=MACHINE
+    ),
 ]
 Threads = Annotated[
     int | None,
@@ -60,6 +67,7 @@ Threads = Annotated[
         min=1,
         show_default="the cores shared out, 1 on a busy machine",
         help="Threads of the tensor library, for each worker.",
+        rich_help_panel=MACHINE,
     ),
 ]
 """Options of every command that embeds many videos."""

@@ -13,6 +13,7 @@ from PIL import Image
 
 from clipact.errors import VideoError
 from clipact.file_memo import FileMemo
+from clipact.video.open_source import FILE, VideoSource, source_kind
 from clipact.video.pictures import SUFFIXES, read_picture
 
 NEAR = 6
@@ -78,7 +79,7 @@ _DIGESTS: FileMemo[str] = FileMemo(limit=100_000)  # files; about 30 MB
 
 
 def file_digest(path: str | Path) -> str:
-    """The hex sha256 of a file's bytes, "" when it cannot be read: decoding it says why.
+    """The hex sha256 of a file's bytes, "" when it cannot be read, or is no regular file: decoding it says why.
 
     A file is read once in a process, for as long as it is not changed: a table may name it in many rows.
     """
@@ -88,7 +89,14 @@ def file_digest(path: str | Path) -> str:
         return ""
 
 
+def source_digest(source: VideoSource) -> str:
+    """The hex sha256 of a source that is a file, "" of any other: standard input is not the file called "-"."""
+    return file_digest(source) if isinstance(source, str | Path) and source_kind(source) == FILE else ""
+
+
 def _digest(path: Path) -> str:
+    if not path.is_file():  # opening a pipe waits for who writes to it, and a device may have no end
+        raise OSError(f"{path} is no regular file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -7,7 +7,7 @@ from jaxtyping import Float32
 
 from clipact.cache import Cache
 from clipact.embed.clip_source import ClipSource
-from clipact.embed.engine import EmbedRequest, embed_clips
+from clipact.embed.embed_clips import EmbedRequest, embed_clips
 from clipact.embed.options import EmbedOptions
 from clipact.embed.sentences import sentence_embedder
 from clipact.engines.engine import Engine
@@ -34,7 +34,7 @@ def embed_videos(
         options: Workers, cache, journal; by default features are kept in the default cache.
 
     Raises:
-        VideoError: One cannot be read; it names the first. `clipact.embed.engine.embed_clips` goes on.
+        VideoError: One cannot be read; it names the first. `clipact.embed.embed_clips.embed_clips` goes on.
     """
     engine = _engine(model)
     if engine.text_depends_on_video:

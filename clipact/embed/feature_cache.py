@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 import av
 import numpy as np
 import PIL
-from jaxtyping import Float32
 
 from clipact import aliases
 from clipact.cache import Cache, content_key
 from clipact.clip_spec import FrameStamp
 from clipact.embed.clip_source import ClipSource
+from clipact.embed.feature_collector import Features
 from clipact.engines.clip_encoder import ClipEncoder
 from clipact.errors import CacheError
 from clipact.video.augment import Augment
@@ -31,7 +31,7 @@ DECODERS = f"pyav {av.__version__}, pillow {PIL.__version__}"
 class ClipFeatures:
     """What a visual backbone makes of the clips of one row, and the ledger of each clip."""
 
-    values: Float32[np.ndarray, "k ..."]
+    features: Features
     ledgers: tuple[ClipLedger, ...]
 
 
@@ -68,18 +68,23 @@ class FeatureCache:
         """Return what is kept under a key, None when nothing is; `name` is what ledgers call the source."""
         if self.cache is None or not key or (entry := self.cache.read(self.kind, key)) is None:
             return None
-        if len(entry["values"]) != self.encoder.clips_a_video:
+        features = Features(values=entry["values"], places=entry.get("places"))
+        if len(features) != self.encoder.clips_a_video:
             return None
         facts = json.loads(entry["facts"].tobytes())
-        return ClipFeatures(values=entry["values"], ledgers=tuple(_ledger(fact, name) for fact in facts))
+        return ClipFeatures(features=features, ledgers=tuple(_ledger(fact, name) for fact in facts))
 
-    def write(self, key: str, features: ClipFeatures) -> None:
+    def write(self, key: str, found: ClipFeatures) -> None:
         """Keep features; a cache that cannot be written is said once, and costs time later, not the answer."""
         if self.cache is None or not key:
             return
-        facts = json.dumps([_fact(one) for one in features.ledgers], ensure_ascii=False).encode()
+        arrays: dict[str, np.ndarray] = {"values": found.features.values}
+        if found.features.places is not None:
+            arrays["places"] = found.features.places
+        facts = json.dumps([_fact(one) for one in found.ledgers], ensure_ascii=False).encode()
+        arrays["facts"] = np.frombuffer(facts, np.uint8)
         try:
-            self.cache.write(self.kind, key, {"facts": np.frombuffer(facts, np.uint8), "values": features.values})
+            self.cache.write(self.kind, key, arrays)
         except CacheError as error:
             with self._lock:
                 warned, self._warned = self._warned, True

@@ -5,9 +5,10 @@ A frame that a clip repeats, or that several clips share, is encoded once where 
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int32, UInt8
 
 from clipact.engines.clip_encoder import ClipEncoder
 from clipact.video.clip import Clip
@@ -15,6 +16,25 @@ from clipact.video.collect import FrameCollector
 
 Picture = UInt8[np.ndarray, "h w c"]
 Row = Float32[np.ndarray, "..."]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Features:
+    """What a visual backbone makes of k clips.
+
+    values  of each clip; where the backbone sees frames apart, of each distinct frame
+    places  then, which of the values each frame of each clip has
+    """
+
+    values: Float32[np.ndarray, "n ..."]
+    places: Int32[np.ndarray, "k t"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values if self.places is None else self.places)
+
+    def of(self, clips: slice) -> Float32[np.ndarray, "k ..."]:
+        """Return the features of some clips, those of their frames one after the other."""
+        return self.values[clips] if self.places is None else self.values[self.places[clips]]
 
 
 class BatchEncoder:
@@ -109,16 +129,16 @@ class FeatureCollector(FrameCollector):
         self.finish()
 
     @property
-    def features(self) -> Float32[np.ndarray, "k ..."]:
-        """The features of each clip, its crops one after the other."""
+    def features(self) -> Features:
+        """The features of each clip, its crops one after the other; those of a frame are there once."""
         if not self.encoder.by_frame:
-            return np.stack([self._rows[clip, crop] for clip in range(len(self._clips)) for crop in range(self._crops)])
-        return np.stack(
-            [
-                np.stack([self._rows[number, crop][0] for number in numbers])
-                for numbers in self._clips
-                for crop in range(self._crops)
-            ]
+            places = [(clip, crop) for clip in range(len(self._clips)) for crop in range(self._crops)]
+            return Features(values=np.stack([self._rows[place] for place in places]))
+        place = {key: number for number, key in enumerate(self._rows)}
+        views = [(numbers, crop) for numbers in self._clips for crop in range(self._crops)]
+        return Features(
+            values=np.concatenate(list(self._rows.values())),
+            places=np.array([[place[number, crop] for number in numbers] for numbers, crop in views], np.int32),
         )
 
     def _put_clip(self, clip: int) -> None:

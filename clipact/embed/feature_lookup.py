@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clipact.clip_spec import FrameStamp
-from clipact.data.fingerprint import file_digest
+from clipact.data.fingerprint import source_digest
 from clipact.embed.clip_source import ClipSource
 from clipact.embed.feature_file import FeatureFile
 from clipact.embed.feature_row import FeatureRow
@@ -84,7 +84,7 @@ class FeatureLookup:
             )
 
     def _is_same(self, row: ClipSource, kept: FeatureRow) -> bool:
-        digest = file_digest(row.source) if isinstance(row.source, str | Path) else ""
+        digest = source_digest(row.source)
         return not digest or kept.sha256 in (None, digest)
 
     def _embedding(self, row: ClipSource, kept: FeatureRow) -> VideoEmbedding | None:

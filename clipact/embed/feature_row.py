@@ -126,7 +126,7 @@ class FeatureRow:
     error: str | None = None
 
     def __post_init__(self) -> None:
-        assert self.embedding is None or self.error is None, "a row has an embedding or an error"
+        assert (self.embedding is None) != (self.error is None), "a row has an embedding or an error"
 
     def check(self, metadata: FeatureMetadata) -> None:
         """Refuse a row that a file of this metadata cannot hold.

@@ -96,7 +96,7 @@ class Journal:
                     arrays.append(fact[name])
                     fact[name] = fact[name].shape
             facts.append(fact | {"stamps": [[[s.index, s.seconds] for s in clip] for clip in one.stamps]})
-        body = json.dumps([self._next, facts], ensure_ascii=False).encode() + b"\n"
+        body = json.dumps([self._next, facts]).encode() + b"\n"  # in ASCII: names need not be UTF-8
         body += b"".join(array.astype("<f4").tobytes() for array in arrays)
         record = len(body).to_bytes(8, "little") + hashlib.sha256(body).digest() + body
         try:
@@ -115,11 +115,13 @@ class Journal:
 
 def _records(file: IO[bytes], *, whole: bool) -> Iterator[tuple[int, Any]]:
     """The first row of each whole record, and its rows (`whole`) or their number; the first torn one ends them."""
+    size_bytes = os.fstat(file.fileno()).st_size
     while True:
         head = file.read(40)
-        body = file.read(int.from_bytes(head[:8], "little"))
-        if len(head) < 40 or len(body) < int.from_bytes(head[:8], "little"):
+        length = int.from_bytes(head[:8], "little")
+        if len(head) < 40 or length > size_bytes - file.tell():  # a torn one may claim more than there is memory
             return
+        body = file.read(length)
         if hashlib.sha256(body).digest() != head[8:]:
             return
         line, _, numbers = body.partition(b"\n")

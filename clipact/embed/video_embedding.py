@@ -7,6 +7,7 @@ from jaxtyping import Float32
 
 from clipact.clip_spec import FrameStamp
 from clipact.errors import VideoError
+from clipact.video.open_source import source_name
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,4 +40,4 @@ class VideoEmbedding:
     @property
     def error(self) -> VideoError | None:
         """Why it could not be read, with its name; None where it was."""
-        return VideoError(self.name, self.cause) if self.cause else None
+        return VideoError(source_name(self.name), self.cause) if self.cause else None

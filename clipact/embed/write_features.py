@@ -1,7 +1,7 @@
 """Embed videos into a file of features, which is there when all of them are in it."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from clipact.atomic_write import tidy
 from clipact.clip_spec import ClipSpec
 from clipact.embed.clip_source import ClipSource
-from clipact.embed.engine import EmbedRequest, embed_clips
+from clipact.embed.embed_clips import EmbedRequest, embed_clips
 from clipact.embed.feature_cache import DECODERS
 from clipact.embed.feature_row import FeatureMetadata, FeatureRow
 from clipact.embed.feature_writer import FeatureWriter
@@ -85,24 +85,19 @@ def features_metadata(model: Engine, encoder: ClipEncoder, *, per_frame: bool = 
 
 def _row(found: VideoEmbedding) -> FeatureRow:
     start, end = found.span
-    row = FeatureRow(
-        path=found.name,
-        sha256=found.digest or None,
-        start_seconds=start,
-        end_seconds=end,
-        error=found.cause or None,
-        embedding=None if found.embeddings is None else found.embeddings[0],
-    )
-    if found.features is None:
-        return row
+    row = partial(FeatureRow, path=found.name, sha256=found.digest or None, start_seconds=start, end_seconds=end)
+    if found.cause:
+        return row(error=found.cause)
+    if found.embeddings is not None:
+        return row(embedding=found.embeddings[0])
+    assert found.features is not None
     # A frame that clips share, or that a short clip repeats, is there once.
     first: dict[int, tuple[float, np.ndarray]] = {}
     for stamps, features in zip(found.stamps, found.features, strict=True):
         for stamp, vector in zip(stamps, features, strict=True):
             first.setdefault(stamp.index, (stamp.seconds, vector))
     numbers = sorted(first)
-    return replace(
-        row,
+    return row(
         embedding=np.stack([first[number][1] for number in numbers]),
         frames=np.array(numbers, np.int32),
         seconds=np.array([first[number][0] for number in numbers], np.float64),

@@ -9,7 +9,7 @@ from typing import Any
 
 from clipact.clip_spec import Averaging
 from clipact.embed.clip_source import ClipSource
-from clipact.embed.engine import EmbedRequest, embed_clips
+from clipact.embed.embed_clips import EmbedRequest, embed_clips
 from clipact.embed.options import EmbedOptions
 from clipact.embed.video_embedding import VideoEmbedding
 from clipact.engines.clip_encoder import ClipEncoder

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -25,10 +24,11 @@ from clipact.video.decode_pyav import PyavVideo
 from clipact.video.decode_sequential import SequentialVideo
 from clipact.video.decode_torchcodec import TorchcodecVideo
 from clipact.video.idle_media import IdleMedia
+from clipact.video.ledger_notes import Short, note_damage, note_early_end, note_repeats, tell_size_change
 from clipact.video.media import Media
 from clipact.video.open_source import FILE, VideoSource, open_source, read_head, source_kind, source_name
 from clipact.video.sampling import sample
-from clipact.video.transforms import fit_frame
+from clipact.video.transforms import Kept, fit_crops
 
 DECODERS: dict[str, Callable[[Media], Video]] = {
     "pyav": PyavVideo,
@@ -40,10 +40,6 @@ def check_decoder(name: str) -> None:
     """Nothing, or a UsageError when no decoder has this name."""
     if name not in DECODERS:
         raise UsageError(f"no decoder is called {name!r}; {choices(name, DECODERS)}")
-
-
-Short = Literal["repeat", "error"]
-Fit = Callable[[UInt8[np.ndarray, "h w c"]], UInt8[np.ndarray, "h2 w2 c"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,14 +246,17 @@ def _recall_timeline(video: Video, identity: FileIdentity | None, *, way: str) -
 def _read(video: Video, timeline: Timeline, wanted: Wanted, collector: FrameCollector) -> list[ClipLedger]:
     allowed = timeline.within(wanted.start_seconds, wanted.end_seconds, name=video.name)
     chosen = _sampled(timeline, allowed, wanted)
-    notes = [_repeats(numbers, len(allowed), wanted.short, name=video.name) for numbers in chosen]
+    notes = [note_repeats(numbers, len(allowed), wanted.short, name=video.name) for numbers in chosen]
     collector.begin(chosen, crops=wanted.crops)
     _decode(video, timeline, chosen, wanted=wanted, collector=collector)
     damaged = set(video.damaged())
     return [
         ClipLedger(
             stamps=timeline.stamps(numbers),
-            notes=timeline.notes + _early_end(timeline, wanted.end_seconds) + repeats + _damage(numbers, damaged),
+            notes=timeline.notes
+            + note_early_end(timeline, wanted.end_seconds)
+            + repeats
+            + note_damage(numbers, damaged),
             decoder=video.decoder,
             duration_seconds=timeline.duration_seconds or None,
             source=video.name,
@@ -270,26 +269,25 @@ def _decode(
     video: Video, timeline: Timeline, chosen: Sequence[Sequence[int]], *, wanted: Wanted, collector: FrameCollector
 ) -> None:
     """Hand over each distinct frame of the clips as soon as it is decoded and fitted."""
-    fits = _fits(wanted)
+    fit = _fit(wanted)
     missing = {number for numbers in chosen for number in numbers}
     shape: tuple[int, ...] | None = None
     for number, picture in video.decode(timeline, sorted(missing)):
         shape = shape or picture.shape
         if not wanted.resized and wanted.augment is None and picture.shape != shape:
-            raise VideoError(video.name, _size_change(shape, picture.shape))
+            raise VideoError(video.name, tell_size_change(shape, picture.shape))
         missing.discard(number)
-        collector.add(number, [fit(picture) for fit in fits])
+        collector.add(number, fit(picture))
     if missing:
         raise FramesDifferError(f"it left out frame {min(missing)}")
 
 
-def _fits(wanted: Wanted) -> list[Fit]:
-    """What each frame goes through, once a crop."""
+def _fit(wanted: Wanted) -> Callable[[UInt8[np.ndarray, "h w c"]], list[UInt8[np.ndarray, "h2 w2 c"]]]:
+    """What makes one picture a crop of each frame."""
     if wanted.augment is not None or not wanted.resized:
-        return [lambda frame: frame]
-    if wanted.crops == 1:
-        return [partial(fit_frame, spec=wanted.spec)]
-    return [partial(fit_frame, spec=wanted.spec, keep=keep) for keep in ("start", "centre", "end")]
+        return lambda frame: [frame]
+    kept: tuple[Kept, ...] = ("centre",) if wanted.crops == 1 else ("start", "centre", "end")
+    return partial(fit_crops, spec=wanted.spec, kept=kept)
 
 
 def _sampled(timeline: Timeline, allowed: range, wanted: Wanted) -> list[list[int]]:
@@ -304,35 +302,3 @@ def _sampled(timeline: Timeline, allowed: range, wanted: Wanted) -> list[list[in
         generator=wanted.generator,
     )
     return [[allowed[i] for i in numbers] for numbers in chosen]
-
-
-def _size_change(before: Sequence[int], after: Sequence[int]) -> str:
-    return (
-        f"its frames change size, from {before[1]} x {before[0]} to {after[1]} x {after[0]}; "
-        "give a spec, so that all come out alike"
-    )
-
-
-def _early_end(timeline: Timeline, end_seconds: float | None) -> tuple[str, ...]:
-    duration = timeline.duration_seconds
-    if end_seconds is None or not duration or end_seconds <= duration + 0.05:  # who asks for 10 s of 9.98 means all
-        return ()
-    return (f"it ends at {duration:.3f} s, before the end asked for, {end_seconds:g} s",)
-
-
-def _repeats(numbers: Sequence[int], available: int, short: Short, *, name: str) -> tuple[str, ...]:
-    """A note, or a VideoError, when frames repeat: there are too few in the span, or the sampling passes some by."""
-    distinct = len(set(numbers))
-    if distinct == len(numbers):
-        return ()
-    said = f"{len(numbers)} frames asked for, {available} there"
-    if available >= len(numbers):
-        said = f"{len(numbers)} frames asked for, {distinct} different ones sampled of {available} there"
-    if short == "error":
-        raise VideoError(name, f"{said}; ask for fewer, or let them repeat")
-    return (f"{said}: some repeat",)
-
-
-def _damage(numbers: Sequence[int], damaged: set[int]) -> tuple[str, ...]:
-    hurt = len(damaged.intersection(numbers))
-    return (f"{hurt} of {len(set(numbers))} frames are damaged",) if hurt else ()

@@ -9,7 +9,8 @@ from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError
 from clipact.video.augment import Augment, DrawnAugment
 from clipact.video.clip import Clip
-from clipact.video.collect import FrameCollector, Short, Wanted, check_decoder, decode_into
+from clipact.video.collect import FrameCollector, Wanted, check_decoder, decode_into
+from clipact.video.ledger_notes import Short
 from clipact.video.open_source import VideoSource
 
 
@@ -36,7 +37,8 @@ def load_clip(
     short               fewer frames than wanted repeat and are noted, or ("error") are a VideoError
     generator           takes a random frame of each segment; an `augment`, which may give another size, draws from it
     decoder_threads     None: as many as FFmpeg takes, which decode one video soonest. Where several threads call it, 1
-                        takes 14 % less work (H.264, 1080p); the frames are the same
+                        takes 14 % less work (H.264, 1080p); the frames are the same. Those that are damaged look the
+                        same every time only with 1: several threads conceal damage as it happens to come
     time_limit_seconds  decodes in a process of its own, which is ended when the time is up
 
     VideoError, with path and cause, when the frames cannot be had.

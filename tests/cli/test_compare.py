@@ -20,7 +20,10 @@ def test_rows_stand_side_by_side_and_one_that_fails_is_named(clipact, shades, tm
     assert str(page.name) in done.out
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert [row["of"] for row in found["rows"]] == [1, 1]
-    done = clipact(*words, "--models", f"knn:{small}@3,few-shot:{small}@99", "--json")
+    more = (*words, "--models", f"knn:{small}@3,few-shot:{small}@99", "--json")
+    refused = clipact(*more)
+    assert (refused.code, "go on with --resume" in " ".join(refused.err.split())) == (2, True)
+    done = clipact(*more, "--resume")
     rows = [json.loads(line) for line in done.out.splitlines()]
     assert done.code == 1
     assert rows[0]["top_1"] == found["rows"][0]["top_1"]

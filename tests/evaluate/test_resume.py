@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 
 from clipact.cache import Cache
-from clipact.embed import engine as room
+from clipact.embed import embed_clips as room
 from clipact.errors import ResultError
 from clipact.evaluate import EvalOptions, evaluate, manifest_protocol, read_samples
 from clipact.evaluate.results import identical

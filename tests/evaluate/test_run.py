@@ -16,7 +16,7 @@ from clipact.classify.prediction import Prediction
 from clipact.classify.zero_shot import ZeroShotClassifier
 from clipact.data.fingerprint import file_digest
 from clipact.data.protocol import ProtocolWords
-from clipact.embed import engine as room
+from clipact.embed import embed_clips as room
 from clipact.errors import ClipactError, DataError, ManifestError, ModelError, UsageError, VideoError
 from clipact.evaluate import (
     EvalOptions,

@@ -109,6 +109,32 @@ def test_a_changed_file_is_opened_again(tmp_path, opened):
         load_clips(path, SPEC)
 
 
+def test_damaged_frames_do_not_depend_on_what_was_decoded_before(tmp_path, opened, monkeypatch):
+    path = draw_video(tmp_path / "a.mp4", frames=60, gop=20)
+    data, spots = bytearray(path.read_bytes()), random.Random(2)
+    media_starts = data.index(b"mdat") + 1000
+    for _ in range(8):
+        data[spots.randrange(media_starts, media_starts + (len(data) - media_starts) // 2)] ^= 255
+    path.write_bytes(data)
+    os.utime(path, (1e9 + 0.5, 1e9 + 0.5))
+
+    def load(start):
+        (clip,) = load_clips(path, SPEC, start_seconds=start, end_seconds=start + 1.5, decoder_threads=1)
+        return clip
+
+    fresh = {}
+    for start in (0.0, 1.0, 2.0, 3.0):
+        monkeypatch.setattr(collect, "_IDLE", IdleMedia())
+        fresh[start] = load(start)
+    assert any("damaged" in note for clip in fresh.values() for note in clip.notes)
+    before = len(opened)
+    for start in (3.0, 0.0, 2.0, 1.0, 0.0):
+        clip = load(start)
+        assert np.array_equal(clip.frames, fresh[start].frames)
+        assert clip.notes == fresh[start].notes
+    assert len(opened) == before
+
+
 def test_what_failed_is_not_kept_open(tmp_path, opened):
     path = draw_settled(tmp_path / "a.mp4")
     with pytest.raises(VideoError, match="past its end"):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from clipact.clip_spec import ClipSpec
 from clipact.models.dual_encoder import normalise_frames
-from clipact.video.transforms import fit_frame, resized_size
+from clipact.video.transforms import fit_crops, fit_frame, resized_size
 
 
 def _picture(height, width, seed=0):
@@ -85,3 +85,15 @@ def test_normalising_a_clip_is_normalising_its_frames_and_leaves_them_alone():
     assert together.is_contiguous()
     assert torch.equal(together, torch.cat([normalise_frames(frames[i : i + 1], spec) for i in range(3)]))
     assert np.array_equal(frames, before)
+
+
+@pytest.mark.parametrize("shape", [(120, 160), (161, 99), (97, 97)])
+@pytest.mark.parametrize("size", [(48, 48), (40, 64)])
+def test_three_crops_are_cut_out_of_one_resized_picture(size, shape):
+    spec, picture = ClipSpec(size=size), _picture(*shape)
+    height, width = resized_size(*shape, spec)
+    whole = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+    start, centre, end = fit_crops(picture, spec, ("start", "centre", "end"))
+    assert np.array_equal(start, whole[: size[0], : size[1]])
+    assert np.array_equal(end, whole[height - size[0] :, width - size[1] :])
+    assert np.array_equal(centre, fit_frame(picture, spec))

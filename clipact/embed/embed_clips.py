@@ -7,17 +7,17 @@ do. For a GPU workers decode row by row, and whoever asks for the embeddings enc
 Units are the same whatever is resumed, and on a CPU no row's features depend on what is encoded beside it.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
 from clipact.cache import content_key
-from clipact.data.fingerprint import file_digest
+from clipact.data.fingerprint import source_digest
 from clipact.embed.clip_source import ClipSource
 from clipact.embed.feature_cache import ClipFeatures, FeatureCache
 from clipact.embed.feature_collector import BatchEncoder, FeatureCollector
@@ -113,11 +113,13 @@ class _Job:
 class _Engine:
     def __init__(self, request: EmbedRequest, options: EmbedOptions, seconds: dict[str, float]) -> None:
         self.request, self.options, self.seconds = request, options, seconds
+        self.adding = threading.Lock()  # to `seconds`, from several workers
         self.encoder = request.encoder.with_frames_at_once(options.frames_at_once)
         self.store = FeatureCache(options.cache, self.encoder, augment=request.augment)
         frames = self.encoder.clips_a_video * self.encoder.spec.frames
         self.unit = max(1, self.encoder.frames_at_once // frames)
         self.fits_in_memory = frames <= _FRAMES_HELD
+        self.decoder_threads: int | None = None
 
     def run(self, rows: Iterable[ClipSource], *, identity: str, total: int | None) -> Iterator[VideoEmbedding]:
         """Yield the embedding of each row."""
@@ -134,6 +136,8 @@ class _Engine:
         units = iter(lambda: list(islice(numbered, self.unit)), [])
         left = None if total is None else -((done - total) // self.unit)
         workers = self.options.workers_for(left)
+        if workers > 1:  # which decode side by side already: FFmpeg's threads would only add work
+            self.decoder_threads = 1
         for embedded in (self._on_cores if self.encoder.on_cpu else self._on_gpu)(units, workers):
             if journal is not None:
                 journal.append(embedded)
@@ -153,7 +157,7 @@ class _Engine:
 
         def work(numbered: tuple[int, ClipSource]) -> _Job:
             job = self._look_up(*numbered)
-            if job.is_open and self.fits_in_memory:
+            if job.is_open and not job.clips and self.fits_in_memory:
                 self._decode(job)
             return job
 
@@ -165,7 +169,7 @@ class _Engine:
         if self.request.known is not None and (known := self.request.known(row)) is not None:
             return _Job(row=row, digest="", key="", known=known)
         begun = time.perf_counter()
-        digest = file_digest(row.source) if isinstance(row.source, str | Path) else ""
+        digest = source_digest(row.source)
         job = _Job(row=row, digest=digest, key=self.store.key(row, digest))
         job.features = self.store.read(job.key, name=row.name)
         self._spent("lookup", begun)
@@ -205,7 +209,7 @@ class _Engine:
         self._spent("decode", seconds=spent - batch.seconds)
         begun = time.perf_counter()
         for job, collector, ledgers in made:
-            job.features = ClipFeatures(values=collector.features, ledgers=ledgers)
+            job.features = ClipFeatures(features=collector.features, ledgers=ledgers)
             self.store.write(job.key, job.features)
         self._spent("store", begun)
 
@@ -233,48 +237,49 @@ class _Engine:
             self._spent("decode", begun)
 
     def _wanted(self, row: ClipSource) -> Wanted:
-        return wanted_clips(self.encoder, row, augment=self.request.augment)
+        augment = self.request.augment
+        return Wanted(
+            spec=self.encoder.spec,
+            clips=self.encoder.clips,
+            crops=self.encoder.crops,
+            start_seconds=row.start_seconds,
+            end_seconds=row.end_seconds,
+            decoder=self.encoder.decoder,
+            decoder_threads=self.decoder_threads,
+            augment=augment,
+            generator=None if augment is None else np.random.default_rng(row.draw),
+        )
 
     def _embedding(self, job: _Job) -> VideoEmbedding:
         if job.known is not None:
             return job.known
-        features, span = job.features, (job.row.start_seconds, job.row.end_seconds)
-        if features is None:
+        found, span = job.features, (job.row.start_seconds, job.row.end_seconds)
+        if found is None:
             return VideoEmbedding(name=job.row.name, cause=job.cause, digest=job.digest, span=span)
         embeddings = None
         if not self.request.features:
-            embeddings = self.encoder.head(features.values)
+            at_once = max(1, _FRAMES_HELD // self.encoder.spec.frames)
+            starts = range(0, len(found.features), at_once)
+            pieces = [self.encoder.head(found.features.of(slice(start, start + at_once))) for start in starts]
+            embeddings = np.concatenate(pieces)
             embeddings = averaged(embeddings, "logits" if self.request.keep_clips else "embeddings")
-        first = features.ledgers[0]
+        first = found.ledgers[0]
         return VideoEmbedding(
             name=job.row.name,
             span=span,
             embeddings=embeddings,
-            features=features.values if self.request.features else None,
+            features=found.features.of(slice(None)) if self.request.features else None,
             digest=job.digest,
-            notes=tuple(dict.fromkeys(note for ledger in features.ledgers for note in ledger.notes)),
+            notes=tuple(dict.fromkeys(note for ledger in found.ledgers for note in ledger.notes)),
             decoder=first.decoder,
             duration_seconds=first.duration_seconds,
-            stamps=tuple(ledger.stamps for ledger in features.ledgers[:: self.encoder.crops]),
+            stamps=tuple(ledger.stamps for ledger in found.ledgers[:: self.encoder.crops]),
         )
 
     def _spent(self, activity: str, begun: float | None = None, *, seconds: float = 0.0) -> None:
         spent = seconds if begun is None else time.perf_counter() - begun
-        self.seconds[activity] = self.seconds.get(activity, 0.0) + spent
-
-
-def wanted_clips(encoder: ClipEncoder, row: ClipSource, *, augment: Augment | None = None) -> Wanted:
-    """Return what is decoded of a row for an encoder."""
-    return Wanted(
-        spec=encoder.spec,
-        clips=encoder.clips,
-        crops=encoder.crops,
-        start_seconds=row.start_seconds,
-        end_seconds=row.end_seconds,
-        decoder=encoder.decoder,
-        augment=augment,
-        generator=None if augment is None else np.random.default_rng(row.draw),
-    )
+        with self.adding:
+            self.seconds[activity] = self.seconds.get(activity, 0.0) + spent
 
 
 def _ledger(clip: Clip) -> ClipLedger:

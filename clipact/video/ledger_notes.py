@@ -1,0 +1,44 @@
+"""What the ledger of a clip notes, in sentences: repeated frames, an early end, damage."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from clipact.errors import VideoError
+from clipact.video.clip import Timeline
+
+Short = Literal["repeat", "error"]
+
+
+def tell_size_change(before: Sequence[int], after: Sequence[int]) -> str:
+    """The cause of a VideoError when frames of two shapes would come in one clip."""
+    return (
+        f"its frames change size, from {before[1]} x {before[0]} to {after[1]} x {after[0]}; "
+        "give a spec, so that all come out alike"
+    )
+
+
+def note_early_end(timeline: Timeline, end_seconds: float | None) -> tuple[str, ...]:
+    """A note when the video ends before the end that was asked for."""
+    duration = timeline.duration_seconds
+    if end_seconds is None or not duration or end_seconds <= duration + 0.05:  # who asks for 10 s of 9.98 means all
+        return ()
+    return (f"it ends at {duration:.3f} s, before the end asked for, {end_seconds:g} s",)
+
+
+def note_repeats(numbers: Sequence[int], available: int, short: Short, *, name: str) -> tuple[str, ...]:
+    """A note, or a VideoError, when frames repeat: there are too few in the span, or the sampling passes some by."""
+    distinct = len(set(numbers))
+    if distinct == len(numbers):
+        return ()
+    said = f"{len(numbers)} frames asked for, {available} there"
+    if available >= len(numbers):
+        said = f"{len(numbers)} frames asked for, {distinct} different ones sampled of {available} there"
+    if short == "error":
+        raise VideoError(name, f"{said}; ask for fewer, or let them repeat")
+    return (f"{said}: some repeat",)
+
+
+def note_damage(numbers: Sequence[int], damaged: set[int]) -> tuple[str, ...]:
+    """A note when frames of a clip came out of damaged packets."""
+    hurt = len(damaged.intersection(numbers))
+    return (f"{hurt} of {len(set(numbers))} frames are damaged",) if hurt else ()
