@@ -17,7 +17,7 @@ from clipact.cache import Cache
 from clipact.data.fingerprint import file_digest
 from clipact.data.sources import TrainingExample
 from clipact.embed.clip_source import ClipSource
-from clipact.embed.engine import EmbedRequest, embed_clips
+from clipact.embed.embed_clips import EmbedRequest, embed_clips
 from clipact.embed.feature_cache import FeatureCache
 from clipact.embed.options import EmbedOptions
 from clipact.embed.video_embedding import VideoEmbedding

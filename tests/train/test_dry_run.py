@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clipact.embed import engine
+from clipact.embed import embed_clips as engine
 from clipact.train import dry_run as plan
 from clipact.train import encoding_plan
 from clipact.train.clip_reader import ClipReader

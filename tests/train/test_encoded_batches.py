@@ -9,7 +9,7 @@ import torch
 from clipact.cache import Cache
 from clipact.data.fingerprint import seed_from
 from clipact.data.sources import read_sources
-from clipact.embed import engine
+from clipact.embed import embed_clips as engine
 from clipact.errors import DataError
 from clipact.evaluate import EvalOptions, manifest_protocol, read_samples
 from clipact.evaluate.run_protocol import run_protocol
