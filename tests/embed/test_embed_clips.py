@@ -10,6 +10,7 @@ import sys
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import numpy as np
@@ -68,7 +69,7 @@ def decodings(monkeypatch):
     names = []
 
     def watch(real):
-        return lambda source, *rest, **more: names.append(os.path.basename(str(source))) or real(source, *rest, **more)
+        return lambda source, *rest, **more: names.append(Path(str(source)).name) or real(source, *rest, **more)
 
     for way in ("collect_frames", "load_wanted"):
         monkeypatch.setattr(engine, way, watch(getattr(engine, way)))
