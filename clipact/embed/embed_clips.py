@@ -119,6 +119,7 @@ class _Engine:
         frames = self.encoder.clips_a_video * self.encoder.spec.frames
         self.unit = max(1, self.encoder.frames_at_once // frames)
         self.fits_in_memory = frames <= _FRAMES_HELD
+        self.decoder_threads: int | None = None
 
     def run(self, rows: Iterable[ClipSource], *, identity: str, total: int | None) -> Iterator[VideoEmbedding]:
         """Yield the embedding of each row."""
@@ -135,6 +136,8 @@ class _Engine:
         units = iter(lambda: list(islice(numbered, self.unit)), [])
         left = None if total is None else -((done - total) // self.unit)
         workers = self.options.workers_for(left)
+        if workers > 1:  # which decode side by side already: FFmpeg's threads would only add work
+            self.decoder_threads = 1
         for embedded in (self._on_cores if self.encoder.on_cpu else self._on_gpu)(units, workers):
             if journal is not None:
                 journal.append(embedded)
@@ -234,7 +237,18 @@ class _Engine:
             self._spent("decode", begun)
 
     def _wanted(self, row: ClipSource) -> Wanted:
-        return wanted_clips(self.encoder, row, augment=self.request.augment)
+        augment = self.request.augment
+        return Wanted(
+            spec=self.encoder.spec,
+            clips=self.encoder.clips,
+            crops=self.encoder.crops,
+            start_seconds=row.start_seconds,
+            end_seconds=row.end_seconds,
+            decoder=self.encoder.decoder,
+            decoder_threads=self.decoder_threads,
+            augment=augment,
+            generator=None if augment is None else np.random.default_rng(row.draw),
+        )
 
     def _embedding(self, job: _Job) -> VideoEmbedding:
         if job.known is not None:
@@ -266,20 +280,6 @@ class _Engine:
         spent = seconds if begun is None else time.perf_counter() - begun
         with self.adding:
             self.seconds[activity] = self.seconds.get(activity, 0.0) + spent
-
-
-def wanted_clips(encoder: ClipEncoder, row: ClipSource, *, augment: Augment | None = None) -> Wanted:
-    """Return what is decoded of a row for an encoder."""
-    return Wanted(
-        spec=encoder.spec,
-        clips=encoder.clips,
-        crops=encoder.crops,
-        start_seconds=row.start_seconds,
-        end_seconds=row.end_seconds,
-        decoder=encoder.decoder,
-        augment=augment,
-        generator=None if augment is None else np.random.default_rng(row.draw),
-    )
 
 
 def _ledger(clip: Clip) -> ClipLedger:
