@@ -11,8 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from clipact.atomic_write import atomic_path
+from clipact.atomic_write import atomic_path, tidy
 from clipact.classify.prediction import Prediction
+from clipact.embed.feature_row import as_text
 from clipact.errors import UsageError, VideoError, choices, import_library
 
 Row = Mapping[str, Any]
@@ -55,6 +56,7 @@ def answer_writer(path: Path, *, top: int) -> Iterator[Write]:
     """
     writer = check_answer_file(path)
     try:
+        tidy(path)
         with atomic_path(path) as part, writer(part, top) as write:
             yield write
     except OSError as error:
@@ -144,7 +146,7 @@ def _flat(row: Row) -> dict[str, Any]:
     if "accepted" in row:
         none = not row["accepted"]
     return {
-        "video": row["video"],
+        "video": as_text(row["video"]),
         "model": row["model"],
         "prompts": row["prompts"],
         "duration_seconds": row["duration_seconds"],
@@ -152,7 +154,7 @@ def _flat(row: Row) -> dict[str, Any]:
         "scores": [one["score"] for one in row["predictions"]],
         "none_of_these": none,
         "notes": row["notes"],
-        "error": row["error"]["message"] if row["error"] else "",
+        "error": as_text(row["error"]["message"]) if row["error"] else "",
     }
 
 

@@ -55,6 +55,7 @@ def assert_straight(found, rows, tower, **what):
             assert one.error is None
             expected = straight(tower, row, **what)
             assert one.embeddings.shape == expected.shape
+            assert len(one.stamps) == what.get("clips", 1)
             np.testing.assert_allclose(one.embeddings, expected, rtol=0, atol=1e-5)
 
 
@@ -247,7 +248,8 @@ def test_a_cache_that_cannot_be_written_is_said_once_and_costs_no_answer(mixed, 
 def test_the_way_of_a_gpu_is_the_straight_loop(tower, frames_at_once, mixed, monkeypatch):
     encoder = on_gpu(clip_encoder(tower))
     assert_straight(embed(mixed, encoder, frames_at_once=frames_at_once, workers=3), mixed, tower)
-    monkeypatch.setattr(engine, "_FRAMES_HELD", 3)  # clips too large to wait: decoded by whoever encodes
+    monkeypatch.setattr(engine, "_FRAMES_HELD", 3)  # clips too large to wait whole: decoded by whoever encodes
+    monkeypatch.setattr(engine, "load_wanted", lambda *a, **k: pytest.fail("a large clip was loaded whole"))
     assert_straight(embed(mixed, encoder, frames_at_once=frames_at_once, workers=3), mixed, tower)
 
 
