@@ -21,11 +21,13 @@ from PIL import Image
 
 from clipact.cache import Cache
 from clipact.embed import embed_clips as engine
+from clipact.embed import options as embed_options
 from clipact.embed.clip_source import ClipSource
-from clipact.embed.embed_clips import EmbedRequest, embed_clips, wanted_clips
+from clipact.embed.embed_clips import EmbedRequest, embed_clips
 from clipact.embed.options import EmbedOptions
 from clipact.errors import ResultError, UsageError, VideoError
 from clipact.video.augment import Augment
+from clipact.video.collect import Wanted
 from clipact.video.load import load_clip, load_wanted
 from tests.embed.straight_loop import SPEC, clip_encoder, counting, embed_straight, everything
 
@@ -260,8 +262,9 @@ def test_what_is_decoded_ahead_is_not_decoded_again(gpu, frames_at_once, mixed, 
     decoded = {}
     for number, row in enumerate(mixed[:4]):
         decoded[number] = Future()
+        wanted = Wanted(spec=SPEC, clips=2, start_seconds=row.start_seconds, end_seconds=row.end_seconds)
         try:
-            decoded[number].set_result(load_wanted(row.source, wanted_clips(encoder, row)))
+            decoded[number].set_result(load_wanted(row.source, wanted))
         except VideoError as error:
             decoded[number].set_exception(error)
     request = EmbedRequest(encoder=on_gpu(encoder) if gpu else encoder, decoded=decoded)
@@ -373,10 +376,10 @@ def test_where_the_time_went_is_told(mixed, cache):
 def test_stopped_after_any_row_it_resumes_bit_for_bit(tower, frames_at_once, cached, mixed, tmp_path, decodings):
     encoder = clip_encoder(tower)
     options = EmbedOptions(frames_at_once=frames_at_once, journal=tmp_path / "journal", workers=2)
-    whole = everything(embed(mixed, encoder, frames_at_once=frames_at_once))
+    whole = everything(embed(mixed, encoder, frames_at_once=frames_at_once, threads=1))
     unit = max(1, frames_at_once // 4)
     if cached == "warm cache":
-        embed(mixed, encoder, frames_at_once=frames_at_once, cache=Cache(tmp_path / "warm"))
+        embed(mixed, encoder, frames_at_once=frames_at_once, cache=Cache(tmp_path / "warm"), threads=1)
     for stop in range(len(mixed)):
         running = embed_clips(mixed, encoder, options)
         assert everything(itertools.islice(running, stop)) == whole[:stop]
@@ -387,6 +390,23 @@ def test_stopped_after_any_row_it_resumes_bit_for_bit(tower, frames_at_once, cac
         assert everything(resumed) == whole
         if cached != "warm cache":
             assert len(mixed) - -(-stop // unit) * unit in range(len(decodings) + 3)
+
+
+@pytest.mark.parametrize("tower", ["efficientnet", "vivit"])
+def test_neither_the_load_nor_what_is_left_changes_a_bit_of_what_is_resumed(tower, mixed, tmp_path, monkeypatch):
+    """How many threads compute decides how sums are rounded: with a journal it is always one a worker."""
+    encoder = clip_encoder(tower)
+    monkeypatch.setattr(embed_options, "cores", lambda: 4)
+    monkeypatch.setattr(embed_options, "_is_busy", lambda: False)
+    options = EmbedOptions(frames_at_once=12, journal=tmp_path / "journal", workers=1)
+    whole = everything(embed_clips(mixed, encoder, replace(options, workers=None)))
+    running = embed_clips(mixed, encoder, options)
+    assert everything(itertools.islice(running, 4)) == whole[:4]
+    running.close()
+    monkeypatch.setattr(embed_options, "_is_busy", lambda: True)
+    assert everything(embed_clips(mixed, encoder, replace(options, resume=True, workers=3))) == whole
+    assert options.threads_for(1) == 1
+    assert replace(options, threads=3).threads_for(1) == 3
 
 
 def test_a_whole_journal_is_read_and_nothing_is_decoded(mixed, tmp_path, decodings):
@@ -440,7 +460,8 @@ def alone():
     encoder = clip_encoder("efficientnet", spec=SPEC.with_frames(1))
     request = EmbedRequest(encoder=encoder, features=True)
     rows = [ClipSource(source=picture, name=str(number)) for number, picture in enumerate(PICTURES)]
-    return request, [embed([row], request, frames_at_once=8)[0].features.tobytes() for row in rows]
+    found = [embed([row], request, frames_at_once=8, threads=1)[0] for row in rows]
+    return request, [one.features.tobytes() for one in found]
 
 
 @settings(max_examples=12)
@@ -449,7 +470,7 @@ def test_on_a_cpu_no_picture_depends_on_those_beside_it(alone, order, workers):
     """In units of eight, in any order, with any missing (below zero: unreadable), the bits are the same."""
     request, expected = alone
     rows = [ClipSource(source=b"no video" if number < 0 else PICTURES[number], name=str(number)) for number in order]
-    found = embed(rows, request, frames_at_once=8, workers=workers)
+    found = embed(rows, request, frames_at_once=8, workers=workers, threads=1)
     assert [one.features is None for one in found] == [number < 0 for number in order]
     assert [one.features.tobytes() for one in found if one.features is not None] == [
         expected[number] for number in order if number >= 0
