@@ -21,11 +21,13 @@ from PIL import Image
 
 from clipact.cache import Cache
 from clipact.embed import embed_clips as engine
+from clipact.embed import options as embed_options
 from clipact.embed.clip_source import ClipSource
-from clipact.embed.embed_clips import EmbedRequest, embed_clips, wanted_clips
+from clipact.embed.embed_clips import EmbedRequest, embed_clips
 from clipact.embed.options import EmbedOptions
 from clipact.errors import ResultError, UsageError, VideoError
 from clipact.video.augment import Augment
+from clipact.video.collect import Wanted
 from clipact.video.load import load_clip, load_wanted
 from tests.embed.straight_loop import SPEC, clip_encoder, counting, embed_straight, everything
 
@@ -34,7 +36,8 @@ straight = functools.cache(embed_straight)
 
 
 def embed(rows, request, **options):
-    return list(embed_clips(rows, request, EmbedOptions(**options)))
+    """One thread a worker unless told otherwise: the number decides how sums are rounded."""
+    return list(embed_clips(rows, request, EmbedOptions(**({"threads": 1} | options))))
 
 
 def on_gpu(encoder):
@@ -79,8 +82,9 @@ def decodings(monkeypatch):
 
 @pytest.mark.parametrize("tower", ["frames", "mean colour", "vivit"])
 @pytest.mark.parametrize(("workers", "frames_at_once"), [(1, 1), (2, 4), (5, 8), (2, 100), (5, 1), (1, 8)])
-def test_any_number_of_workers_and_any_batch_is_the_straight_loop(tower, workers, frames_at_once, mixed):
-    found = embed(mixed, clip_encoder(tower), workers=workers, frames_at_once=frames_at_once)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_number_of_workers_and_any_batch_is_the_straight_loop(tower, workers, frames_at_once, threads, mixed):
+    found = embed(mixed, clip_encoder(tower), workers=workers, frames_at_once=frames_at_once, threads=threads)
     assert_straight(found, mixed, tower)
 
 
@@ -260,8 +264,9 @@ def test_what_is_decoded_ahead_is_not_decoded_again(gpu, frames_at_once, mixed, 
     decoded = {}
     for number, row in enumerate(mixed[:4]):
         decoded[number] = Future()
+        wanted = Wanted(spec=SPEC, clips=2, start_seconds=row.start_seconds, end_seconds=row.end_seconds)
         try:
-            decoded[number].set_result(load_wanted(row.source, wanted_clips(encoder, row)))
+            decoded[number].set_result(load_wanted(row.source, wanted))
         except VideoError as error:
             decoded[number].set_exception(error)
     request = EmbedRequest(encoder=on_gpu(encoder) if gpu else encoder, decoded=decoded)
@@ -389,6 +394,23 @@ def test_stopped_after_any_row_it_resumes_bit_for_bit(tower, frames_at_once, cac
             assert len(mixed) - -(-stop // unit) * unit in range(len(decodings) + 3)
 
 
+@pytest.mark.parametrize("tower", ["efficientnet", "vivit"])
+def test_neither_the_load_nor_what_is_left_changes_a_bit_of_what_is_resumed(tower, mixed, tmp_path, monkeypatch):
+    """How many threads compute decides how sums are rounded: with a journal it is always one a worker."""
+    encoder = clip_encoder(tower)
+    monkeypatch.setattr(embed_options, "cores", lambda: 4)
+    monkeypatch.setattr(embed_options, "_is_busy", lambda: False)
+    options = EmbedOptions(frames_at_once=12, journal=tmp_path / "journal", workers=1)
+    whole = everything(embed_clips(mixed, encoder, replace(options, workers=None)))
+    running = embed_clips(mixed, encoder, options)
+    assert everything(itertools.islice(running, 4)) == whole[:4]
+    running.close()
+    monkeypatch.setattr(embed_options, "_is_busy", lambda: True)
+    assert everything(embed_clips(mixed, encoder, replace(options, resume=True, workers=3))) == whole
+    assert options.threads_for(1) == 1
+    assert replace(options, threads=3).threads_for(1) == 3
+
+
 def test_a_whole_journal_is_read_and_nothing_is_decoded(mixed, tmp_path, decodings):
     encoder = clip_encoder("quick frames", clips=2)
     for request in (EmbedRequest(encoder=encoder), EmbedRequest(encoder=encoder, features=True, keep_clips=False)):
@@ -440,7 +462,8 @@ def alone():
     encoder = clip_encoder("efficientnet", spec=SPEC.with_frames(1))
     request = EmbedRequest(encoder=encoder, features=True)
     rows = [ClipSource(source=picture, name=str(number)) for number, picture in enumerate(PICTURES)]
-    return request, [embed([row], request, frames_at_once=8)[0].features.tobytes() for row in rows]
+    found = [embed([row], request, frames_at_once=8)[0] for row in rows]
+    return request, [one.features.tobytes() for one in found]
 
 
 @settings(max_examples=12)

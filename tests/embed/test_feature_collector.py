@@ -30,6 +30,11 @@ def encoder_of(*, by_frame, frames=4, frames_at_once=8, seen=None):
     return counting(encoder, [] if seen is None else seen)
 
 
+def whole(features):
+    """The features of all clips as one array."""
+    return features.of(slice(None))
+
+
 def collect(encoder, clips, *, crops=1, order=None, pictures=picture):
     collector = FeatureCollector(encoder, BatchEncoder(encoder))
     collector.begin(clips, crops=crops)
@@ -37,7 +42,7 @@ def collect(encoder, clips, *, crops=1, order=None, pictures=picture):
     for number in order or numbers:
         collector.add(number, [pictures(number, crop) for crop in range(crops)])
     collector.finish()
-    return collector.features
+    return whole(collector.features)
 
 
 def encode_straight(encoder, clips, *, crops=1):
@@ -121,7 +126,7 @@ def test_a_decoder_that_starts_over_leaves_nothing_of_before(by_frame):
     for number in range(5):
         collector.add(number, [picture(number)])
     collector.finish()
-    np.testing.assert_allclose(collector.features, encode_straight(encoder, clips), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(whole(collector.features), encode_straight(encoder, clips), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("by_frame", [True, False])
@@ -144,7 +149,9 @@ def test_a_shared_batch_gives_each_its_own_and_is_always_full(by_frame):
         assert batch.seconds > 0
         seen.clear()
         for first, collector in collectors.items():
-            assert features.setdefault(first, collector.features.tobytes()) == collector.features.tobytes()
+            assert (
+                features.setdefault(first, whole(collector.features).tobytes()) == whole(collector.features).tobytes()
+            )
 
 
 @pytest.mark.parametrize("by_frame", [True, False])
@@ -156,10 +163,25 @@ def test_clips_that_are_decoded_already_are_as_those_that_come(by_frame, crops, 
     for apart in (False, True):
         collector = FeatureCollector(encoder, BatchEncoder(encoder))
         collector.collect_clips(clips, crops=crops, apart=apart)
-        found.append(collector.features)
+        found.append(whole(collector.features))
     expected = np.stack([encode_clip(encoder, clip.frames) for clip in clips])
     for features in found:
         np.testing.assert_allclose(features, expected, rtol=0, atol=1e-5)
+
+
+def test_features_of_a_frame_are_there_once():
+    """A hundred clips that share five frames have five features, and give any of the clips."""
+    encoder = encoder_of(by_frame=True, frames=3)
+    clips = [[number % 5, (number + 1) % 5, (number + 1) % 5] for number in range(100)]
+    collector = FeatureCollector(encoder, BatchEncoder(encoder))
+    collector.begin(clips, crops=3)
+    for number in range(5):
+        collector.add(number, [picture(number, crop) for crop in range(3)])
+    collector.finish()
+    features, expected = collector.features, encode_straight(encoder, clips, crops=3)
+    assert (len(features), len(features.values)) == (300, 15)
+    np.testing.assert_allclose(whole(features), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(features.of(slice(7, 9)), expected[7:9], rtol=0, atol=1e-5)
 
 
 def test_pictures_that_were_changed_apart_are_all_encoded():
@@ -179,7 +201,7 @@ def test_pictures_that_were_changed_apart_are_all_encoded():
     ]
     collector = FeatureCollector(encoder, BatchEncoder(encoder))
     collector.collect_clips(clips, crops=1, apart=True)
-    np.testing.assert_allclose(collector.features, encode_straight(encoder, views), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(whole(collector.features), encode_straight(encoder, views), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [1, 8, 9, 20])
