@@ -21,7 +21,7 @@ from clipact.atomic_write import PART_NAME
 KINDS = {
     "clips": "features of clips, by video file and model",
     "frames": "features of single frames, by video file and model",
-    "features": "features that training reads again and again",
+    "features": "features of earlier versions, which nothing reads",
     "sentences": "embeddings of sentences, by model",
     "sentence_names": "which sentences these are, as hashes",
     "text": "label embeddings of earlier versions, which nothing reads",

@@ -1,11 +1,13 @@
 """`clipact train`: train a model on a recipe and a folder of data."""
 
+import json
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipact.cli.terminal import Device, Resume, RunFolder, Tensorboard, note
+from clipact.errors import UsageError
 
 if TYPE_CHECKING:
     from clipact.train.dry_run import DryRun
@@ -136,8 +139,12 @@ def show_checks(checks: Mapping[int, "GradientCheck"]) -> None:
         console.print(table)
 
 
-def show_plan(plan: "DryRun") -> None:
+def show_plan(plan: "DryRun", *, as_json: bool = False) -> None:
     """Print what a run would do."""
+    if as_json:
+        facts = asdict(plan) | {"steps_seconds": plan.steps_seconds, "run_seconds": plan.run_seconds}
+        print(json.dumps(facts, indent=2))
+        return
     table = Table(show_header=False, box=None, padding=(0, 1))
     for phase in plan.phases:
         if len(plan.phases) > 1:
@@ -159,6 +166,14 @@ def show_plan(plan: "DryRun") -> None:
     expected, measured = _bytes(plan.expected_memory_bytes), _bytes(plan.measured_memory_bytes)
     taken = sum(len(phase.step_seconds) for phase in plan.phases)
     table.add_row("peak memory", f"{expected} expected, {measured} measured after {taken} steps")
+    encoding = plan.encoding
+    for what, count, cached, seconds in (
+        ("clips", encoding.clips, encoding.cached_clips, encoding.clip_seconds),
+        ("sentences", encoding.sentences, encoding.cached_sentences, encoding.sentence_seconds),
+    ):
+        if count:
+            table.add_row(f"encoding {what}", f"{_duration(seconds)} for {count:,}, {cached:,} of them from the cache")
+    table.add_row("all steps", _duration(plan.steps_seconds))
     table.add_row("the run", f"{_duration(plan.run_seconds)} at this pace, validation left out")
     Console(file=sys.stdout, highlight=False).print(table)
 
@@ -200,6 +215,7 @@ def train(
     ] = False,
     tensorboard: Tensorboard = False,
     device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: one JSON object.")] = False,
 ) -> None:
     """Train a model as a recipe says, and write it as a folder.
 
@@ -234,6 +250,8 @@ def train(
     from clipact.train.dry_run import verify_run
     from clipact.train.recipe import Recipe, load_recipe
 
+    if as_json and not dry_run:
+        raise UsageError("--json is given without --dry-run, whose plan it is for; a run logs to OUT/log.jsonl")
     table = load_recipe(recipe, Recipe, changes=changes or ())
     out = out or Path("runs") / table.name
     with TrainScreen() as screen:
@@ -243,7 +261,7 @@ def train(
         if verify_grad:
             show_checks(verify_run(trainer))
         if dry_run:
-            show_plan(measure_run(trainer))
+            show_plan(measure_run(trainer), as_json=as_json)
             return
         screen.follow(trainer, trainer.train(out, resume=resume, tensorboard=tensorboard))
     leave_if_stopped(trainer)

@@ -6,7 +6,7 @@ batch at most. An entry that is damaged or was evicted counts as absent.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -64,6 +64,14 @@ def embed_sentences(
     return rows.values[[place[sentence] for sentence in sentences]]
 
 
+def absent_sentences(sentences: Sequence[str], *, key: str, cache: Cache) -> list[str]:
+    """Return the distinct sentences that the cache holds no rows of under the key; nothing is encoded."""
+    absent = {_hash(sentence): sentence for sentence in dict.fromkeys(sentences)}
+    for name in _SentencePacks(cache, key).names():
+        absent.pop(name, None)
+    return list(absent.values())
+
+
 def sentence_embedder(model: Engine, *, cache: Cache, progress: ProgressBar = no_progress) -> EncodeSentences:
     """Return what gives sentences their unit vectors under a model, from the cache where it holds them."""
 
@@ -115,6 +123,12 @@ class _SentencePacks:
                     rows.put([place for place, _ in pairs], values[[row for _, row in pairs]])
             if not wanted:
                 break
+
+    def names(self) -> Iterator[bytes]:
+        """Yield the hashes of all sentences in the packs."""
+        for pack in self._cache.keys(NAMES):
+            if pack.startswith(self._prefix):
+                yield from _hashes(self._cache.read(NAMES, pack))
 
     def write(self, names: list[bytes], rows: Float32[np.ndarray, "n ..."]) -> None:
         """Keep the rows of these hashes, in a pack that has room for them or in a new one."""

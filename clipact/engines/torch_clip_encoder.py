@@ -18,7 +18,7 @@ from clipact.cache import content_key
 from clipact.clip_spec import ClipSpec
 from clipact.engines.clip_encoder import ClipEncoder
 from clipact.errors import UsageError
-from clipact.models.dual_encoder import DualEncoder, normalise_frames, unit
+from clipact.models.dual_encoder import DualEncoder, computing, normalise_frames, unit
 from clipact.models.towers.backbone_head import hash_backbone, split_backbone_head
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.tower import ConditionsText
@@ -26,9 +26,11 @@ from clipact.models.towers.tower import ConditionsText
 
 def make_clip_encoder(
     encoder: DualEncoder, key: str, *, spec: ClipSpec | None = None, clips: int = 1, crops: int = 1,
-    decoder: str = "pyav",
+    decoder: str = "pyav", precision: str | None = None,
 ) -> ClipEncoder:  # fmt: skip
     """Make the clip encoder of a model whose weights have this hash.
+
+    It computes in `precision`, a name in PRECISIONS; by default in the model's own.
 
     Raises:
         UsageError: crops is neither 1 nor 3, or clips below 1.
@@ -38,7 +40,8 @@ def make_clip_encoder(
     if clips < 1:
         raise UsageError(f"clips is {clips}; a video gives at least 1")
     tower, device, spec = encoder.visual, encoder.log_scale.device, spec or encoder.spec
-    place = f"{device}" if encoder.precision == "fp32" else f"{device} {encoder.precision}"
+    precision = precision or encoder.precision
+    place = f"{device}" if precision == "fp32" else f"{device} {precision}"
     parts = split_backbone_head(tower)
     prompts_text = isinstance(tower, ConditionsText)
     body: Callable[[Tensor], Tensor] = tower.context if isinstance(tower, ConditionsText) else parts.body
@@ -54,8 +57,8 @@ def make_clip_encoder(
             "embeddings 1", key, aliases.cache_text(repr(asdict(spec))), f"{clips} x {crops}", place, decoder
         ),
         on_cpu=device.type == "cpu",
-        encode=_encode(encoder, body, spec),
-        head=_context if prompts_text else _head(encoder, parts.head),
+        encode=_encode(body, spec, device=device, precision=precision),
+        head=_context if prompts_text else _head(parts.head, device=device, precision=precision),
         threads=_threads,
     )
 
@@ -66,13 +69,13 @@ def sees_frames_apart(tower: nn.Module) -> bool:
 
 
 def _encode(
-    encoder: DualEncoder, body: Callable[[Tensor], Tensor], spec: ClipSpec
+    body: Callable[[Tensor], Tensor], spec: ClipSpec, *, device: torch.device, precision: str
 ) -> Callable[[UInt8[np.ndarray, "n t h w c"]], Float32[np.ndarray, "n ..."]]:
     @torch.inference_mode()
     def encode(clips: UInt8[np.ndarray, "n t h w c"]) -> Float32[np.ndarray, "n ..."]:
         pictures = rearrange(clips, "n t h w c -> (n t) h w c")
-        frames = normalise_frames(pictures, spec, device=encoder.log_scale.device)
-        with encoder.looking():
+        frames = normalise_frames(pictures, spec, device=device)
+        with computing(precision, device):
             features = body(rearrange(frames, "(n t) c h w -> n t c h w", n=len(clips)))
         return features.float().cpu().numpy()
 
@@ -80,12 +83,12 @@ def _encode(
 
 
 def _head(
-    encoder: DualEncoder, head: Callable[[Tensor], Tensor]
+    head: Callable[[Tensor], Tensor], *, device: torch.device, precision: str
 ) -> Callable[[Float32[np.ndarray, "k ..."]], Float32[np.ndarray, "k d"]]:
     @torch.inference_mode()
     def embed(features: Float32[np.ndarray, "k ..."]) -> Float32[np.ndarray, "k d"]:
-        with encoder.looking():
-            found = head(torch.from_numpy(features).to(encoder.log_scale.device))
+        with computing(precision, device):
+            found = head(torch.from_numpy(features).to(device))
         return unit(found.float()).cpu().numpy()
 
     return embed

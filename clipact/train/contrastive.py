@@ -184,12 +184,7 @@ class ContrastiveTrainer(Trainer):
         return list(pairwise([*starts, self.steps]))
 
     def encoded_batches(self, step: int) -> EncodedBatches:
-        """Return the batches of the phase that begins with this step, and set what is trained in it.
-
-        Teachers have encoded everything by then.
-        """
-        if self.teachers is not None:
-            self.teachers.encode_all()
+        """Return the batches of the phase that begins with this step, and set what is trained in it."""
         self.set_trainable(step=step)
         return self._encoded_batches(self.examples, step)
 
@@ -200,9 +195,12 @@ class ContrastiveTrainer(Trainer):
     def run_steps(self, out: Path, first: int, last: int) -> Iterator[tuple[StepResult, float]]:
         """Yield the result of each step of a phase as it is taken, and the seconds that it waited for data.
 
-        The features of frozen backbones are encoded before the first step.
+        What frozen backbones and teachers make of all that the steps draw is encoded before the first one.
         """
         encoded = self.encoded_batches(first)
+        for one in (encoded, self.teachers):
+            if one is not None:
+                one.encode(first, last, batch=self.recipe.train.batch)
         self._validation_batches = {
             name: self._encoded_batches(held, first, unaugmented=True) for name, held in self.validation_sets.items()
         }
@@ -326,6 +324,7 @@ class ContrastiveTrainer(Trainer):
             progress=self.progress,
             unaugmented=unaugmented,
             precision="fp32" if unaugmented else self.recipe.train.precision,
+            step_sentences=self.class_texts if examples is self.examples else (),
         )
 
 

@@ -1,19 +1,25 @@
 """Dry run of training: what is trained, how much memory it takes and how long it lasts, measured on a few steps.
 
-`verify_run` compares its cached gradient with plain autograd's. Nothing here is written to disk.
+`verify_run` compares its cached gradient with plain autograd's. Of what frozen backbones encode, the measured steps get
+what they draw, in a folder that is removed; nothing else is written to disk.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from tempfile import TemporaryDirectory
 from time import monotonic
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from clipact.cache import Cache
 from clipact.data.fingerprint import seed_from
 from clipact.models.dual_encoder import PRECISIONS
 from clipact.train.contrastive import ContrastiveTrainer, batch_loss, encoder_inputs, take_step
+from clipact.train.distillation import Teachers
+from clipact.train.encoded_batches import EncodedBatches
+from clipact.train.encoding_plan import EncodingPlan, RunEncoding, plan_run_encoding
 from clipact.train.graph_budget import GraphBudget, plan_graph_budget
 from clipact.train.loader import Batch
 from clipact.train.log import memory_bytes, peak_memory_bytes
@@ -63,6 +69,7 @@ class PhasePlan:
 class DryRun:
     """What a run would do.
 
+    encoding               by frozen backbones, those of teachers too, before the steps
     expected_memory_bytes  of the whole process at its peak (on CUDA: of the device), before a step was measured
     measured_memory_bytes  the peak until after the measured steps
     """
@@ -70,39 +77,58 @@ class DryRun:
     steps: int
     examples: int
     batch: int
+    encoding: EncodingPlan = field(default_factory=EncodingPlan)
     phases: tuple[PhasePlan, ...]
     expected_memory_bytes: int
     measured_memory_bytes: int
 
     @property
-    def run_seconds(self) -> float:
-        """How long the whole run lasts, validation left out: the best measured step for each step of its phase."""
+    def steps_seconds(self) -> float:
+        """How long all steps last: the best measured step for each step of its phase."""
         return sum((phase.last - phase.first) * min(phase.step_seconds) for phase in self.phases)
+
+    @property
+    def run_seconds(self) -> float:
+        """How long the whole run lasts, encoding and steps, validation left out."""
+        return self.encoding.clip_seconds + self.encoding.sentence_seconds + self.steps_seconds
 
 
 def dry_run(trainer: ContrastiveTrainer) -> DryRun:
     """Return the plan of a run after three measured steps of each of its phases.
 
-    They are real steps, so the model at hand is changed, but no file is.
+    They are real steps, so the model at hand is changed, but no file is. Frozen backbones encode what these steps draw
+    and no more.
     """
-    phases, expected = [], 0
+    phases, expected, encoding = [], 0, RunEncoding()
     for first, last in trainer.phases:
-        phase, bytes_ = _plan_phase(trainer, first, last)
+        measured = min(first + _MEASURED_STEPS, last)
+        with TemporaryDirectory(prefix="clipact-") as folder:
+            encoded = trainer.encoded_batches(first).in_cache(Cache(folder))
+            teachers = None if trainer.teachers is None else trainer.teachers.in_cache(Cache(folder))
+            if first == 0:
+                encoding = plan_run_encoding(trainer, encoded, teachers, measured=measured)
+            for one in (encoded, teachers):
+                if one is not None:
+                    one.encode(first, measured, batch=trainer.recipe.train.batch)
+        phase, bytes_ = _plan_phase(trainer, encoded, teachers, range(first, last))
         phases.append(phase)
-        expected = max(expected, bytes_)
+        expected = max(expected, bytes_ + encoding.added_bytes(encoded, teachers))
     return DryRun(
         steps=trainer.steps,
         examples=len(trainer.examples),
         batch=trainer.recipe.train.batch,
+        encoding=encoding.own + encoding.teachers,
         phases=tuple(phases),
         expected_memory_bytes=expected,
         measured_memory_bytes=peak_memory_bytes(trainer.device),
     )
 
 
-def _plan_phase(trainer: ContrastiveTrainer, first: int, last: int) -> tuple[PhasePlan, int]:
+def _plan_phase(
+    trainer: ContrastiveTrainer, encoded: EncodedBatches, teachers: Teachers | None, steps: range
+) -> tuple[PhasePlan, int]:
     """A phase, and the peak of memory that was expected for it."""
-    train, encoded = trainer.recipe.train, trainer.encoded_batches(first)
+    train, first, last = trainer.recipe.train, steps.start, steps.stop
     last_measured = min(first + _MEASURED_STEPS, last)
     batches = encoded.batches(first, last_measured, batch=train.batch)
     begun = monotonic()
@@ -137,7 +163,7 @@ def _plan_phase(trainer: ContrastiveTrainer, first: int, last: int) -> tuple[Pha
             scaler=trainer.scaler,
             clip_norm=trainer.recipe.optim.clip_norm,
             class_texts=trainer.class_texts,
-            teachers=trainer.teachers,
+            teachers=teachers,
         )
         batch = None
         seconds.append(monotonic() - begun + (reading if step == first else 0.0))
@@ -173,6 +199,8 @@ def verify_run(trainer: ContrastiveTrainer) -> dict[int, GradientCheck]:
         most = max(max(one.clips * (1 if kept else one.frames), one.sentences_drawn) for one in trainer.examples)
         batch = min(train.batch, max(2, (3 * train.chunk + train.chunk // 2) // most))
         (looked_at,) = encoded.batches(0, 1, batch=batch)
+        if trainer.teachers is not None:
+            trainer.teachers.encode(0, 1, batch=batch)
         # Every chunk encoded twice; then, where graphs are kept, one of them: a lone chunk must not pass by being kept.
         for retain in (0, 1) if train.graph_memory_gb else (0,):
             check = verify_gradient(

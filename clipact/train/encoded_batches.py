@@ -1,204 +1,30 @@
 """Batches of a step and the encoders of both sides, for the steps in which the same parameters are trained.
 
-A trainable backbone is given frames and sentences. A frozen one may run once: its features are kept in the cache, and
-each step runs the head alone. A cache key holds the backbone's weights, the precision, how clips are cut and prepared,
-and the content of every file. Clips are kept in one version or several: the first as it is, the others augmented, each
-drawn once.
+A trainable backbone is given frames and sentences. A frozen one runs once, over what the steps draw: its features are
+kept in memory and in the cache, and each step runs the head alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from clipact import aliases
-from clipact.cache import Cache, content_key
+from clipact.cache import Cache
 from clipact.clip_spec import ClipSpec
-from clipact.data.fingerprint import file_digest
 from clipact.data.sources import TrainingExample
-from clipact.errors import DataError
-from clipact.models.dual_encoder import DualEncoder, computing, normalise_frames, unit
-from clipact.models.towers.backbone_head import hash_backbone, split_backbone_head
-from clipact.models.towers.tower import TextTower, VisualTower
+from clipact.models.dual_encoder import DualEncoder, normalise_frames, unit
+from clipact.models.towers.backbone_head import split_backbone_head
 from clipact.progress import ProgressBar, no_progress
 from clipact.train.chunks import Encoder
-from clipact.train.loader import Batch, ClipTextDataset, EpochSampler, Loader, TextWithIds, draw_texts
+from clipact.train.clip_reader import ClipReader
+from clipact.train.drawn_inputs import ClipKey, DrawnInputs, draw_inputs
+from clipact.train.feature_loader import FeatureLoader
+from clipact.train.frozen_features import SentenceFeatures, VisualFeatures
+from clipact.train.loader import Batch, ClipTextDataset, Loader
 from clipact.train.recipe import DataConfig
-from clipact.video.augment import Augment
-
-_SHARD = 256  # examples or sentences in a file of the cache
-_EXAMPLES_AT_ONCE = 256  # read as one batch where no gradient is asked for
-_FRAMES_AT_ONCE = 16  # encoded as one piece there: more is no faster on a CPU, and slower from 64 on
-
-
-class VisualFeatures:
-    """Features of clips in every view, by visual id; clips of one shape lie in one tensor."""
-
-    def __init__(self, *, views: int) -> None:
-        self.views = views
-        self.groups: list[Float[Tensor, "v n k ..."]] = []
-        self.places: dict[int, tuple[int, int]] = {}  # visual id -> group, row
-
-    def add(self, visual_ids: Sequence[int], features: Float[Tensor, "v n k ..."]) -> None:
-        """Take in a row for each visual id."""
-        self.places |= {visual_id: (len(self.groups), row) for row, visual_id in enumerate(visual_ids)}
-        self.groups.append(features)
-
-    def plain(self) -> Iterator[tuple[list[int], Float[Tensor, "m ..."]]]:
-        """Visual ids and features of each clip in the first view, a group at a time."""
-        for number, features in enumerate(self.groups):
-            visual_ids = [visual_id for visual_id, (group, _) in self.places.items() if group == number]
-            clips = features.shape[2]
-            yield [visual_id for visual_id in visual_ids for _ in range(clips)], features[0].flatten(0, 1)
-
-
-class SentenceFeatures:
-    """Features of sentences."""
-
-    def __init__(self, sentences: Sequence[str], features: Float[Tensor, "n f"]) -> None:
-        self.features = features
-        self.places = {sentence: row for row, sentence in enumerate(sentences)}
-
-    def of(self, sentences: Sequence[str]) -> Float[Tensor, "m f"]:
-        """A row a sentence."""
-        return self.features[[self.places[sentence] for sentence in sentences]]
-
-
-class FeatureLoader:
-    """Batches like `clipact.train.loader.Loader`'s, of features in place of frames."""
-
-    def __init__(self, examples: Sequence[TrainingExample], features: VisualFeatures, *, seed: int, batch: int) -> None:
-        self.examples, self.features, self.seed, self.batch = examples, features, seed, batch
-        self.sampler = EpochSampler(len(examples), seed=seed)
-
-    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
-        """The batches of the steps from `first_step` up to and without `last_step`."""
-        for step in range(first_step, last_step):
-            yield self._batch(range(step * self.batch, (step + 1) * self.batch))
-
-    def _batch(self, span: range) -> Batch:
-        groups: list[list[tuple[int, int]]] = [[] for _ in self.features.groups]  # view, row
-        rows: list[list[tuple[TextWithIds, ...]]] = [[] for _ in self.features.groups]  # the texts of each clip
-        for position in self.sampler.positions(span.start, span.stop):
-            example = self.examples[position.example]
-            if (found := self.features.places.get(example.visual_id)) is None:
-                continue  # a file that could not be read, counted and named when it was met
-            texts, drawn = draw_texts(example, seed=self.seed, epoch=position.epoch)
-            group, row = found
-            groups[group].append((drawn % self.features.views, row))
-            rows[group] += [texts] * example.clips
-        visual = []
-        for features, chosen in zip(self.features.groups, groups, strict=True):
-            if chosen:
-                views, numbers = torch.tensor(chosen).unbind(1)
-                visual.append(features[views, numbers].flatten(0, 1))
-        if not visual:
-            raise DataError(f"not one of the {self.batch} files of a batch could be read")
-        repeats = tuple(len(texts) for group in rows for texts in group)
-        pairs = [pair for group in rows for texts in group for pair in texts]
-        visual_ids, text_ids, label_ids = torch.tensor([ids for _, ids in pairs]).unbind(1)
-        return Batch(
-            visual=tuple(visual),
-            repeats=repeats,
-            sentences=tuple(sentence for sentence, _ in pairs),
-            visual_ids=visual_ids,
-            text_ids=text_ids,
-            label_ids=label_ids,
-        )
-
-
-@torch.no_grad()
-def encode_visuals(
-    tower: VisualTower,
-    examples: Iterable[TrainingExample],
-    *,
-    views: int,
-    loader: Callable[[Sequence[TrainingExample], bool], Loader],
-    precision: str,
-    cache: Cache,
-    progress: ProgressBar,
-) -> VisualFeatures:
-    """The features of every clip of the examples in each view, from the cache or from the files.
-
-    `loader(examples, augmented)` reads files, unshuffled, a batch of 256 examples; it counts and names those that
-    cannot be read, and they have no features.
-    """
-    body, made = hash_backbone(tower), VisualFeatures(views=views)
-    visuals = {example.visual_id: replace(example, sentences=("",), sentences_drawn=1) for example in examples}.values()
-    for shape in sorted({(example.frames, example.clips) for example in visuals}):
-        alike = [example for example in visuals if (example.frames, example.clips) == shape]
-        hashes = [f"{example.name} {file_digest(example.path)}" for example in alike]
-        rows: list[dict[int, Tensor]] = [{} for _ in range(views)]  # of each view, by visual id
-        for augmented, numbers in ((False, range(1)), (True, range(1, views))):
-            reader = loader(alike, augmented)
-            key = (body, precision, aliases.cache_text(repr(tower.spec)), str(shape), repr(reader.samples.augment))
-            for view, ids, features in _shards(tower, alike, hashes, numbers, reader, precision, key, cache, progress):
-                rows[view] |= zip(ids, features, strict=True)
-        whole = [visual_id for visual_id in rows[0] if all(visual_id in view for view in rows)]
-        if whole:
-            made.add(whole, torch.stack([torch.stack([view[visual_id] for visual_id in whole]) for view in rows]))
-    return made
-
-
-def _shards(
-    tower: VisualTower,
-    examples: Sequence[TrainingExample],
-    hashes: Sequence[str],
-    views: range,
-    reader: Loader,
-    precision: str,
-    key: tuple[str, ...],
-    cache: Cache,
-    progress: ProgressBar,
-) -> Iterator[tuple[int, list[int], Float[Tensor, "n k ..."]]]:
-    """View, visual ids and features of each shard; those that the cache lacks are encoded and written to it."""
-    missing: list[tuple[int, range, str]] = []
-    for view in views:
-        for start in range(0, len(examples), _SHARD):
-            part = range(start, min(start + _SHARD, len(examples)))
-            name = content_key("clip features 2", *key, str(view), *hashes[part.start : part.stop])
-            if (kept := cache.read("features", name)) is not None:
-                yield view, [examples[i].visual_id for i in part], torch.from_numpy(kept["features"])
-            else:
-                missing.append((view, part, name))
-    if not missing:
-        return
-    body, clips, device = split_backbone_head(tower).body, examples[0].clips, next(tower.parameters()).device
-    # The reader's epoch is the view: what it draws for an example depends on that.
-    spans = (range(view * len(examples) + part.start, view * len(examples) + part.stop) for view, part, _ in missing)
-    for (view, part, name), batch in progress(zip(missing, reader.load(spans), strict=True), len(missing), "encoding"):
-        prepared = (prepare_frames(piece, tower.spec, device=device) for piece in batch.visual)
-        with computing(precision, device):
-            pieces = [body(frames).float().cpu() for frames in prepared]
-        features = rearrange(torch.cat(pieces), "(n k) ... -> n k ...", k=clips)
-        if len(features) == len(part):  # a shard with unreadable files is read anew, so that they are named anew
-            cache.write("features", name, {"features": features.numpy()})
-        yield view, batch.visual_ids[::clips].tolist(), features
-
-
-@torch.no_grad()
-def encode_sentences(
-    tower: TextTower, sentences: Iterable[str], *, precision: str, cache: Cache, progress: ProgressBar
-) -> SentenceFeatures:
-    """The features of each distinct sentence, from the cache or from the backbone."""
-    # Sentences of like length share a shard, so that little is spent on padding.
-    ordered = sorted(set(sentences), key=lambda sentence: (len(sentence), sentence))
-    shards = [ordered[i : i + _SHARD] for i in range(0, len(ordered), _SHARD)]
-    body, weights, rows = split_backbone_head(tower).body, hash_backbone(tower), []
-    device = next(tower.parameters()).device
-    for shard in progress(shards, len(shards), "encoding sentences"):
-        ids = tower.tokenize(shard)
-        name = content_key("sentence features 2", weights, precision, str(tuple(ids.shape)), ids.numpy().tobytes())
-        if (kept := cache.read("features", name)) is None:
-            with computing(precision, device):
-                kept = {"features": body(ids.to(device)).float().cpu().numpy()}
-            cache.write("features", name, kept)
-        rows.append(torch.from_numpy(kept["features"]))
-    return SentenceFeatures(ordered, torch.cat(rows))
+from clipact.train.sentence_reader import SentenceReader
 
 
 def prepare_frames(
@@ -223,7 +49,8 @@ class EncodedBatches:
         cache: Where features are kept.
         progress: Shows how far they are encoded.
         unaugmented: Whether clips are taken as they are, once, rather than augmented and in several versions.
-        precision: Of frozen backbones, a key of PRECISIONS.
+        precision: Of all that is encoded without a gradient, a key of PRECISIONS.
+        step_sentences: Those that are encoded in every step, whatever it draws.
     """
 
     def __init__(
@@ -240,17 +67,43 @@ class EncodedBatches:
         progress: ProgressBar = no_progress,
         unaugmented: bool = False,
         precision: str = "fp32",
+        step_sentences: Sequence[str] = (),
     ) -> None:
-        self.encoder, self.examples, self.data, self.cached_sides = encoder, examples, data, cached_sides
-        self.chunk, self.seed = chunk, seed
-        self.unreadable_files, self.cache, self.progress, self.unaugmented = (
-            unreadable_files,
-            cache,
-            progress,
-            unaugmented,
-        )
-        self.precision = precision
+        self.encoder, self.examples, self.data, self.cached_sides = encoder, examples, data, tuple(cached_sides)
+        self.chunk, self.seed, self.unreadable_files, self.cache = chunk, seed, unreadable_files, cache
+        self.progress, self.unaugmented, self.precision = progress, unaugmented, precision
+        self.step_sentences = tuple(step_sentences)
         self.device = encoder.log_scale.device
+        self.views = 1 if unaugmented else data.cached_augmentations
+        self.visual_features, self.sentence_features = VisualFeatures(), SentenceFeatures()
+        kept = "visual" in self.cached_sides
+        self.clip_reader = ClipReader(
+            encoder,
+            data,
+            precision=precision,
+            cache=cache if kept else None,
+            unreadable_files=unreadable_files,
+            progress=progress if kept else no_progress,
+        )
+        self.sentence_reader = SentenceReader(encoder, precision=precision, cache=cache, progress=progress)
+        self._encoded: list[range] = []  # places in the order of the examples
+
+    def in_cache(self, cache: Cache) -> "EncodedBatches":
+        """Return the same with nothing encoded yet, and with features in another cache."""
+        return EncodedBatches(
+            self.encoder,
+            self.examples,
+            self.data,
+            chunk=self.chunk,
+            seed=self.seed,
+            cached_sides=self.cached_sides,
+            unreadable_files=self.unreadable_files,
+            cache=cache,
+            progress=self.progress,
+            unaugmented=self.unaugmented,
+            precision=self.precision,
+            step_sentences=self.step_sentences,
+        )
 
     @property
     def encoders(self) -> tuple[Encoder, Encoder]:
@@ -258,14 +111,50 @@ class EncodedBatches:
         visual, text = self.encoder.visual, self.encoder.text
         return Encoder("visual", visual, self.embed_visual), Encoder("text", text, self.embed_sentences)
 
+    def draw(self, first: int, last: int, *, batch: int) -> DrawnInputs:
+        """Return what the batches from number `first` up to and without `last`, of `batch` examples each, draw."""
+        places = range(first * batch, last * batch)
+        return draw_inputs(self.examples, places, seed=self.seed, views=self.views, sentences=self.step_sentences)
+
+    def encode(self, first: int, last: int, *, batch: int) -> None:
+        """Encode, by frozen backbones, what these batches draw, where that is not done: before precision is halved."""
+        places = range(first * batch, last * batch)
+        if self.cached_sides and not any(
+            places.start >= one.start and places.stop <= one.stop for one in self._encoded
+        ):
+            drawn = self.draw(first, last, batch=batch)
+            self.encode_sentences(drawn.sentences)
+            self.encode_clips(drawn.clips)
+            self._encoded.append(places)
+
+    def encode_clips(self, clips: Mapping[ClipKey, TrainingExample]) -> None:
+        """Give features to the clips that have none; nothing is done where the visual backbone is trained."""
+        if "visual" in self.cached_sides:
+            absent = {key: example for key, example in clips.items() if key not in self.visual_features}
+            self.clip_reader.read_into(self.visual_features, absent)
+
+    def encode_sentences(self, sentences: Iterable[str]) -> None:
+        """Give features to the sentences that have none; nothing is done where the text backbone is trained."""
+        if "text" in self.cached_sides:
+            absent = [one for one in dict.fromkeys(sentences) if one not in self.sentence_features]
+            self.sentence_reader.read_into(self.sentence_features, absent)
+
     def batches(self, first: int, last: int, *, batch: int) -> Iterator[Batch]:
         """The batches from number `first` up to and without `last`, of `batch` examples each."""
-        if "text" in self.cached_sides:
-            _ = self.sentence_features  # now, not in the first step: there, precision may be halved
+        self.encode(first, last, batch=batch)
         if "visual" in self.cached_sides:
-            return FeatureLoader(self.examples, self.clip_features, seed=self.seed, batch=batch).batches(first, last)
-        samples = ClipTextDataset(self.examples, self.encoder.spec, seed=self.seed, augment=self.data.augment)
-        return self._loader(samples, batch=batch, chunk=self.chunk, shuffled=True).batches(first, last)
+            loader = FeatureLoader(
+                self.examples, self.visual_features, seed=self.seed, batch=batch, views=self.views
+            )  # fmt: skip
+            return loader.batches(first, last)
+        return Loader(
+            ClipTextDataset(self.examples, self.encoder.spec, seed=self.seed, augment=self.data.augment),
+            batch=batch,
+            chunk=self.chunk,
+            workers=self.data.workers,
+            unreadable_files=self.unreadable_files,
+            max_unreadable=self.data.max_unreadable,
+        ).batches(first, last)
 
     def embed_visual(self, rows: Tensor) -> Float[Tensor, "b d"]:
         """Return unit embeddings of clips, or of their cached features."""
@@ -274,7 +163,7 @@ class EncodedBatches:
         return self.encoder.encode_video(prepare_frames(rows, self.encoder.spec, device=self.device))
 
     def embed_sentences(self, sentences: Sequence[str]) -> Float[Tensor, "b d"]:
-        """Return unit embeddings of sentences, from their cached features where there are any."""
+        """Return unit embeddings of sentences; where the text backbone is frozen, of those that have features."""
         if "text" in self.cached_sides:
             features = self.sentence_features.of(sentences).to(self.device)
             return unit(split_backbone_head(self.encoder.text).head(features))
@@ -282,68 +171,34 @@ class EncodedBatches:
 
     def embed_all(self, sentences: Sequence[str]) -> Float[Tensor, "n d"]:
         """Return unit embeddings of any number of sentences, on the CPU, a chunk at a time."""
+        self.encode_sentences(sentences)
         parts = [sentences[i : i + self.chunk] for i in range(0, len(sentences), self.chunk)]
         return torch.cat([self.embed_sentences(part).cpu() for part in parts])
 
-    def embed_clips(self) -> tuple[list[int], Float[Tensor, "n d"]]:
-        """Return visual ids, and one unit embedding each, the mean over its clips; an unreadable file has none."""
+    def embed_clips(self, examples: Sequence[TrainingExample] | None = None) -> tuple[list[int], Float[Tensor, "n d"]]:
+        """Return visual ids, and one unit embedding each, the mean over its clips; an unreadable file has none.
+
+        They are of some examples, by default all, without augmentation.
+        """
+        clips = {ClipKey.of(example): example for example in (self.examples if examples is None else examples)}
         sums: dict[int, Tensor] = {}
-        for rows, visual_ids in self._clips():
-            for visual_id, embedding in zip(visual_ids, self.embed_visual(rows).cpu(), strict=True):
-                sums[visual_id] = sums.get(visual_id, 0) + embedding
+        for visual_id, embeddings in self._clip_embeddings(clips):
+            sums[visual_id] = sums.get(visual_id, 0) + embeddings.sum(0)
         if not sums:
-            raise DataError("none of the files to evaluate on could be read; `clipact data check` says why")
+            return [], torch.zeros(0, self.encoder.dim)
         return list(sums), unit(torch.stack(list(sums.values())))
 
-    def _clips(self) -> Iterator[tuple[Tensor, list[int]]]:
-        """Rows to embed at once, and their visual ids."""
-        if "visual" in self.cached_sides:
-            for visual_ids, features in self.clip_features.plain():
-                for i in range(0, len(features), self.chunk):
-                    yield features[i : i + self.chunk], visual_ids[i : i + self.chunk]
+    def _clip_embeddings(self, clips: Mapping[ClipKey, TrainingExample]) -> Iterator[tuple[int, Float[Tensor, "k d"]]]:
+        """The visual id of each key, and the unit embeddings of its clips."""
+        if "visual" not in self.cached_sides:
+            for key, found in self.clip_reader.embed(clips):
+                assert found.embeddings is not None
+                yield key.visual_id, torch.from_numpy(found.embeddings)
             return
-        for batch in self._in_order([replace(example, sentences_drawn=1) for example in self.examples]).one_epoch():
-            start = 0
-            for piece in batch.visual:
-                yield piece, batch.visual_ids[start : start + len(piece)].tolist()
-                start += len(piece)
-
-    @cached_property
-    def clip_features(self) -> VisualFeatures:
-        """Features of the examples' clips, from the frozen visual backbone."""
-
-        def loader(examples: Sequence[TrainingExample], augmented: bool) -> Loader:
-            return self._in_order(examples, augment=self.data.augment if augmented else None)
-
-        return encode_visuals(
-            self.encoder.visual,
-            self.examples,
-            views=1 if self.unaugmented else self.data.cached_augmentations,
-            loader=loader,
-            precision=self.precision,
-            cache=self.cache,
-            progress=self.progress,
-        )
-
-    @cached_property
-    def sentence_features(self) -> SentenceFeatures:
-        """Features of every sentence that the examples may give, from the frozen text backbone."""
-        sentences = (sentence for example in self.examples for sentence in example.possible_sentences)
-        return encode_sentences(
-            self.encoder.text, sentences, precision=self.precision, cache=self.cache, progress=self.progress
-        )
-
-    def _in_order(self, examples: Sequence[TrainingExample], *, augment: Augment | None = None) -> Loader:
-        samples = ClipTextDataset(examples, self.encoder.spec, seed=0, augment=augment)
-        return self._loader(samples, batch=_EXAMPLES_AT_ONCE, chunk=_FRAMES_AT_ONCE, shuffled=False)
-
-    def _loader(self, samples: ClipTextDataset, *, batch: int, chunk: int, shuffled: bool) -> Loader:
-        return Loader(
-            samples,
-            batch=batch,
-            chunk=chunk,
-            workers=self.data.workers,
-            shuffled=shuffled,
-            unreadable_files=self.unreadable_files,
-            max_unreadable=self.data.max_unreadable,
-        )
+        self.encode_clips(clips)
+        for shape in sorted({key.shape for key in clips}):
+            keys = [key for key in clips if key.shape == shape and key in self.visual_features]
+            at_once = max(1, self.chunk // shape[1])
+            for part in (keys[i : i + at_once] for i in range(0, len(keys), at_once)):
+                embeddings = self.embed_visual(self.visual_features.of(part)).cpu()
+                yield from zip((key.visual_id for key in part), torch.split(embeddings, shape[1]), strict=True)

@@ -25,6 +25,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.data.fingerprint import seed_from
 from clipact.data.sources import TrainingExample
 from clipact.errors import ConfigError, DataError, VideoError
+from clipact.train.unreadable_files import count_unreadable, describe_unreadable
 from clipact.train.worker_process import end_workers, prepare_worker
 from clipact.video.augment import Augment
 from clipact.video.load import load_clips
@@ -275,10 +276,12 @@ class Loader:
         )
 
     def _join(self, pieces: Sequence["_Piece"]) -> Batch:
-        self._count_unreadable(unreadable_files for piece in pieces for unreadable_files in piece.unreadable_files)
+        unreadable = ((one.path, one.cause) for piece in pieces for one in piece.unreadable_files)
+        count_unreadable(self.unreadable_files, unreadable, limit=self.max_unreadable)
         sentences = tuple(sentence for piece in pieces for sentence in piece.sentences)
         if not sentences:
-            raise DataError(f"not one of the {self.batch} files of a batch could be read; {self._causes()}")
+            causes = describe_unreadable(self.unreadable_files)
+            raise DataError(f"not one of the {self.batch} files of a batch could be read; {causes}")
         visual_ids, text_ids, label_ids = torch.cat([piece.ids for piece in pieces]).unbind(1)
         return Batch(
             visual=tuple(piece.video for piece in pieces if piece.video is not None),
@@ -288,18 +291,6 @@ class Loader:
             text_ids=text_ids,
             label_ids=label_ids,
         )
-
-    def _count_unreadable(self, unreadable_files: Iterable[UnreadableFile]) -> None:
-        self.unreadable_files.update((one.path, one.cause) for one in unreadable_files)
-        if len(self.unreadable_files) > self.max_unreadable:
-            raise DataError(
-                f"{len(self.unreadable_files)} files could not be read, more than max_unreadable = "
-                f"{self.max_unreadable}; {self._causes()}"
-            )
-
-    def _causes(self) -> str:
-        named = [f"{path}: {cause}" for path, cause in islice(self.unreadable_files.items(), 5)]
-        return "; ".join(named) + ". `clipact data check` finds all of them"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipact.data.sources import TrainingExample
+from clipact.errors import DataError
 from clipact.metrics import recall, top_k
 from clipact.models.dual_encoder import unit
 from clipact.train.encoded_batches import EncodedBatches
@@ -28,8 +29,14 @@ def metric_names(examples: Sequence[TrainingExample]) -> tuple[str, ...]:
 
 @torch.no_grad()
 def validate(encoded: EncodedBatches) -> dict[str, float]:
-    """Return the metrics of one set, 0..1: recall at 1, 5 and 10 both ways, or top-1 and top-5."""
+    """Return the metrics of one set, 0..1: recall at 1, 5 and 10 both ways, or top-1 and top-5.
+
+    Raises:
+        DataError: Not one file could be read, or more than are allowed could not.
+    """
     visual_ids, clips = encoded.embed_clips()
+    if not visual_ids:
+        raise DataError("none of the files to evaluate on could be read; `clipact data check` says why")
     place = {visual_id: row for row, visual_id in enumerate(visual_ids)}
     examples = [example for example in encoded.examples if example.visual_id in place]
     rows = torch.tensor([place[example.visual_id] for example in examples])

@@ -103,6 +103,28 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(clipact, data, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_plan_counts_what_frozen_towers_encode(clipact, data, tmp_path):
+    words = ["--out", tmp_path / "out", "--dry-run", "--set", "visual.trainable=head", "--set", "text.trainable=head"]
+    done = clipact("train", data / "small.toml", "--data", data, *words)
+    assert done.code == 0
+    lines = {line.split("  ")[0].strip(): line for line in done.out.splitlines()}
+    assert "s for 13, 0 of them from the cache" in lines["encoding clips"]
+    assert "s for 32, 0 of them from the cache" in lines["encoding sentences"]
+    assert {"all steps", "the run"} <= lines.keys()
+    done = clipact("train", data / "small.toml", "--data", data, *words, "--json")
+    plan = json.loads(done.out)
+    assert (plan["encoding"]["clips"], plan["encoding"]["sentences"], len(plan["phases"])) == (13, 32, 1)
+    parts = plan["encoding"]["clip_seconds"] + plan["encoding"]["sentence_seconds"] + plan["steps_seconds"]
+    assert plan["run_seconds"] == pytest.approx(parts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_for_machines_needs_a_plan(clipact, data):
+    done = clipact("train", data / "small.toml", "--data", data, "--json")
+    assert done.code == 2
+    assert "--dry-run" in done.err
+
+
 def test_a_plan_has_a_part_for_each_stretch(clipact, data):
     words = ["--dry-run", "--verify-grad", "--set", "visual.trainable=head", "--set", "visual.unfreeze_step=4"]
     done = clipact("train", data / "small.toml", "--data", data, *words)

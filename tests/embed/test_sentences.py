@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clipact.cache import Cache, content_key
-from clipact.embed.sentences import NAMES, PACK_SENTENCES, ROWS, embed_sentences
+from clipact.embed.sentences import NAMES, PACK_SENTENCES, ROWS, absent_sentences, embed_sentences
 
 KEY = content_key("a model")
 SENTENCES = [f"sentence {number} {'x' * (number % 7)}" for number in range(600)]
@@ -154,3 +154,13 @@ def test_many_small_packs_of_two_processes_are_one_store(cache):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert embed(SENTENCES[:10], cache).asked == [SENTENCES[9]]
+
+
+def test_absent_sentences_are_those_that_would_be_encoded(cache):
+    assert absent_sentences([*SENTENCES, SENTENCES[0]], key=KEY, cache=cache) == SENTENCES
+    embed_sentences(SENTENCES[:570], Encoder(), key=KEY, cache=cache)
+    assert absent_sentences(SENTENCES, key=KEY, cache=cache) == SENTENCES[570:]
+    assert absent_sentences(SENTENCES, key=content_key("another"), cache=cache) == SENTENCES
+    encode = Encoder()
+    embed_sentences(SENTENCES, encode, key=KEY, cache=cache)
+    assert sorted(encode.asked) == sorted(SENTENCES[570:])

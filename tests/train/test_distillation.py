@@ -38,6 +38,7 @@ def test_teachers_answer_as_their_mean(small, drawn, tmp_path):
     recipe = small_recipe(small, distillation={"teachers": [str(small), str(folder)]}, data={"augment": None})
     run = small_run(recipe, drawn, tmp_path / "store")
     (batch,) = run.encoded_batches(0).batches(0, 1, batch=5)
+    run.teachers.encode(0, 1, batch=5)
     by_clip, by_text = run.teachers.targets(batch)
     expected = []
     for encoder in (load_checkpoint(small), other):

@@ -65,7 +65,7 @@ def _go(clips, out, *, stop_after=None, resume=False, **tables):
 
 
 def _steps(folder):
-    measured = ("samples_per_second", "waited", "graph_memory_gb")
+    measured = ("samples_per_second", "waited", "memory_gb")
     return [{key: value for key, value in line.items() if key not in measured} for line in read_log(folder)]
 
 

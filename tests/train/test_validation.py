@@ -5,17 +5,18 @@ import torch
 
 from clipact.cache import Cache
 from clipact.data.sources import SourceConfig, read_sources
-from clipact.errors import ConfigError
+from clipact.errors import ConfigError, DataError
 from clipact.models.checkpoint import load_checkpoint
 from clipact.models.dual_encoder import unit
 from clipact.train.encoded_batches import EncodedBatches
 from clipact.train.recipe import DataConfig, ValidationConfig, ValidationSet
 from clipact.train.validation import metric_names, validate
+from tests.data.drawing import draw_data
 
 
-def _encoded(small, drawn, tmp_path, source, cached_sides=()):
+def _encoded(small, drawn, tmp_path, source, cached_sides=(), **tables):
     encoder = load_checkpoint(small)
-    data = DataConfig(sources=(source,), workers=0)
+    data = DataConfig(sources=(source,), workers=0, **tables)
     return EncodedBatches(
         encoder,
         read_sources([source], drawn),
@@ -60,6 +61,22 @@ def test_labels_are_recognised_by_the_mean_of_their_prompts_and_clips(small, dra
     assert figures["top_1"] == pytest.approx(sum(a == b for a, b in zip(best, truth, strict=True)) / len(truth))
     assert figures["top_5"] == 1.0
     assert tuple(figures) == metric_names(encoded.examples)
+
+
+@pytest.mark.parametrize("cached_sides", [(), ("visual", "text")])
+def test_a_set_of_which_nothing_can_be_read_is_an_error(small, tmp_path, cached_sides):
+    folder = draw_data(tmp_path / "broken")
+    for path in (folder / "clips").iterdir():
+        path.write_bytes(b"no")
+    encoded = _encoded(small, folder, tmp_path / "store", SourceConfig(manifest=Path("clips.csv")), cached_sides)
+    with pytest.raises(DataError, match="1 files could not be read, more than max_unreadable = 0"):
+        validate(encoded)
+    allowed = _encoded(
+        small, folder, tmp_path / "store", SourceConfig(manifest=Path("clips.csv")), cached_sides, max_unreadable=3
+    )
+    with pytest.raises(DataError, match="none of the files to evaluate on could be read"):
+        validate(allowed)
+    assert len(allowed.unreadable_files) == 3
 
 
 def test_the_best_step_is_marked_by_the_figure_that_was_asked_for():
