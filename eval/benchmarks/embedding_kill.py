@@ -5,8 +5,8 @@
 A table names stretches of 2 to 10 s of the videos below DIR, drawn with a seed. One run is left alone. Another, with
 another cold cache, is killed with SIGKILL, goes on with --resume, is killed again, and ends at last. A kill comes a
 random time after the run's first new record in the journal; the times add up to 85 % at most of what the first run took
-from its first record to its end, since each run comes as far as its first record for nothing. Exit code 1 when the two Parquet files differ, when anything else is left beside them, or when a run
-ended before it was killed.
+from its first record to its end, since each run comes as far as its first record for nothing. Exit code 1 when the two
+Parquet files differ, when anything else is left beside them, or when a run ended before it was killed.
 """
 
 import argparse
