@@ -1,8 +1,10 @@
 import shutil
+from pathlib import Path
 
 import pytest
 
 from clipact.cache import Cache
+from clipact.embed import embed_clips as engine
 from clipact.embed.clip_source import ClipSource
 from tests.video.drawing import draw_video
 
@@ -47,3 +49,16 @@ def mixed(source):
 @pytest.fixture
 def cache(tmp_path):
     return Cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def decodings(monkeypatch):
+    """The names of the sources that are decoded, in either way."""
+    names = []
+
+    def watch(real):
+        return lambda source, *rest, **more: names.append(Path(str(source)).name) or real(source, *rest, **more)
+
+    for way in ("collect_frames", "load_wanted"):
+        monkeypatch.setattr(engine, way, watch(getattr(engine, way)))
+    return names

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipact.clip_spec import ClipSpec, FrameStamp
+from clipact.embed.embed_clips import embed_clips
+from clipact.embed.options import EmbedOptions
 from clipact.engines.torch_clip_encoder import make_clip_encoder
 from clipact.models.dual_encoder import DualEncoder, normalise_frames
 from clipact.models.towers.efficientnet_lite import EfficientNetLite
@@ -91,6 +93,11 @@ def embed_straight(tower, row, *, spec=None, clips=1, crops=1, **options):
     span = {"start_seconds": row.start_seconds, "end_seconds": row.end_seconds}
     loaded = load_clips(row.source, spec, clips=clips, crops=crops, **span, **options)
     return np.concatenate([model.encode_video(normalise_frames(clip.frames, spec)[None]).numpy() for clip in loaded])
+
+
+def embed(rows, request, **options):
+    """One thread a worker unless told otherwise: the number decides how sums are rounded."""
+    return list(embed_clips(rows, request, EmbedOptions(**({"threads": 1} | options))))
 
 
 def counting(encoder, seen):

@@ -1,4 +1,4 @@
-"""The engine gives what a straight loop gives, whatever is beside a row, ahead of it, kept of it or resumed."""
+"""The engine gives what a straight loop gives, whatever is beside a row, ahead of it or kept of it."""
 
 import functools
 import io
@@ -10,7 +10,6 @@ import sys
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
 
 import av
 import numpy as np
@@ -21,22 +20,17 @@ from PIL import Image
 
 from clipact.cache import Cache
 from clipact.embed import embed_clips as engine
-from clipact.embed import options as embed_options
 from clipact.embed.clip_source import ClipSource
 from clipact.embed.embed_clips import EmbedRequest, embed_clips
 from clipact.embed.options import EmbedOptions
-from clipact.errors import ResultError, UsageError, VideoError
+from clipact.errors import UsageError, VideoError
 from clipact.video.augment import Augment
 from clipact.video.collect import Wanted
 from clipact.video.load import load_clip, load_wanted
-from tests.embed.straight_loop import SPEC, clip_encoder, counting, embed_straight, everything
+from tests.embed.straight_loop import SPEC, clip_encoder, counting, embed, embed_straight, everything
 
 UNREADABLE = {"broken.mp4", "gone.mp4"}
 straight = functools.cache(embed_straight)
-
-
-def embed(rows, request, **options):
-    return list(embed_clips(rows, request, EmbedOptions(**options)))
 
 
 def on_gpu(encoder):
@@ -66,23 +60,11 @@ def film_frames(film):
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-@pytest.fixture
-def decodings(monkeypatch):
-    """The names of the sources that are decoded, in either way."""
-    names = []
-
-    def watch(real):
-        return lambda source, *rest, **more: names.append(Path(str(source)).name) or real(source, *rest, **more)
-
-    for way in ("collect_frames", "load_wanted"):
-        monkeypatch.setattr(engine, way, watch(getattr(engine, way)))
-    return names
-
-
 @pytest.mark.parametrize("tower", ["frames", "mean colour", "vivit"])
 @pytest.mark.parametrize(("workers", "frames_at_once"), [(1, 1), (2, 4), (5, 8), (2, 100), (5, 1), (1, 8)])
-def test_any_number_of_workers_and_any_batch_is_the_straight_loop(tower, workers, frames_at_once, mixed):
-    found = embed(mixed, clip_encoder(tower), workers=workers, frames_at_once=frames_at_once)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_number_of_workers_and_any_batch_is_the_straight_loop(tower, workers, frames_at_once, threads, mixed):
+    found = embed(mixed, clip_encoder(tower), workers=workers, frames_at_once=frames_at_once, threads=threads)
     assert_straight(found, mixed, tower)
 
 
@@ -368,87 +350,6 @@ def test_where_the_time_went_is_told(mixed, cache):
         assert warm["encode"] == 0
 
 
-# The journal
-
-
-@pytest.mark.parametrize(("tower", "frames_at_once"), [("frames", 4), ("frames", 12), ("vivit", 12)])
-@pytest.mark.parametrize("cached", ["no cache", "cold cache", "warm cache"])
-def test_stopped_after_any_row_it_resumes_bit_for_bit(tower, frames_at_once, cached, mixed, tmp_path, decodings):
-    encoder = clip_encoder(tower)
-    options = EmbedOptions(frames_at_once=frames_at_once, journal=tmp_path / "journal", workers=2)
-    whole = everything(embed(mixed, encoder, frames_at_once=frames_at_once, threads=1))
-    unit = max(1, frames_at_once // 4)
-    if cached == "warm cache":
-        embed(mixed, encoder, frames_at_once=frames_at_once, cache=Cache(tmp_path / "warm"), threads=1)
-    for stop in range(len(mixed)):
-        running = embed_clips(mixed, encoder, options)
-        assert everything(itertools.islice(running, stop)) == whole[:stop]
-        running.close()
-        cache = {"no cache": None, "cold cache": Cache(tmp_path / f"{stop}"), "warm cache": Cache(tmp_path / "warm")}
-        decodings.clear()
-        resumed = list(embed_clips(mixed, encoder, replace(options, resume=True, cache=cache[cached])))
-        assert everything(resumed) == whole
-        if cached != "warm cache":
-            assert len(mixed) - -(-stop // unit) * unit in range(len(decodings) + 3)
-
-
-@pytest.mark.parametrize("tower", ["efficientnet", "vivit"])
-def test_neither_the_load_nor_what_is_left_changes_a_bit_of_what_is_resumed(tower, mixed, tmp_path, monkeypatch):
-    """How many threads compute decides how sums are rounded: with a journal it is always one a worker."""
-    encoder = clip_encoder(tower)
-    monkeypatch.setattr(embed_options, "cores", lambda: 4)
-    monkeypatch.setattr(embed_options, "_is_busy", lambda: False)
-    options = EmbedOptions(frames_at_once=12, journal=tmp_path / "journal", workers=1)
-    whole = everything(embed_clips(mixed, encoder, replace(options, workers=None)))
-    running = embed_clips(mixed, encoder, options)
-    assert everything(itertools.islice(running, 4)) == whole[:4]
-    running.close()
-    monkeypatch.setattr(embed_options, "_is_busy", lambda: True)
-    assert everything(embed_clips(mixed, encoder, replace(options, resume=True, workers=3))) == whole
-    assert options.threads_for(1) == 1
-    assert replace(options, threads=3).threads_for(1) == 3
-
-
-def test_a_whole_journal_is_read_and_nothing_is_decoded(mixed, tmp_path, decodings):
-    encoder = clip_encoder("quick frames", clips=2)
-    for request in (EmbedRequest(encoder=encoder), EmbedRequest(encoder=encoder, features=True, keep_clips=False)):
-        options = EmbedOptions(frames_at_once=24, journal=tmp_path / "journal")
-        whole = list(embed_clips(mixed, request, options))
-        decodings.clear()
-        assert everything(embed_clips(mixed, request, replace(options, resume=True))) == everything(whole)
-        assert decodings == []
-
-
-def test_the_journal_of_other_rows_another_batch_or_another_request_is_refused(mixed, tmp_path):
-    encoder, options = clip_encoder("quick frames"), EmbedOptions(journal=tmp_path / "journal", frames_at_once=4)
-    embed_all = list(embed_clips(mixed, encoder, options))
-    assert len(embed_all) == len(mixed)
-    before, resume = (tmp_path / "journal").read_bytes(), replace(options, resume=True)
-    others = {
-        "rows": (mixed[::-1], encoder, resume),
-        "a part": ([*mixed[:-1], replace(mixed[-1], end_seconds=0.9)], encoder, resume),
-        "batch": (mixed, encoder, replace(resume, frames_at_once=12)),
-        "clips": (mixed, clip_encoder("quick frames", clips=2), resume),
-        "tower": (mixed, clip_encoder("vivit"), resume),
-        "features": (mixed, EmbedRequest(encoder=encoder, features=True), resume),
-        "mean": (mixed, EmbedRequest(encoder=encoder, keep_clips=False), resume),
-    }
-    for rows, request, changed in others.values():
-        with pytest.raises(ResultError, match="another run"):
-            list(embed_clips(rows, request, changed))
-    assert (tmp_path / "journal").read_bytes() == before
-
-
-def test_names_that_are_not_utf8_are_kept(films, tmp_path, cache):
-    name = os.fsdecode(b"caf\xe9.mp4")
-    rows = [ClipSource(source=films / "c.mp4", name=name), ClipSource(source=films / "gone.mp4", name=name)]
-    options = EmbedOptions(journal=tmp_path / "journal", cache=cache)
-    found = list(embed_clips(rows, clip_encoder("quick frames"), options))
-    assert [one.name for one in found] == [name, name]
-    resumed = embed_clips(rows, clip_encoder("quick frames"), replace(options, resume=True))
-    assert everything(resumed) == everything(found)
-
-
 # What is beside a row
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (12, 1, 40, 48, 3), dtype=np.uint8)
@@ -460,7 +361,7 @@ def alone():
     encoder = clip_encoder("efficientnet", spec=SPEC.with_frames(1))
     request = EmbedRequest(encoder=encoder, features=True)
     rows = [ClipSource(source=picture, name=str(number)) for number, picture in enumerate(PICTURES)]
-    found = [embed([row], request, frames_at_once=8, threads=1)[0] for row in rows]
+    found = [embed([row], request, frames_at_once=8)[0] for row in rows]
     return request, [one.features.tobytes() for one in found]
 
 
@@ -470,7 +371,7 @@ def test_on_a_cpu_no_picture_depends_on_those_beside_it(alone, order, workers):
     """In units of eight, in any order, with any missing (below zero: unreadable), the bits are the same."""
     request, expected = alone
     rows = [ClipSource(source=b"no video" if number < 0 else PICTURES[number], name=str(number)) for number in order]
-    found = embed(rows, request, frames_at_once=8, workers=workers, threads=1)
+    found = embed(rows, request, frames_at_once=8, workers=workers)
     assert [one.features is None for one in found] == [number < 0 for number in order]
     assert [one.features.tobytes() for one in found if one.features is not None] == [
         expected[number] for number in order if number >= 0

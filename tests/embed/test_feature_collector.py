@@ -149,8 +149,9 @@ def test_a_shared_batch_gives_each_its_own_and_is_always_full(by_frame):
         assert batch.seconds > 0
         seen.clear()
         for first, collector in collectors.items():
-            raw = whole(collector.features).tobytes()
-            assert features.setdefault(first, raw) == raw
+            assert (
+                features.setdefault(first, whole(collector.features).tobytes()) == whole(collector.features).tobytes()
+            )
 
 
 @pytest.mark.parametrize("by_frame", [True, False])

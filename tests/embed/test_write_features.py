@@ -32,7 +32,7 @@ def made(tower):
 
 
 def write(path, rows, model, *, options=None, **more):
-    return list(write_features(path, rows, model, options=options or EmbedOptions(workers=2), **more))
+    return list(write_features(path, rows, model, options=options or EmbedOptions(workers=2, threads=1), **more))
 
 
 def read(path):
