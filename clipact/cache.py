@@ -8,6 +8,7 @@ Its size is bounded: as entries are written, those whose last use is longest ago
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -184,7 +185,12 @@ class Cache:
 
     @contextmanager
     def claim_all(
-        self, kind: str, keys: Sequence[str], *, timeout_seconds: float = _CLAIM_SECONDS
+        self,
+        kind: str,
+        keys: Sequence[str],
+        *,
+        timeout_seconds: float = _CLAIM_SECONDS,
+        stopping: threading.Event | None = None,
     ) -> Iterator[frozenset[str]]:
         """Hold several entries, as `claim` does one; all that are held together have to be claimed in one call.
 
@@ -195,12 +201,14 @@ class Cache:
             kind: The entries' kind.
             keys: Their keys, in any order; one may be there twice.
             timeout_seconds: How long to wait for all of them; 0 takes those that are free.
+            stopping: Ends the waiting when it is set.
 
         Returns:
             The keys that are held; after the timeout the block is run without the others.
         """
         names = {f"{kind}/{key}": key for key in keys}
-        with claim_file(self.root / "claims").claim(list(names), timeout_seconds=timeout_seconds) as held:
+        claims = claim_file(self.root / "claims")
+        with claims.claim(list(names), timeout_seconds=timeout_seconds, stopping=stopping) as held:
             yield frozenset(names[name] for name in held)
 
     def _count(self, new_bytes: int) -> None:

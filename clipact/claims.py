@@ -19,6 +19,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_LOOKS_EVERY_SECONDS = 0.25  # whether the run is being stopped
 _LONGEST_SLEEP_SECONDS = 0.05
 
 
@@ -36,7 +37,9 @@ class ClaimFile:
         self._changed = threading.Condition()  # guards all of the above
 
     @contextmanager
-    def claim(self, names: Sequence[str], *, timeout_seconds: float) -> Iterator[frozenset[str]]:
+    def claim(
+        self, names: Sequence[str], *, timeout_seconds: float, stopping: threading.Event | None = None
+    ) -> Iterator[frozenset[str]]:
         """Hold names until the block ends, waiting for each that is held elsewhere.
 
         Names are claimed in one order by everyone, so that two who want the same several never wait for each other.
@@ -46,6 +49,7 @@ class ClaimFile:
         Args:
             names: What is claimed; any strings.
             timeout_seconds: How long to wait for all of them together; 0 takes those that are free.
+            stopping: Ends the waiting when it is set.
 
         Returns:
             Those that are held. A name that was not free in time is left out, and the block is run all the same.
@@ -57,21 +61,23 @@ class ClaimFile:
         held: list[int] = []
         try:
             for offset in sorted(wanted):
-                if self._acquire(offset, deadline):
+                if self._acquire(offset, deadline, stopping or threading.Event()):
                     held.append(offset)
             yield frozenset(name for offset in held for name in wanted[offset])
         finally:
             for offset in held:
                 self._release(offset)
 
-    def _acquire(self, offset: int, deadline: float) -> bool:
+    def _acquire(self, offset: int, deadline: float, stopping: threading.Event) -> bool:
         with self._changed:
-            free = self._changed.wait_for(lambda: offset not in self._held, max(0.0, deadline - time.monotonic()))
-            if not free:
-                return False
+            while offset in self._held:
+                left_seconds = deadline - time.monotonic()
+                if left_seconds <= 0 or stopping.is_set():
+                    return False
+                self._changed.wait(min(left_seconds, _LOOKS_EVERY_SECONDS))
             self._held.add(offset)
         try:
-            if self._wait_for_lock(offset, deadline):
+            if self._wait_for_lock(offset, deadline, stopping):
                 return True
         except BaseException:
             self._forget(offset)
@@ -79,14 +85,13 @@ class ClaimFile:
         self._forget(offset)
         return False
 
-    def _wait_for_lock(self, offset: int, deadline: float) -> bool:
+    def _wait_for_lock(self, offset: int, deadline: float, stopping: threading.Event) -> bool:
         """Whether the other processes leave it to us in time; where nobody can know, they do."""
         sleep_seconds = 0.001
         while self._lock(offset) is False:
             left_seconds = deadline - time.monotonic()
-            if left_seconds <= 0:
+            if left_seconds <= 0 or stopping.wait(min(sleep_seconds, left_seconds)):
                 return False
-            time.sleep(min(sleep_seconds, left_seconds))
             sleep_seconds = min(2 * sleep_seconds, _LONGEST_SLEEP_SECONDS)
         return True
 

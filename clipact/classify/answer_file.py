@@ -74,6 +74,8 @@ def check_answer_file(path: Path) -> Callable[[Path, int], Any]:
         )
     if kind == ".parquet":
         import_library("pyarrow")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file with --out")
     if not path.parent.is_dir():
         raise UsageError(f"the folder {path.parent} is not there; make it, or name another file with --out")
     return _WRITERS[kind]

@@ -204,8 +204,8 @@ class ZeroShotClassifier(VideoClassifier):
         return each[0] if len(each) == 1 else self.logits(mean_clip(embeddings)[None])[0], each
 
     def _compare_prompted(self, contexts: Float32[np.ndarray, "k m"]) -> Float32[np.ndarray, "k n"]:
-        clips, beside = self.model.prompt(contexts, self._features)
-        return np.stack([self._compare_beside(*pair) for pair in zip(clips, beside, strict=True)])
+        each = (self.model.prompt(context[None], self._features) for context in contexts)  # n x d a clip
+        return np.stack([self._compare_beside(clip[0], beside[0]) for clip, beside in each])
 
     def _compare_beside(
         self, clip: Float32[np.ndarray, " d"], text: Float32[np.ndarray, "n d"]

@@ -1,4 +1,4 @@
-"""`clipact cache`: what clipact keeps on disk, and how to be rid of it."""
+"""`clipact cache`: what clipact keeps on disk, and clear it."""
 
 import json
 import sys

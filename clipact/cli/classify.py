@@ -267,6 +267,7 @@ def _decode_first(
     """Begin to decode the first videos, by their numbers; a stream and a clip of very many frames wait their turn."""
     from clipact.video.collect import Wanted
     from clipact.video.load import load_wanted
+    from clipact.video.open_source import FILE, source_kind
 
     if clips * spec.frames > _FRAMES_AHEAD:
         return {}
@@ -276,10 +277,16 @@ def _decode_first(
             load_wanted,
             row.source,
             Wanted(
-                spec=spec, clips=clips, start_seconds=row.start_seconds, end_seconds=row.end_seconds, decoder=decoder
+                spec=spec,
+                clips=clips,
+                start_seconds=row.start_seconds,
+                end_seconds=row.end_seconds,
+                decoder=decoder,
+                decoder_threads=1,
             ),
         )
         for number, row in enumerate(rows[:_VIDEOS_AHEAD])
+        if source_kind(row.source) == FILE
     }
 
 

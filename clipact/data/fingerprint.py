@@ -85,7 +85,7 @@ def file_digest(path: str | Path) -> str:
     """
     try:
         return _DIGESTS.recall(path, lambda: _digest(Path(path)))
-    except OSError:
+    except (OSError, ValueError):  # a name may hold a NUL
         return ""
 
 

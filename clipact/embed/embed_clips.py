@@ -9,34 +9,37 @@ Units are the same whatever is resumed, and on a CPU no row's features depend on
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
 from clipact.cache import content_key
 from clipact.data.fingerprint import source_digest
 from clipact.embed.clip_source import ClipSource
-from clipact.embed.feature_cache import ClipFeatures, FeatureCache
+from clipact.embed.feature_cache import DECODERS, ClipFeatures, FeatureCache
 from clipact.embed.feature_collector import BatchEncoder, FeatureCollector
 from clipact.embed.journal import Journal
 from clipact.embed.options import EmbedOptions
 from clipact.embed.video_embedding import VideoEmbedding
 from clipact.engines.clip_encoder import ClipEncoder
 from clipact.engines.vectors import averaged
-from clipact.errors import VideoError
+from clipact.errors import UsageError, VideoError
 from clipact.video.augment import Augment
 from clipact.video.clip import Clip
 from clipact.video.collect import ClipLedger, Wanted, collect_frames
 from clipact.video.load import load_wanted
+from clipact.video.open_source import FILE, source_kind
 from clipact.work_ahead import work_ahead
 
 _FRAMES_HELD = 1024  # decoded and waiting for a GPU, about 200 MB at 260 pixels
 _UNITS_AHEAD = 16  # a worker: what is finished is small, and one long film holds nobody up
 
-DecodedAhead = Mapping[int, "Future[tuple[Clip, ...]]"]
+DecodedAhead = dict[int, "Future[tuple[Clip, ...]]"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ class EmbedRequest:
     keep_clips whether each clip's embedding is given, or one unit vector, their mean
     features   whether the backbone's features are given in place of embeddings
     augment    changes clips at random, as a row's `draw` seeds it
-    decoded    clips of the first rows, by their numbers, that are being decoded already
+    decoded    clips of the first rows, by their numbers, that are being decoded already; taken out as they are used
     known      gives what is known of a row without decoding it, such as from a file of features; None for nothing
     """
 
@@ -71,7 +74,7 @@ def embed_clips(
     """Embed each row, in order; what a resumed journal holds is not embedded again.
 
     Args:
-        rows: They may be endless: so many are taken as workers are ahead.
+        rows: What to embed; an iterator is read only as far as the workers are ahead.
         request: What is asked for; an encoder alone stands for a request with nothing else.
         options: How it is carried out.
         identity: Of the rows, where there is a journal; by default a hash of their names, all of which are then read.
@@ -86,7 +89,10 @@ def embed_clips(
         request = EmbedRequest(encoder=request)
     if options.journal is not None and not identity:
         rows = list(rows)
-        identity = content_key(*(row.title for row in rows))
+        for row in rows:
+            if not isinstance(row.source, str | Path):
+                raise UsageError(f"{row.name} has no path: a run with a journal embeds what it can find again")
+        identity = content_key(*(f"{row.title} {Path(str(row.source))}" for row in rows))
     total = len(rows) if isinstance(rows, Sized) else None
     found = _Engine(request, options, {} if seconds is None else seconds).run(rows, identity=identity, total=total)
     yield from options.progress(found, total, description)
@@ -119,14 +125,17 @@ class _Engine:
         frames = self.encoder.clips_a_video * self.encoder.spec.frames
         self.unit = max(1, self.encoder.frames_at_once // frames)
         self.fits_in_memory = frames <= _FRAMES_HELD
-        self.decoder_threads: int | None = None
+        self.one_reader = threading.Lock()  # of what can be read once, such as standard input
+        self.stopping = threading.Event()
 
     def run(self, rows: Iterable[ClipSource], *, identity: str, total: int | None) -> Iterator[VideoEmbedding]:
         """Yield the embedding of each row."""
         journal, done = None, 0
         if self.options.journal is not None:
             what = f"{self.unit} {self.request.keep_clips} {self.request.features}"
-            journal = Journal(self.options.journal, content_key("run 2", self.encoder.identity, what, identity))
+            journal = Journal(
+                self.options.journal, content_key("run 2", self.encoder.identity, what, DECODERS, identity)
+            )
             done = journal.resume() if self.options.resume else 0
             if not self.options.resume:
                 journal.start()
@@ -136,21 +145,21 @@ class _Engine:
         units = iter(lambda: list(islice(numbered, self.unit)), [])
         left = None if total is None else -((done - total) // self.unit)
         workers = self.options.workers_for(left)
-        # Workers decode side by side already: FFmpeg's threads would only add work. And what they make of a damaged
-        # frame is another thing each time, which a resumed run must not meet.
-        if workers > 1 or journal is not None:
-            self.decoder_threads = 1
-        for embedded in (self._on_cores if self.encoder.on_cpu else self._on_gpu)(units, workers):
-            if journal is not None:
-                journal.append(embedded)
-            yield from embedded
+        try:
+            for embedded in (self._on_cores if self.encoder.on_cpu else self._on_gpu)(units, workers):
+                if journal is not None:
+                    journal.append(embedded)
+                yield from embedded
+        finally:
+            self.stopping.set()  # nobody waits for what another process is computing
 
     def _on_cores(self, units: Iterator[list[tuple[int, ClipSource]]], workers: int) -> Iterator[list[VideoEmbedding]]:
         def work(unit: list[tuple[int, ClipSource]]) -> list[VideoEmbedding]:
             return self._embed([self._look_up(number, row) for number, row in unit])
 
         with self.encoder.threads(self.options.threads_for(workers)):
-            yield from work_ahead(work, units, depth=_UNITS_AHEAD * workers, workers=workers)
+            ahead = 2 if self.request.features else _UNITS_AHEAD
+            yield from work_ahead(work, units, depth=ahead * workers, workers=workers)
 
     def _on_gpu(self, units: Iterator[list[tuple[int, ClipSource]]], workers: int) -> Iterator[list[VideoEmbedding]]:
         """Units whose rows the workers have decoded ahead, encoded here."""
@@ -159,7 +168,7 @@ class _Engine:
 
         def work(numbered: tuple[int, ClipSource]) -> _Job:
             job = self._look_up(*numbered)
-            if job.is_open and not job.clips and self.fits_in_memory:
+            if job.is_open and not job.clips and self.fits_in_memory and source_kind(job.row.source) == FILE:
                 self._decode(job)
             return job
 
@@ -175,7 +184,8 @@ class _Engine:
         job = _Job(row=row, digest=digest, key=self.store.key(row, digest))
         job.features = self.store.read(job.key, name=row.name)
         self._spent("lookup", begun)
-        if (decoded := self.request.decoded.get(number)) is not None and job.features is None:
+        decoded = self.request.decoded.pop(number, None)
+        if decoded is not None and job.features is None:
             try:
                 job.clips = decoded.result()
             except VideoError as error:
@@ -185,7 +195,7 @@ class _Engine:
     def _embed(self, jobs: Sequence[_Job]) -> list[VideoEmbedding]:
         """Give features to each that lacks them, once where several ask for the same, and embeddings to all."""
         missing = {job.key or id(job): job for job in jobs if job.is_open}
-        with self.store.claim([job.key for job in missing.values()]):
+        with self.store.claim([job.key for job in missing.values()], stopping=self.stopping):
             for job in missing.values():  # another process may have computed them meanwhile
                 job.features = self.store.read(job.key, name=job.row.name)
             self._encode([job for job in missing.values() if job.features is None])
@@ -216,6 +226,10 @@ class _Engine:
         self._spent("store", begun)
 
     def _collect(self, job: _Job, collector: FeatureCollector) -> tuple[ClipLedger, ...]:
+        with nullcontext() if source_kind(job.row.source) == FILE else self.one_reader:
+            return self._collect_clips(job, collector)
+
+    def _collect_clips(self, job: _Job, collector: FeatureCollector) -> tuple[ClipLedger, ...]:
         if not job.clips and self.request.augment is None:
             limit = self.options.time_limit_seconds
             return collect_frames(job.row.source, self._wanted(job.row), collector, time_limit_seconds=limit)
@@ -247,7 +261,9 @@ class _Engine:
             start_seconds=row.start_seconds,
             end_seconds=row.end_seconds,
             decoder=self.encoder.decoder,
-            decoder_threads=self.decoder_threads,
+            # Workers decode side by side: FFmpeg's threads would add work, and what they make of a damaged frame is
+            # another thing each time.
+            decoder_threads=1,
             augment=augment,
             generator=None if augment is None else np.random.default_rng(row.draw),
         )
@@ -264,7 +280,8 @@ class _Engine:
             starts = range(0, len(found.features), at_once)
             pieces = [self.encoder.head(found.features.of(slice(start, start + at_once))) for start in starts]
             embeddings = np.concatenate(pieces)
-            embeddings = averaged(embeddings, "logits" if self.request.keep_clips else "embeddings")
+            if not self.request.keep_clips:
+                embeddings = averaged(embeddings, "embeddings")
         first = found.ledgers[0]
         return VideoEmbedding(
             name=job.row.name,

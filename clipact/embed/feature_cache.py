@@ -92,13 +92,16 @@ class FeatureCache:
                 warnings.warn(str(error), stacklevel=2)
 
     @contextmanager
-    def claim(self, keys: Sequence[str]) -> Iterator[None]:
-        """Inside, no other thread or process that asks for these keys computes them: it waits, then reads them."""
+    def claim(self, keys: Sequence[str], *, stopping: threading.Event | None = None) -> Iterator[None]:
+        """Inside, no other thread or process that asks for these keys computes them: it waits, then reads them.
+
+        Where `stopping` is set while this one waits, it waits no longer.
+        """
         own = [key for key in keys if key]
         if self.cache is None or not own:
             yield
             return
-        with self.cache.claim_all(self.kind, own):
+        with self.cache.claim_all(self.kind, own, stopping=stopping):
             yield
 
 

@@ -38,7 +38,7 @@ class Features:
 
 
 class BatchEncoder:
-    """Encode clips in batches of one size; whoever puts one in is given its features.
+    """Encode clips in batches of one size, and hand each one's features to a callback.
 
     A batch that files share is filled up by repeating its last clip: the number of clips in it decides how a CPU adds
     up, and so no file's features depend on what came beside it.

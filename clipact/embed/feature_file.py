@@ -217,6 +217,8 @@ def check_feature_file(path: Path) -> None:
     if path.suffix.lower() != ".parquet":
         raise UsageError(f"{path} ends in {path.suffix!r}; embeddings are written as .parquet")
     import_library("pyarrow")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file with --out")
     if not path.parent.is_dir():
         raise UsageError(f"the folder {path.parent} is not there; make it, or name another file with --out")
 

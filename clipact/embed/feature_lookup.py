@@ -70,13 +70,13 @@ class FeatureLookup:
             self.found += found is not None
         return found
 
-    def check_found(self) -> None:
-        """Refuse a file in which not one row was found.
+    def check_found(self, *, asked: int) -> None:
+        """Refuse a file in which not one row was found, when all of them, `asked`, were looked for.
 
         Raises:
             FeatureFileError: It says how the paths in it look.
         """
-        if self.asked and not self.found:
+        if self.asked == asked and not self.found:
             first = next(iter(self._file), None)
             like = "it is empty" if first is None else f"its paths are such as {first.path}"
             raise FeatureFileError(

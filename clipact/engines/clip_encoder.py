@@ -22,7 +22,7 @@ class ClipEncoder:
     on_cpu          where it is encoded: there workers encode, too
     encode          clips to features; pictures are clips of one frame
     head            features of clips to unit embeddings (to contexts, where text depends on the video)
-    threads         gives a context in which so many threads compute one call of `encode`; they are as before after it
+    threads         gives a context inside which one call of `encode` is computed by so many threads
     """
 
     spec: ClipSpec

@@ -3,6 +3,7 @@
 What is cached are the backbone's features: another head on the same backbone decodes and encodes nothing anew.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,6 +23,8 @@ from clipact.models.dual_encoder import DualEncoder, computing, normalise_frames
 from clipact.models.towers.backbone_head import hash_backbone, split_backbone_head
 from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.tower import ConditionsText
+
+_changing, _blocks, _before = threading.Lock(), list[int](), 1  # of `_threads`, for all encoders
 
 
 def make_clip_encoder(
@@ -100,13 +103,20 @@ def _context(features: Float32[np.ndarray, "k m"]) -> Float32[np.ndarray, "k m"]
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Threads that begin inside compute with `count` of torch's own; those of before keep theirs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    """Let threads that begin inside compute with `count` of torch's own; when the last block ends, all is as before."""
+    global _before
+    with _changing:
+        _blocks.append(count)
+        if len(_blocks) == 1:
+            _before = torch.get_num_threads()
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _changing:
+            _blocks.pop()
+            if not _blocks:
+                torch.set_num_threads(_before)
 
 
 def _usual_frames(device: torch.device) -> int:

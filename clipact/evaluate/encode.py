@@ -58,7 +58,7 @@ def encode_samples(
     with closing(FeatureLookup(options.features, model, clip_encoder, keep_clips=keep_clips)) as lookup:
         request = EmbedRequest(encoder=clip_encoder, keep_clips=keep_clips, known=lookup.find)
         found = list(embed_clips(rows, request, options, seconds=seconds, description="evaluating"))
-        lookup.check_found()
+        lookup.check_found(asked=len(rows))
         return found
 
 

@@ -19,6 +19,7 @@ _FRAMES_HELD = 8
 _MOST_THREADS = 16  # FFmpeg takes no more of its own accord; each holds a frame
 _FRAME_BYTES_A_PIXEL = 1.5
 _INDEX_BYTES_A_FRAME = 32
+_MOST_FILES = 32  # a process may have 256 open on macOS, 1,024 on Linux
 
 
 class IdleMedia:
@@ -69,7 +70,9 @@ class IdleMedia:
                 self._idle[self._count] = (identity, media)
             else:
                 closing.append(media)
-            while len(self._idle) > 1 and sum(map(_held_bytes, self._idle.values())) > self._limit_bytes:
+            while len(self._idle) > 1 and (
+                len(self._idle) > _MOST_FILES or sum(map(_held_bytes, self._idle.values())) > self._limit_bytes
+            ):
                 closing.append(self._idle.popitem(last=False)[1][1])
         for old in closing:
             old.close()

@@ -26,7 +26,7 @@ VIDEO_SUFFIXES = frozenset(
 
 def files_below(folder: Path, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> list[Path]:
     """The files of these suffixes in a folder and below it, in order; [] for one without, and for what is no folder."""
-    if not folder.is_dir():
+    if not _is_folder(folder):
         return []
     return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes and _is_there(path)]
 
@@ -201,7 +201,10 @@ def _named_as(source: Any, starts: tuple[str, ...]) -> bool:
 
 
 def _is_folder(source: Any) -> bool:
-    return isinstance(source, str | Path) and Path(source).is_dir()
+    try:
+        return isinstance(source, str | Path) and Path(source).is_dir()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL: opening it says so
+        return False
 
 
 FILE = "file"
