@@ -136,7 +136,9 @@ class _Engine:
         units = iter(lambda: list(islice(numbered, self.unit)), [])
         left = None if total is None else -((done - total) // self.unit)
         workers = self.options.workers_for(left)
-        if workers > 1:  # which decode side by side already: FFmpeg's threads would only add work
+        # Workers decode side by side already: FFmpeg's threads would only add work. And what they make of a damaged
+        # frame is another thing each time, which a resumed run must not meet.
+        if workers > 1 or journal is not None:
             self.decoder_threads = 1
         for embedded in (self._on_cores if self.encoder.on_cpu else self._on_gpu)(units, workers):
             if journal is not None:
