@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from clipact.cache import Cache
+from clipact.embed import embed_clips as engine
 from clipact.embed import options as embed_options
 from clipact.embed.clip_source import ClipSource
 from clipact.embed.embed_clips import EmbedRequest, embed_clips
@@ -91,3 +92,16 @@ def test_names_that_are_not_utf8_are_kept(films, tmp_path, cache):
     assert [one.name for one in found] == [name, name]
     resumed = embed_clips(rows, clip_encoder("quick frames"), replace(options, resume=True))
     assert everything(resumed) == everything(found)
+
+
+@pytest.mark.parametrize("left", [1, 9])
+def test_with_a_journal_the_decoder_has_one_thread(left, mixed, tmp_path, monkeypatch):
+    """FFmpeg's threads may make another thing of a damaged frame each time, however few rows are left."""
+    asked, real = set(), engine.collect_frames
+    monkeypatch.setattr(
+        engine,
+        "collect_frames",
+        lambda source, wanted, *rest, **more: asked.add(wanted.decoder_threads) or real(source, wanted, *rest, **more),
+    )
+    list(embed_clips(mixed[-left:], clip_encoder("quick frames"), EmbedOptions(journal=tmp_path / "journal")))
+    assert asked == {1}
