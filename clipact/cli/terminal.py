@@ -65,7 +65,7 @@ Threads = Annotated[
     int | None,
     typer.Option(
         min=1,
-        show_default="the cores shared out, 1 on a busy machine",
+        show_default="the cores shared out; 1 on a busy machine, and with --out",
         help="Threads of the tensor library, for each worker.",
         rich_help_panel=MACHINE,
     ),

@@ -15,7 +15,7 @@ class EmbedOptions:
 
     workers             threads that decode, and on a CPU encode; by default one a core
     threads             of the tensor library, for each worker; by default the cores are shared out, and one each where
-                        the machine is busy; with a journal the cores over `workers`, whatever the load
+                        the machine is busy and where there is a journal
     frames_at_once      encoded together; by default 8 on a CPU, 256 elsewhere
     cache               where features are looked for and kept; None: nowhere
     journal             a file that makes the run safe from being killed
@@ -54,9 +54,7 @@ class EmbedOptions:
         """
         if self.threads is not None:
             return self.threads
-        if self.journal is not None:
-            return max(1, cores() // (self.workers or cores()))
-        return 1 if _is_busy() else max(1, cores() // workers)
+        return 1 if self.journal is not None or _is_busy() else max(1, cores() // workers)
 
 
 def cores() -> int:
