@@ -1,6 +1,6 @@
 """Columns for what is kept of every row of a long table: digests in place of keys, one buffer in place of strings.
 
-A dict of a million keys takes 120 to 250 MB; the same keys take 24 to 32 MB here, at about the same speed.
+A million keys of path, start and end take 255 MB in a dict and 25 MB here, at 2.7 µs a key in place of 0.9.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Where each key of a table first stands and what is said of it there: 40 bytes a key, however long the table."""
+"""Where each key of a table first stands and what is said of it there: about 60 bytes a key, however long the table."""
 
 from array import array
 from typing import NamedTuple

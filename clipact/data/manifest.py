@@ -67,7 +67,8 @@ def iterate_manifest(
     """Yield the samples of a table while it is read, in the order of lines.
 
     A part of a file, by its path, start and end, comes once, as its first line gives it: of several captions, the
-    first. A table of a million rows takes 50 MB, whatever their number of columns.
+    first. A table of a million rows takes 35 MB of memory, and 60 MB where each has a caption
+    and a path of its own.
 
     Args:
         source: The CSV file.

@@ -194,7 +194,7 @@ def open_manifest(
 
 
 def count_rows(source: str | Path) -> int | None:
-    """Count the rows of a CSV file below its head, without looking at what they say: a million in 0.4 s.
+    """Count the rows of a CSV file below its head, without looking at what they say: a million in 0.5 to 0.8 s.
 
     Returns:
         The number of rows; None for what can be read only once, such as a pipe.
