@@ -273,7 +273,7 @@ class _Engine:
             return job.known
         found, span = job.features, (job.row.start_seconds, job.row.end_seconds)
         if found is None:
-            return VideoEmbedding(name=job.row.name, cause=job.cause, digest=job.digest, span=span)
+            return VideoEmbedding(name=job.row.name, cause=job.cause, span=span)
         embeddings = None
         if not self.request.features:
             at_once = max(1, _FRAMES_HELD // self.encoder.spec.frames)

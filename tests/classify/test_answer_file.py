@@ -201,7 +201,7 @@ def test_a_folder_that_is_not_there_and_one_that_cannot_be_written(tmp_path, mon
     with pytest.raises(UsageError, match="nowhere is not there"):
         check_answer_file(tmp_path / "nowhere" / "answers.csv")
     (tmp_path / "answers.csv").mkdir()
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(UsageError, match="is a folder"):
         write(tmp_path / "answers.csv", rows_of())
 
 
