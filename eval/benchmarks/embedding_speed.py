@@ -8,7 +8,7 @@ of that height first (H.264, crf 20), of the first 12 videos. Model mini in fp32
 own, which imports, loads the model and embeds one window before the clock starts; arms alternate, and the best repeat
 of each counts.
 
-    loop      decode and encode one window after the other, on one thread: CPU seconds of either
+    loop      decode and encode one window after the other, decoder and model on one thread: CPU seconds of either
     engine    `embed_clips` with its defaults: wall and CPU seconds
     classify  of the checkout: what its `clipact classify` did, one video ahead in a thread
     evaluate  of the checkout: what its `clipact eval` did
@@ -41,13 +41,14 @@ def loop(model, windows):
     from clipact.video.load import load_clips
 
     torch.set_num_threads(1)
+    spec = model.encoder.spec
     seconds, vectors = {"decode": 0.0, "encode": 0.0}, []
     for path, start, end in windows:
         begun = time.process_time()
-        (clip,) = load_clips(path, model.encoder.spec, start_seconds=start, end_seconds=end)
+        (clip,) = load_clips(path, spec, start_seconds=start, end_seconds=end, decoder_threads=1)
         decoded = time.process_time()
         with torch.inference_mode():
-            frames = prepare_views([clip.frames], model.encoder.spec, device=model.encoder.log_scale.device)
+            frames = prepare_views([clip.frames], spec, device=model.encoder.log_scale.device)
             vectors.append(model.encoder.encode_video(frames)[0].numpy())
         seconds["decode"] += decoded - begun
         seconds["encode"] += time.process_time() - decoded
