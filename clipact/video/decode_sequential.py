@@ -14,7 +14,8 @@ from jaxtyping import UInt8
 
 from clipact.video.clip import Timeline, Video, damage, shortfall
 from clipact.video.decode_pyav import feed
-from clipact.video.media import Media, RgbConverter
+from clipact.video.media import Media
+from clipact.video.rgb import RgbConverter
 
 _RATE_WHEN_UNKNOWN = 25
 

@@ -22,7 +22,8 @@ from jaxtyping import UInt8
 from clipact.errors import UsageError
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
 from clipact.video.decode_pyav import GopSpans, feed, group_by_key, leaves_out, nal_length_bytes, resets
-from clipact.video.media import Media, display_matrix
+from clipact.video.media import Media
+from clipact.video.rgb import display_matrix
 
 # From frame to frame: longer than any header says that a frame lasts.
 _STEP_SECONDS = 1000

@@ -10,8 +10,9 @@ import numpy as np
 from clipact.video.clip import FramesDifferError, Timeline, Video
 from clipact.video.decode_pyav import PyavVideo, feed
 from clipact.video.decode_sequential import SequentialVideo
-from clipact.video.media import Media, display_matrix
+from clipact.video.media import Media
 from clipact.video.open_source import VideoSource, open_source
+from clipact.video.rgb import display_matrix
 
 _MATRIX_DEGREES = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273, table 3

@@ -21,7 +21,7 @@ from clipact.clip_spec import ClipSpec
 from clipact.errors import ClipactError, VideoError
 from clipact.video.clip import Clip
 from clipact.video.load import load_clip
-from clipact.video.media import RgbConverter
+from clipact.video.rgb import RgbConverter
 
 from .corpus import draw, ffmpeg, need
 from .drawing import draw_video, number_in, numbered_picture

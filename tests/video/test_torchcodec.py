@@ -22,7 +22,8 @@ from clipact.video.decode_torchcodec import (
     remux_spans,
 )
 from clipact.video.load import load_clip
-from clipact.video.media import Media, RgbConverter
+from clipact.video.media import Media
+from clipact.video.rgb import RgbConverter
 
 from .corpus import ROTATIONS, draw, draw_edited, draw_rotated, need
 from .drawing import draw_video, number_in
