@@ -45,13 +45,13 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON object."
     for column in ("oldest use", "newest use"):
         table.add_column(column, no_wrap=True)
     table.add_column("what", overflow="fold")
-    for usage in usages:
+    for usage in (usage for usage in usages if usage.entries):
         used = (_date(usage.oldest_use_seconds), _date(usage.newest_use_seconds))
         table.add_row(usage.kind, f"{usage.entries:,}", _size(usage.bytes), *used, KINDS[usage.kind])
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
     console.print(Text(f"{store.root}  (CLIPACT_CACHE moves it)"), soft_wrap=True)
     console.print(f"{_size(total_bytes)} of {_size(store.limit_bytes)}  (CLIPACT_CACHE_GB bounds it)", "", sep="\n")
-    console.print(table)
+    console.print(table if table.row_count else "nothing is kept yet")
     if partial_files := sum(usage.partial_files for usage in usages):
         partial_bytes = sum(usage.partial_bytes for usage in usages)
         console.print(f"\n{partial_files:,} files ({_size(partial_bytes)}) are being written, or were left by a kill")
