@@ -113,6 +113,7 @@ class DataCheck:
         self.root = self.source.parent if root is None else Path(root)
         self._spec = ClipSpec(frames=frames, sampling="uniform", size=(32, 32), interpolation="nearest")
         self._firsts, self._paths = FirstLines(), TextColumn()  # by the bytes of a file and the part of it
+        self._files = FirstLines()  # by the bytes of a file
         self._there: Counter[str] = Counter()  # samples of each split of the whole table
         self._labels: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()
@@ -225,6 +226,13 @@ class DataCheck:
                 path = self._paths[before.number]
                 cause = f"its {name} is {ours!r}, but {path} in line {before.line}, the same file, has {theirs!r}"
                 yield _of_sample("warning", sample, cause)
+        first = self._files.setdefault((fingerprint.sha256,), line=sample.line, said=said)
+        if said.split != first.said.split and first.line != before.line:
+            cause = (
+                f"its split is {said.split!r}, but line {first.line}, another part of the same file, has "
+                f"{first.said.split!r}: parts of one video look alike, so keep them in one split"
+            )
+            yield _of_sample("warning", sample, cause)
 
     def _held_out(self, together: Sequence[_Seen]) -> dict[int, list[DataIssue]]:
         """A warning for every sample, by its number, whose file is one of `against`, or nearly."""

@@ -71,7 +71,7 @@ def _at_once(path, against=()):
     found = [("error", error.line, "", error.cause) for error in wrong]
     again = "it says again what a line before it says; it counts once"
     found += [("warning", line, "", again) for line in manifest.repeats]
-    first, prints = {}, []
+    first, files, prints = {}, {}, []
     for sample in manifest.samples:
         file = manifest.root / sample.path
         prints.append(Fingerprint(sha256="", difference_hash=""))
@@ -84,6 +84,7 @@ def _at_once(path, against=()):
         found += [("warning", sample.line, sample.path, note) for note in notes]
         prints[-1] = take_fingerprint(file)
         before = first.setdefault((prints[-1].sha256, sample.start_seconds, sample.end_seconds), sample)
+        other = files.setdefault(prints[-1].sha256, sample)
         for name, ours, theirs in (
             ("split", sample.split, before.split),
             ("label", sample.label, before.label),
@@ -91,6 +92,12 @@ def _at_once(path, against=()):
             if ours != theirs:
                 same = f"but {before.path} in line {before.line}, the same file, has {theirs!r}"
                 found.append(("warning", sample.line, sample.path, f"its {name} is {ours!r}, {same}"))
+        if sample.split != other.split and other.line != before.line:
+            cause = (
+                f"its split is {sample.split!r}, but line {other.line}, another part of the same file, has "
+                f"{other.split!r}: parts of one video look alike, so keep them in one split"
+            )
+            found.append(("warning", sample.line, sample.path, cause))
     for copy in find_near_duplicates(prints, against):
         sample, which = manifest.samples[copy.row], f"{copy.of.name}, which protocol p evaluates on"
         cause = f"it is {which}" if copy.same_bytes else f"it is nearly {which}: {copy.apart} of 64 bits differ"
@@ -132,6 +139,7 @@ def test_row_by_row_all_is_found_that_a_whole_table_shows(faulty):
     kinds = (
         "says again",
         "the same file",
+        "another part of the same file",
         "cannot be used",
         "leads out",
         "it has one",
