@@ -1,7 +1,5 @@
 """Labelled samples become a calibration: they are evaluated against labels and background words at once."""
 
-from collections.abc import Sequence
-
 from clipact.cache import Cache
 from clipact.calibration import (
     DEFAULT_OOD_SCORE,

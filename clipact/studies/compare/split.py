@@ -57,8 +57,8 @@ def read_split(
     """The samples of a protocol, or of a CSV table of one's own, in two parts.
 
     split  "1/3": groups in their order are dealt to three parts in turn, the first is judged by and the others are
-           learnt from; without a group, the clips of a file are one. Or, of a table, the split that is judged by, where "train"
-           is learnt from. By default "test" of a table that has it, else "1/3"
+           learnt from; without a group, the clips of a file are one. Or, of a table, the split that is judged by,
+           where "train" is learnt from. By default "test" of a table that has it, else "1/3"
     UsageError for captions, for a split that cannot be meant, and for a label that no learnt clip has.
     """
     own = None if isinstance(protocol_or_table, Protocol) else Path(protocol_or_table)
@@ -90,8 +90,8 @@ def read_split(
     both = set(train.groups) & set(test.groups)
     if both:
         raise DataError(
-            f"{len(both)} of the files and groups are in both parts, {min(both)} among them; parts of one video look alike: "
-            "keep each file and each group in one split"
+            f"{len(both)} of the files and groups are in both parts, {min(both)} among them; "
+            "parts of one video look alike: keep each file and each group in one split"
         )
     return ComparisonSplit(
         protocol=protocol,
