@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clipact.data.sources import TrainingExample
 from clipact.errors import DataError
-from clipact.metrics import recall, top_k
+from clipact.metrics import match_captions, recall, top_k
 from clipact.models.dual_encoder import unit
 from clipact.train.encoded_batches import EncodedBatches
 
@@ -50,8 +50,9 @@ def _retrieval(
 ) -> dict[str, float]:
     sentences = [(sentence, number) for number, example in enumerate(examples) for sentence in example.sentences]
     scores = (encoded.embed_all([sentence for sentence, _ in sentences]) @ clips.T).cpu().numpy()
-    texts, numbers = np.array([number for _, number in sentences]), np.arange(len(examples))
-    found = (recall(scores, texts, numbers, ks=_KS), recall(scores.T, numbers, texts, ks=_KS))
+    visual_of = np.array([number for _, number in sentences])
+    visuals_of_text, texts_of_visual = match_captions([sentence for sentence, _ in sentences], visual_of, len(examples))
+    found = (recall(scores, visuals_of_text, ks=_KS), recall(scores.T, texts_of_visual, ks=_KS))
     return {f"{way}_recall_{k}": share for way, shares in zip(_WAYS, found, strict=True) for k, share in shares.items()}
 
 
