@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from clipact.clip_spec import ClipSpec
-from clipact.data.compact_columns import TextColumn
+from clipact.data.compact_columns import DigestNumbers, TextColumn
 from clipact.data.fingerprint import Fingerprint, file_digest, take_fingerprint
 from clipact.data.first_lines import FirstLines, Said
 from clipact.data.held_out import HeldOutFile, find_near_duplicates
@@ -45,6 +45,7 @@ class DataReport:
     source            the CSV file
     samples           of the split that was looked at; all other numbers are of these, too
     captions          the same twice for one sample counts once
+    shared_captions   those of them that another sample before has, too
     splits            samples of each split
     labels            samples of each label, most first
     ignored           columns that are not ours
@@ -55,6 +56,7 @@ class DataReport:
     source: Path
     samples: int
     captions: int
+    shared_captions: int
     splits: dict[str, int]
     labels: dict[str, int]
     ignored: tuple[str, ...]
@@ -117,7 +119,7 @@ class DataCheck:
         self._there: Counter[str] = Counter()  # samples of each split of the whole table
         self._labels: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()
-        self._captions = 0
+        self._captions, self._distinct_captions = 0, DigestNumbers()
         self._ignored: tuple[str, ...] = ()
 
     def findings(self, *, progress: ProgressBar = no_progress) -> Iterator[DataIssue]:
@@ -148,6 +150,7 @@ class DataCheck:
             source=self.source,
             samples=sum(self._splits.values()),
             captions=self._captions,
+            shared_captions=self._captions - len(self._distinct_captions),
             splits=self._splits,
             labels=dict(self._labels.most_common()),
             ignored=self._ignored,
@@ -210,6 +213,8 @@ class DataCheck:
             self._labels[sample.label] += 1
         if not row.repeat:
             self._captions += len(sample.captions)
+            for caption in sample.captions:
+                self._distinct_captions.number(caption)
 
     def _same_bytes(self, sample: ManifestSample, fingerprint: Fingerprint | None) -> Iterator[DataIssue]:
         """A warning when a sample before has, under another name, the same content in another split or label."""

@@ -52,6 +52,15 @@ def test_everything_wrong_is_found_in_the_order_of_lines(data, tmp_path):
     assert "99 frames asked for, 12 there" in causes[5]
 
 
+def test_captions_that_several_samples_have_are_counted(tmp_path):
+    for number in range(3):
+        draw_picture(tmp_path / f"{number}.png", number)
+    captions = [("0.png", "a man"), ("0.png", "a man"), ("1.png", "a man"), ("1.png", "a dog"), ("2.png", "a man")]
+    path = write_manifest(tmp_path / "m.csv", *({"path": name, "caption": text} for name, text in captions))
+    report = check_manifest(path)
+    assert (report.samples, report.captions, report.shared_captions) == (3, 4, 2)
+
+
 def test_every_result_is_shown_in_the_progress_bar(data):
     seen = []
 
