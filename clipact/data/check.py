@@ -21,6 +21,7 @@ from clipact.data.held_out import HeldOutFile, find_near_duplicates
 from clipact.data.manifest import ManifestLine, ManifestSample, count_rows, no_such_split, open_manifest
 from clipact.errors import ManifestError, VideoError
 from clipact.progress import ProgressBar, no_progress
+from clipact.prompts.english import phrase
 from clipact.video.load import load_clips
 from clipact.work_ahead import work_ahead
 
@@ -118,6 +119,7 @@ class DataCheck:
         self._files = FirstLines()  # by the bytes of a file
         self._there: Counter[str] = Counter()  # samples of each split of the whole table
         self._labels: Counter[str] = Counter()
+        self._reads: dict[str, str] = {}  # the words of a label in a sentence -> the first label that has them
         self._kinds: Counter[str] = Counter()
         self._captions, self._distinct_captions = 0, DigestNumbers()
         self._ignored: tuple[str, ...] = ()
@@ -196,6 +198,7 @@ class DataCheck:
                 yield DataIssue(kind="error", line=row.line or 0, path="", cause=row.cause)
                 continue
             self._count(row)
+            yield from self._same_words(row)
             if row.repeat:
                 cause = "it says again what a line before it says; it counts once"
                 yield DataIssue(kind="warning", line=row.sample.line, path="", cause=cause)
@@ -211,10 +214,24 @@ class DataCheck:
             return
         if row.first and sample.label is not None:
             self._labels[sample.label] += 1
+            self._reads.setdefault(phrase(sample.label).casefold(), sample.label)
         if not row.repeat:
             self._captions += len(sample.captions)
             for caption in sample.captions:
                 self._distinct_captions.number(caption)
+
+    def _same_words(self, row: ManifestLine) -> Iterator[DataIssue]:
+        """An error where a label comes for the first time that reads in a sentence as one before."""
+        label = row.sample.label
+        if label is None or not row.first or not self._takes(row.sample.split) or self._labels[label] != 1:
+            return
+        words = phrase(label)
+        if (other := self._reads[words.casefold()]) != label:
+            cause = (
+                f"{other!r} and {label!r} both read {words!r} in a sentence: keep one of them, or word them apart in a "
+                "label set"
+            )
+            yield _of_sample("error", row.sample, cause)
 
     def _same_bytes(self, sample: ManifestSample, fingerprint: Fingerprint | None) -> Iterator[DataIssue]:
         """A warning when a sample before has, under another name, the same content in another split or label."""

@@ -52,6 +52,20 @@ def test_everything_wrong_is_found_in_the_order_of_lines(data, tmp_path):
     assert "99 frames asked for, 12 there" in causes[5]
 
 
+def test_labels_that_read_the_same_are_an_error_where_the_second_first_stands(tmp_path):
+    labels = ["drink", "Walk", "drinking", "walk", "drinking", "drink"]
+    for number, _ in enumerate(labels):
+        draw_picture(tmp_path / f"{number}.png", number)
+    path = write_manifest(
+        tmp_path / "m.csv", *({"path": f"{number}.png", "label": label} for number, label in enumerate(labels))
+    )
+    found = [(one.kind, one.line, one.cause.split(" in a")[0]) for one in check_manifest(path).findings]
+    assert found == [
+        ("error", 4, "'drink' and 'drinking' both read 'drinking'"),
+        ("error", 5, "'Walk' and 'walk' both read 'walking'"),
+    ]
+
+
 def test_captions_that_several_samples_have_are_counted(tmp_path):
     for number in range(3):
         draw_picture(tmp_path / f"{number}.png", number)
