@@ -131,7 +131,7 @@ def _open_heif(file: Path | io.IOBase, *, name: str) -> Any:
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
-        cause = "it is a HEIC picture, which needs pillow-heif; run `pip install pillow-heif`"
+        cause = "it is a HEIC picture, which needs pillow-heif; run `pip install 'clipact[heif]'`"
         raise VideoError(name, cause) from error
     return cast(Any, HeifImageFile)(file)
 

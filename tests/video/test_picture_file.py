@@ -76,7 +76,7 @@ def test_a_heic_without_its_library_says_what_to_install(tmp_path, monkeypatch):
     head = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf"
     (tmp_path / "a.heic").write_bytes(head + b"\0\0\0\x0cmeta\0\0\0\0")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(VideoError, match="pip install pillow-heif"):
+    with pytest.raises(VideoError, match=r"pip install 'clipact\[heif\]'"):
         load_clip(tmp_path / "a.heic")
 
 
