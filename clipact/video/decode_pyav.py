@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
+from clipact.video.container_index import confirm, read_index
 from clipact.video.media import Media
 from clipact.video.rgb import RgbConverter
 
@@ -42,6 +43,14 @@ class PyavVideo(Video):
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone."""
         return read_timeline(self._media)
+
+    def indexed_timeline(self) -> Timeline | None:
+        """The timeline from the container's index, where it can be trusted."""
+        return read_index(self._media)
+
+    def confirm(self, timeline: Timeline, indices: Sequence[int]) -> Timeline:
+        """The timeline with the stretches of these frames as their packets say."""
+        return confirm(self._media, timeline, indices)
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Yield each wanted frame, one GOP span after another."""
