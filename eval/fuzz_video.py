@@ -25,9 +25,9 @@ from PIL import Image
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ClipactError
-from clipact.video.collect import DECODERS
 from clipact.video.decode_torchcodec import import_torchcodec
 from clipact.video.load import load_clip
+from clipact.video.ways import DECODERS
 
 TIME_LIMIT_SECONDS = 10.0
 MEMORY_LIMIT_BYTES = 10**9

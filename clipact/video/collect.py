@@ -17,13 +17,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipact.clip_spec import ClipSpec, FrameStamp
-from clipact.errors import UsageError, VideoError, choices
+from clipact.errors import UsageError, VideoError
 from clipact.file_memo import FileIdentity, identify_file
 from clipact.video.augment import Augment
 from clipact.video.clip import FramesDifferError, Timeline, Video
-from clipact.video.decode_pyav import PyavVideo
 from clipact.video.decode_sequential import SequentialVideo
-from clipact.video.decode_torchcodec import TorchcodecVideo
 from clipact.video.idle_media import IdleMedia
 from clipact.video.kept_timelines import recall_timeline
 from clipact.video.ledger_notes import Short, note_damage, note_early_end, note_repeats, tell_size_change
@@ -31,17 +29,7 @@ from clipact.video.media import Media
 from clipact.video.open_source import FILE, VideoSource, open_source, read_head, source_kind, source_name
 from clipact.video.sampling import sample
 from clipact.video.transforms import Kept, fit_crops
-
-DECODERS: dict[str, Callable[[Media], Video]] = {
-    "pyav": PyavVideo,
-    "torchcodec": TorchcodecVideo,
-}
-
-
-def check_decoder(name: str) -> None:
-    """Nothing, or a UsageError when no decoder has this name."""
-    if name not in DECODERS:
-        raise UsageError(f"no decoder is called {name!r}; {choices(name, DECODERS)}")
+from clipact.video.ways import check_decoder, list_ways
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,43 +184,6 @@ def _identify(source: VideoSource) -> FileIdentity | None:
         return None  # opening will say what is wrong
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Way:
-    """A way of having the frames of a file.
-
-    name      tells its timeline from those of other ways
-    open      makes the Video
-    timeline  reads the Video's timeline, or raises FramesDifferError
-    on_disk   whether a long timeline is kept: not where reading it costs nothing
-    noted     whether a reader is told that it did not hold
-    """
-
-    name: str
-    open: Callable[[Media], Video]
-    timeline: Callable[[Video], Timeline]
-    on_disk: bool = True
-    noted: bool = False
-
-
-def _from_index(video: Video) -> Timeline:
-    timeline = video.indexed_timeline()
-    if timeline is None:
-        raise FramesDifferError
-    return timeline
-
-
-def _ways(decoder: str) -> list[_Way]:
-    """The decoder that was asked for, else another; by the container's index, else by packets; else counting frames."""
-    ways = []
-    for name in dict.fromkeys((decoder, "pyav")):
-        ways.append(_Way(name=f"{name} index", open=DECODERS[name], timeline=_from_index, on_disk=False))
-        ways.append(_Way(name=name, open=DECODERS[name], timeline=lambda video: video.timeline(), noted=name != "pyav"))
-    by_packets = partial(SequentialVideo, by_packets=True)
-    ways.append(_Way(name="packets counted", open=by_packets, timeline=lambda video: video.timeline()))
-    ways.append(_Way(name="counted", open=SequentialVideo, timeline=lambda video: video.timeline()))
-    return ways
-
-
 def _read_media(
     media: Media, identity: FileIdentity | None, wanted: Wanted, collector: FrameCollector
 ) -> tuple[list[ClipLedger], bool]:
@@ -243,10 +194,13 @@ def _read_media(
     generator = wanted.generator
     drawn = generator.bit_generator.state if generator else {}
     notes: tuple[str, ...] = ()
-    *others, last = _ways(wanted.decoder)
-    for way in others:
+    for way in list_ways(wanted.decoder):
         try:
-            video, ledgers = _read_by(way, media, identity, wanted, collector)
+            video = way.open(media)
+            timeline = recall_timeline(partial(way.timeline, video), identity, way=way.name, on_disk=way.on_disk)
+            if timeline is None:
+                continue
+            ledgers = _read(video, timeline, wanted, collector)
         except FramesDifferError as difference:
             media.rewind()
             if generator:
@@ -257,16 +211,7 @@ def _read_media(
         else:
             is_reusable = not notes and not isinstance(video, SequentialVideo)
             return [replace(ledger, notes=ledger.notes + notes) for ledger in ledgers], is_reusable
-    _, ledgers = _read_by(last, media, identity, wanted, collector)
-    return [replace(ledger, notes=ledger.notes + notes) for ledger in ledgers], False
-
-
-def _read_by(
-    way: _Way, media: Media, identity: FileIdentity | None, wanted: Wanted, collector: FrameCollector
-) -> tuple[Video, list[ClipLedger]]:
-    video = way.open(media)
-    timeline = recall_timeline(lambda: way.timeline(video), identity, way=way.name, on_disk=way.on_disk)
-    return video, _read(video, timeline, wanted, collector)
+    raise media.error("no way of decoding gives the frames that it announces")
 
 
 # Confirming moves a frame by a tick at most: the second time what is sampled is mostly what was.

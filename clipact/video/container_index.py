@@ -3,7 +3,7 @@
 The walk over all packets of a film of six hours takes 3 s and reads all of it. MP4 and MOV tell when each frame is
 shown; Matroska tells it of key frames, and the frames between two of them are counted by the constant rate until they
 are read. What is taken from an index is compared with packets: at the beginning, at the end, and in Matroska in some
-stretches between. None, or FramesDifferError, leaves the file to the walk. Short files are walked anyway: it costs no more.
+stretches between. None, or FramesDifferError, leaves the file to the walk. Short files are walked: it costs no more.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,28 +24,27 @@ LEAST_FRAMES = 10_000
 _CODECS = {"h264", "hevc", "vp9", "av1", "libdav1d", "libaom-av1", "mpeg4"}
 
 _HEAD_PACKETS = 64
+_TAIL_SHARE = 8  # the packets after the last key frame are at most one in 8 of all
 _CHECKED_STRETCHES = 12  # of a Matroska file, besides those that are asked for
 _MOST_REORDERED = 20  # packets; H.264 and HEVC allow 16
 
 _DIFFERS = "its index does not hold"
 
 
-def read_index(media: Media, *, least_frames: int = LEAST_FRAMES) -> Timeline | None:
+def read_index(media: Media) -> Timeline | None:
     """The timeline as the index of the container has it; None where it is not trusted, or the file is short.
 
-    Args:
-        media: The file; where it is read afterwards is undefined.
-        least_frames: Of a file with fewer frames than that the packets are as soon read.
+    Of a file with fewer than LEAST_FRAMES the packets are as soon read. Where the file is read next is undefined.
     """
     if media.context.name not in _CODECS:
         return None
     kind = media.format.split(",")[0]
     try:
         if kind == "mov":
-            return _read_mp4(media, least_frames)
+            return _read_mp4(media)
         if kind == "matroska":
-            return _read_matroska(media, least_frames)
-    except FramesDifferError:
+            return _read_matroska(media)
+    except (FramesDifferError, OverflowError):  # a header may claim any time
         pass
     return None
 
@@ -78,10 +77,10 @@ def confirm(media: Media, timeline: Timeline, indices: Iterable[int]) -> Timelin
 # ------------------------------------------------------------------------------------------------------- MP4 and MOV
 
 
-def _read_mp4(media: Media, least_frames: int) -> Timeline | None:
+def _read_mp4(media: Media) -> Timeline | None:
     index = media.stream.index_entries
     count = len(index)
-    if count < max(least_frames, 2) or not isinstance(media.place, str) or not media.place.startswith("file:"):
+    if count < max(LEAST_FRAMES, 2) or not isinstance(media.place, str) or not media.place.startswith("file:"):
         return None
     tables = read_sample_tables(media.place.removeprefix("file:"), track_id=media.stream.id, samples=count)
     # B-frames without times of their own are the walk's affair.
@@ -90,7 +89,7 @@ def _read_mp4(media: Media, least_frames: int) -> Timeline | None:
     if (np.diff(tables.decoded_at) < 0).any():
         return None
     last_key = int(tables.keys[-1])
-    if count - last_key > max(count // 8, _HEAD_PACKETS):  # the end would be most of the walk
+    if count - last_key > max(count // _TAIL_SHARE, _HEAD_PACKETS):  # the end would be most of the walk
         return None
     shift, delay = _check_head(media, tables)
     _check_entries(index, tables, delay)
@@ -165,11 +164,11 @@ def _check_tail(media: Media, tables: SampleTables, shift: int, delay: int) -> i
 # ---------------------------------------------------------------------------------------------------------- Matroska
 
 
-def _read_matroska(media: Media, least_frames: int) -> Timeline | None:
+def _read_matroska(media: Media) -> Timeline | None:
     _, whole = media.promised_seconds
     rates = [media.stream.average_rate, media.stream.base_rate, media.stream.guessed_rate]
     rates = list(dict.fromkeys(rate for rate in rates if rate))
-    if not whole or not rates or whole * float(max(rates)) < least_frames:
+    if not whole or not rates or whole * float(max(rates)) < LEAST_FRAMES:
         return None
     media.seek(0)  # FFmpeg reads the cues when it first has to seek
     key_ticks = np.array([entry.timestamp for entry in media.stream.index_entries if entry.is_keyframe], np.int64)

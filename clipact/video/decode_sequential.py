@@ -50,9 +50,14 @@ class SequentialVideo(Video):
 
     def timeline(self) -> Timeline:
         """Every frame that decodes, at its stamp where stamps rise, else at its number times the frame rate."""
-        if self._by_packets and not counts_by_packets(self._media):
-            raise FramesDifferError
-        counted = self._all_packets() if self._by_packets else self._all_frames()
+        return self._timeline(self._all_frames())
+
+    def indexed_timeline(self) -> Timeline | None:
+        """A frame a packet, as `timeline` would time them; None of files whose packets are not counted."""
+        counts = self._by_packets and self._media.format in _RAW_FORMATS and self._media.context.field_order in (0, 1)
+        return self._timeline(self._all_packets()) if counts else None
+
+    def _timeline(self, counted: Iterator[Any]) -> Timeline:
         stamps = [(one.pts, one.dts) for one in counted]
         if not stamps:
             raise self._media.error("not one frame can be decoded")
@@ -97,11 +102,6 @@ class SequentialVideo(Video):
         for packet in self._all_packets():
             yield from feed(self._media.context, packet)
         yield from feed(self._media.context, None)
-
-
-def counts_by_packets(media: Media) -> bool:
-    """Whether each packet should hold one frame: of raw H.264 and HEVC that is not interlaced."""
-    return media.format in _RAW_FORMATS and media.context.field_order in (0, 1)
 
 
 def _rising(stamps: Sequence[tuple[int | None, int | None]], step: int) -> np.ndarray | None:

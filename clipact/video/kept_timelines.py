@@ -30,19 +30,22 @@ _END_BYTES = 64 * 2**10
 _BLOCK_BYTES = 4096
 _BLOCKS = 32
 
-# By the file and the way of reading it: the timeline, or why its frames must be had in another way.
-_TIMELINES: FileMemo[Timeline | str] = FileMemo(
-    limit=64 * 2**20, size=lambda known: len(known) if isinstance(known, str) else known.size_bytes
-)
+
+def _size_bytes(known: Timeline | str | None) -> int:
+    return known.size_bytes if isinstance(known, Timeline) else 64
+
+
+# By the file and the way of reading it: the timeline, None, or why its frames must be had in another way.
+_TIMELINES: FileMemo[Timeline | str | None] = FileMemo(limit=64 * 2**20, size=_size_bytes)
 
 
 def recall_timeline(
-    read: Callable[[], Timeline], identity: FileIdentity | None, *, way: str, on_disk: bool = False
-) -> Timeline:
+    read: Callable[[], Timeline | None], identity: FileIdentity | None, *, way: str, on_disk: bool = False
+) -> Timeline | None:
     """The timeline that `read` makes; of a file it is made once in a process, for as long as the file is not changed.
 
     Args:
-        read: Makes it.
+        read: Makes it; None where there is no such way of reading the file.
         identity: Of the file, from before it was opened; None of other sources.
         way: What tells this way of reading a file from others.
         on_disk: Whether a long one is looked up, and kept, in the cache on disk.
@@ -51,7 +54,7 @@ def recall_timeline(
         FramesDifferError: As `read` did, now or before.
     """
 
-    def read_or_reason() -> Timeline | str:
+    def read_or_reason() -> Timeline | str | None:
         try:
             return _recall_from_disk(read, identity, way) if on_disk and identity is not None else read()
         except FramesDifferError as difference:
@@ -63,7 +66,7 @@ def recall_timeline(
     return known
 
 
-def _recall_from_disk(read: Callable[[], Timeline], identity: FileIdentity, way: str) -> Timeline:
+def _recall_from_disk(read: Callable[[], Timeline | None], identity: FileIdentity, way: str) -> Timeline | None:
     """The timeline from the cache on disk, else read and, where it is long, kept there."""
     if identity.size_bytes < LEAST_BYTES:
         return read()
@@ -71,7 +74,7 @@ def _recall_from_disk(read: Callable[[], Timeline], identity: FileIdentity, way:
     if key and (kept := cache.read(_KIND, key)) is not None and (timeline := _unpack(kept)) is not None:
         return timeline
     timeline = read()
-    if key and len(timeline) >= _LEAST_FRAMES and identity.settled and is_still(identity):
+    if key and timeline is not None and len(timeline) >= _LEAST_FRAMES and identity.settled and is_still(identity):
         with suppress(CacheError):  # a full disk is no reason to lose what was read
             cache.write(_KIND, key, _pack(timeline))
     return timeline
