@@ -55,12 +55,12 @@ class KeyFrame:
 
     tick       when it is shown
     seek_tick  where to seek for it: its decoding time, which MP4 and MPEG-TS look for
-    position   how many packets come before it
+    position   how many packets come before it; None where it is not known
     """
 
     tick: int
     seek_tick: int
-    position: int
+    position: int | None
 
 
 # Of one key frame: its object, three numbers, and its places in a tuple and an array.

@@ -6,6 +6,7 @@ are read. What is taken from an index is compared with packets: at the beginning
 stretches between. None, or FramesDifferError, leaves the file to the walk. Short files are walked: it costs no more.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -58,16 +59,15 @@ def confirm(media: Media, timeline: Timeline, indices: Iterable[int]) -> Timelin
     known = timeline.read_spans
     if known is None:
         return timeline
-    places = np.array([key.position for key in timeline.keys])
-    spans = {int(np.searchsorted(places, index, side="right")) - 1 for index in indices} - known
+    places = [*np.searchsorted(timeline.ticks, timeline.key_ticks).tolist(), len(timeline)]
+    spans = {bisect_right(places, index) - 1 for index in indices} - known
     if not spans:
         return timeline
     ticks = timeline.ticks.copy()
     for span in sorted(spans):
-        key = timeline.keys[span]
         after = timeline.keys[span + 1] if span + 1 < len(timeline.keys) else None
-        found = _shown_between(media, key, after)
-        there = slice(key.position, after.position if after else len(ticks))
+        found = _shown_between(media, timeline.keys[span], after)
+        there = slice(places[span], places[span + 1])
         if len(found) != len(ticks[there]) or (np.abs(found - ticks[there]) > 1).any():
             raise FramesDifferError(_DIFFERS)
         ticks[there] = found
@@ -197,7 +197,7 @@ def _between_keys(media: Media, key_ticks: np.ndarray, places: np.ndarray, rate:
     gaps = np.diff(places)
     if gaps.max() * (_CHECKED_STRETCHES + 2) > places[-1]:  # reading some stretches would be most of the walk
         return None
-    keys = [KeyFrame(tick, tick, place) for tick, place in zip(key_ticks.tolist(), places.tolist(), strict=True)]
+    keys = [KeyFrame(tick, tick, None) for tick in key_ticks.tolist()]
     last_packets: list[Any] = []
     tail = _shown_between(media, keys[-1], None, keep=last_packets)
     first = next(iter(media.packets_from_start()), None)

@@ -186,14 +186,14 @@ class GopSpans:
     def _packets_from(self, key: KeyFrame | None) -> Iterator[Any]:
         """The packets from the key frame on; those before it are read over, or jumped over where that is cheaper."""
         start = 0 if key is None else key.position
-        ahead = -1 if self._position is None else start - self._position
+        ahead = -1 if self._position is None or start is None else start - self._position
         packets = self._media.packets() if 0 <= ahead <= _PACKETS_A_JUMP else self._jump(key)
         self._position = None
         begun = False
         for packet in packets:
             begun = begun or key is None or packet.pts == key.tick
             if begun:
-                self._position = start = start + 1
+                self._position = start = None if start is None else start + 1
                 yield packet
 
     def _jump(self, key: KeyFrame | None) -> Iterator[Any]:

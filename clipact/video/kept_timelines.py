@@ -83,13 +83,13 @@ def _recall_from_disk(read: Callable[[], Timeline | None], identity: FileIdentit
 def _key(identity: FileIdentity, way: str) -> str | None:
     """What the entry is called; None when the file cannot be read."""
     digest = hashlib.sha256()
-    starts = np.linspace(0, identity.size_bytes - _BLOCK_BYTES, _BLOCKS + 2, dtype=np.int64)[1:-1].tolist()
-    stretches = [(0, _END_BYTES), *((start, _BLOCK_BYTES) for start in starts)]
+    last = max(identity.size_bytes - _END_BYTES, 0)
+    between = np.linspace(0, last, _BLOCKS + 2, dtype=np.int64)[1:-1].tolist()
     try:
         with Path(identity.path).open("rb", buffering=0) as file:
-            for start, length in [*stretches, (identity.size_bytes - _END_BYTES, _END_BYTES)]:
+            for start in (0, *between, last):
                 file.seek(start)
-                digest.update(file.read(length))
+                digest.update(file.read(_BLOCK_BYTES if start in between else _END_BYTES))
     except OSError:
         return None
     facts = (str(identity.size_bytes), str(identity.modified_ns))
