@@ -2,11 +2,11 @@
 
     python eval/benchmarks/long_video.py --videos DIR --before CHECKOUT [--hours 6] [--repeats 3] [--json FILE]
 
-Draws a film as MP4 and Matroska into DIR with the ffmpeg command when it is not there (one minute of grain at 192 x 108,
+Draws a film as MP4 and Matroska into DIR with the ffmpeg command when it is not there (one minute of grain, 192 x 108,
 30 frames a second, H.264 with B-frames, repeated; 460 MB for six hours), and two hours of it as a raw H.264 stream.
-Loads eight frames of all of it, and eight of ten seconds near its end, each in a process of its own with an empty cache,
-this checkout and the earlier one in turn; the best of the repeats. Both must give the same frames. The raw stream takes
-a minute of processor time a load: it is measured once, unless --repeats-raw says more.
+Loads eight frames of all of it, and eight of ten seconds near its end, each in a process of its own with an empty
+cache, this checkout and the earlier one in turn; the best of the repeats. Both must give the same frames. The raw
+stream takes a minute of processor time a load: it is measured once, unless --repeats-raw says more.
 """
 
 import argparse
