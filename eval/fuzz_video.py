@@ -5,7 +5,7 @@
 Ten plain kinds of file are drawn, and those of odd_videos.py, then spoilt at random (bits, bytes, numbers, runs, cuts,
 splices). Each is loaded in a process of its own: by turns as it would be, and by the index of its container, which is
 else for long films. Findings (a crash, another exception, too slow, too large) are kept with --keep DIR; the counts
-are printed as JSON. The same --seed spoils the same files in the same way.
+are printed as JSON. The same --seed spoils the same files in the same way, if there is one of each kind at least.
 """
 
 import argparse
@@ -157,7 +157,7 @@ def fuzz(count: int, *, seed: int = 0, keep: Path | None = None, decoder: str = 
     by_kind: dict[str, Counter[str]] = {name: Counter() for name in KINDS}
     slowest, largest = 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
-        seeds = {name: draw_seed(Path(folder), name) for name in KINDS}
+        seeds = {name: draw_seed(Path(folder), name) for name in KINDS[:count]}
         for number in range(count):
             turn, kind = divmod(number, len(KINDS))
             name = KINDS[kind]

@@ -99,9 +99,6 @@ def _save_start(path: Path) -> None:
 
 
 ODD: dict[str, Callable[[Path], None]] = {
-    "exif.avi": _save_exif,
-    "exif.mov": _save_exif,
-    "exif.mkv": _save_exif,
     "palette.avi": partial(_encode, options="-c:v rawvideo -pix_fmt pal8"),
     "palette.mov": partial(_encode, options="-c:v smc -pix_fmt pal8"),
     "still.avif": lambda path: pictures(1)[0].save(path),
@@ -145,6 +142,9 @@ ODD: dict[str, Callable[[Path], None]] = {
     "raw.hevc": partial(_encode, options="-c:v libx265 -preset ultrafast -x265-params log-level=error"),
     "tall.png": _save_tall,
     "seven-frames.mp4": partial(_encode, options=f"{_X264} -frames:v 7"),
+    "exif.avi": _save_exif,
+    "exif.mov": _save_exif,
+    "exif.mkv": _save_exif,
 }
 
 
