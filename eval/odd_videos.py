@@ -19,7 +19,7 @@ from PIL import Image
 _SOURCE = "-f lavfi -i testsrc2=size=64x48:rate=10:duration=2"
 _X264 = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 10"
 _BOTH = "-c copy -bsf:v setts=pts=DTS:dts=DTS"  # B-frames are said to be shown when they are decoded
-_KEY = "00112233445566778899aabbccddeeff"
+_KEYS = " ".join(f"-encryption_{name} 00112233445566778899aabbccddeeff" for name in ("key", "kid"))
 
 
 def ffmpeg(words: str, *paths: Path) -> None:
@@ -134,7 +134,7 @@ ODD: dict[str, Callable[[Path], None]] = {
     "init.mp4": _save_start,
     "encrypted.mp4": partial(
         _encode,
-        options=f"{_X264} -encryption_scheme cenc-aes-ctr -encryption_key {_KEY} -encryption_kid {_KEY}",
+        options=f"{_X264} -encryption_scheme cenc-aes-ctr {_KEYS} -fflags +bitexact",
     ),
     "fragments.mp4": partial(_encode, options=f"{_X264} -bf 2 -movflags frag_keyframe+empty_moov"),
     "an-hour-a-frame.mkv": partial(_copy, options="-c copy -bsf:v setts=ts=N*3600/TB", first=f"{_X264} -bf 0"),
