@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
-from clipact.video.container_index import confirm, read_index
+from clipact.video.container_index import read_index
+from clipact.video.matroska_index import confirm
 from clipact.video.media import Media
 from clipact.video.rgb import RgbConverter
 

@@ -21,8 +21,9 @@ from jaxtyping import UInt8
 
 from clipact.errors import UsageError
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
-from clipact.video.container_index import confirm, read_index
+from clipact.video.container_index import read_index
 from clipact.video.decode_pyav import GopSpans, feed, group_by_key, leaves_out, nal_length_bytes, resets
+from clipact.video.matroska_index import confirm
 from clipact.video.media import Media
 from clipact.video.rgb import display_matrix
 

@@ -1,5 +1,6 @@
 """The index of a container gives the timeline that the walk over its packets gives, or none."""
 
+import importlib.util
 from contextlib import closing
 from dataclasses import replace
 
@@ -7,14 +8,15 @@ import numpy as np
 import pytest
 
 from clipact.clip_spec import ClipSpec
-from clipact.video import collect, container_index, kept_timelines
+from clipact.video import collect, container_index, kept_timelines, matroska_index
 from clipact.video.clip import FramesDifferError, read_timeline
-from clipact.video.container_index import confirm, read_index
+from clipact.video.container_index import read_index
 from clipact.video.decode_pyav import PyavVideo
 from clipact.video.idle_media import IdleMedia
 from clipact.video.load import load_clip, load_clips
+from clipact.video.matroska_index import confirm
 from clipact.video.media import Media
-from tests.video.corpus import ffmpeg
+from tests.video.corpus import ffmpeg, need
 from tests.video.drawing import draw_video, number_in
 
 _X264 = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p"
@@ -56,7 +58,7 @@ REFUSED = {
 def _short_files_too(monkeypatch):
     """All files are read by their index, and nothing is remembered."""
     monkeypatch.setattr(container_index, "LEAST_FRAMES", 0)
-    monkeypatch.setattr(container_index, "_CHECKED_STRETCHES", 3)
+    monkeypatch.setattr(matroska_index, "_CHECKED_STRETCHES", 3)
     _forget(monkeypatch)
 
 
@@ -178,17 +180,39 @@ def test_a_stretch_that_differs_is_walked(tmp_path, monkeypatch):
         f"-force_key_frames 0.5,1,1.5,2,2.5,3,3.5,4,4.5,5,5.5,6,6.5,7,7.5 {{}}",
         path,
     )
-    monkeypatch.setattr(container_index, "_CHECKED_STRETCHES", 1)
+    monkeypatch.setattr(matroska_index, "_CHECKED_STRETCHES", 1)
     with closing(Media(f"file:{path}", name=path.name)) as media:
         indexed = read_index(media)
         assert len(indexed) == 240  # one too many
         with pytest.raises(FramesDifferError):
             confirm(media, indexed, [106])
-        assert confirm(media, indexed, [150]) is not indexed
+        assert confirm(media, indexed, [150]) is indexed
     clip = load_clip(path, 3.4, 3.6, frames=4)
     assert [stamp.index for stamp in clip.stamps] == [102, 103, 105, 106]
     assert clip.notes == ()
     assert clip.duration_seconds == 8.0
+
+
+def test_times_that_the_rate_misses_by_a_tick_are_those_of_the_packets(tmp_path):
+    whole, path = tmp_path / "whole.mkv", tmp_path / "late.mkv"
+    ffmpeg(f"{_SOURCE.format(rate=30, seconds=4)} {_X264} -g 10 -bf 0 {{}}", whole)
+    ffmpeg("-i {} -c copy -bsf:v setts=ts=floor(N*1000/30)+gt(mod(N\\,10)\\,6) {}", whole, path)
+    indexed, confirmed, walked = _read_both(path)
+    assert np.abs(indexed.ticks - walked.ticks).max() == 1
+    assert np.array_equal(confirmed.ticks, walked.ticks)
+    clip = load_clip(path, frames=8)
+    assert [stamp.seconds for stamp in clip.stamps] == walked.seconds[[stamp.index for stamp in clip.stamps]].tolist()
+    assert any("constant rate" in note for note in clip.notes)
+
+
+@pytest.mark.parametrize("name", ["b-frames", "matroska", "webm"])
+def test_torchcodec_by_the_index(tmp_path, name):
+    need("torchcodec", importlib.util.find_spec("torchcodec") is not None)
+    path = _draw(tmp_path, name, TRUSTED)
+    plain, other = load_clip(path, 1.0, 3.0, frames=5), load_clip(path, 1.0, 3.0, frames=5, decoder="torchcodec")
+    assert other.decoder == "torchcodec"
+    assert (other.stamps, other.notes) == (plain.stamps, plain.notes)
+    assert np.array_equal(other.frames, plain.frames)
 
 
 def test_matroska_that_tells_how_many_frames_it_has(tmp_path):
