@@ -79,7 +79,7 @@ def judge(model_folder, data, out):
     from clipact.data.protocol import load_protocol
     from clipact.evaluate import EvalOptions, manifest_protocol, read_samples
     from clipact.evaluate.run_protocol import ProtocolOverrides, run_protocol
-    from clipact.metrics import best_ranks
+    from clipact.metrics import best_ranks, match_captions
     from clipact.models.zoo import load_model
 
     def digits(ranks):
@@ -93,12 +93,12 @@ def judge(model_folder, data, out):
     pictures = answer(captions, read_samples(captions, (data / CAPTIONS).parent))
     protocol = load_protocol(SPORTS)
     sports = answer(protocol, read_samples(protocol, data))
-    every = np.arange(pictures.similarity.shape[1])
+    of_text, of_picture = match_captions(pictures.texts, pictures.text_of, len(pictures.samples))
     return {
         "of_text": pictures.text_of.tolist(),
-        "text_to_picture": digits(best_ranks(pictures.similarity, pictures.text_of, every)),
-        "picture_to_text": digits(best_ranks(pictures.similarity.T, every, pictures.text_of)),
-        "sports": digits(best_ranks(sports.scores, sports.truth, np.arange(sports.scores.shape[1]))),
+        "text_to_picture": digits(best_ranks(pictures.similarity, of_text)),
+        "picture_to_text": digits(best_ranks(pictures.similarity.T, of_picture)),
+        "sports": digits(best_ranks(sports.scores, list(sports.truth[:, None]))),
     }
 
 

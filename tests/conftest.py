@@ -7,6 +7,7 @@ test starts inherit it.
 import ipaddress
 import os
 import socket
+import sys
 import tempfile
 
 import hypothesis
@@ -45,6 +46,27 @@ def _is_here(host: object) -> bool:
 def _names_are_said_again():
     """Old names are said once a process: here once a test."""
     aliases._warned.clear()
+
+
+def _torch_settings():
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "get_num_threads"):
+        return None
+    return {
+        "threads": torch.get_num_threads(),
+        "fast path": torch.backends.mha.get_fastpath_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "precision": torch.get_float32_matmul_precision(),
+        "dtype": torch.get_default_dtype(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _torch_is_left_as_it_was():
+    """A test that changes what torch computes with would change the bits of those after it."""
+    before = _torch_settings()
+    yield
+    assert before in (None, _torch_settings())
 
 
 @pytest.fixture(autouse=True, scope="session")

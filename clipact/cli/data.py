@@ -117,6 +117,7 @@ def _row(report: "DataReport") -> dict[str, Any]:
         "manifest": str(report.source),
         "samples": report.samples,
         "captions": report.captions,
+        "shared_captions": report.shared_captions,
         "splits": report.splits,
         "labels": report.labels,
         "ignored_columns": list(report.ignored),
@@ -139,7 +140,8 @@ def _show(check: "DataCheck", findings: Iterator["DataIssue"]) -> "DataReport":
     table.add_row("samples", f"{row['samples']:,}")
     table.add_row("splits", ", ".join(f"{name} {count:,}" for name, count in row["splits"].items()))
     if row["captions"]:
-        table.add_row("captions", f"{row['captions']:,}")
+        shared = f" ({row['shared_captions']:,} of them are those of other samples)" if row["shared_captions"] else ""
+        table.add_row("captions", f"{row['captions']:,}{shared}")
     if row["labels"]:
         counts = list(row["labels"].values())
         table.add_row("labels", f"{len(counts):,}, each {counts[-1]:,} to {counts[0]:,} times")

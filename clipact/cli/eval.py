@@ -142,6 +142,8 @@ def _object(row: "Row") -> dict[str, Any]:
         "partial_why": run["partial_why"],
         "metrics": [{key: None if value != value else value for key, value in asdict(one).items()} for one in found],
         "samples": len(result.samples),
+        "labels": len(getattr(result, "labels", ())),
+        "absent_labels": list(getattr(result, "absent_labels", ())),
         "unreadable": [list(one) for one in result.unreadable],
         "seconds": dict(result.seconds),
     }
@@ -152,7 +154,8 @@ def _show(row: "Row") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from clipact.evaluate.results import zero_shot_status
+    from clipact.cli.terminal import tell_absent_labels
+    from clipact.evaluate.results import ClassificationResult, zero_shot_status
 
     protocol, name, result, folder, found = row
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 80)
@@ -166,7 +169,10 @@ def _show(row: "Row") -> None:
         between = f"{one.low:.1f} – {one.high:.1f}" if one.is_rank else f"{one.low:.1%} – {one.high:.1%}"
         style = "bold" if one.headline else ""
         table.add_row(Text(one.name, style=style), Text(value, style=style), between, f"{one.count:,}")
-    console.print(Text(f"{protocol} · {name}", style="bold"))
+    labels = f" · {len(result.labels):,} labels" if isinstance(result, ClassificationResult) else ""
+    console.print(Text(f"{protocol} · {name}{labels}", style="bold"))
+    if isinstance(result, ClassificationResult) and result.absent_labels:
+        console.print(Text(tell_absent_labels(result.absent_labels, len(result.labels)), style="yellow"))
     warned = "" if result.run["zero_shot"] else "yellow"
     console.print(Text(zero_shot_status(result.run), style=warned), soft_wrap=False)
     for why in result.run["partial_why"]:

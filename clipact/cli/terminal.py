@@ -27,6 +27,8 @@ Videos = Annotated[
 ]
 """The argument of every command that takes several videos."""
 
+_NAMED = 5  # labels in a sentence
+
 MACHINE = "How it runs"
 """The panel of the options that change how fast an answer comes, and not the answer."""
 
@@ -111,6 +113,12 @@ def note(message: str, *, kind: Literal["note", "warning", "error"] = "note") ->
     style = {"note": "dim", "warning": "yellow", "error": "bold red"}[kind]
     console = Console(stderr=True, highlight=False)
     console.print(Text.assemble((f"{kind}: ", style), message), soft_wrap=True)
+
+
+def tell_absent_labels(absent: Sequence[str], count: int) -> str:
+    """The sentence about labels that are chosen from and of which there is no sample."""
+    more = f" and {len(absent) - _NAMED:,} more" if len(absent) > _NAMED else ""
+    return f"{len(absent):,} of {count:,} labels have no sample: {', '.join(absent[:_NAMED])}{more}"
 
 
 def track(items: Iterable[T], *, total: int | None, what: str, prints: bool = False) -> Iterator[T]:

@@ -243,7 +243,7 @@ def train(
     --resume goes on with it, and the weights come out as if nothing had happened.
     """
     from clipact.cache import Cache
-    from clipact.cli.terminal import note
+    from clipact.cli.terminal import note, tell_absent_labels
     from clipact.models.zoo import pick_device
     from clipact.train.contrastive import ContrastiveTrainer
     from clipact.train.dry_run import dry_run as measure_run
@@ -258,6 +258,10 @@ def train(
         trainer = ContrastiveTrainer(
             table, data=data, device=pick_device(device), cache=Cache(), progress=screen.show_progress
         )
+        for name, held in trainer.validation_sets.items():
+            if held.absent_labels:
+                count = len(held.label_sentences)
+                note(f"{name}: {tell_absent_labels(held.absent_labels, count)}")
         if verify_grad:
             show_checks(verify_run(trainer))
         if dry_run:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 from clipact.clip_spec import ClipSpec
-from clipact.data.compact_columns import TextColumn
+from clipact.data.compact_columns import DigestNumbers, TextColumn
 from clipact.data.fingerprint import Fingerprint, file_digest, take_fingerprint
 from clipact.data.first_lines import FirstLines, Said
 from clipact.data.held_out import HeldOutFile, find_near_duplicates
 from clipact.data.manifest import ManifestLine, ManifestSample, count_rows, no_such_split, open_manifest
 from clipact.errors import ManifestError, VideoError
 from clipact.progress import ProgressBar, no_progress
+from clipact.prompts.english import phrase
 from clipact.video.load import load_clips
 from clipact.work_ahead import work_ahead
 
@@ -45,6 +46,7 @@ class DataReport:
     source            the CSV file
     samples           of the split that was looked at; all other numbers are of these, too
     captions          the same twice for one sample counts once
+    shared_captions   those of them that another sample before has, too
     splits            samples of each split
     labels            samples of each label, most first
     ignored           columns that are not ours
@@ -55,6 +57,7 @@ class DataReport:
     source: Path
     samples: int
     captions: int
+    shared_captions: int
     splits: dict[str, int]
     labels: dict[str, int]
     ignored: tuple[str, ...]
@@ -113,10 +116,12 @@ class DataCheck:
         self.root = self.source.parent if root is None else Path(root)
         self._spec = ClipSpec(frames=frames, sampling="uniform", size=(32, 32), interpolation="nearest")
         self._firsts, self._paths = FirstLines(), TextColumn()  # by the bytes of a file and the part of it
+        self._files = FirstLines()  # by the bytes of a file
         self._there: Counter[str] = Counter()  # samples of each split of the whole table
         self._labels: Counter[str] = Counter()
+        self._reads: dict[str, str] = {}  # the words of a label in a sentence -> the first label that has them
         self._kinds: Counter[str] = Counter()
-        self._captions = 0
+        self._captions, self._distinct_captions = 0, DigestNumbers()
         self._ignored: tuple[str, ...] = ()
 
     def findings(self, *, progress: ProgressBar = no_progress) -> Iterator[DataIssue]:
@@ -147,6 +152,7 @@ class DataCheck:
             source=self.source,
             samples=sum(self._splits.values()),
             captions=self._captions,
+            shared_captions=self._captions - len(self._distinct_captions),
             splits=self._splits,
             labels=dict(self._labels.most_common()),
             ignored=self._ignored,
@@ -192,6 +198,7 @@ class DataCheck:
                 yield DataIssue(kind="error", line=row.line or 0, path="", cause=row.cause)
                 continue
             self._count(row)
+            yield from self._same_words(row)
             if row.repeat:
                 cause = "it says again what a line before it says; it counts once"
                 yield DataIssue(kind="warning", line=row.sample.line, path="", cause=cause)
@@ -207,8 +214,24 @@ class DataCheck:
             return
         if row.first and sample.label is not None:
             self._labels[sample.label] += 1
+            self._reads.setdefault(phrase(sample.label).casefold(), sample.label)
         if not row.repeat:
             self._captions += len(sample.captions)
+            for caption in sample.captions:
+                self._distinct_captions.number(caption)
+
+    def _same_words(self, row: ManifestLine) -> Iterator[DataIssue]:
+        """An error where a label comes for the first time that reads in a sentence as one before."""
+        label = row.sample.label
+        if label is None or not row.first or not self._takes(row.sample.split) or self._labels[label] != 1:
+            return
+        words = phrase(label)
+        if (other := self._reads[words.casefold()]) != label:
+            cause = (
+                f"{other!r} and {label!r} both read {words!r} in a sentence: keep one of them, or word them apart in a "
+                "label set"
+            )
+            yield _of_sample("error", row.sample, cause)
 
     def _same_bytes(self, sample: ManifestSample, fingerprint: Fingerprint | None) -> Iterator[DataIssue]:
         """A warning when a sample before has, under another name, the same content in another split or label."""
@@ -225,6 +248,13 @@ class DataCheck:
                 path = self._paths[before.number]
                 cause = f"its {name} is {ours!r}, but {path} in line {before.line}, the same file, has {theirs!r}"
                 yield _of_sample("warning", sample, cause)
+        first = self._files.setdefault((fingerprint.sha256,), line=sample.line, said=said)
+        if said.split != first.said.split and first.line != before.line:
+            cause = (
+                f"its split is {said.split!r}, but line {first.line}, another part of the same file, has "
+                f"{first.said.split!r}: parts of one video look alike, so keep them in one split"
+            )
+            yield _of_sample("warning", sample, cause)
 
     def _held_out(self, together: Sequence[_Seen]) -> dict[int, list[DataIssue]]:
         """A warning for every sample, by its number, whose file is one of `against`, or nearly."""

@@ -62,8 +62,11 @@ def distinct_samples(lists: Iterable[ProtocolList]) -> tuple[ManifestSample, ...
 
 
 def protocol_labels(protocol: Protocol, lists: Sequence[ProtocolList]) -> LabelSet:
-    """What is chosen from under the protocol, and how it is written; ManifestError for a label that is not among it."""
-    there = {label for one in lists for sample in one.samples for label in sample.labels}
+    """What is chosen from under the protocol, and how it is written; ManifestError for a label that is not among it.
+
+    Where the protocol names no labels they are those of its whole lists, whichever split is evaluated.
+    """
+    there = {label for one in lists for sample in one.manifest.samples for label in sample.labels}
     words = protocol.words
     labels = LabelSet.load(words.set) if words.set else LabelSet.of(words.names or sorted(there), name=protocol.name)
     if words.verbatim:

@@ -15,7 +15,7 @@ from clipact.data.fingerprint import seed_from, take_fingerprints
 from clipact.data.manifest import ManifestSample, read_manifest
 from clipact.data.protocol import Protocol, ProtocolWords, load_protocol
 from clipact.data.protocol_lists import distinct_samples, list_paths, protocol_labels, read_lists, refuse_unknown
-from clipact.errors import ConfigError, DataError, ManifestError
+from clipact.errors import ConfigError, DataError, LabelError, ManifestError
 from clipact.models.checkpoint import FileSeen
 from clipact.prompts import LabelSet, PromptSet
 
@@ -75,9 +75,10 @@ class SourceConfig:
 class OpenedSource:
     """What is in a source.
 
-    name    of the manifest below the data folder, or of the protocol
-    root    where the samples' paths start
-    labels  how labels are written, where anything says so
+    name     of the manifest below the data folder, or of the protocol
+    root     where the samples' paths start
+    samples  those of the split
+    labels   of the whole table, whatever the split, and how they are written in sentences; None for captions
     """
 
     name: str
@@ -95,8 +96,8 @@ class OpenedSource:
 
     def word(self, label: str) -> tuple[str, ...]:
         """The sentences of a label."""
-        one = LabelSet.of([label]) if self.labels is None else self.labels.only([label])
-        return tuple(self.prompts.sentences(one)[0])
+        assert self.labels is not None, label
+        return tuple(self.prompts.sentences(self.labels.only([label]))[0])
 
 
 def open_training_source(source: SourceConfig, data: Path) -> OpenedSource:
@@ -114,6 +115,12 @@ def open_training_source(source: SourceConfig, data: Path) -> OpenedSource:
         refuse_unknown(manifest, samples, labels, of=source.labels)
         if samples[0].label is None:
             raise ConfigError(f"labels is {source.labels!r}, but {path} has captions: leave labels out")
+    elif own := list(dict.fromkeys(sample.label for sample in manifest.samples if sample.label is not None)):
+        try:
+            labels = LabelSet.of(own)
+        except LabelError as error:
+            cause = f"{error}; `labels` in the recipe names a file with words for each"
+            raise ManifestError(path, None, cause) from error
     return OpenedSource(
         name=str(source.manifest),
         root=manifest.root,
@@ -189,6 +196,37 @@ class TrainingExample:
         return tuple(variant for sentence in self.sentences for variant in augment.variants(sentence))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ValidationExamples:
+    """Examples to validate on.
+
+    label_sentences  the sentences of each label that is chosen from, by its label_id; empty for captions
+    absent_labels    those of which no example is there: the table has them in another split
+    """
+
+    examples: tuple[TrainingExample, ...]
+    label_sentences: Mapping[int, tuple[str, ...]]
+    absent_labels: tuple[str, ...]
+
+
+def read_validation_examples(source: SourceConfig, data: Path, *, as_labels: bool = False) -> ValidationExamples:
+    """The examples of a source, and all labels of its table, as an evaluation chooses from them; as `read_sources`."""
+    opened = open_training_source(source, data)
+    examples = tuple(_examples(opened, source, as_labels=as_labels))
+    there = {example.label for example in examples}
+    labels = () if opened.labels is None else opened.labels.labels
+    return ValidationExamples(
+        examples=examples,
+        label_sentences={label_id(label): (label,) if as_labels else opened.word(label) for label in labels},
+        absent_labels=tuple(label for label in labels if label not in there),
+    )
+
+
+def label_id(label: str) -> int:
+    """The same for the same label."""
+    return seed_from("label", label)
+
+
 def read_sources(
     sources: Sequence[SourceConfig], data: Path, *, as_labels: bool = False
 ) -> tuple[TrainingExample, ...]:
@@ -196,11 +234,14 @@ def read_sources(
 
     With `as_labels` the one sentence of each example is its label; ManifestError for a sample that has captions.
     """
-    return tuple(example for source in sources for example in _examples(source, data, as_labels=as_labels))
+    return tuple(
+        example
+        for source in sources
+        for example in _examples(open_training_source(source, data), source, as_labels=as_labels)
+    )
 
 
-def _examples(source: SourceConfig, data: Path, *, as_labels: bool) -> Iterator[TrainingExample]:
-    opened = open_training_source(source, data)
+def _examples(opened: OpenedSource, source: SourceConfig, *, as_labels: bool) -> Iterator[TrainingExample]:
     labels = {sample.label for sample in opened.samples if sample.label is not None}
     if labels and source.caption_augmentation is not None:
         raise ConfigError(
@@ -237,7 +278,7 @@ def _example(
         clips=source.clips,
         sentences=sentences,
         visual_id=seed_from("file", path, f"{sample.start_seconds} {sample.end_seconds}"),
-        label_id=None if sample.label is None else seed_from("label", sample.label),
+        label_id=None if sample.label is None else label_id(sample.label),
         label=sample.label,
         sentences_drawn=min(source.sentences, len(set(sentences))),
         caption_augmentation=source.caption_augmentation,

@@ -3,6 +3,7 @@
 What is cached are the backbone's features: another head on the same backbone decodes and encodes nothing anew.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,18 @@ from clipact.models.towers.frame_aggregator import FrameAggregator
 from clipact.models.towers.tower import ConditionsText
 
 _changing, _blocks, _before = threading.Lock(), list[int](), 1  # of `_threads`, for all encoders
+_most = os.cpu_count() or 1  # threads that `_threads` may set
+
+
+def _after_fork() -> None:
+    """Compute with one thread: OpenMP's others are not in the child, which would wait for them without end."""
+    global _changing, _most
+    _changing, _most = threading.Lock(), 1
+    _blocks.clear()
+    torch.set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def make_clip_encoder(
@@ -109,7 +122,7 @@ def _threads(count: int) -> Iterator[None]:
         _blocks.append(count)
         if len(_blocks) == 1:
             _before = torch.get_num_threads()
-        torch.set_num_threads(count)
+        torch.set_num_threads(min(count, _most))
     try:
         yield
     finally:

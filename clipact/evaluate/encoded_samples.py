@@ -71,9 +71,10 @@ class EncodedSamples:
 
     @property
     def groups(self) -> tuple[str, ...] | None:
-        """The group of each row; None when each stands for itself."""
-        groups = tuple(self.samples.items[i].group for i in self.rows)
-        return groups if any(groups) else None
+        """The group of each row; None when no group is stated and each row has a file of its own."""
+        groups, stated = self.samples.groups, any(self.samples.items[i].group for i in self.rows)
+        own = tuple(groups[i] for i in self.rows)
+        return own if stated or len(set(own)) < len(own) else None
 
     @property
     def parts(self) -> dict[str, Int64[np.ndarray, " m"]]:

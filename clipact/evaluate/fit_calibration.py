@@ -1,7 +1,5 @@
 """Labelled samples become a calibration: they are evaluated against labels and background words at once."""
 
-from collections.abc import Sequence
-
 from clipact.cache import Cache
 from clipact.calibration import (
     DEFAULT_OOD_SCORE,
@@ -57,17 +55,10 @@ def labelled_clips(
         background=scores.scores[:, count:],
         near=background.near,
         truth=scores.truth,
-        groups=scores.groups or _files(samples, scores.samples),
+        groups=scores.groups,
         multi_truth=None if scores.multi_truth is None else scores.multi_truth[:, :count],
     )
     return clips, background, scores
-
-
-def _files(samples: EvalSamples, names: Sequence[str]) -> tuple[str, ...] | None:
-    """The file of each sample of those names, where several are stretches of one: they belong together."""
-    file_of = {item.name: str(item.path) for item in samples.items}
-    files = tuple(file_of[name] for name in names)
-    return files if len(set(files)) < len(files) else None
 
 
 def fit_calibration(

@@ -17,6 +17,7 @@ from clipact.metrics import (
     bootstrap,
     calibration_error,
     hits,
+    match_captions,
     mean_ap_of_rows,
     mean_per_class,
     median_rank,
@@ -123,12 +124,13 @@ def _labels(result: ClassificationResult, draws: int, seed: int) -> Iterator[Met
 
 
 def _retrieval(result: RetrievalResult, draws: int, seed: int) -> Iterator[MetricValue]:
-    similarity, visuals = result.similarity, np.arange(len(result.samples))
+    similarity = result.similarity
+    visuals_of_text, texts_of_visual = match_captions(result.texts, result.text_of, len(result.samples))
     # A picture's captions are drawn together with it: they are not independent.
     clusters = np.asarray(result.groups if result.groups is not None else result.samples)
     ways = {
-        "text to visual": (best_ranks(similarity, result.text_of, visuals), clusters[result.text_of]),
-        "visual to text": (best_ranks(similarity.T, visuals, result.text_of), clusters),
+        "text to visual": (best_ranks(similarity, visuals_of_text), clusters[result.text_of]),
+        "visual to text": (best_ranks(similarity.T, texts_of_visual), clusters),
     }
     for way, (ranks, groups) in ways.items():
         for k in _KS:

@@ -78,6 +78,12 @@ class ClassificationResult:
         """What an answer is compared with: `multi_truth` where there is one, else `truth`."""
         return self.truth if self.multi_truth is None else self.multi_truth
 
+    @property
+    def absent_labels(self) -> tuple[str, ...]:
+        """The labels that are chosen from and are true of no sample."""
+        there = set(np.flatnonzero(self.true.any(0)) if self.true.ndim == 2 else self.true.tolist())
+        return tuple(label for number, label in enumerate(self.labels) if number not in there)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RetrievalResult:

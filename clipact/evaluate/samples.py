@@ -28,7 +28,7 @@ class EvalSample:
 
     texts         captions that belong to it; empty when it has a label
     extra_labels  other labels that are true of it
-    group         "" when it is independent of every other sample
+    group         a person, a film: its samples are not independent of each other; "" for the file
     """
 
     name: str
@@ -60,12 +60,17 @@ class EvalSamples:
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The group of each sample: the one that it states, else its file, of which others may be stretches."""
+        return tuple(item.group or str(item.path) for item in self.items)
+
 
 def manifest_protocol(manifest: str | Path, *, split: str = "all") -> Protocol:
     """A protocol for a table of one's own: its labels, or its captions, with the usual prompts.
 
-    The table may lie anywhere: the data folder is where its paths start. It is of no data set that has a name. What has
-    the same in a column `group` (a person, a film) is not independent of each other.
+    The table may lie anywhere: the data folder is where its paths start. It is of no data set that has a name. Rows
+    with the same value in a column `group` (a person, a film) are one group; without one, the rows of a file are.
     """
     path = Path(manifest).expanduser()
     table = read_manifest(path)

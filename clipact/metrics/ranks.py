@@ -8,6 +8,9 @@ from jaxtyping import Bool, Float, Int
 Truth = Int[np.ndarray, " n"] | Bool[np.ndarray, "n l"]
 """The label of each sample; or, where several are true of one, which are."""
 
+RightItems = Sequence[Int[np.ndarray, " _"]]
+"""For each query the numbers of the items that are right, without repeats."""
+
 
 def hits(scores: Float[np.ndarray, "n l"], truth: Truth, *, k: int = 1) -> Bool[np.ndarray, " n"]:
     """Whether each sample's own label, or one of its own, is among the k that score highest."""
@@ -38,19 +41,13 @@ def mean_per_class(right: Bool[np.ndarray, " n"], truth: Int[np.ndarray, " n"]) 
     return float(np.nanmean(per_class(right, truth, labels=int(truth.max()) + 1)))
 
 
-def recall(
-    scores: Float[np.ndarray, "q n"],
-    query_ids: Int[np.ndarray, " q"],
-    item_ids: Int[np.ndarray, " n"],
-    *,
-    ks: Sequence[int],
-) -> dict[int, float]:
-    """For each k the share of queries with an item of the same id among the k that score highest.
+def recall(scores: Float[np.ndarray, "q n"], right: RightItems, *, ks: Sequence[int]) -> dict[int, float]:
+    """For each k the share of queries with a right item among the k that score highest.
 
     What is asked of Flickr8k's retrieval: one right picture for a caption, and any of five captions for a picture.
-    A query whose id no item has counts as missed.
+    A query without a right item counts as missed.
     """
-    ranks = best_ranks(scores, query_ids, item_ids)
+    ranks = best_ranks(scores, right)
     return {k: float((ranks < min(k, scores.shape[1])).mean()) for k in ks}
 
 
@@ -59,16 +56,41 @@ def median_rank(ranks: Int[np.ndarray, " q"]) -> float:
     return float(np.median(ranks)) + 1
 
 
-def best_ranks(
-    scores: Float[np.ndarray, "q n"], query_ids: Int[np.ndarray, " q"], item_ids: Int[np.ndarray, " n"]
-) -> Int[np.ndarray, " q"]:
+def best_ranks(scores: Float[np.ndarray, "q n"], right: RightItems) -> Int[np.ndarray, " q"]:
     """How many wrong items stand before the best right one, for each query; n when there is no right one."""
     ranks = np.full(len(scores), scores.shape[1], dtype=np.int64)
-    for row, (own, line) in enumerate(zip(query_ids, scores, strict=True)):  # row by row: no second matrix
-        right = item_ids == own
-        if right.any():
-            ranks[row] = (~(line < line[right].max()) & ~right).sum()
+    for row, (own, line) in enumerate(zip(right, scores, strict=True)):  # row by row: no second matrix
+        if len(own):
+            before = ~(line < line[own].max())
+            ranks[row] = before.sum() - before[own].sum()
     return ranks
+
+
+def match_captions(texts: Sequence[str], text_of: Int[np.ndarray, " m"], visuals: int) -> tuple[RightItems, RightItems]:
+    """Which visuals are right for each text, and which texts for each visual.
+
+    A caption that several visuals have is right for each of them, whichever of its copies is asked for.
+
+    Args:
+        texts: The captions of all visuals.
+        text_of: The visual that each belongs to.
+        visuals: How many visuals there are.
+    """
+    number_of: dict[str, int] = {}
+    same = np.array([number_of.setdefault(text, len(number_of)) for text in texts], dtype=np.int64)
+    copies = _rows_of(same, len(number_of))
+    visuals_of_text = [np.unique(text_of[rows]) for rows in copies]
+    texts_of_visual = [
+        np.unique(np.concatenate([copies[number] for number in np.unique(same[own])])) if len(own) else own
+        for own in _rows_of(text_of, visuals)
+    ]
+    return [visuals_of_text[number] for number in same], texts_of_visual
+
+
+def _rows_of(ids: Int[np.ndarray, " m"], count: int) -> list[Int[np.ndarray, " _"]]:
+    """The rows of each of `count` ids."""
+    order = np.argsort(ids, kind="stable")
+    return np.split(order, np.searchsorted(ids[order], np.arange(1, count))) if count else []
 
 
 def confusion(answers: Int[np.ndarray, " n"], truth: Int[np.ndarray, " n"], *, labels: int) -> Int[np.ndarray, "l l"]:

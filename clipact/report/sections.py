@@ -162,7 +162,8 @@ def _mistakes(result: ClassificationResult, answers: np.ndarray, confidence: np.
 
 def _worst_queries(result: RetrievalResult) -> tuple[Query, ...]:
     similarity = result.similarity
-    ranks = metrics.best_ranks(similarity, result.text_of, np.arange(len(result.samples)))
+    right, _ = metrics.match_captions(result.texts, result.text_of, len(result.samples))
+    ranks = metrics.best_ranks(similarity, right)
     worst = np.argsort(-ranks, kind="stable")[:_QUERIES]
     return tuple(
         Query(

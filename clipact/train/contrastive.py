@@ -12,7 +12,14 @@ from torch import Tensor
 
 from clipact.cache import Cache
 from clipact.data.fingerprint import seed_from
-from clipact.data.sources import TrainingExample, files_seen_csv, read_sources, trained_sets
+from clipact.data.sources import (
+    TrainingExample,
+    files_seen_csv,
+    label_id,
+    read_sources,
+    read_validation_examples,
+    trained_sets,
+)
 from clipact.errors import ConfigError
 from clipact.losses import LOSSES, bound_log_scale, cross_entropy, distillation_loss
 from clipact.models import towers, zoo
@@ -141,14 +148,23 @@ class ContrastiveTrainer(Trainer):
         supervised = recipe.init.labels_only
         examples = read_sources(recipe.data.sources, data, as_labels=supervised)
         self.validation_sets = {
-            one.name: read_sources([one.source], data, as_labels=supervised) for one in recipe.validation.sets
+            one.name: read_validation_examples(one.source, data, as_labels=supervised) for one in recipe.validation.sets
         }
         self.class_texts = _class_texts(examples) if recipe.train.loss == "cross_entropy" else ()
         labels = tuple(sorted({example.label for example in examples if example.label is not None}))
         self.encoder = make_encoder(recipe.init, seed=recipe.seed, labels=labels).to(device)
         self._refuse_untrainable(examples)
+        if isinstance(self.encoder.text, LabelEmbeddings):  # it knows its own labels and no others
+            own = {label_id(label): (label,) for label in self.encoder.text.labels}
+            self.validation_sets = {
+                name: replace(held, label_sentences=own) for name, held in self.validation_sets.items()
+            }
         recipe.validation.check_monitor(
-            [f"{name}.{metric}" for name, held in self.validation_sets.items() for metric in metric_names(held)]
+            [
+                f"{name}.{metric}"
+                for name, held in self.validation_sets.items()
+                for metric in metric_names(len(held.label_sentences))
+            ]
         )
         self.freezing = Freezing(visual=recipe.visual, text=recipe.text)
         self._validation_batches: dict[str, EncodedBatches] = {}
@@ -174,7 +190,7 @@ class ContrastiveTrainer(Trainer):
         for tower in (self.encoder.visual, self.encoder.text):
             towers.describe(tower)
         if isinstance(self.encoder.text, LabelEmbeddings):
-            every = (examples, *self.validation_sets.values())
+            every = (examples, *(held.examples for held in self.validation_sets.values()))
             self.encoder.text.tokenize(sorted({one.label for some in every for one in some if one.label is not None}))
 
     @property
@@ -202,7 +218,8 @@ class ContrastiveTrainer(Trainer):
             if one is not None:
                 one.encode(first, last, batch=self.recipe.train.batch)
         self._validation_batches = {
-            name: self._encoded_batches(held, first, unaugmented=True) for name, held in self.validation_sets.items()
+            name: self._encoded_batches(held.examples, first, unaugmented=True)
+            for name, held in self.validation_sets.items()
         }
         return self._steps(encoded, first, last, retain=self._retained_chunks(out, encoded, first))
 
@@ -211,7 +228,7 @@ class ContrastiveTrainer(Trainer):
         return {
             f"{name}.{metric}": value
             for name, encoded in self._validation_batches.items()
-            for metric, value in validate(encoded).items()
+            for metric, value in validate(encoded, self.validation_sets[name].label_sentences).items()
         }
 
     def monitored(self, metrics: dict[str, float]) -> float | None:

@@ -52,6 +52,29 @@ def test_everything_wrong_is_found_in_the_order_of_lines(data, tmp_path):
     assert "99 frames asked for, 12 there" in causes[5]
 
 
+def test_labels_that_read_the_same_are_an_error_where_the_second_first_stands(tmp_path):
+    labels = ["drink", "Walk", "drinking", "walk", "drinking", "drink"]
+    for number, _ in enumerate(labels):
+        draw_picture(tmp_path / f"{number}.png", number)
+    path = write_manifest(
+        tmp_path / "m.csv", *({"path": f"{number}.png", "label": label} for number, label in enumerate(labels))
+    )
+    found = [(one.kind, one.line, one.cause.split(" in a")[0]) for one in check_manifest(path).findings]
+    assert found == [
+        ("error", 4, "'drink' and 'drinking' both read 'drinking'"),
+        ("error", 5, "'Walk' and 'walk' both read 'walking'"),
+    ]
+
+
+def test_captions_that_several_samples_have_are_counted(tmp_path):
+    for number in range(3):
+        draw_picture(tmp_path / f"{number}.png", number)
+    captions = [("0.png", "a man"), ("0.png", "a man"), ("1.png", "a man"), ("1.png", "a dog"), ("2.png", "a man")]
+    path = write_manifest(tmp_path / "m.csv", *({"path": name, "caption": text} for name, text in captions))
+    report = check_manifest(path)
+    assert (report.samples, report.captions, report.shared_captions) == (3, 4, 2)
+
+
 def test_every_result_is_shown_in_the_progress_bar(data):
     seen = []
 
@@ -71,7 +94,7 @@ def _at_once(path, against=()):
     found = [("error", error.line, "", error.cause) for error in wrong]
     again = "it says again what a line before it says; it counts once"
     found += [("warning", line, "", again) for line in manifest.repeats]
-    first, prints = {}, []
+    first, files, prints = {}, {}, []
     for sample in manifest.samples:
         file = manifest.root / sample.path
         prints.append(Fingerprint(sha256="", difference_hash=""))
@@ -84,6 +107,7 @@ def _at_once(path, against=()):
         found += [("warning", sample.line, sample.path, note) for note in notes]
         prints[-1] = take_fingerprint(file)
         before = first.setdefault((prints[-1].sha256, sample.start_seconds, sample.end_seconds), sample)
+        other = files.setdefault(prints[-1].sha256, sample)
         for name, ours, theirs in (
             ("split", sample.split, before.split),
             ("label", sample.label, before.label),
@@ -91,6 +115,12 @@ def _at_once(path, against=()):
             if ours != theirs:
                 same = f"but {before.path} in line {before.line}, the same file, has {theirs!r}"
                 found.append(("warning", sample.line, sample.path, f"its {name} is {ours!r}, {same}"))
+        if sample.split != other.split and other.line != before.line:
+            cause = (
+                f"its split is {sample.split!r}, but line {other.line}, another part of the same file, has "
+                f"{other.split!r}: parts of one video look alike, so keep them in one split"
+            )
+            found.append(("warning", sample.line, sample.path, cause))
     for copy in find_near_duplicates(prints, against):
         sample, which = manifest.samples[copy.row], f"{copy.of.name}, which protocol p evaluates on"
         cause = f"it is {which}" if copy.same_bytes else f"it is nearly {which}: {copy.apart} of 64 bits differ"
@@ -132,6 +162,7 @@ def test_row_by_row_all_is_found_that_a_whole_table_shows(faulty):
     kinds = (
         "says again",
         "the same file",
+        "another part of the same file",
         "cannot be used",
         "leads out",
         "it has one",

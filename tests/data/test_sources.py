@@ -125,3 +125,14 @@ def test_a_list_that_is_not_the_cards_is_refused(folder):
 def test_what_goes_ill_together_is_refused(keys, says):
     with pytest.raises(ConfigError, match=says):
         SourceConfig(**keys)
+
+
+def test_labels_that_read_the_same_are_refused_unless_a_label_set_words_them_apart(tmp_path):
+    write_manifest(tmp_path / "m.csv", *rows(("a.png", "drink", "train"), ("b.png", "drinking", "test")))
+    with pytest.raises(ManifestError, match="m.csv: 'drink' and 'drinking' both read 'drinking'"):
+        read_sources([SourceConfig(manifest=Path("m.csv"))], tmp_path)
+    words = 'name = "apart"\nlabels = ["drink", "drinking"]\n[about.drink]\nphrase = "taking a sip"\n'
+    (tmp_path / "apart.toml").write_text(words)
+    source = SourceConfig(manifest=Path("m.csv"), labels=str(tmp_path / "apart.toml"), prompts="single")
+    (example,) = read_sources([source], tmp_path)
+    assert "taking a sip" in example.sentences[0]

@@ -93,7 +93,7 @@ def test_figures_of_retrieval_are_those_written_out():
     text_of = np.repeat(np.arange(30), 2)
     text = (visual[text_of] + rng.normal(size=(60, 8))).astype(np.float32)
     result = RetrievalResult(
-        samples=tuple(map(str, range(30))), texts=("a",) * 60, text_of=text_of, visual=visual, text=text
+        samples=tuple(map(str, range(30))), texts=tuple(map(str, range(60))), text_of=text_of, visual=visual, text=text
     )
     order = np.argsort(-(text @ visual.T), axis=1)
     ranks = np.array([list(line).index(own) for line, own in zip(order, text_of, strict=True)])

@@ -9,7 +9,11 @@ from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from torchmetrics.functional.classification import multiclass_accuracy
 from torchmetrics.functional.retrieval import retrieval_hit_rate
 
-from clipact.metrics import best_ranks, hits, mean_per_class, median_rank, per_class, recall, top_k
+from clipact.metrics import best_ranks, hits, match_captions, mean_per_class, median_rank, per_class, recall, top_k
+
+
+def same_ids(query_ids, item_ids):
+    return [np.flatnonzero(item_ids == own) for own in query_ids]
 
 
 def _cases(draw, *, distinct):
@@ -33,7 +37,7 @@ def test_recall_is_torchmetrics_hit_rate(data):
             else 0.0
             for row, own in zip(scores, query_ids, strict=True)
         ]
-        assert recall(scores, query_ids, item_ids, ks=[k])[k] == pytest.approx(np.mean(found))
+        assert recall(scores, same_ids(query_ids, item_ids), ks=[k])[k] == pytest.approx(np.mean(found))
 
 
 @given(st.data())
@@ -41,7 +45,8 @@ def test_ties_are_never_in_our_favour(data):
     scores, query_ids, item_ids = _cases(data.draw, distinct=False)
     # The worst order that the scores allow: among equals, what is right comes last.
     worst = (scores - 0.25 * (query_ids[:, None] == item_ids)).astype(np.float32)
-    assert np.array_equal(best_ranks(scores, query_ids, item_ids), best_ranks(worst, query_ids, item_ids))
+    right = same_ids(query_ids, item_ids)
+    assert np.array_equal(best_ranks(scores, right), best_ranks(worst, right))
 
 
 @given(st.integers(1, 40), st.integers(3, 8), st.integers(0, 99))
@@ -115,12 +120,12 @@ def test_the_median_rank_is_that_of_positions_in_a_sorted_list(data):
     for row, own in zip(scores, query_ids, strict=True):
         ordered = item_ids[np.argsort(-row)]
         positions.append(int(np.flatnonzero(ordered == own)[0]) if (ordered == own).any() else len(row))
-    assert median_rank(best_ranks(scores, query_ids, item_ids)) == np.median(positions) + 1
+    assert median_rank(best_ranks(scores, same_ids(query_ids, item_ids))) == np.median(positions) + 1
 
 
 def test_a_model_that_says_the_same_of_everything_is_never_right():
     scores, ids = np.zeros((4, 4), np.float32), np.arange(4)
-    assert recall(scores, ids, ids, ks=[1, 3, 4]) == {1: 0.0, 3: 0.0, 4: 1.0}
+    assert recall(scores, same_ids(ids, ids), ks=[1, 3, 4]) == {1: 0.0, 3: 0.0, 4: 1.0}
     assert [top_k(scores, ids, k=k) for k in (1, 3, 4)] == [0.0, 0.0, 1.0]
 
 
@@ -132,9 +137,34 @@ def test_what_is_not_a_number_is_never_right():
 
 def test_a_query_without_a_right_item_is_missed():
     scores = np.array([[1.0, 2.0]])
-    assert recall(scores, np.array([7]), np.array([1, 2]), ks=[2]) == {2: 0.0}
+    assert recall(scores, same_ids([7], np.array([1, 2])), ks=[2]) == {2: 0.0}
 
 
 def test_ranks_are_counted_from_one_where_they_are_told():
     scores = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
-    assert median_rank(best_ranks(scores, np.arange(3), np.arange(3))) == 2.0
+    assert median_rank(best_ranks(scores, list(np.arange(3)[:, None]))) == 2.0
+
+
+def test_a_caption_that_several_visuals_share_is_right_for_each_of_them():
+    texts, text_of = ["b", "a", "a", "c", "b"], np.array([0, 0, 1, 2, 2])
+    visuals_of_text, texts_of_visual = match_captions(texts, text_of, 4)
+    assert [rows.tolist() for rows in visuals_of_text] == [[0, 2], [0, 1], [0, 1], [2], [0, 2]]
+    assert [rows.tolist() for rows in texts_of_visual] == [[0, 1, 2, 4], [1, 2], [0, 3, 4], []]
+
+
+def test_one_caption_of_eight_visuals_is_found_both_ways():
+    visuals_of_text, texts_of_visual = match_captions(["a person"] * 8, np.arange(8), 8)
+    scores = np.random.default_rng(0).random((1, 8)).repeat(8, 0)
+    assert recall(scores, visuals_of_text, ks=[1]) == recall(scores.T, texts_of_visual, ks=[1]) == {1: 1.0}
+
+
+@given(st.integers(1, 30), st.integers(1, 9), st.integers(1, 30), st.integers(0, 99))
+def test_matches_of_captions_are_those_of_all_pairs(count, different, visuals, seed):
+    random = np.random.default_rng(seed)
+    texts = [f"caption {number}" for number in random.integers(0, different, count)]
+    text_of = random.integers(0, visuals, count)
+    has = [{texts[text] for text in np.flatnonzero(text_of == visual)} for visual in range(visuals)]
+    visuals_of_text, texts_of_visual = match_captions(texts, text_of, visuals)
+    pairs = {(text, visual) for text in range(count) for visual in range(visuals) if texts[text] in has[visual]}
+    assert {(text, int(visual)) for text, own in enumerate(visuals_of_text) for visual in own} == pairs
+    assert {(int(text), visual) for visual, own in enumerate(texts_of_visual) for text in own} == pairs

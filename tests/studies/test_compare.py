@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from clipact import metrics
 from clipact.cache import Cache
 from clipact.data.protocol import load_protocol
-from clipact.errors import UsageError
+from clipact.errors import DataError, UsageError
 from clipact.models.checkpoint import read_files_seen
 from clipact.studies.compare import (
     ExecutionContext,
@@ -70,6 +71,48 @@ def test_no_group_is_on_both_sides_and_the_split_is_said(shades, found):
     assert {item.group for item in other.test.items} == {"p1", "p4"}
 
 
+def stretches(folder, labels, **more):
+    """A table of five stretches a file, all with the label of their file."""
+    rows = []
+    for file, label in enumerate(labels):
+        (folder / f"{file}.mp4").write_bytes(bytes([file]))
+        for start in range(5):
+            row = {"path": f"{file}.mp4", "label": label, "start_seconds": start, "end_seconds": start + 1}
+            rows.append(row | {name: values[len(rows)] for name, values in more.items()})
+    return write_manifest(folder / "stretches.csv", *rows)
+
+
+def test_without_a_group_the_stretches_of_a_file_are_on_one_side(tmp_path):
+    """All ways to label three files, of which the nearest neighbour of a stretch is another of its own file."""
+    right = []
+    for labels in product("ab", repeat=3):
+        table = stretches(tmp_path, labels)
+        for part in (1, 2, 3):
+            try:
+                split = read_split(table, tmp_path, split=f"{part}/3")
+            except UsageError:
+                continue
+            if len(split.test.labels.labels) < 2:
+                continue
+            learnt, judged = ({item.path for item in samples.items} for _, samples in split.sides)
+            assert (len(learnt), len(judged), learnt & judged) == (2, 1, set())
+            assert split.description.startswith("by file: 2 of 3 are learnt from, 1 judge")
+            for item in split.test.items:
+                same = [other for other in split.train.items if other.path == item.path]
+                right.append(item.label == (same or split.train.items)[0].label)
+    assert len(right) == 12 * 5
+    assert np.mean(right) == 0.5
+
+
+def test_a_table_whose_splits_share_a_file_or_a_group_is_refused(tmp_path):
+    splits = (["train"] * 4 + ["test"]) * 2
+    with pytest.raises(DataError, match="2 of the files and groups are in both parts, .*0.mp4 among them"):
+        read_split(stretches(tmp_path, "ab", split=splits), tmp_path)
+    table = stretches(tmp_path, "abab", split=["train"] * 10 + ["test"] * 10, group=["film"] * 20)
+    with pytest.raises(DataError, match="1 of the files and groups are in both parts, film among them"):
+        read_split(table, tmp_path)
+
+
 def test_a_table_may_say_itself_what_judges(shades):
     with (shades / "shades.csv").open() as file:
         rows = [{**row, "split": "test" if int(row["group"][1]) > 3 else "train"} for row in csv.DictReader(file)]
@@ -85,7 +128,7 @@ def test_a_table_may_say_itself_what_judges(shades):
         ("own.csv", "4/3", "write 1/3 to 3/3"),
         ("own.csv", "1/9", "6 groups to deal"),
     ):
-        with pytest.raises(Exception, match=said or "learnt from and judged by"):
+        with pytest.raises(Exception, match=said or "of the files and groups are in both parts"):
             read_split(shades / table, shades, split=asked)
     with pytest.raises(UsageError, match="of a protocol it is one part of several"):
         read_split(load_protocol("weizmann"), shades, split="test")

@@ -57,8 +57,8 @@ def read_split(
     """The samples of a protocol, or of a CSV table of one's own, in two parts.
 
     split  "1/3": groups in their order are dealt to three parts in turn, the first is judged by and the others are
-           learnt from; what has no group stands for itself. Or, of a table, the split that is judged by, where "train"
-           is learnt from. By default "test" of a table that has it, else "1/3"
+           learnt from; without a group, the clips of a file are one. Or, of a table, the split that is judged by,
+           where "train" is learnt from. By default "test" of a table that has it, else "1/3"
     UsageError for captions, for a split that cannot be meant, and for a label that no learnt clip has.
     """
     own = None if isinstance(protocol_or_table, Protocol) else Path(protocol_or_table)
@@ -87,9 +87,12 @@ def read_split(
     labels = train.labels.only(sorted({str(item.label) for item in train.items}))
     if unknown := sorted({str(item.label) for item in test.items} - set(labels.labels)):
         raise UsageError(f"{', '.join(map(repr, unknown))} is in no clip that is learnt from; {description}")
-    both = {item.name for item in train.items} & {item.name for item in test.items}
+    both = set(train.groups) & set(test.groups)
     if both:
-        raise DataError(f"{len(both)} clips are learnt from and judged by, {min(both)} among them")
+        raise DataError(
+            f"{len(both)} of the files and groups are in both parts, {min(both)} among them; "
+            "parts of one video look alike: keep each file and each group in one split"
+        )
     return ComparisonSplit(
         protocol=protocol,
         train=replace(train, labels=labels),
@@ -103,13 +106,13 @@ def read_split(
 def _deal(protocol: Protocol, samples: EvalSamples, part: int, parts: int) -> tuple[EvalSamples, EvalSamples, str]:
     if not 1 <= part <= parts or parts < 2:
         raise UsageError(f"--split is {part}/{parts}; write 1/{max(parts, 2)} to {max(parts, 2)}/{max(parts, 2)}")
-    owners = [item.group or item.name for item in samples.items]
+    owners = samples.groups
     order = sorted(set(owners), key=lambda owner: (len(owner), owner))
     if len(order) < parts:
         raise UsageError(f"--split is {part}/{parts}, and there are {len(order)} groups to deal; take fewer parts")
     held_out = set(order[part - 1 :: parts])
     grouped = any(item.group for item in samples.items)
-    what = (protocol.data.group or "group") if grouped else "clip"
+    what = (protocol.data.group or "group") if grouped else "file" if len(order) < len(owners) else "clip"
     description = (
         f"by {what}: {len(order) - len(held_out)} of {len(order)} are learnt from, "
         f"{len(held_out)} judge (part {part} of {parts})"
@@ -126,6 +129,5 @@ def _part(samples: EvalSamples, items: list[EvalSample]) -> EvalSamples:
 
 def describe_samples(samples: EvalSamples) -> dict[str, object]:
     """How many there are, of how many groups, and of each label."""
-    groups = {item.group for item in samples.items if item.group}
     counts = Counter(str(item.label) for item in samples.items)
-    return {"clips": len(samples), "groups": len(groups), "labels": dict(sorted(counts.items()))}
+    return {"clips": len(samples), "groups": len(set(samples.groups)), "labels": dict(sorted(counts.items()))}
