@@ -55,12 +55,12 @@ class KeyFrame:
 
     tick       when it is shown
     seek_tick  where to seek for it: its decoding time, which MP4 and MPEG-TS look for
-    position   how many packets come before it
+    position   how many packets come before it; None where it is not known
     """
 
     tick: int
     seek_tick: int
-    position: int
+    position: int | None
 
 
 # Of one key frame: its object, three numbers, and its places in a tuple and an array.
@@ -76,6 +76,7 @@ class Timeline:
     last_ticks  how long the last frame is shown
     keys        where a decoder may start, by rising tick; none when only the beginning is safe
     notes       what is odd about the file
+    read_spans  which of `keys` begin a stretch whose packets were read; None: all, and no tick is reckoned by the rate
     """
 
     ticks: np.ndarray
@@ -83,6 +84,7 @@ class Timeline:
     last_ticks: int = 0
     keys: tuple[KeyFrame, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+    read_spans: frozenset[int] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         assert len(self.ticks) > 0
@@ -169,6 +171,17 @@ class Video(ABC):
     @abstractmethod
     def timeline(self) -> Timeline:
         """When each frame is shown. May raise FramesDifferError: then they must be counted (`decode_sequential.py`)."""
+
+    def indexed_timeline(self) -> Timeline | None:
+        """The timeline as an index in the container has it; None where there is none to rely on."""
+        return None
+
+    def confirm(self, timeline: Timeline, indices: Sequence[int]) -> Timeline:
+        """The timeline with what the packets say of the stretches that hold `indices`, where they were not read yet.
+
+        The same object when nothing is left to read. FramesDifferError when they say something else.
+        """
+        return timeline
 
     @abstractmethod
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:

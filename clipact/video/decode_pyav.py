@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
+from clipact.video.container_index import read_index
+from clipact.video.matroska_index import confirm
 from clipact.video.media import Media
 from clipact.video.rgb import RgbConverter
 
@@ -42,6 +44,14 @@ class PyavVideo(Video):
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone."""
         return read_timeline(self._media)
+
+    def indexed_timeline(self) -> Timeline | None:
+        """The timeline from the container's index, where it can be trusted."""
+        return read_index(self._media)
+
+    def confirm(self, timeline: Timeline, indices: Sequence[int]) -> Timeline:
+        """The timeline with the stretches of these frames as their packets say."""
+        return confirm(self._media, timeline, indices)
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Yield each wanted frame, one GOP span after another."""
@@ -177,14 +187,14 @@ class GopSpans:
     def _packets_from(self, key: KeyFrame | None) -> Iterator[Any]:
         """The packets from the key frame on; those before it are read over, or jumped over where that is cheaper."""
         start = 0 if key is None else key.position
-        ahead = -1 if self._position is None else start - self._position
+        ahead = -1 if self._position is None or start is None else start - self._position
         packets = self._media.packets() if 0 <= ahead <= _PACKETS_A_JUMP else self._jump(key)
         self._position = None
         begun = False
         for packet in packets:
             begun = begun or key is None or packet.pts == key.tick
             if begun:
-                self._position = start = start + 1
+                self._position = start = None if start is None else start + 1
                 yield packet
 
     def _jump(self, key: KeyFrame | None) -> Iterator[Any]:

@@ -21,7 +21,9 @@ from jaxtyping import UInt8
 
 from clipact.errors import UsageError
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
+from clipact.video.container_index import read_index
 from clipact.video.decode_pyav import GopSpans, feed, group_by_key, leaves_out, nal_length_bytes, resets
+from clipact.video.matroska_index import confirm
 from clipact.video.media import Media
 from clipact.video.rgb import display_matrix
 
@@ -156,6 +158,9 @@ class _Writer:
 # Frames that are decoded at once: a call costs 0.2 ms, but fresh memory, which large batches are, costs more.
 _BATCH_BYTES = 8 << 20
 
+# The first packet of H.264 and HEVC holds a frame; of a file that begins with something else, a later one.
+_LATEST_FIRST_FRAME = 16  # packets
+
 # The first version that turns frames as their file says (torchcodec's pull request 1173).
 _OLDEST = (0, 11)
 
@@ -181,6 +186,20 @@ class TorchcodecVideo(Video):
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone; of the first of them a frame is made besides."""
         return read_timeline(self._media, self._not_mirrored(self._media.packets_from_start()))
+
+    def indexed_timeline(self) -> Timeline | None:
+        """The timeline from the container's index, where it can be trusted; the first frame is made besides."""
+        timeline = read_index(self._media)
+        if timeline is not None:
+            for _ in zip(
+                range(_LATEST_FIRST_FRAME), self._not_mirrored(self._media.packets_from_start()), strict=False
+            ):
+                pass
+        return timeline
+
+    def confirm(self, timeline: Timeline, indices: Sequence[int]) -> Timeline:
+        """The timeline with the stretches of these frames as their packets say."""
+        return confirm(self._media, timeline, indices)
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Each wanted frame, a few at a time."""
