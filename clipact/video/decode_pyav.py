@@ -6,7 +6,8 @@ few seeks as pay. What comes out is checked against the timeline. No torch, no g
 """
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
+from clipact.video.damage import DamageTracker
 from clipact.video.media import Media
 from clipact.video.rgb import RgbConverter
 
@@ -30,6 +32,8 @@ class PyavVideo(Video):
         self._spans = GopSpans(media)
         self._rgb = RgbConverter(media.name)
         self._damaged: list[int] = []
+        self._damage = DamageTracker()
+        self._knows_encoder = False
 
     def close(self) -> None:
         """Give the file back."""
@@ -41,7 +45,7 @@ class PyavVideo(Video):
 
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone."""
-        return read_timeline(self._media)
+        return without_lost_start(self._media, read_timeline(self._media))
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Yield each wanted frame, one GOP span after another."""
@@ -51,9 +55,13 @@ class PyavVideo(Video):
             for frame in self._decode_span(key, wanted):
                 if not timeline.shows(frame.pts):
                     raise FramesDifferError
+                if key and frame.pts == key.tick and not (frame.key_frame or is_recovery_point(self._media)):
+                    raise FramesDifferError("its container calls frames key frames that are none")
+                self._rgb.see(frame)
+                damaged = self._damage.follow(frame)
                 if frame.pts in missing:
                     missing.remove(frame.pts)
-                    if frame.is_corrupt:
+                    if damaged:
                         self._damaged.append(number[frame.pts])
                     yield number[frame.pts], self._rgb.convert(frame)
             if missing:
@@ -62,20 +70,69 @@ class PyavVideo(Video):
     def _decode_span(self, key: KeyFrame | None, wanted: Sequence[int]) -> Iterator[Any]:
         """What comes out from the key frame (None: the beginning) on, until all of `wanted` went in and came out."""
         context = self._media.context
+        self._damage.restart()
+        if first := self._settings_packet():
+            feed(context, first)
+            feed(context, None)
+            context.flush_buffers()
         for packet, needed in self._spans.packets(key, wanted):
             context.skip_frame = "DEFAULT" if needed else "NONREF"
-            yield from feed(context, packet)
+            yield from feed(context, packet, rejected=self._damage.reject)
         yield from feed(context, None)
         context.flush_buffers()
 
+    def _settings_packet(self) -> Any | None:
+        """The first packet of a file whose decoding it settles, once; None of others."""
+        if not asks_for_first_packet(self._media) or self._knows_encoder:
+            return None
+        self._knows_encoder = True
+        return next(self._media.packets_from_start(), None)
 
-def feed(context: Any, packet: Any | None) -> list[Any]:
-    """The frames that come out when a packet goes in (None: all that are left); none for a damaged packet."""
+
+def asks_for_first_packet(media: Media) -> bool:
+    """Whether FFmpeg decodes the stream right only when it has seen the first packet.
+
+    x264 before build 151 predicted 4:4:4 otherwise than the standard says; only a note before its first frame tells
+    which build wrote the stream.
+    """
+    return media.context.name == "h264" and "444" in (media.context.pix_fmt or "")
+
+
+def is_recovery_point(media: Media) -> bool:
+    """Whether key frames of this stream may be such that FFmpeg does not call so: of H.264, with intra refresh."""
+    return bool(media.context.name == "h264")
+
+
+def without_lost_start(media: Media, timeline: Timeline) -> Timeline:
+    """The timeline without the frames that cannot be decoded because the file begins in the middle of a GOP.
+
+    Where frames are shown before the first key frame, the beginning is decoded to find the first that comes out.
+    """
+    first_key = min(timeline.keys, key=lambda key: key.position, default=None)
+    if first_key is None or first_key.tick <= int(timeline.ticks[0]):
+        return timeline
+    frames = (frame for packet in chain(media.packets_from_start(), [None]) for frame in feed(media.context, packet))
+    first = next(frames, None)
+    media.rewind()
+    lost = 0 if first is None or first.pts is None else int(np.searchsorted(timeline.ticks, first.pts))
+    if not lost:
+        return timeline
+    note = f"it begins between key frames: its first {lost} frames cannot be decoded and are left out"
+    return replace(timeline, ticks=timeline.ticks[lost:], notes=(*timeline.notes, note))
+
+
+def feed(context: Any, packet: Any | None, *, rejected: Callable[[], None] | None = None) -> list[Any]:
+    """The frames that come out when a packet goes in (None: all that are left); none for a damaged packet.
+
+    `rejected` is called for a packet that the decoder refuses.
+    """
     try:
         return list(context.decode(packet))
     except av.error.FFmpegError as error:
         if error.errno == errno.ENOMEM:
             raise MemoryError from error
+        if rejected:
+            rejected()
         return []
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipact.video.clip import Timeline, Video, damage, shortfall
+from clipact.video.damage import DamageTracker
 from clipact.video.decode_pyav import feed
 from clipact.video.media import Media
 from clipact.video.rgb import RgbConverter
@@ -30,6 +31,7 @@ class SequentialVideo(Video):
         self._media = media
         self._damaged: list[int] = []
         self._spoilt = 0  # packets
+        self._damage = DamageTracker()
 
     def close(self) -> None:
         """Give the file back."""
@@ -45,14 +47,17 @@ class SequentialVideo(Video):
         if not stamps:
             raise self._media.error("not one frame can be decoded")
         media = self._media
-        rate = media.stream.average_rate or media.stream.guessed_rate or _RATE_WHEN_UNKNOWN
+        rate = media.rate_fps or _RATE_WHEN_UNKNOWN
         step = max(1, round(1 / (rate * media.time_base)))
-        ticks = _rising(stamps, step)
-        notes: tuple[str, ...] = () if ticks is not None else ("its clock runs back: frames are timed by its rate",)
+        ticks = None if media.is_raw else _rising(stamps, step)
+        notes: tuple[str, ...] = ()
         if ticks is None:
             ticks = np.arange(len(stamps)) * step
+            has_clock = not media.is_raw and any(tick is not None for column in stamps for tick in column)
+            why = "its clock runs back" if has_clock else "it has no clock of its own"
+            notes = (f"{why}: frames are timed by its rate, {float(rate):.5g} frames a second",)
         timeline = Timeline(ticks=ticks, time_base=media.time_base, last_ticks=step, notes=notes)
-        notes = media.notes + notes + damage(self._spoilt) + shortfall(media, timeline, found=len(stamps))
+        notes = media.notes + notes + damage(self._spoilt, rejected=self._damage.rejected) + shortfall(media, timeline, found=len(stamps))
         return replace(timeline, notes=notes)
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
@@ -60,9 +65,11 @@ class SequentialVideo(Video):
         rgb = RgbConverter(self.name)
         missing = set(indices)
         for number, frame in enumerate(self._all_frames()):
+            rgb.see(frame)
+            damaged = self._damage.follow(frame)
             if number in missing:
                 missing.remove(number)
-                if frame.is_corrupt:
+                if damaged:
                     self._damaged.append(number)
                 yield number, rgb.convert(frame)
             if not missing:
@@ -72,10 +79,11 @@ class SequentialVideo(Video):
     def _all_frames(self) -> Iterator[Any]:
         self._media.rewind()
         self._spoilt = 0
+        self._damage = DamageTracker()
         context = self._media.context
         for packet in self._media.packets():
             self._spoilt += packet.is_corrupt
-            yield from feed(context, packet)
+            yield from feed(context, packet, rejected=self._damage.reject)
         yield from feed(context, None)
 
 

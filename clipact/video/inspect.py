@@ -76,9 +76,9 @@ def _inspect_media(media: Media) -> VideoInfo:
     lies: tuple[str, ...] = ()
     try:
         timeline = PyavVideo(media).timeline()
-    except FramesDifferError:
+    except FramesDifferError as difference:
         timeline = SequentialVideo(media).timeline()
-        lies = ("its time stamps do not hold: all frames are decoded and counted",)
+        lies = (f"{difference}: all frames are decoded and counted",)
     first = _first_frame(media)
     a, b, c, d = (int(np.sign(number)) for number in display_matrix(first))
     mirrored = a * d - b * c < 0
