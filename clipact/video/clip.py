@@ -234,10 +234,10 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
         raise FramesDifferError(_STAMPS)
     if media.context.has_b_frames and len(keys) < len(ticks) and all(a < b for a, b in pairwise(ticks)):
         raise FramesDifferError("its stamps say when frames are decoded, not when they are shown")
-    if media.format == "avi" and media.context.name not in _TOLD_BY_PARSERS and not media.context.codec.intra_only:
-        # Of an AVI without an index FFmpeg takes every frame for a key frame.
-        if 1 < len(ticks) == len(keys):
-            raise FramesDifferError("it does not say which frames are key frames")
+    # Of an AVI without an index FFmpeg takes every frame for a key frame.
+    takes_all_for_keys = media.format == "avi" and 1 < len(ticks) == len(keys)
+    if takes_all_for_keys and media.context.name not in _TOLD_BY_PARSERS and not media.context.codec.intra_only:
+        raise FramesDifferError("it does not say which frames are key frames")
     timeline = Timeline(
         ticks=np.sort(np.array(ticks, dtype=np.int64)),
         time_base=media.time_base,

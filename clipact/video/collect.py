@@ -23,6 +23,7 @@ from clipact.video.clip import FramesDifferError, Timeline, Video
 from clipact.video.decode_pyav import PyavVideo
 from clipact.video.decode_sequential import SequentialVideo
 from clipact.video.decode_torchcodec import TorchcodecVideo
+from clipact.video.guard import decoder_errors, guarded
 from clipact.video.idle_media import IdleMedia
 from clipact.video.ledger_notes import Short, note_damage, note_early_end, note_repeats, tell_size_change
 from clipact.video.media import Media
@@ -167,11 +168,12 @@ def _read_source(source: VideoSource, wanted: Wanted, collector: FrameCollector)
     identity = _identify(source)
     threads = wanted.decoder_threads
     idle = None if identity is None else _IDLE.take(identity, threads=threads)
-    opened = idle or open_source(source, end_seconds=wanted.end_seconds)
+    with decoder_errors(source_name(source)):
+        opened = idle or open_source(source, end_seconds=wanted.end_seconds)
     with ExitStack() as closing:
         closing.callback(opened.close)
         if isinstance(opened, Video):
-            return _read(opened, opened.timeline(), wanted, collector)
+            return _read(opened, _recall_timeline(opened, None, way=opened.decoder), wanted, collector)
         if idle is None:
             opened.use_threads(threads)
         elif isinstance(source, str | Path):
@@ -233,7 +235,8 @@ def _recall_timeline(video: Video, identity: FileIdentity | None, *, way: str) -
 
     def read() -> Timeline | str:
         try:
-            return video.timeline()
+            with decoder_errors(video.name):
+                return video.timeline()
         except FramesDifferError as difference:
             return str(difference)
 
@@ -272,7 +275,7 @@ def _decode(
     fit = _fit(wanted)
     missing = {number for numbers in chosen for number in numbers}
     shape: tuple[int, ...] | None = None
-    for number, picture in video.decode(timeline, sorted(missing)):
+    for number, picture in guarded(video.name, video.decode(timeline, sorted(missing))):
         shape = shape or picture.shape
         if not wanted.resized and wanted.augment is None and picture.shape != shape:
             raise VideoError(video.name, tell_size_change(shape, picture.shape))

@@ -1,4 +1,4 @@
-"""Follow damage from packets to frames: what a decoder rejects or marks spoils every frame that is predicted from it."""
+"""Follow damage from packets to frames: what a decoder rejects or marks spoils all frames predicted from it."""
 
 from typing import Any
 

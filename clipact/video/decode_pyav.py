@@ -33,7 +33,8 @@ class PyavVideo(Video):
         self._rgb = RgbConverter(media.name)
         self._damaged: list[int] = []
         self._damage = DamageTracker()
-        self._knows_encoder = False
+        self._first: Any = None  # packet
+        self._told: Any = None  # the decoder that has seen it
 
     def close(self) -> None:
         """Give the file back."""
@@ -69,31 +70,34 @@ class PyavVideo(Video):
 
     def _decode_span(self, key: KeyFrame | None, wanted: Sequence[int]) -> Iterator[Any]:
         """What comes out from the key frame (None: the beginning) on, until all of `wanted` went in and came out."""
-        context = self._media.context
         self._damage.restart()
-        if first := self._settings_packet():
-            feed(context, first)
-            feed(context, None)
-            context.flush_buffers()
+        self._tell_encoder()
+        context = self._media.context
         for packet, needed in self._spans.packets(key, wanted):
             context.skip_frame = "DEFAULT" if needed else "NONREF"
             yield from feed(context, packet, rejected=self._damage.reject)
         yield from feed(context, None)
         context.flush_buffers()
 
-    def _settings_packet(self) -> Any | None:
-        """The first packet of a file whose decoding it settles, once; None of others."""
-        if not asks_for_first_packet(self._media) or self._knows_encoder:
-            return None
-        self._knows_encoder = True
-        return next(self._media.packets_from_start(), None)
+    def _tell_encoder(self) -> None:
+        """Feed the first packet to a decoder that must know the encoder and has not seen it."""
+        media = self._media
+        if not depends_on_encoder(media) or media.context is self._told:
+            return
+        if self._first is None:
+            self._first = next(media.packets_from_start(), None)
+        if self._first is not None:
+            feed(media.context, self._first)
+            feed(media.context, None)
+            media.context.flush_buffers()
+        self._told = media.context
 
 
-def asks_for_first_packet(media: Media) -> bool:
+def depends_on_encoder(media: Media) -> bool:
     """Whether FFmpeg decodes the stream right only when it has seen the first packet.
 
-    x264 before build 151 predicted 4:4:4 otherwise than the standard says; only a note before its first frame tells
-    which build wrote the stream.
+    x264 before build 151 predicted 4:4:4 otherwise than the standard says. Which build wrote a stream is told by a
+    note before its first frame, and nowhere else.
     """
     return media.context.name == "h264" and "444" in (media.context.pix_fmt or "")
 

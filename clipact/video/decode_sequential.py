@@ -57,7 +57,12 @@ class SequentialVideo(Video):
             why = "its clock runs back" if has_clock else "it has no clock of its own"
             notes = (f"{why}: frames are timed by its rate, {float(rate):.5g} frames a second",)
         timeline = Timeline(ticks=ticks, time_base=media.time_base, last_ticks=step, notes=notes)
-        notes = media.notes + notes + damage(self._spoilt, rejected=self._damage.rejected) + shortfall(media, timeline, found=len(stamps))
+        notes = (
+            media.notes
+            + notes
+            + damage(self._spoilt, rejected=self._damage.rejected)
+            + shortfall(media, timeline, found=len(stamps))
+        )
         return replace(timeline, notes=notes)
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:

@@ -21,7 +21,16 @@ from jaxtyping import UInt8
 
 from clipact.errors import UsageError
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
-from clipact.video.decode_pyav import GopSpans, feed, group_by_key, leaves_out, nal_length_bytes, resets
+from clipact.video.decode_pyav import (
+    GopSpans,
+    depends_on_encoder,
+    feed,
+    group_by_key,
+    leaves_out,
+    nal_length_bytes,
+    resets,
+    without_lost_start,
+)
 from clipact.video.media import Media
 from clipact.video.rgb import display_matrix
 
@@ -173,6 +182,7 @@ class TorchcodecVideo(Video):
         self._decoder_class = import_torchcodec()
         self.name = media.name
         self._media = media
+        self._is_turned = False
 
     def close(self) -> None:
         """Give the file back."""
@@ -180,7 +190,12 @@ class TorchcodecVideo(Video):
 
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone; of the first of them a frame is made besides."""
-        return read_timeline(self._media, self._not_mirrored(self._media.packets_from_start()))
+        if depends_on_encoder(self._media):
+            raise FramesDifferError("how its 4:4:4 is decoded depends on its first packet, which torchcodec skips")
+        timeline = read_timeline(self._media, self._not_mirrored(self._media.packets_from_start()))
+        if self._is_turned and not self._container_turns():
+            raise FramesDifferError("its frames say themselves how they are turned, which torchcodec overlooks")
+        return without_lost_start(self._media, timeline)
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Each wanted frame, a few at a time."""
@@ -215,11 +230,7 @@ class TorchcodecVideo(Video):
             yield from zip(numbers[batch], frames.data.numpy(), strict=True)
 
     def _open_whole(self, timeline: Timeline) -> Any:
-        place, stream_index = self._media.place, self._media.stream.index
-        if self._media.timeout is not None:
-            raise FramesDifferError("it would wait for an address without end")
-        if isinstance(place, str):
-            place = place.removeprefix("file:")
+        place, stream_index = self._place(), self._media.stream.index
         keys = {key.tick for key in timeline.keys}
         ticks = [*timeline.ticks.tolist(), int(timeline.ticks[-1]) + max(1, timeline.last_ticks)]
         frames = [{"pts": a, "duration": b - a, "key_frame": int(a in keys)} for a, b in pairwise(ticks)]
@@ -228,6 +239,12 @@ class TorchcodecVideo(Video):
         except ValueError:
             # Of a file without a duration in its header it wants to find the frames itself.
             return self._decoder(place, stream_index, seek_mode="exact")
+
+    def _place(self) -> Any:
+        if self._media.timeout is not None:
+            raise FramesDifferError("it would wait for an address without end")
+        place = self._media.place
+        return place.removeprefix("file:") if isinstance(place, str) else place
 
     def _decoder(self, source: Any, stream_index: int, **options: Any) -> Any:
         if not isinstance(source, str | bytes):
@@ -255,8 +272,15 @@ class TorchcodecVideo(Video):
                     a, b, c, d = display_matrix(frame)
                     if a * d - b * c < 0:
                         raise FramesDifferError("its frames are shown mirrored, which torchcodec overlooks")
+                    self._is_turned = a < 0 or b != 0
                 context.flush_buffers()
             yield packet
+
+    def _container_turns(self) -> bool:
+        """Whether the container says how frames are turned, and not they themselves (EXIF, an SEI message)."""
+        decoder = self._decoder(self._place(), self._media.stream.index, seek_mode="approximate")
+        self._media.rewind()  # a file object stands elsewhere now
+        return bool(decoder.metadata.rotation)
 
 
 def import_torchcodec() -> Any:

@@ -10,8 +10,9 @@ import numpy as np
 from clipact.video.clip import FramesDifferError, Timeline, Video
 from clipact.video.decode_pyav import PyavVideo, feed
 from clipact.video.decode_sequential import SequentialVideo
+from clipact.video.guard import decoder_errors
 from clipact.video.media import Media
-from clipact.video.open_source import VideoSource, open_source
+from clipact.video.open_source import VideoSource, open_source, source_name
 from clipact.video.rgb import display_matrix
 
 _MATRIX_DEGREES = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}
@@ -49,7 +50,7 @@ class VideoInfo:
 
 def inspect(source: VideoSource, *, end_seconds: float | None = None) -> VideoInfo:
     """The facts of a source; VideoError as for `load_clip`. `end_seconds` is where a live source stops."""
-    with closing(open_source(source, end_seconds=end_seconds)) as opened:
+    with decoder_errors(source_name(source)), closing(open_source(source, end_seconds=end_seconds)) as opened:
         return _inspect_media(opened) if isinstance(opened, Media) else _inspect_pictures(opened)
 
 
@@ -144,4 +145,8 @@ def _odd_times(timeline: Timeline) -> list[str]:
 
 
 def _mean_rate(timeline: Timeline) -> float | None:
-    return round(len(timeline) / timeline.duration_seconds, 3) if timeline.duration_seconds else None
+    """Frames a second, to 3 decimals, or 3 digits where it is less than one."""
+    if not timeline.duration_seconds:
+        return None
+    rate = len(timeline) / timeline.duration_seconds
+    return round(rate, 3) if rate >= 1 else float(f"{rate:.3g}")

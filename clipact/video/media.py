@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -194,7 +195,7 @@ class Media:
                 return bytes(self.place.read(_HEAD_BYTES))
             if self.timeout is not None:
                 return b""
-            with open(self.place.removeprefix("file:"), "rb") as file:
+            with Path(self.place.removeprefix("file:")).open("rb") as file:
                 return file.read(_HEAD_BYTES)
         except (OSError, ValueError):
             return b""

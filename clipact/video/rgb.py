@@ -98,7 +98,7 @@ def _own_matrix(frame: Any) -> tuple[int, int, int, int] | None:
 
 def _without_unknown_kinds(frame: Any) -> Any:
     """The frame without the side data that PyAV cannot name."""
-    known = {kind.value for kind in Type}
+    known = {int(kind.value) for kind in Type}
     graph = _graph(frame, [("sidedata", f"mode=delete:type={kind}") for kind in _KINDS if kind not in known])
     graph.push(frame)
     return graph.pull()
