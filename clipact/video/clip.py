@@ -17,7 +17,9 @@ from jaxtyping import Float64, Int64, UInt8
 
 from clipact.clip_spec import FrameStamp
 from clipact.errors import UsageError, VideoError
+from clipact.video.damage import damage_notes
 from clipact.video.media import Media
+from clipact.video.slice_headers import may_be_reordered, nal_length_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +213,8 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
     decoded_at: list[int] = []
     latest = last_ticks = position = spoilt = 0
     hides_frames = media.context.name == "vp8"
+    looks_reordered, in_order = False, bool(media.context.has_b_frames)
+    length_bytes = nal_length_bytes(media.context.name, media.context.extradata)
     has_palette = media.context.pix_fmt == "pal8"
     for position, packet in enumerate(media.packets_from_start() if packets is None else packets, start=1):
         spoilt += packet.is_corrupt
@@ -220,19 +224,24 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
         if tick is None:
             raise FramesDifferError(_STAMPS)
         if packet.is_keyframe or has_palette:
-            _check_settings(media, packet)
+            if cause := media.why_read_in_order(packet):
+                raise FramesDifferError(cause)
         if packet.is_keyframe:
             keys.append(KeyFrame(tick, tick if packet.dts is None else packet.dts, position - 1))
         if packet.dts is not None:
             decoded_at.append(packet.dts)
         if not ticks or tick > latest:
             latest, last_ticks = tick, packet.duration or 0
+        else:
+            in_order = False
+        if in_order and not looks_reordered and not packet.is_keyframe:
+            looks_reordered = may_be_reordered(packet, media.context.name, length_bytes)
         ticks.append(tick)
     if not ticks:
         raise media.no_frames()
     if len(set(ticks)) < len(ticks) or any(a > b for a, b in pairwise(decoded_at)):
         raise FramesDifferError(_STAMPS)
-    if media.context.has_b_frames and len(keys) < len(ticks) and all(a < b for a, b in pairwise(ticks)):
+    if looks_reordered and in_order:
         raise FramesDifferError("its stamps say when frames are decoded, not when they are shown")
     # Of an AVI without an index FFmpeg takes every frame for a key frame.
     takes_all_for_keys = media.format == "avi" and 1 < len(ticks) == len(keys)
@@ -244,29 +253,7 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
         last_ticks=last_ticks or _usual_step(ticks),
         keys=tuple(sorted(keys, key=lambda key: key.tick)),
     )
-    return replace(timeline, notes=media.notes + damage(spoilt) + shortfall(media, timeline, found=position))
-
-
-def _check_settings(media: Media, packet: Any) -> None:
-    """Nothing, or FramesDifferError where the packet carries what a decoder must know from here on.
-
-    Demuxers send it once, with whichever packet is read next: seeking would lose it. VideoError when it is encrypted.
-    """
-    if packet.has_sidedata("encryption_info"):
-        raise media.error("its frames are encrypted (Common Encryption, DRM); decrypt it first")
-    if packet.has_sidedata("palette"):
-        raise FramesDifferError("its palette is sent apart from its frames")
-    # FLV repeats the same settings, which changes nothing.
-    if packet.has_sidedata("new_extradata"):
-        settings = bytes(packet.get_sidedata("new_extradata"))
-        if settings != media.context.extradata:
-            raise FramesDifferError("its decoder's settings change half way")
-
-
-def damage(packets: int, *, rejected: int = 0) -> tuple[str, ...]:
-    """Notes when packets came damaged, which MPEG-TS can tell, or were rejected by the decoder."""
-    came = (f"{packets} packets came damaged",) if packets else ()
-    return came + ((f"{rejected} packets could not be decoded",) if rejected else ())
+    return replace(timeline, notes=media.notes + damage_notes(spoilt) + shortfall(media, timeline, found=position))
 
 
 def shortfall(media: Media, timeline: Timeline, *, found: int) -> tuple[str, ...]:

@@ -32,3 +32,9 @@ class DamageTracker:
         if frame.key_frame:
             self._spoilt = False
         return self._spoilt
+
+
+def damage_notes(packets: int, *, rejected: int = 0) -> tuple[str, ...]:
+    """Notes when packets came damaged, which MPEG-TS can tell, or were rejected by the decoder."""
+    came = (f"{packets} packets came damaged",) if packets else ()
+    return came + ((f"{rejected} packets could not be decoded",) if rejected else ())

@@ -6,6 +6,7 @@ few seeks as pay. What comes out is checked against the timeline. No torch, no g
 """
 
 import errno
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -19,6 +20,7 @@ from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, rea
 from clipact.video.damage import DamageTracker
 from clipact.video.media import Media
 from clipact.video.rgb import RgbConverter
+from clipact.video.slice_headers import is_unreferenced, nal_length_bytes
 
 
 class PyavVideo(Video):
@@ -82,23 +84,31 @@ class PyavVideo(Video):
     def _tell_encoder(self) -> None:
         """Feed the first packet to a decoder that must know the encoder and has not seen it."""
         media = self._media
-        if not depends_on_encoder(media) or media.context is self._told:
+        if media.context is self._told or not _is_444(media):
             return
         if self._first is None:
             self._first = next(media.packets_from_start(), None)
-        if self._first is not None:
+        if self._first is not None and depends_on_encoder(media, self._first):
             feed(media.context, self._first)
             feed(media.context, None)
             media.context.flush_buffers()
         self._told = media.context
 
 
-def depends_on_encoder(media: Media) -> bool:
-    """Whether FFmpeg decodes the stream right only when it has seen the first packet.
+# x264 before this build predicted 4:4:4 otherwise than the standard says, which FFmpeg imitates.
+_STANDARD_X264 = 151
 
-    x264 before build 151 predicted 4:4:4 otherwise than the standard says. Which build wrote a stream is told by a
-    note before its first frame, and nowhere else.
+
+def depends_on_encoder(media: Media, first: Any) -> bool:
+    """Whether FFmpeg decodes the stream right only when it has seen its first packet.
+
+    Which x264 wrote a stream is told by a note before its first frame, and nowhere else.
     """
+    build = re.search(rb"x264 - core (\d+)", bytes(first)) if _is_444(media) else None
+    return build is not None and int(build[1]) < _STANDARD_X264
+
+
+def _is_444(media: Media) -> bool:
     return media.context.name == "h264" and "444" in (media.context.pix_fmt or "")
 
 
@@ -138,67 +148,6 @@ def feed(context: Any, packet: Any | None, *, rejected: Callable[[], None] | Non
         if rejected:
             rejected()
         return []
-
-
-_H264_SLICES = range(1, 6)
-_H264_IDR = 5
-_HEVC_SLICES = range(32)
-_HEVC_IDR = (19, 20)
-_START_CODE = b"\0\0\1"
-_HEVC_UNREFERENCED = range(0, 16, 2)  # TRAIL_N, TSA_N, ... (ITU-T H.265, table 7-1)
-
-
-def is_unreferenced(packet: Any, codec: str, length_bytes: int) -> bool:
-    """Whether the packet holds a picture that is no reference; False where its headers do not say.
-
-    `length_bytes` is the size of the length before each NAL unit (MP4, Matroska); 0 for start codes (MPEG-TS).
-    """
-    if not length_bytes or codec not in ("h264", "hevc"):
-        return False
-    header = _slice_header(packet, codec, length_bytes)
-    if header is None:
-        return False
-    return header >> 5 & 3 == 0 if codec == "h264" else header >> 1 & 63 in _HEVC_UNREFERENCED
-
-
-def resets(packet: Any, codec: str, length_bytes: int) -> bool:
-    """Whether the packet holds a picture of H.264 or HEVC at which a decoder forgets all before (IDR)."""
-    header = _slice_header(packet, codec, length_bytes)
-    if header is None:
-        return False
-    return header & 31 == _H264_IDR if codec == "h264" else header >> 1 & 63 in _HEVC_IDR
-
-
-def _slice_header(packet: Any, codec: str, length_bytes: int) -> int | None:
-    """The first byte of the first slice; None where there is none."""
-    for header in _after_lengths(packet, length_bytes) if length_bytes else _after_start_codes(packet):
-        if (header & 31 in _H264_SLICES) if codec == "h264" else (header >> 1 & 63 in _HEVC_SLICES):
-            return header
-    return None
-
-
-def _after_lengths(packet: Any, length_bytes: int) -> Iterator[int]:
-    data = memoryview(packet)
-    place = 0
-    while place + length_bytes < len(data):
-        yield data[place + length_bytes]
-        place += length_bytes + int.from_bytes(data[place : place + length_bytes], "big")
-
-
-def _after_start_codes(packet: Any) -> Iterator[int]:
-    data = bytes(packet)
-    place = data.find(_START_CODE)
-    while 0 <= place < len(data) - len(_START_CODE):
-        yield data[place + len(_START_CODE)]
-        place = data.find(_START_CODE, place + len(_START_CODE))
-
-
-def nal_length_bytes(codec: str, extradata: bytes | None) -> int:
-    """The size of NAL unit lengths that the decoder's configuration states; 0 where start codes are used."""
-    if not extradata or extradata[0] != 1:
-        return 0
-    place = {"h264": 4, "hevc": 21}.get(codec)
-    return (extradata[place] & 3) + 1 if place is not None and len(extradata) > place else 0
 
 
 # Codecs of which FFmpeg can leave out frames that no other refers to and still give the rest unchanged: up to half

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from clipact.video.clip import Timeline, Video, damage, shortfall
-from clipact.video.damage import DamageTracker
+from clipact.video.clip import Timeline, Video, shortfall
+from clipact.video.damage import DamageTracker, damage_notes
 from clipact.video.decode_pyav import feed
 from clipact.video.media import Media
 from clipact.video.rgb import RgbConverter
@@ -60,7 +60,7 @@ class SequentialVideo(Video):
         notes = (
             media.notes
             + notes
-            + damage(self._spoilt, rejected=self._damage.rejected)
+            + damage_notes(self._spoilt, rejected=self._damage.rejected)
             + shortfall(media, timeline, found=len(stamps))
         )
         return replace(timeline, notes=notes)

@@ -27,12 +27,11 @@ from clipact.video.decode_pyav import (
     feed,
     group_by_key,
     leaves_out,
-    nal_length_bytes,
-    resets,
     without_lost_start,
 )
 from clipact.video.media import Media
 from clipact.video.rgb import display_matrix
+from clipact.video.slice_headers import nal_length_bytes, resets
 
 # From frame to frame: longer than any header says that a frame lasts.
 _STEP_SECONDS = 1000
@@ -190,8 +189,6 @@ class TorchcodecVideo(Video):
 
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone; of the first of them a frame is made besides."""
-        if depends_on_encoder(self._media):
-            raise FramesDifferError("how its 4:4:4 is decoded depends on its first packet, which torchcodec skips")
         timeline = read_timeline(self._media, self._not_mirrored(self._media.packets_from_start()))
         if self._is_turned and not self._container_turns():
             raise FramesDifferError("its frames say themselves how they are turned, which torchcodec overlooks")
@@ -267,6 +264,10 @@ class TorchcodecVideo(Video):
         context, checked = self._media.context, False
         for packet in packets:
             if not checked:
+                if depends_on_encoder(self._media, packet):
+                    raise FramesDifferError(
+                        "how its 4:4:4 is decoded is told by its first packet, which torchcodec skips"
+                    )
                 for frame in [*feed(context, packet), *feed(context, None)][:1]:
                     checked = True
                     a, b, c, d = display_matrix(frame)

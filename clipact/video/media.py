@@ -175,6 +175,22 @@ class Media:
         """The VideoError for this file; FFmpeg's words are put into ours."""
         return VideoError(self.name, cause if isinstance(cause, str) else self._because(cause))
 
+    def why_read_in_order(self, packet: av.Packet) -> str:
+        """Why the file must be decoded from its beginning, where the packet carries what all later ones need; or "".
+
+        Demuxers send it once, with whichever packet is read next: seeking would lose it. VideoError when the packet is
+        encrypted.
+        """
+        if packet.has_sidedata("encryption_info"):
+            raise self.error("its frames are encrypted (Common Encryption, DRM); decrypt it first")
+        if packet.has_sidedata("palette"):
+            return "its palette is sent apart from its frames"
+        if packet.has_sidedata("new_extradata"):
+            settings = bytes(packet.get_sidedata("new_extradata"))
+            if settings != self.context.extradata:  # FLV repeats the same, which changes nothing
+                return "its decoder's settings change half way"
+        return ""
+
     def no_frames(self) -> VideoError:
         """The VideoError for a file in which there is no frame at all."""
         if self.read_error:

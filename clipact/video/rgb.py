@@ -98,8 +98,8 @@ def _own_matrix(frame: Any) -> tuple[int, int, int, int] | None:
 
 def _without_unknown_kinds(frame: Any) -> Any:
     """The frame without the side data that PyAV cannot name."""
-    known = {int(kind.value) for kind in Type}
-    graph = _graph(frame, [("sidedata", f"mode=delete:type={kind}") for kind in _KINDS if kind not in known])
+    unknown = set(_KINDS) - {kind.value for kind in Type}
+    graph = _graph(frame, [("sidedata", f"mode=delete:type={kind}") for kind in sorted(unknown)])
     graph.push(frame)
     return graph.pull()
 
