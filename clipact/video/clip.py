@@ -223,9 +223,8 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
         tick = packet.pts
         if tick is None:
             raise FramesDifferError(_STAMPS)
-        if packet.is_keyframe or has_palette:
-            if cause := media.why_read_in_order(packet):
-                raise FramesDifferError(cause)
+        if (packet.is_keyframe or has_palette) and (cause := media.why_read_in_order(packet)):
+            raise FramesDifferError(cause)
         if packet.is_keyframe:
             keys.append(KeyFrame(tick, tick if packet.dts is None else packet.dts, position - 1))
         if packet.dts is not None:

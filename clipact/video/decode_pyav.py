@@ -35,7 +35,7 @@ class PyavVideo(Video):
         self._rgb = RgbConverter(media.name)
         self._damaged: list[int] = []
         self._damage = DamageTracker()
-        self._first: Any = None  # packet
+        self._first = find_old_encoder(media)
         self._told: Any = None  # the decoder that has seen it
 
     def close(self) -> None:
@@ -82,39 +82,44 @@ class PyavVideo(Video):
         context.flush_buffers()
 
     def _tell_encoder(self) -> None:
-        """Feed the first packet to a decoder that must know the encoder and has not seen it."""
-        media = self._media
-        if media.context is self._told or not _is_444(media):
+        """Feed the packet that names the encoder to a decoder that has not seen it."""
+        context = self._media.context
+        if self._first is None or context is self._told:
             return
-        if self._first is None:
-            self._first = next(media.packets_from_start(), None)
-        if self._first is not None and depends_on_encoder(media, self._first):
-            feed(media.context, self._first)
-            feed(media.context, None)
-            media.context.flush_buffers()
-        self._told = media.context
+        feed(context, self._first)
+        feed(context, None)
+        context.flush_buffers()
+        self._told = context
 
 
-# x264 before this build predicted 4:4:4 otherwise than the standard says, which FFmpeg imitates.
+# x264 before this build wrote lossless 4:4:4 otherwise than the standard says, which FFmpeg imitates.
 _STANDARD_X264 = 151
 
 
-def depends_on_encoder(media: Media, first: Any) -> bool:
-    """Whether FFmpeg decodes the stream right only when it has seen its first packet.
+def names_old_encoder(media: Media, first: Any) -> bool:
+    """Whether FFmpeg decodes the stream right only when it has seen `first`, its first packet.
 
-    Which x264 wrote a stream is told by a note before its first frame, and nowhere else.
+    Which build of x264 wrote a stream is told by a note before its first frame, and nowhere else.
     """
-    build = re.search(rb"x264 - core (\d+)", bytes(first)) if _is_444(media) else None
+    if media.context.name != "h264" or "4:4:4" not in (media.context.profile or ""):
+        return False
+    build = re.search(rb"x264 - core (\d+)", bytes(first))
     return build is not None and int(build[1]) < _STANDARD_X264
 
 
-def _is_444(media: Media) -> bool:
-    return media.context.name == "h264" and "444" in (media.context.pix_fmt or "")
+def find_old_encoder(media: Media) -> Any | None:
+    """Return the first packet if it names an old encoder (`names_old_encoder`), else None.
 
-
-def is_recovery_point(media: Media) -> bool:
-    """Whether key frames of this stream may be such that FFmpeg does not call so: of H.264, with intra refresh."""
-    return bool(media.context.name == "h264")
+    Then the stream is decoded by one thread: FFmpeg's threads tell each other of the encoder too late, now and then.
+    """
+    if media.context.name != "h264" or "4:4:4" not in (media.context.profile or ""):
+        return None
+    first = next(media.packets_from_start(), None)
+    if first is None or not names_old_encoder(media, first):
+        return None
+    media.use_threads(1)
+    media.rewind()
+    return first
 
 
 def without_lost_start(media: Media, timeline: Timeline) -> Timeline:

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from clipact.video.clip import Timeline, Video, shortfall
 from clipact.video.damage import DamageTracker, damage_notes
-from clipact.video.decode_pyav import feed
+from clipact.video.decode_pyav import feed, find_old_encoder
 from clipact.video.media import Media
 from clipact.video.rgb import RgbConverter
 
@@ -32,6 +32,7 @@ class SequentialVideo(Video):
         self._damaged: list[int] = []
         self._spoilt = 0  # packets
         self._damage = DamageTracker()
+        find_old_encoder(media)
 
     def close(self) -> None:
         """Give the file back."""

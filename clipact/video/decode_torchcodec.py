@@ -23,10 +23,10 @@ from clipact.errors import UsageError
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
 from clipact.video.decode_pyav import (
     GopSpans,
-    depends_on_encoder,
     feed,
     group_by_key,
     leaves_out,
+    names_old_encoder,
     without_lost_start,
 )
 from clipact.video.media import Media
@@ -264,7 +264,7 @@ class TorchcodecVideo(Video):
         context, checked = self._media.context, False
         for packet in packets:
             if not checked:
-                if depends_on_encoder(self._media, packet):
+                if names_old_encoder(self._media, packet):
                     raise FramesDifferError(
                         "how its 4:4:4 is decoded is told by its first packet, which torchcodec skips"
                     )
