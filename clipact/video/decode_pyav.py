@@ -19,8 +19,8 @@ from jaxtyping import UInt8
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
 from clipact.video.damage import DamageTracker
 from clipact.video.media import Media
-from clipact.video.rgb import RgbConverter
-from clipact.video.slice_headers import is_unreferenced, nal_length_bytes
+from clipact.video.rgb import UPRIGHT, RgbConverter, display_matrix
+from clipact.video.slice_headers import is_unreferenced, nal_length_bytes, states_orientation
 
 
 class PyavVideo(Video):
@@ -36,6 +36,7 @@ class PyavVideo(Video):
         self._damaged: list[int] = []
         self._damage = DamageTracker()
         self._first = find_old_encoder(media)
+        self._ignores_matrix = False
         self._told: Any = None  # the decoder that has seen it
 
     def close(self) -> None:
@@ -55,18 +56,19 @@ class PyavVideo(Video):
         number = {int(timeline.ticks[index]): index for index in sorted(set(indices))}
         for key, wanted in group_by_key(list(number), timeline):
             missing = set(wanted)
+            matrix = None
             for frame in self._decode_span(key, wanted):
+                matrix = matrix or self._matrix(frame)
                 if not timeline.shows(frame.pts):
                     raise FramesDifferError
-                if key and frame.pts == key.tick and not (frame.key_frame or is_recovery_point(self._media)):
+                if key and frame.pts == key.tick and not (frame.key_frame or self._media.context.name == "h264"):
                     raise FramesDifferError("its container calls frames key frames that are none")
-                self._rgb.see(frame)
                 damaged = self._damage.follow(frame)
                 if frame.pts in missing:
                     missing.remove(frame.pts)
                     if damaged:
                         self._damaged.append(number[frame.pts])
-                    yield number[frame.pts], self._rgb.convert(frame)
+                    yield number[frame.pts], self._rgb.convert(frame, matrix=matrix)
             if missing:
                 raise FramesDifferError
 
@@ -75,11 +77,19 @@ class PyavVideo(Video):
         self._damage.restart()
         self._tell_encoder()
         context = self._media.context
+        begins = True
         for packet, needed in self._spans.packets(key, wanted):
+            if begins:
+                self._ignores_matrix = has_own_orientation(self._media, packet)
+                begins = False
             context.skip_frame = "DEFAULT" if needed else "NONREF"
             yield from feed(context, packet, rejected=self._damage.reject)
         yield from feed(context, None)
         context.flush_buffers()
+
+    def _matrix(self, first: Any) -> tuple[int, int, int, int]:
+        """The display matrix of a GOP span, by the first frame of it."""
+        return UPRIGHT if self._ignores_matrix else display_matrix(first)
 
     def _tell_encoder(self) -> None:
         """Feed the packet that names the encoder to a decoder that has not seen it."""
@@ -90,6 +100,15 @@ class PyavVideo(Video):
         feed(context, None)
         context.flush_buffers()
         self._told = context
+
+
+def has_own_orientation(media: Media, packet: Any) -> bool:
+    """Whether a packet turns the picture in it by itself, which is ignored, as the ffmpeg command does.
+
+    FFmpeg's decoders turn the one picture that carries the message, and leave those after it as they are stored.
+    """
+    context = media.context
+    return states_orientation(packet, context.name, nal_length_bytes(context.name, context.extradata))
 
 
 # x264 before this build wrote lossless 4:4:4 otherwise than the standard says, which FFmpeg imitates.

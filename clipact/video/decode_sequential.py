@@ -14,9 +14,10 @@ from jaxtyping import UInt8
 
 from clipact.video.clip import Timeline, Video, shortfall
 from clipact.video.damage import DamageTracker, damage_notes
-from clipact.video.decode_pyav import feed, find_old_encoder
+from clipact.video.decode_pyav import feed, find_old_encoder, has_own_orientation
 from clipact.video.media import Media
-from clipact.video.rgb import RgbConverter
+from clipact.video.rgb import UPRIGHT, RgbConverter, display_matrix
+from clipact.video.slice_headers import SAYS_ORIENTATION
 
 _RATE_WHEN_UNKNOWN = 25
 
@@ -32,6 +33,7 @@ class SequentialVideo(Video):
         self._damaged: list[int] = []
         self._spoilt = 0  # packets
         self._damage = DamageTracker()
+        self._ignores_matrix = False
         find_old_encoder(media)
 
     def close(self) -> None:
@@ -70,14 +72,16 @@ class SequentialVideo(Video):
         """Each wanted frame, found by counting from the first."""
         rgb = RgbConverter(self.name)
         missing = set(indices)
+        matrix = None  # of all frames, or each has its own: JPEGs
         for number, frame in enumerate(self._all_frames()):
-            rgb.see(frame)
+            if matrix is None or self._media.context.name not in SAYS_ORIENTATION:
+                matrix = UPRIGHT if self._ignores_matrix else display_matrix(frame)
             damaged = self._damage.follow(frame)
             if number in missing:
                 missing.remove(number)
                 if damaged:
                     self._damaged.append(number)
-                yield number, rgb.convert(frame)
+                yield number, rgb.convert(frame, matrix=matrix)
             if not missing:
                 return
         raise self._media.error(f"frame {min(missing)} was there at first and then was not: is it being written?")
@@ -87,7 +91,9 @@ class SequentialVideo(Video):
         self._spoilt = 0
         self._damage = DamageTracker()
         context = self._media.context
-        for packet in self._media.packets():
+        for number, packet in enumerate(self._media.packets()):
+            if not number:
+                self._ignores_matrix = has_own_orientation(self._media, packet)
             self._spoilt += packet.is_corrupt
             yield from feed(context, packet, rejected=self._damage.reject)
         yield from feed(context, None)

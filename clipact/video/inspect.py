@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from clipact.video.clip import FramesDifferError, Timeline, Video
-from clipact.video.decode_pyav import PyavVideo, feed
+from clipact.video.decode_pyav import PyavVideo, feed, has_own_orientation
 from clipact.video.decode_sequential import SequentialVideo
 from clipact.video.guard import decoder_errors
 from clipact.video.media import Media
 from clipact.video.open_source import VideoSource, open_source, source_name
-from clipact.video.rgb import display_matrix
+from clipact.video.rgb import UPRIGHT, display_matrix
 
+_IGNORED = ("its stream, not its container, says that it is turned (an SEI message): it is shown as stored",)
 _MATRIX_DEGREES = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273, table 3
 
@@ -81,7 +82,8 @@ def _inspect_media(media: Media) -> VideoInfo:
         timeline = SequentialVideo(media).timeline()
         lies = (f"{difference}: all frames are decoded and counted",)
     first = _first_frame(media)
-    a, b, c, d = (int(np.sign(number)) for number in display_matrix(first))
+    ignored = has_own_orientation(media, next(media.packets_from_start()))
+    a, b, c, d = (int(np.sign(number)) for number in (UPRIGHT if ignored else display_matrix(first)))
     mirrored = a * d - b * c < 0
     degrees = _MATRIX_DEGREES.get((-a, -b) if mirrored else (a, b), 0)  # mirrored left to right, then turned
     turned = degrees % 180 == 90
@@ -97,7 +99,13 @@ def _inspect_media(media: Media) -> VideoInfo:
         duration_seconds=timeline.duration_seconds or None,
         frames=len(timeline),
         key_frames=len(timeline.keys) or None,
-        odd=(*timeline.notes, *lies, *_odd_picture(first, media, degrees, mirrored=mirrored), *_odd_times(timeline)),
+        odd=(
+            *timeline.notes,
+            *lies,
+            *_IGNORED[:ignored],
+            *_odd_picture(first, media, degrees, mirrored=mirrored),
+            *_odd_times(timeline),
+        ),
     )
 
 

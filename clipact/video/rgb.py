@@ -25,19 +25,15 @@ class RgbConverter:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._matrix = _UPRIGHT
         self._graph: Any = None
         self._fits: tuple[Any, ...] = ()
 
-    def convert(self, frame: Any) -> UInt8[np.ndarray, "h w c"]:
-        """The frame as RGB, in the range and matrix that it declares, turned as its display matrix says.
+    def convert(self, frame: Any, *, matrix: tuple[int, int, int, int] | None = None) -> UInt8[np.ndarray, "h w c"]:
+        """The frame as RGB, in the range and colours that it declares, turned by `matrix`; None: by its own.
 
-        A matrix that comes in the stream (an SEI message of H.264 or HEVC) holds from its key frame to the next one;
-        `see` must be told of the frames between that are not converted.
         Pixels that are not square are left as they are stored: the models of this field were trained on them so.
         VideoError for colours that FFmpeg cannot convert, as a damaged header may declare them.
         """
-        self.see(frame)
         kind = (frame.format.name, frame.width, frame.height, frame.colorspace, frame.color_range)
         try:
             if kind != self._fits:
@@ -47,13 +43,7 @@ class RgbConverter:
         except av.error.FFmpegError as error:
             cause = f"its colours, {frame.format.name}, cannot be turned into RGB: {error.strerror}"
             raise VideoError(self.name, cause) from error
-        return turn_upright(picture, self._matrix)
-
-    def see(self, frame: Any) -> None:
-        """Take note of how a frame, the next one to come out of the decoder, is turned."""
-        matrix = _own_matrix(frame)
-        if matrix or frame.key_frame:
-            self._matrix = matrix or _UPRIGHT
+        return turn_upright(picture, matrix or display_matrix(frame))
 
 
 def turn_upright(
@@ -76,24 +66,20 @@ def turn_upright(
 
 def display_matrix(frame: Any) -> tuple[int, int, int, int]:
     """The four numbers of the frame's display matrix that turn and mirror; the identity when it has none."""
-    return _own_matrix(frame) or _UPRIGHT
-
-
-_UPRIGHT = (1, 0, 0, 1)
-
-# Kinds of side data that PyAV's enumeration may lack: any frame that carries one cannot be asked for the others.
-_KINDS = range(64)
-
-
-def _own_matrix(frame: Any) -> tuple[int, int, int, int] | None:
     try:
         data = frame.side_data.get(Type.DISPLAYMATRIX)
     except ValueError:  # 31 (EXIF) is not a valid Type
         data = _without_unknown_kinds(frame).side_data.get(Type.DISPLAYMATRIX)
     if data is None:
-        return None
+        return UPRIGHT
     a, b, _, c, d, *_ = struct.unpack("<9i", bytes(data)[:36])
     return (a, b, c, d)
+
+
+UPRIGHT = (1, 0, 0, 1)
+
+# Kinds of side data that PyAV's enumeration may lack: any frame that carries one cannot be asked for the others.
+_KINDS = range(64)
 
 
 def _without_unknown_kinds(frame: Any) -> Any:

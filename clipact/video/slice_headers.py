@@ -106,3 +106,36 @@ def nal_length_bytes(codec: str, extradata: bytes | None) -> int:
         return 0
     place = {"h264": 4, "hevc": 21}.get(codec)
     return (extradata[place] & 3) + 1 if place is not None and len(extradata) > place else 0
+
+
+SAYS_ORIENTATION = {"h264": (6, 1), "hevc": (39, 2)}  # NAL unit type, bytes of its header
+_ORIENTATION = 47  # ITU-T H.264, D.1.1; H.265, D.2.1
+
+
+def states_orientation(packet: Any, codec: str, length_bytes: int) -> bool:
+    """Whether the packet holds a display orientation message: an SEI of H.264 or HEVC, which turns one picture."""
+    if codec not in SAYS_ORIENTATION:
+        return False
+    kind, header_bytes = SAYS_ORIENTATION[codec]
+    data = bytes(packet)
+    for place in _after_lengths(data, length_bytes) if length_bytes else _after_start_codes(data):
+        found = data[place] & 31 if codec == "h264" else data[place] >> 1 & 63
+        if found == kind and _ORIENTATION in _message_kinds(data, place + header_bytes):
+            return True
+    return False
+
+
+def _message_kinds(data: bytes, place: int) -> Iterator[int]:
+    """The kinds of the messages of an SEI (7.3.2.3.1), up to its end."""
+    while place < len(data) and data[place] != 0x80:
+        numbers = []
+        for _ in range(2):  # the kind, and its size
+            number = 0
+            while place < len(data) and data[place] == 0xFF:
+                number, place = number + 0xFF, place + 1
+            if place >= len(data):
+                return
+            numbers.append(number + data[place])
+            place += 1
+        yield numbers[0]
+        place += numbers[1]
