@@ -32,7 +32,7 @@ import numpy as np
 from clipact.data.fingerprint import NEAR, difference_hash, near_pairs
 from clipact.data.manifest import read_manifest
 from clipact.prompts import LabelSet
-from clipact.video.pictures import read_picture
+from clipact.video.picture_file import read_picture
 
 SHORTEST = 0.5  # seconds
 HOME = {

@@ -16,7 +16,7 @@ _CLIP_WORDS = {
 }
 _END = len(_CLIP_WORDS) - 1
 _CLIP_TEXT = {**_SMALL, "vocab_size": _END + 1, "pad_token_id": _END, "bos_token_id": _END - 1, "eos_token_id": _END}
-_SIGLIP_TEXT = {**_SMALL, "vocab_size": 64, "max_position_embeddings": 16, "pad_token_id": 1, "bos_token_id": 2}
+_SIGLIP_TEXT = {**_SMALL, "vocab_size": 32, "max_position_embeddings": 16, "pad_token_id": 1, "bos_token_id": 2}
 _VIT = {**_SMALL, "image_size": 32, "patch_size": 8}
 
 # family -> (what transformers' config.json says, its preprocessor_config.json)

@@ -73,6 +73,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a bar that cannot be written in ASCII is no reason to fail
             stream.reconfigure(errors="replace")
+    warnings.filterwarnings("ignore", module=r"PIL\b")  # of files that are read all the same
     warnings.showwarning = lambda message, *_, **__: note(str(message))
     try:
         app()

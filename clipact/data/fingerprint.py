@@ -14,7 +14,7 @@ from PIL import Image
 from clipact.errors import VideoError
 from clipact.file_memo import FileMemo
 from clipact.video.open_source import FILE, VideoSource, source_kind
-from clipact.video.pictures import SUFFIXES, read_picture
+from clipact.video.picture_file import SUFFIXES, read_picture
 
 NEAR = 6
 """At most so many of the 64 bits differ between copies."""

@@ -11,7 +11,7 @@ from clipact.data.manifest import read_manifest
 from clipact.data.sources import TrainingExample
 from clipact.errors import ConfigError
 from clipact.video.open_source import VIDEO_SUFFIXES, files_below
-from clipact.video.pictures import SUFFIXES
+from clipact.video.picture_file import SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ import numpy as np
 from clipact.errors import UsageError, VideoError
 from clipact.video.clip import Video
 from clipact.video.media import Media
+from clipact.video.picture_file import HEAD_BYTES, is_picture
 from clipact.video.pictures import ArrayVideo, PictureFolder, PictureVideo
 
 VIDEO_SUFFIXES = frozenset(
@@ -92,8 +93,7 @@ def _copy_packets(media: Media, buffer: io.BytesIO, seconds: float, *, deadline:
 
 VideoSource = str | Path | bytes | io.IOBase | np.ndarray
 
-# How picture files begin. What a file is called does not matter, but for raw streams of JPEGs, which begin alike.
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
+# Raw streams of JPEGs begin as one picture does.
 _JPEG_STREAMS = {".mjpeg", ".mjpg"}
 
 # Standard input up to this many bytes stays in memory, more goes to a temporary file.
@@ -121,7 +121,9 @@ def source_kind(source: VideoSource) -> str:
 def _open_path(source: str | Path, end_seconds: float | None) -> Video | Media:
     path = Path(source)
     head = read_head(path)
-    if looks_like_picture(head) and path.suffix.lower() not in _JPEG_STREAMS:
+    with path.open("rb") as file:
+        picture = is_picture(head, file)
+    if picture and path.suffix.lower() not in _JPEG_STREAMS:
         return PictureVideo(path, name=str(path))
     # The prefix keeps FFmpeg from reading "a:b.mp4" as protocol "a".
     return Media(f"file:{path}", name=str(path))
@@ -141,13 +143,15 @@ def _open_file_object(source: Any, end_seconds: float | None, *, name: str | Non
     if not source.seekable():
         return _open_spooled(source, name=name)
     source.seek(0)
-    head = source.read(16)
+    head = source.read(HEAD_BYTES)
     source.seek(0)
     if not head:
         raise VideoError(name, "it is empty")
     if not isinstance(head, bytes):
         raise UsageError(f"{name} is open as text; open it with mode 'rb'")
-    return PictureVideo(source, name=name) if looks_like_picture(head) else Media(source, name=name)
+    picture = is_picture(head, source)
+    source.seek(0)
+    return PictureVideo(source, name=name) if picture else Media(source, name=name)
 
 
 def _open_bytes(source: bytes, end_seconds: float | None) -> Video | Media:
@@ -168,7 +172,7 @@ def read_head(path: Path) -> bytes:
         if path.exists() and not path.is_file():  # opening a pipe waits for who writes to it
             raise VideoError(path, "it is a pipe or a device, not a file; feed it to standard input and name it -")
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(HEAD_BYTES)
     except FileNotFoundError:
         raise VideoError(path, "no such file") from None
     except (OSError, ValueError) as error:
@@ -176,11 +180,6 @@ def read_head(path: Path) -> bytes:
     if not head:
         raise VideoError(path, "the file is empty")
     return head
-
-
-def looks_like_picture(head: bytes) -> bool:
-    """Whether these first 16 bytes begin a picture that Pillow reads."""
-    return head.startswith(_MAGIC) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
 
 
 def _open_spooled(stream: Any, *, name: str) -> Video | Media:

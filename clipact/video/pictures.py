@@ -1,44 +1,33 @@
-"""Frames that are in memory already: a NumPy array as a video."""
+"""Pictures as videos: an animated one, a folder of numbered ones, and an array of frames."""
 
 import io
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, ImageSequence
 
 from clipact.errors import UsageError, VideoError
 from clipact.video.clip import Timeline, Video
-from clipact.video.media import MAX_PIXELS, TOO_LARGE
-
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-
-# What browsers show a GIF frame for that asks for no time at all.
-_SHORTEST_MILLISECONDS = 10
-_UNSTATED_MILLISECONDS = 100
-
-# What Pillow raises about spoilt files: its readers trust what they read.
-_SPOILT = (
-    ArithmeticError,
-    AttributeError,
-    Image.DecompressionBombError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
+from clipact.video.picture_file import (
+    SPOILT,
+    SUFFIXES,
+    GreyLevels,
+    check_size,
+    grey_levels,
+    has_deep_grey,
+    open_picture,
+    read_picture,
+    upright_picture,
 )
+
+# Browsers show a frame that asks for 10 ms or less, or states no time, for 100.
+_HASTY_MILLISECONDS = 10
+_UNSTATED_MILLISECONDS = 100
 
 
 class PictureVideo(Video):
@@ -49,6 +38,10 @@ class PictureVideo(Video):
     def __init__(self, file: Path | io.IOBase, *, name: str) -> None:
         self.name = name
         self._picture = open_picture(file, name=name)
+        # An APNG may begin with a picture for those who cannot show the animation, of which it is no part.
+        animated = getattr(self._picture, "n_frames", 1) > 1
+        self._first = 1 if animated and getattr(self._picture, "default_image", False) else 0
+        self._levels: GreyLevels | None = None
 
     def close(self) -> None:
         """Give the file back."""
@@ -56,15 +49,16 @@ class PictureVideo(Video):
 
     def timeline(self) -> Timeline:
         """Its frames with the times that they ask for; a single picture is at 0 and lasts no time."""
-        milliseconds, spoilt = [], ""
+        milliseconds, spoilt = list[int](), ""
         try:
-            for frame in ImageSequence.Iterator(self._picture):
-                _check_size(frame, name=self.name)
-                if self._picture.format == "WEBP":
-                    frame.load()  # before, Pillow knows the time of the frame before
-                asked = frame.info.get("duration") or _UNSTATED_MILLISECONDS
-                milliseconds.append(max(_SHORTEST_MILLISECONDS, round(asked)))
-        except _SPOILT as error:
+            for number in range(self._first, getattr(self._picture, "n_frames", 1)):
+                self._picture.seek(number)
+                check_size(self._picture, name=self.name)
+                if self._picture.format in ("AVIF", "WEBP"):
+                    self._picture.load()  # before, Pillow knows the time of the frame before
+                asked = self._picture.info.get("duration") or 0
+                milliseconds.append(round(asked) if asked > _HASTY_MILLISECONDS else _UNSTATED_MILLISECONDS)
+        except SPOILT as error:
             spoilt = str(error)
         if not milliseconds:
             raise VideoError(self.name, f"not one frame can be read: {spoilt}")
@@ -73,16 +67,33 @@ class PictureVideo(Video):
             ticks=starts[:-1],
             time_base=Fraction(1, 1000),
             last_ticks=milliseconds[-1] if len(milliseconds) > 1 else 0,
-            notes=(f"cut short after {len(milliseconds)} frames",) if spoilt else (),
+            notes=((f"cut short after {len(milliseconds)} frames",) if spoilt else ())
+            + self._find_levels(len(milliseconds)),
         )
+
+    def _find_levels(self, count: int) -> tuple[str, ...]:
+        """Find the grey levels of all frames, and say what they are; nothing where each channel has 8 bits."""
+        try:
+            self._picture.seek(self._first)
+            if not has_deep_grey(self._picture):
+                return ()
+            self._levels = grey_levels(self._frames(count))
+        except SPOILT as error:
+            raise VideoError(self.name, f"it cannot be decoded: {error}") from error
+        return (self._levels.note,)
+
+    def _frames(self, count: int) -> Iterator[Any]:
+        for number in range(count):
+            self._picture.seek(self._first + number)
+            yield self._picture
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """The wanted frames, in order: an animated picture draws each frame over the one before."""
         for index in sorted(set(indices)):
             try:
-                self._picture.seek(index)
-                yield index, upright_picture(self._picture)
-            except _SPOILT as error:
+                self._picture.seek(self._first + index)
+                yield index, upright_picture(self._picture, self._levels)
+            except SPOILT as error:
                 raise VideoError(self.name, f"frame {index} cannot be decoded: {error}") from error
 
 
@@ -93,6 +104,7 @@ class PictureFolder(Video):
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
+        self._levels: GreyLevels | None = None
         try:
             self._paths = numbered_pictures(folder)
         except OSError as error:
@@ -105,54 +117,37 @@ class PictureFolder(Video):
 
     def timeline(self) -> Timeline:
         """Its pictures, at 25 a second."""
-        count = len(self._paths)
-        return Timeline(ticks=np.arange(count), time_base=Fraction(1, ASSUMED_FPS), last_ticks=1, notes=(NO_CLOCK,))
+        count, notes = len(self._paths), (NO_CLOCK, *self._find_levels())
+        return Timeline(ticks=np.arange(count), time_base=Fraction(1, ASSUMED_FPS), last_ticks=1, notes=notes)
+
+    def _find_levels(self) -> tuple[str, ...]:
+        """Find the grey levels of all pictures where the first has deep grey, and say what they are."""
+        with closing(open_picture(self._paths[0], name=str(self._paths[0]))) as first:
+            if not has_deep_grey(first):
+                return ()
+        self._levels = grey_levels(self._pictures())
+        return (self._levels.note,)
+
+    def _pictures(self) -> Iterator[Any]:
+        for path in self._paths:
+            with closing(open_picture(path, name=str(path))) as picture:
+                if has_deep_grey(picture):
+                    try:
+                        picture.load()
+                    except SPOILT as error:
+                        raise VideoError(path, f"it cannot be decoded: {error}") from error
+                    yield picture
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """The wanted pictures."""
         for index in sorted(set(indices)):
-            yield index, read_picture(self._paths[index])
+            yield index, read_picture(self._paths[index], self._levels)
 
 
 def numbered_pictures(folder: Path) -> list[Path]:
     """The pictures in a folder, in the order of the numbers in their names, then of the names."""
     paths = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
     return sorted(paths, key=lambda path: ([int(number) for number in re.findall(r"\d+", path.stem)], path.name))
-
-
-def read_picture(path: Path) -> UInt8[np.ndarray, "h w c"]:
-    """The picture in a file as RGB, the first frame of an animated one; VideoError when it cannot be read."""
-    with closing(open_picture(path, name=str(path))) as picture:
-        try:
-            return upright_picture(picture)
-        except _SPOILT as error:
-            raise VideoError(path, f"it cannot be decoded: {error}") from error
-
-
-def open_picture(file: Path | io.IOBase, *, name: str) -> Any:
-    """The picture, not decoded yet; VideoError when it is none, or has more pixels than are decoded at most."""
-    try:
-        picture: Any = Image.open(cast(Any, file), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise VideoError(name, TOO_LARGE) from error
-    except _SPOILT as error:
-        raise VideoError(name, f"it is not a picture that can be read: {error}") from error
-    try:
-        _check_size(picture, name=name)
-    except VideoError:
-        picture.close()
-        raise
-    return picture
-
-
-def _check_size(picture: Any, *, name: str) -> None:
-    if picture.width * picture.height > MAX_PIXELS:
-        raise VideoError(name, f"it is {picture.width} x {picture.height}; {TOO_LARGE}")
-
-
-def upright_picture(picture: Any) -> UInt8[np.ndarray, "h w c"]:
-    """The picture as RGB, turned as its EXIF orientation says."""
-    return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
 
 
 ASSUMED_FPS = 25  # of arrays and numbered pictures, which have no clock; said in the notes

@@ -20,7 +20,7 @@ from clipact.video.clip import Clip
 from clipact.video.collect import DECODERS
 from clipact.video.load import load_clip
 from clipact.video.open_source import VIDEO_SUFFIXES
-from clipact.video.pictures import SUFFIXES
+from clipact.video.picture_file import SUFFIXES
 
 
 def read(path: Path, decoder: str) -> Clip | ClipactError:

@@ -132,7 +132,7 @@ class TransformersText(TextTower):
     def load_tokenizer(self) -> Any:
         """transformers' own tokenizer, made the first time."""
         if self._tokenizer is None:
-            self._tokenizer = _tokenizer_in(self.folder)
+            self._tokenizer = _tokenizer_in(self.folder, vocabulary=self.body.config.vocab_size)
         return self._tokenizer
 
     def tokenize(self, sentences: Sequence[str]) -> Int[Tensor, "b l"]:
@@ -288,12 +288,22 @@ def _family(table: dict[str, Any], known: Sequence[str] | dict[str, Any]) -> str
     return name
 
 
-def _tokenizer_in(folder: Path) -> Any:
+def _tokenizer_in(folder: Path, *, vocabulary: int) -> Any:
+    """The tokenizer in a folder, for a text tower that knows so many tokens.
+
+    Of a folder without a tokenizer transformers 5 makes one of two tokens, to which all sentences are alike.
+    """
     make: Callable[..., Any] = import_library("transformers").AutoTokenizer.from_pretrained
     try:
         with quiet_transformers():
-            return make(str(folder), trust_remote_code=False, local_files_only=True)
+            found = make(str(folder), trust_remote_code=False, local_files_only=True)
     except Exception as error:  # tokenizers and transformers raise of all kinds
         known = "entencepiece" in str(error) or "rotobuf" in str(error)
         hint = "; its words need pip install 'clipact[siglip]'" if known else ""
         raise ModelError(f"the tokenizer in {folder} cannot be read: {first_line(error)}{hint}") from error
+    if 2 * len(found) < vocabulary:
+        raise ModelError(
+            f"the tokenizer in {folder} knows {len(found):,} tokens and the model {vocabulary:,}: its files are missing "
+            "or another model's; save the model's own beside it, with AutoProcessor.save_pretrained"
+        )
+    return found

@@ -242,3 +242,16 @@ def test_what_is_wrong_with_a_folder_is_said_in_one_line(folder, damage, message
     with pytest.raises(ModelError, match=message) as caught:
         zoo.load_model(f"transformers:{folder}", device="cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip", "siglip2"])
+def test_a_folder_without_a_tokenizer_is_refused_instead_of_answering_alike_to_all(tmp_path, family):
+    transformers_folder(tmp_path / "whole", family)
+    shutil.copytree(tmp_path / "whole", tmp_path / "bare")
+    for path in (tmp_path / "bare").iterdir():
+        if path.name not in ("config.json", "model.safetensors", "preprocessor_config.json"):
+            path.unlink()
+    model = zoo.load_model(f"transformers:{tmp_path / 'whole'}", device="cpu")
+    assert model.encode_text(["drink", "read"]).shape[0] == 2
+    with pytest.raises(ModelError, match="tokenizer in .*bare"):
+        zoo.load_model(f"transformers:{tmp_path / 'bare'}", device="cpu")
