@@ -17,7 +17,9 @@ from jaxtyping import Float64, Int64, UInt8
 
 from clipact.clip_spec import FrameStamp
 from clipact.errors import UsageError, VideoError
+from clipact.video.damage import damage_notes
 from clipact.video.media import Media
+from clipact.video.slice_headers import may_be_reordered, nal_length_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +201,9 @@ class Video(ABC):
         return ()
 
 
+# Codecs whose key frames FFmpeg finds in the stream itself, whatever an AVI says.
+_TOLD_BY_PARSERS = {"h264", "hevc", "mpeg4"}
+
 _STAMPS = "its time stamps do not hold"
 
 
@@ -214,11 +219,16 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
     # B-frames in AVI have no stamp of their own; libavformat's guesses are wrong for packed ones (all of HMDB51).
     if media.format == "avi" and media.context.has_b_frames:
         raise FramesDifferError(_STAMPS)
+    if media.is_raw:
+        raise FramesDifferError("it has no time stamps")
     ticks: list[int] = []
     keys: list[KeyFrame] = []
     decoded_at: list[int] = []
     latest = last_ticks = position = spoilt = 0
     hides_frames = media.context.name == "vp8"
+    looks_reordered, in_order = False, bool(media.context.has_b_frames)
+    length_bytes = nal_length_bytes(media.context.name, media.context.extradata)
+    has_palette = media.context.pix_fmt == "pal8"
     for position, packet in enumerate(media.packets_from_start() if packets is None else packets, start=1):
         spoilt += packet.is_corrupt
         if packet.is_discard or (hides_frames and _is_hidden(packet)):
@@ -226,29 +236,36 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
         tick = packet.pts
         if tick is None:
             raise FramesDifferError(_STAMPS)
+        if (packet.is_keyframe or has_palette) and (cause := media.why_read_in_order(packet)):
+            raise FramesDifferError(cause)
         if packet.is_keyframe:
             keys.append(KeyFrame(tick, tick if packet.dts is None else packet.dts, position - 1))
         if packet.dts is not None:
             decoded_at.append(packet.dts)
         if not ticks or tick > latest:
             latest, last_ticks = tick, packet.duration or 0
+        else:
+            in_order = False
+        if in_order and not looks_reordered and not packet.is_keyframe:
+            looks_reordered = may_be_reordered(packet, media.context.name, length_bytes)
         ticks.append(tick)
     if not ticks:
-        raise media.error(media.read_error or "not one frame can be read")
+        raise media.no_frames()
     if len(set(ticks)) < len(ticks) or any(a > b for a, b in pairwise(decoded_at)):
         raise FramesDifferError(_STAMPS)
+    if looks_reordered and in_order:
+        raise FramesDifferError("its stamps say when frames are decoded, not when they are shown")
+    # Of an AVI without an index FFmpeg takes every frame for a key frame.
+    takes_all_for_keys = media.format == "avi" and 1 < len(ticks) == len(keys)
+    if takes_all_for_keys and media.context.name not in _TOLD_BY_PARSERS and not media.context.codec.intra_only:
+        raise FramesDifferError("it does not say which frames are key frames")
     timeline = Timeline(
         ticks=np.sort(np.array(ticks, dtype=np.int64)),
         time_base=media.time_base,
         last_ticks=last_ticks or _usual_step(ticks),
         keys=tuple(sorted(keys, key=lambda key: key.tick)),
     )
-    return replace(timeline, notes=media.notes + damage(spoilt) + shortfall(media, timeline, found=position))
-
-
-def damage(packets: int) -> tuple[str, ...]:
-    """A note when packets came damaged, which MPEG-TS can tell."""
-    return (f"{packets} packets came damaged",) if packets else ()
+    return replace(timeline, notes=media.notes + damage_notes(spoilt) + shortfall(media, timeline, found=position))
 
 
 def shortfall(media: Media, timeline: Timeline, *, found: int) -> tuple[str, ...]:
@@ -258,15 +275,19 @@ def shortfall(media: Media, timeline: Timeline, *, found: int) -> tuple[str, ...
     file, whose sound may last longer, a tenth of it and half a second.
     """
     promised, there = media.stream.frames, timeline.duration_seconds
+    if media.format == "avi":  # its header counts what only repeats the frame before, too, and so does its clock
+        found = max(found, int(timeline.ticks[-1]) + timeline.last_ticks)
     if found + 2 < promised:
         return (f"cut short: {found} of {promised} frames are there",)
     if media.read_error:
         return (f"cut short after {there:.1f} s: {media.read_error}",)
     stream_seconds, file_seconds = media.promised_seconds
     seconds = stream_seconds or file_seconds or 0.0
-    step = float(_usual_step(timeline.ticks) * timeline.time_base)
-    lacking = 2.5 * step if stream_seconds else max(0.1 * seconds, 0.5)
-    if there + lacking < seconds:
+    steps = np.diff(timeline.ticks) if len(timeline) > 1 else np.zeros(1)
+    usual, longest = (float(step * float(timeline.time_base)) for step in (np.median(steps), steps.max()))
+    lacking = max(2.5 * usual, 1.5 * longest) if stream_seconds else max(0.1 * seconds, 0.5)
+    before = float(int(timeline.ticks[0]) * timeline.time_base) if media.promise_counts_from_zero else 0.0
+    if there + max(before, 0.0) + lacking < seconds:
         return (f"cut short: its frames end after {there:.1f} of {seconds:.1f} s",)
     return ()
 

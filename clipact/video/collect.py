@@ -22,6 +22,7 @@ from clipact.file_memo import FileIdentity, identify_file
 from clipact.video.augment import Augment
 from clipact.video.clip import FramesDifferError, Timeline, Video
 from clipact.video.decode_sequential import SequentialVideo
+from clipact.video.guard import decoder_errors, guarded
 from clipact.video.idle_media import IdleMedia
 from clipact.video.kept_timelines import recall_timeline
 from clipact.video.ledger_notes import Short, note_damage, note_early_end, note_repeats, tell_size_change
@@ -157,11 +158,14 @@ def _read_source(source: VideoSource, wanted: Wanted, collector: FrameCollector)
     identity = _identify(source)
     threads = wanted.decoder_threads
     idle = None if identity is None else _IDLE.take(identity, threads=threads)
-    opened = idle or open_source(source, end_seconds=wanted.end_seconds)
+    with decoder_errors(source_name(source)):
+        opened = idle or open_source(source, end_seconds=wanted.end_seconds)
     with ExitStack() as closing:
         closing.callback(opened.close)
         if isinstance(opened, Video):
-            return _read(opened, opened.timeline(), wanted, collector)
+            with decoder_errors(opened.name):
+                timeline = opened.timeline()
+            return _read(opened, timeline, wanted, collector)
         if idle is None:
             opened.use_threads(threads)
         elif isinstance(source, str | Path):
@@ -197,7 +201,8 @@ def _read_media(
     for way in list_ways(wanted.decoder):
         try:
             video = way.open(media)
-            timeline = recall_timeline(partial(way.timeline, video), identity, way=way.name, on_disk=way.on_disk)
+            with decoder_errors(media.name):
+                timeline = recall_timeline(partial(way.timeline, video), identity, way=way.name, on_disk=way.on_disk)
             if timeline is None:
                 continue
             ledgers = _read(video, timeline, wanted, collector)
@@ -246,7 +251,8 @@ def _choose(video: Video, timeline: Timeline, wanted: Wanted) -> tuple[Timeline,
     for _ in range(_MOST_CONFIRMATIONS):
         allowed = timeline.within(wanted.start_seconds, wanted.end_seconds, name=video.name)
         chosen = _sampled(timeline, allowed, wanted)
-        confirmed = video.confirm(timeline, [allowed[0], allowed[-1], *chain.from_iterable(chosen)])
+        with decoder_errors(video.name):
+            confirmed = video.confirm(timeline, [allowed[0], allowed[-1], *chain.from_iterable(chosen)])
         if confirmed is timeline:
             return timeline, allowed, chosen
         timeline = confirmed
@@ -262,7 +268,7 @@ def _decode(
     fit = _fit(wanted)
     missing = {number for numbers in chosen for number in numbers}
     shape: tuple[int, ...] | None = None
-    for number, picture in video.decode(timeline, sorted(missing)):
+    for number, picture in guarded(video.name, video.decode(timeline, sorted(missing))):
         shape = shape or picture.shape
         if not wanted.resized and wanted.augment is None and picture.shape != shape:
             raise VideoError(video.name, tell_size_change(shape, picture.shape))

@@ -6,7 +6,9 @@ few seeks as pay. What comes out is checked against the timeline. No torch, no g
 """
 
 import errno
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -16,9 +18,11 @@ from jaxtyping import UInt8
 
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
 from clipact.video.container_index import read_index
+from clipact.video.damage import DamageTracker
 from clipact.video.matroska_index import confirm
 from clipact.video.media import Media
-from clipact.video.rgb import RgbConverter
+from clipact.video.rgb import UPRIGHT, RgbConverter, display_matrix
+from clipact.video.slice_headers import is_unreferenced, nal_length_bytes, states_orientation
 
 
 class PyavVideo(Video):
@@ -32,6 +36,10 @@ class PyavVideo(Video):
         self._spans = GopSpans(media)
         self._rgb = RgbConverter(media.name)
         self._damaged: list[int] = []
+        self._damage = DamageTracker()
+        self._first = find_old_encoder(media)
+        self._ignores_matrix = False
+        self._told: Any = None  # the decoder that has seen it
 
     def close(self) -> None:
         """Give the file back."""
@@ -43,11 +51,12 @@ class PyavVideo(Video):
 
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone."""
-        return read_timeline(self._media)
+        return without_lost_start(self._media, read_timeline(self._media))
 
     def indexed_timeline(self) -> Timeline | None:
         """The timeline from the container's index, where it can be trusted."""
-        return read_index(self._media)
+        timeline = read_index(self._media)
+        return None if timeline is None else without_lost_start(self._media, timeline)
 
     def confirm(self, timeline: Timeline, indices: Sequence[int]) -> Timeline:
         """The timeline with the stretches of these frames as their packets say."""
@@ -58,96 +67,122 @@ class PyavVideo(Video):
         number = {int(timeline.ticks[index]): index for index in sorted(set(indices))}
         for key, wanted in group_by_key(list(number), timeline):
             missing = set(wanted)
+            matrix = None
             for frame in self._decode_span(key, wanted):
+                matrix = matrix or self._matrix(frame)
                 if not timeline.shows(frame.pts):
                     raise FramesDifferError
+                if key and frame.pts == key.tick and not (frame.key_frame or self._media.context.name == "h264"):
+                    raise FramesDifferError("its container calls frames key frames that are none")
+                damaged = self._damage.follow(frame)
                 if frame.pts in missing:
                     missing.remove(frame.pts)
-                    if frame.is_corrupt:
+                    if damaged:
                         self._damaged.append(number[frame.pts])
-                    yield number[frame.pts], self._rgb.convert(frame)
+                    yield number[frame.pts], self._rgb.convert(frame, matrix=matrix)
             if missing:
                 raise FramesDifferError
 
     def _decode_span(self, key: KeyFrame | None, wanted: Sequence[int]) -> Iterator[Any]:
         """What comes out from the key frame (None: the beginning) on, until all of `wanted` went in and came out."""
+        self._damage.restart()
+        self._tell_encoder()
         context = self._media.context
+        begins = True
         for packet, needed in self._spans.packets(key, wanted):
+            if begins:
+                self._ignores_matrix = has_own_orientation(self._media, packet)
+                begins = False
             context.skip_frame = "DEFAULT" if needed else "NONREF"
-            yield from feed(context, packet)
+            yield from feed(context, packet, rejected=self._damage.reject)
         yield from feed(context, None)
         context.flush_buffers()
 
+    def _matrix(self, first: Any) -> tuple[int, int, int, int]:
+        """The display matrix of a GOP span, by the first frame of it."""
+        return UPRIGHT if self._ignores_matrix else display_matrix(first)
 
-def feed(context: Any, packet: Any | None) -> list[Any]:
-    """The frames that come out when a packet goes in (None: all that are left); none for a damaged packet."""
+    def _tell_encoder(self) -> None:
+        """Feed the packet that names the encoder to a decoder that has not seen it."""
+        context = self._media.context
+        if self._first is None or context is self._told:
+            return
+        feed(context, self._first)
+        feed(context, None)
+        context.flush_buffers()
+        self._told = context
+
+
+def has_own_orientation(media: Media, packet: Any) -> bool:
+    """Whether a packet turns the picture in it by itself, which is ignored, as the ffmpeg command does.
+
+    FFmpeg's decoders turn the one picture that carries the message, and leave those after it as they are stored.
+    """
+    context = media.context
+    return states_orientation(packet, context.name, nal_length_bytes(context.name, context.extradata))
+
+
+# x264 before this build wrote lossless 4:4:4 otherwise than the standard says, which FFmpeg imitates.
+_STANDARD_X264 = 151
+
+
+def names_old_encoder(media: Media, first: Any) -> bool:
+    """Whether FFmpeg decodes the stream right only when it has seen `first`, its first packet.
+
+    Which build of x264 wrote a stream is told by a note before its first frame, and nowhere else.
+    """
+    if media.context.name != "h264" or "4:4:4" not in (media.context.profile or ""):
+        return False
+    build = re.search(rb"x264 - core (\d+)", bytes(first))
+    return build is not None and int(build[1]) < _STANDARD_X264
+
+
+def find_old_encoder(media: Media) -> Any | None:
+    """Return the first packet if it names an old encoder (`names_old_encoder`), else None.
+
+    Then the stream is decoded by one thread: FFmpeg's threads tell each other of the encoder too late, now and then.
+    """
+    if media.context.name != "h264" or "4:4:4" not in (media.context.profile or ""):
+        return None
+    first = next(media.packets_from_start(), None)
+    if first is None or not names_old_encoder(media, first):
+        return None
+    media.use_threads(1)
+    media.rewind()
+    return first
+
+
+def without_lost_start(media: Media, timeline: Timeline) -> Timeline:
+    """The timeline without the frames that cannot be decoded because the file begins in the middle of a GOP.
+
+    Where frames are shown before the first key frame, the beginning is decoded to find the first that comes out.
+    """
+    first_key = min(timeline.keys, key=lambda key: key.position, default=None)
+    if first_key is None or first_key.tick <= int(timeline.ticks[0]):
+        return timeline
+    frames = (frame for packet in chain(media.packets_from_start(), [None]) for frame in feed(media.context, packet))
+    first = next(frames, None)
+    media.rewind()
+    lost = 0 if first is None or first.pts is None else int(np.searchsorted(timeline.ticks, first.pts))
+    if not lost:
+        return timeline
+    note = f"it begins between key frames: its first {lost} frames cannot be decoded and are left out"
+    return replace(timeline, ticks=timeline.ticks[lost:], notes=(*timeline.notes, note))
+
+
+def feed(context: Any, packet: Any | None, *, rejected: Callable[[], None] | None = None) -> list[Any]:
+    """The frames that come out when a packet goes in (None: all that are left); none for a damaged packet.
+
+    `rejected` is called for a packet that the decoder refuses.
+    """
     try:
         return list(context.decode(packet))
     except av.error.FFmpegError as error:
         if error.errno == errno.ENOMEM:
             raise MemoryError from error
+        if rejected:
+            rejected()
         return []
-
-
-_H264_SLICES = range(1, 6)
-_H264_IDR = 5
-_HEVC_SLICES = range(32)
-_HEVC_IDR = (19, 20)
-_START_CODE = b"\0\0\1"
-_HEVC_UNREFERENCED = range(0, 16, 2)  # TRAIL_N, TSA_N, ... (ITU-T H.265, table 7-1)
-
-
-def is_unreferenced(packet: Any, codec: str, length_bytes: int) -> bool:
-    """Whether the packet holds a picture that is no reference; False where its headers do not say.
-
-    `length_bytes` is the size of the length before each NAL unit (MP4, Matroska); 0 for start codes (MPEG-TS).
-    """
-    if not length_bytes or codec not in ("h264", "hevc"):
-        return False
-    header = _slice_header(packet, codec, length_bytes)
-    if header is None:
-        return False
-    return header >> 5 & 3 == 0 if codec == "h264" else header >> 1 & 63 in _HEVC_UNREFERENCED
-
-
-def resets(packet: Any, codec: str, length_bytes: int) -> bool:
-    """Whether the packet holds a picture of H.264 or HEVC at which a decoder forgets all before (IDR)."""
-    header = _slice_header(packet, codec, length_bytes)
-    if header is None:
-        return False
-    return header & 31 == _H264_IDR if codec == "h264" else header >> 1 & 63 in _HEVC_IDR
-
-
-def _slice_header(packet: Any, codec: str, length_bytes: int) -> int | None:
-    """The first byte of the first slice; None where there is none."""
-    for header in _after_lengths(packet, length_bytes) if length_bytes else _after_start_codes(packet):
-        if (header & 31 in _H264_SLICES) if codec == "h264" else (header >> 1 & 63 in _HEVC_SLICES):
-            return header
-    return None
-
-
-def _after_lengths(packet: Any, length_bytes: int) -> Iterator[int]:
-    data = memoryview(packet)
-    place = 0
-    while place + length_bytes < len(data):
-        yield data[place + length_bytes]
-        place += length_bytes + int.from_bytes(data[place : place + length_bytes], "big")
-
-
-def _after_start_codes(packet: Any) -> Iterator[int]:
-    data = bytes(packet)
-    place = data.find(_START_CODE)
-    while 0 <= place < len(data) - len(_START_CODE):
-        yield data[place + len(_START_CODE)]
-        place = data.find(_START_CODE, place + len(_START_CODE))
-
-
-def nal_length_bytes(codec: str, extradata: bytes | None) -> int:
-    """The size of NAL unit lengths that the decoder's configuration states; 0 where start codes are used."""
-    if not extradata or extradata[0] != 1:
-        return 0
-    place = {"h264": 4, "hevc": 21}.get(codec)
-    return (extradata[place] & 3) + 1 if place is not None and len(extradata) > place else 0
 
 
 # Codecs of which FFmpeg can leave out frames that no other refers to and still give the rest unchanged: up to half

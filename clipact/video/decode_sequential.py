@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from clipact.video.clip import FramesDifferError, Timeline, Video, damage, shortfall
-from clipact.video.decode_pyav import feed
+from clipact.video.clip import FramesDifferError, Timeline, Video, shortfall
+from clipact.video.damage import DamageTracker, damage_notes
+from clipact.video.decode_pyav import feed, find_old_encoder, has_own_orientation
 from clipact.video.media import Media
-from clipact.video.rgb import RgbConverter
+from clipact.video.rgb import UPRIGHT, RgbConverter, display_matrix
+from clipact.video.slice_headers import SAYS_ORIENTATION
 
 _RATE_WHEN_UNKNOWN = 25
 
@@ -39,6 +41,9 @@ class SequentialVideo(Video):
         self._by_packets = by_packets
         self._damaged: list[int] = []
         self._spoilt = 0  # packets
+        self._damage = DamageTracker()
+        self._ignores_matrix = False
+        find_old_encoder(media)
 
     def close(self) -> None:
         """Give the file back."""
@@ -62,14 +67,22 @@ class SequentialVideo(Video):
         if not stamps:
             raise self._media.error("not one frame can be decoded")
         media = self._media
-        rate = media.stream.average_rate or media.stream.guessed_rate or _RATE_WHEN_UNKNOWN
+        rate = media.rate_fps or _RATE_WHEN_UNKNOWN
         step = max(1, round(1 / (rate * media.time_base)))
-        ticks = _rising(stamps, step)
-        notes: tuple[str, ...] = () if ticks is not None else ("its clock runs back: frames are timed by its rate",)
+        ticks = None if media.is_raw else _rising(stamps, step)
+        notes: tuple[str, ...] = ()
         if ticks is None:
             ticks = np.arange(len(stamps)) * step
+            has_clock = not media.is_raw and any(tick is not None for column in stamps for tick in column)
+            why = "its clock runs back" if has_clock else "it has no clock of its own"
+            notes = (f"{why}: frames are timed by its rate, {float(rate):.5g} frames a second",)
         timeline = Timeline(ticks=ticks, time_base=media.time_base, last_ticks=step, notes=notes)
-        notes = media.notes + notes + damage(self._spoilt) + shortfall(media, timeline, found=len(stamps))
+        notes = (
+            media.notes
+            + notes
+            + damage_notes(self._spoilt, rejected=self._damage.rejected)
+            + shortfall(media, timeline, found=len(stamps))
+        )
         return replace(timeline, notes=notes)
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
@@ -77,12 +90,16 @@ class SequentialVideo(Video):
         rgb = RgbConverter(self.name)
         missing = set(indices)
         number = -1
+        matrix = None  # of all frames, or each has its own: JPEGs
         for number, frame in enumerate(self._all_frames()):
+            if matrix is None or self._media.context.name not in SAYS_ORIENTATION:
+                matrix = UPRIGHT if self._ignores_matrix else display_matrix(frame)
+            damaged = self._damage.follow(frame)
             if number in missing:
                 missing.remove(number)
-                if frame.is_corrupt:
+                if damaged:
                     self._damaged.append(number)
-                yield number, rgb.convert(frame)
+                yield number, rgb.convert(frame, matrix=matrix)
             if not missing and not self._by_packets:
                 return
         if self._by_packets:
@@ -94,13 +111,16 @@ class SequentialVideo(Video):
     def _all_packets(self) -> Iterator[Any]:
         self._media.rewind()
         self._spoilt = 0
-        for packet in self._media.packets():
+        self._damage = DamageTracker()
+        for number, packet in enumerate(self._media.packets()):
+            if not number:
+                self._ignores_matrix = has_own_orientation(self._media, packet)
             self._spoilt += packet.is_corrupt
             yield packet
 
     def _all_frames(self) -> Iterator[Any]:
         for packet in self._all_packets():
-            yield from feed(self._media.context, packet)
+            yield from feed(self._media.context, packet, rejected=self._damage.reject)
         yield from feed(self._media.context, None)
 
 

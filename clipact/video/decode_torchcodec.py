@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import av
@@ -22,10 +22,18 @@ from jaxtyping import UInt8
 from clipact.errors import UsageError
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
 from clipact.video.container_index import read_index
-from clipact.video.decode_pyav import GopSpans, feed, group_by_key, leaves_out, nal_length_bytes, resets
+from clipact.video.decode_pyav import (
+    GopSpans,
+    feed,
+    group_by_key,
+    leaves_out,
+    names_old_encoder,
+    without_lost_start,
+)
 from clipact.video.matroska_index import confirm
 from clipact.video.media import Media
 from clipact.video.rgb import display_matrix
+from clipact.video.slice_headers import nal_length_bytes, resets
 
 # From frame to frame: longer than any header says that a frame lasts.
 _STEP_SECONDS = 1000
@@ -178,6 +186,7 @@ class TorchcodecVideo(Video):
         self._decoder_class = import_torchcodec()
         self.name = media.name
         self._media = media
+        self._is_turned = False
 
     def close(self) -> None:
         """Give the file back."""
@@ -185,17 +194,22 @@ class TorchcodecVideo(Video):
 
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone; of the first of them a frame is made besides."""
-        return read_timeline(self._media, self._not_mirrored(self._media.packets_from_start()))
+        return self._checked(read_timeline(self._media, self._not_mirrored(self._media.packets_from_start())))
 
     def indexed_timeline(self) -> Timeline | None:
         """The timeline from the container's index, where it can be trusted; the first frame is made besides."""
         timeline = read_index(self._media)
-        if timeline is not None:
-            for _ in zip(
-                range(_LATEST_FIRST_FRAME), self._not_mirrored(self._media.packets_from_start()), strict=False
-            ):
-                pass
-        return timeline
+        if timeline is None:
+            return None
+        for _ in islice(self._not_mirrored(self._media.packets_from_start()), _LATEST_FIRST_FRAME):
+            pass
+        return self._checked(timeline)
+
+    def _checked(self, timeline: Timeline) -> Timeline:
+        """The timeline of the frames that can be decoded; FramesDifferError for frames that torchcodec does not turn."""
+        if self._is_turned and not self._container_turns():
+            raise FramesDifferError("its frames say themselves how they are turned, which torchcodec overlooks")
+        return without_lost_start(self._media, timeline)
 
     def confirm(self, timeline: Timeline, indices: Sequence[int]) -> Timeline:
         """The timeline with the stretches of these frames as their packets say."""
@@ -234,11 +248,7 @@ class TorchcodecVideo(Video):
             yield from zip(numbers[batch], frames.data.numpy(), strict=True)
 
     def _open_whole(self, timeline: Timeline) -> Any:
-        place, stream_index = self._media.place, self._media.stream.index
-        if self._media.timeout is not None:
-            raise FramesDifferError("it would wait for an address without end")
-        if isinstance(place, str):
-            place = place.removeprefix("file:")
+        place, stream_index = self._place(), self._media.stream.index
         keys = {key.tick for key in timeline.keys}
         ticks = [*timeline.ticks.tolist(), int(timeline.ticks[-1]) + max(1, timeline.last_ticks)]
         frames = [{"pts": a, "duration": b - a, "key_frame": int(a in keys)} for a, b in pairwise(ticks)]
@@ -247,6 +257,12 @@ class TorchcodecVideo(Video):
         except ValueError:
             # Of a file without a duration in its header it wants to find the frames itself.
             return self._decoder(place, stream_index, seek_mode="exact")
+
+    def _place(self) -> Any:
+        if self._media.timeout is not None:
+            raise FramesDifferError("it would wait for an address without end")
+        place = self._media.place
+        return place.removeprefix("file:") if isinstance(place, str) else place
 
     def _decoder(self, source: Any, stream_index: int, **options: Any) -> Any:
         if not isinstance(source, str | bytes):
@@ -269,13 +285,24 @@ class TorchcodecVideo(Video):
         context, checked = self._media.context, False
         for packet in packets:
             if not checked:
+                if names_old_encoder(self._media, packet):
+                    raise FramesDifferError(
+                        "how its 4:4:4 is decoded is told by its first packet, which torchcodec skips"
+                    )
                 for frame in [*feed(context, packet), *feed(context, None)][:1]:
                     checked = True
                     a, b, c, d = display_matrix(frame)
                     if a * d - b * c < 0:
                         raise FramesDifferError("its frames are shown mirrored, which torchcodec overlooks")
+                    self._is_turned = a < 0 or b != 0
                 context.flush_buffers()
             yield packet
+
+    def _container_turns(self) -> bool:
+        """Whether the container says how frames are turned, and not they themselves (EXIF, an SEI message)."""
+        decoder = self._decoder(self._place(), self._media.stream.index, seek_mode="approximate")
+        self._media.rewind()  # a file object stands elsewhere now
+        return bool(decoder.metadata.rotation)
 
 
 def import_torchcodec() -> Any:

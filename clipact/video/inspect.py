@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from clipact.video.clip import FramesDifferError, Timeline, Video
-from clipact.video.decode_pyav import PyavVideo, feed
+from clipact.video.decode_pyav import PyavVideo, feed, has_own_orientation
 from clipact.video.decode_sequential import SequentialVideo
+from clipact.video.guard import decoder_errors
 from clipact.video.media import Media
-from clipact.video.open_source import VideoSource, open_source
-from clipact.video.rgb import display_matrix
+from clipact.video.open_source import VideoSource, open_source, source_name
+from clipact.video.rgb import UPRIGHT, display_matrix
 
+_IGNORED = ("its stream, not its container, says that it is turned (an SEI message): it is shown as stored",)
 _MATRIX_DEGREES = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273, table 3
 
@@ -49,7 +51,7 @@ class VideoInfo:
 
 def inspect(source: VideoSource, *, end_seconds: float | None = None) -> VideoInfo:
     """The facts of a source; VideoError as for `load_clip`. `end_seconds` is where a live source stops."""
-    with closing(open_source(source, end_seconds=end_seconds)) as opened:
+    with decoder_errors(source_name(source)), closing(open_source(source, end_seconds=end_seconds)) as opened:
         return _inspect_media(opened) if isinstance(opened, Media) else _inspect_pictures(opened)
 
 
@@ -76,11 +78,12 @@ def _inspect_media(media: Media) -> VideoInfo:
     lies: tuple[str, ...] = ()
     try:
         timeline = PyavVideo(media).timeline()
-    except FramesDifferError:
+    except FramesDifferError as difference:
         timeline = SequentialVideo(media).timeline()
-        lies = ("its time stamps do not hold: all frames are decoded and counted",)
+        lies = (f"{difference}: all frames are decoded and counted",)
     first = _first_frame(media)
-    a, b, c, d = (int(np.sign(number)) for number in display_matrix(first))
+    ignored = has_own_orientation(media, next(media.packets_from_start()))
+    a, b, c, d = (int(np.sign(number)) for number in (UPRIGHT if ignored else display_matrix(first)))
     mirrored = a * d - b * c < 0
     degrees = _MATRIX_DEGREES.get((-a, -b) if mirrored else (a, b), 0)  # mirrored left to right, then turned
     turned = degrees % 180 == 90
@@ -96,7 +99,13 @@ def _inspect_media(media: Media) -> VideoInfo:
         duration_seconds=timeline.duration_seconds or None,
         frames=len(timeline),
         key_frames=len(timeline.keys) or None,
-        odd=(*timeline.notes, *lies, *_odd_picture(first, media, degrees, mirrored=mirrored), *_odd_times(timeline)),
+        odd=(
+            *timeline.notes,
+            *lies,
+            *_IGNORED[:ignored],
+            *_odd_picture(first, media, degrees, mirrored=mirrored),
+            *_odd_times(timeline),
+        ),
     )
 
 
@@ -144,4 +153,8 @@ def _odd_times(timeline: Timeline) -> list[str]:
 
 
 def _mean_rate(timeline: Timeline) -> float | None:
-    return round(len(timeline) / timeline.duration_seconds, 3) if timeline.duration_seconds else None
+    """Frames a second, to 3 decimals, or 3 digits where it is less than one."""
+    if not timeline.duration_seconds:
+        return None
+    rate = len(timeline) / timeline.duration_seconds
+    return round(rate, 3) if rate >= 1 else float(f"{rate:.3g}")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -24,6 +25,14 @@ TOO_LARGE = f"more than {MAX_PIXELS / 1e6:.1f} megapixels are not decoded; make 
 _TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf", "lrc"}
 
 _FORMATS_WITH_DURATION = {"mov", "matroska", "flv", "avi"}
+
+# Streams without a container: FFmpeg invents their clock, at 25 frames a second whatever the stream says.
+_RAW_FORMATS = {"h264", "hevc", "vvc", "mpegvideo", "m4v", "h263", "h261", "vc1", "cavsvideo", "avs2", "avs3", "obu"}
+
+# Boxes of MP4 (ISO/IEC 14496-12): how a media segment begins, which has no header; and what announces such segments.
+_SEGMENT_BOXES = (b"styp", b"moof", b"sidx")
+_ANNOUNCES_SEGMENTS = b"mvex"
+_HEAD_BYTES = 64 * 2**10
 
 
 class Media:
@@ -119,6 +128,23 @@ class Media:
         return self.stream.codec_context
 
     @property
+    def is_raw(self) -> bool:
+        """Whether it is a bare stream of a codec, without a container and so without time stamps."""
+        return self.format in _RAW_FORMATS
+
+    @property
+    def rate_fps(self) -> Fraction | None:
+        """The frame rate that the stream itself states where it is raw, else the container's; None when unknown."""
+        if self.is_raw and self.context.framerate:
+            return Fraction(self.context.framerate)
+        return self.stream.average_rate or self.stream.guessed_rate
+
+    @property
+    def promise_counts_from_zero(self) -> bool:
+        """Whether `promised_seconds` tell when the last frame ends on the file's clock, not how long frames last."""
+        return self.format.startswith("matroska") or self.format == "avi"
+
+    @property
     def promised_seconds(self) -> tuple[float | None, float | None]:
         """How long the header says that this stream lasts, and the whole file; None where FFmpeg guesses from sizes."""
         if self.format.split(",")[0] not in _FORMATS_WITH_DURATION:
@@ -149,6 +175,47 @@ class Media:
         """The VideoError for this file; FFmpeg's words are put into ours."""
         return VideoError(self.name, cause if isinstance(cause, str) else self._because(cause))
 
+    def why_read_in_order(self, packet: av.Packet) -> str:
+        """Why the file must be decoded from its beginning, where the packet carries what all later ones need; or "".
+
+        Demuxers send it once, with whichever packet is read next: seeking would lose it. VideoError when the packet is
+        encrypted.
+        """
+        if packet.has_sidedata("encryption_info"):
+            raise self.error("its frames are encrypted (Common Encryption, DRM); decrypt it first")
+        if packet.has_sidedata("palette"):
+            return "its palette is sent apart from its frames"
+        if packet.has_sidedata("new_extradata"):
+            settings = bytes(packet.get_sidedata("new_extradata"))
+            if settings != self.context.extradata:  # FLV repeats the same, which changes nothing
+                return "its decoder's settings change half way"
+        return ""
+
+    def no_frames(self) -> VideoError:
+        """The VideoError for a file in which there is no frame at all."""
+        if self.read_error:
+            return self.error(self.read_error)
+        head = self._head() if self.format.startswith("mov") else b""
+        if _ANNOUNCES_SEGMENTS in head and b"moof" not in head:
+            return self.error(
+                "it is the initialisation segment of a DASH or HLS stream, a header without frames; put it before "
+                "the media segments: cat init.mp4 segment*.m4s > whole.mp4"
+            )
+        return self.error("not one frame can be read")
+
+    def _head(self) -> bytes:
+        """The first bytes of a file or file object; none of an address, which is not asked twice."""
+        try:
+            if not isinstance(self.place, str):
+                self.place.seek(0)
+                return bytes(self.place.read(_HEAD_BYTES))
+            if self.timeout is not None:
+                return b""
+            with Path(self.place.removeprefix("file:")).open("rb") as file:
+                return file.read(_HEAD_BYTES)
+        except (OSError, ValueError):
+            return b""
+
     def _open(self) -> None:
         self._waits_since = time.monotonic()
         if not isinstance(self.place, str):
@@ -171,6 +238,10 @@ class Media:
             self.close()
             raise
         self._at_start = True
+        # Sound is not read: where it is missing, some demuxers end although the video goes on.
+        for other in self._container.streams:
+            if other.index != self.stream.index:
+                other.discard = av.stream.Discard.all
         self.stream.thread_type = "AUTO"
         self.context.thread_count = self.threads or 0
 
@@ -181,8 +252,8 @@ class Media:
         cover = av.stream.Disposition.attached_pic
         streams = [s for s in self._container.streams.video if not s.disposition & cover]
         if not streams:
-            kinds = sorted({s.type for s in self._container.streams}) or ["no stream at all"]
-            raise self.error(f"it has no video stream, only {', '.join(kinds)}")
+            kinds = {"a cover picture" if s.type == "video" else str(s.type) for s in self._container.streams}
+            raise self.error(f"it has no video stream, only {' and '.join(sorted(kinds)) or 'a header'}")
         stream = streams[0]
         context = stream.codec_context
         if context is None:
@@ -197,5 +268,10 @@ class Media:
         if self.timeout is not None and time.monotonic() - self._waits_since >= self.timeout:
             return f"nothing came within {self.timeout:g} seconds"
         if isinstance(error, av.error.InvalidDataError):
+            if self._head()[4:8] in _SEGMENT_BOXES:
+                return (
+                    "it is a media segment of a DASH or HLS stream, which its initialisation segment must precede: "
+                    "cat init.mp4 segment*.m4s > whole.mp4"
+                )
             return "it is not a video that FFmpeg knows, or its index is missing: cut short, or still being written?"
         return str(getattr(error, "strerror", None) or error)

@@ -1,6 +1,7 @@
 """Convert decoded frames to upright RGB, with FFmpeg's scaler."""
 
 import struct
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -27,8 +28,8 @@ class RgbConverter:
         self._graph: Any = None
         self._fits: tuple[Any, ...] = ()
 
-    def convert(self, frame: Any) -> UInt8[np.ndarray, "h w c"]:
-        """The frame as RGB, in the range and matrix that it declares, turned as its display matrix says.
+    def convert(self, frame: Any, *, matrix: tuple[int, int, int, int] | None = None) -> UInt8[np.ndarray, "h w c"]:
+        """The frame as RGB, in the range and colours that it declares, turned by `matrix`; None: by its own.
 
         Pixels that are not square are left as they are stored: the models of this field were trained on them so.
         VideoError for colours that FFmpeg cannot convert, as a damaged header may declare them.
@@ -42,7 +43,7 @@ class RgbConverter:
         except av.error.FFmpegError as error:
             cause = f"its colours, {frame.format.name}, cannot be turned into RGB: {error.strerror}"
             raise VideoError(self.name, cause) from error
-        return turn_upright(picture, display_matrix(frame))
+        return turn_upright(picture, matrix or display_matrix(frame))
 
 
 def turn_upright(
@@ -65,20 +66,40 @@ def turn_upright(
 
 def display_matrix(frame: Any) -> tuple[int, int, int, int]:
     """The four numbers of the frame's display matrix that turn and mirror; the identity when it has none."""
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    try:
+        data = frame.side_data.get(Type.DISPLAYMATRIX)
+    except ValueError:  # 31 (EXIF) is not a valid Type
+        data = _without_unknown_kinds(frame).side_data.get(Type.DISPLAYMATRIX)
     if data is None:
-        return (1, 0, 0, 1)
+        return UPRIGHT
     a, b, _, c, d, *_ = struct.unpack("<9i", bytes(data)[:36])
     return (a, b, c, d)
 
 
+UPRIGHT = (1, 0, 0, 1)
+
+# Kinds of side data that PyAV's enumeration may lack: any frame that carries one cannot be asked for the others.
+_KINDS = range(64)
+
+
+def _without_unknown_kinds(frame: Any) -> Any:
+    """The frame without the side data that PyAV cannot name."""
+    unknown = set(_KINDS) - {kind.value for kind in Type}
+    graph = _graph(frame, [("sidedata", f"mode=delete:type={kind}") for kind in sorted(unknown)])
+    graph.push(frame)
+    return graph.pull()
+
+
 def _rgb_graph(frame: Any) -> Any:
+    return _graph(frame, [("scale", _SCALE), ("format", "rgb24")])
+
+
+def _graph(frame: Any, filters: Sequence[tuple[str, str]]) -> Any:
     graph = Graph()
     graph.threads = 1  # a frame is small work: handing it out costs more than it saves
     steps = [
         graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)),
-        graph.add("scale", _SCALE),
-        graph.add("format", "rgb24"),
+        *(graph.add(name, options) for name, options in filters),
         graph.add("buffersink"),
     ]
     for before, after in pairwise(steps):

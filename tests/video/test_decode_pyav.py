@@ -3,7 +3,7 @@
 import av
 import pytest
 
-from clipact.video.decode_pyav import is_unreferenced, nal_length_bytes
+from clipact.video.slice_headers import is_unreferenced, nal_length_bytes
 
 from .corpus import draw
 

@@ -212,7 +212,9 @@ def test_only_what_wanted_frames_hang_on_is_decoded(tmp_path, monkeypatch, frame
     keys = [key.position for key in PyavVideo(media).timeline().keys]
     media.close()
     fed = []
-    monkeypatch.setattr(decode_pyav, "feed", lambda context, packet: fed.append(packet) or feed(context, packet))
+    monkeypatch.setattr(
+        decode_pyav, "feed", lambda context, packet, **more: fed.append(packet) or feed(context, packet)
+    )
     numbers = [stamp.index for stamp in load_clip(path, frames=frames).stamps]
     last = {max(key for key in keys if key <= number): number for number in numbers}
     assert sum(packet is not None for packet in fed) == sum(number - key + 1 for key, number in last.items())
