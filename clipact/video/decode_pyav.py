@@ -157,7 +157,7 @@ def without_lost_start(media: Media, timeline: Timeline) -> Timeline:
 
     Where frames are shown before the first key frame, the beginning is decoded to find the first that comes out.
     """
-    first_key = min(timeline.keys, key=lambda key: key.position, default=None)
+    first_key = min(timeline.keys, key=lambda key: key.seek_tick, default=None)
     if first_key is None or first_key.tick <= int(timeline.ticks[0]):
         return timeline
     frames = (frame for packet in chain(media.packets_from_start(), [None]) for frame in feed(media.context, packet))

@@ -206,7 +206,7 @@ class TorchcodecVideo(Video):
         return self._checked(timeline)
 
     def _checked(self, timeline: Timeline) -> Timeline:
-        """The timeline of the frames that can be decoded; FramesDifferError for frames that torchcodec does not turn."""
+        """The timeline of what can be decoded; FramesDifferError for frames that torchcodec does not turn."""
         if self._is_turned and not self._container_turns():
             raise FramesDifferError("its frames say themselves how they are turned, which torchcodec overlooks")
         return without_lost_start(self._media, timeline)

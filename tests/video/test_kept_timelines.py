@@ -112,7 +112,7 @@ def decoded(monkeypatch):
     """A number for each frame that comes out of a decoder where frames are counted."""
     decoded, plain = [], decode_sequential.feed
 
-    def feed(context, packet):
+    def feed(context, packet, **more):
         frames = plain(context, packet)
         decoded.extend(1 for _ in frames)
         return frames
