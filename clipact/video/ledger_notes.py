@@ -30,9 +30,7 @@ def note_repeats(numbers: Sequence[int], available: int, short: Short, *, name: 
     distinct = len(set(numbers))
     if distinct == len(numbers):
         return ()
-    said = f"{len(numbers)} frames asked for, {available} there"
-    if available >= len(numbers):
-        said = f"{len(numbers)} frames asked for, {distinct} different ones sampled of {available} there"
+    said = f"{len(numbers)} frames asked for, {distinct} different ones used of {available} there"
     if short == "error":
         raise VideoError(name, f"{said}; ask for fewer, or let them repeat")
     return (f"{said}: some repeat",)
