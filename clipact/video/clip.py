@@ -191,6 +191,10 @@ class Video(ABC):
         """The frames decoded so far that the decoder calls damaged."""
         return ()
 
+    def picture_notes(self) -> tuple[str, ...]:
+        """What is unusual about its pictures, as far as the frames decoded so far tell."""
+        return ()
+
 
 _STAMPS = "its time stamps do not hold"
 

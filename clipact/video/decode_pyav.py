@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
 from clipact.video.media import Media
+from clipact.video.picture_notes import note_pixel_shape
 from clipact.video.rgb import RgbConverter
 
 
@@ -38,6 +39,10 @@ class PyavVideo(Video):
     def damaged(self) -> Sequence[int]:
         """The frames decoded so far that came out of damaged packets."""
         return self._damaged
+
+    def picture_notes(self) -> tuple[str, ...]:
+        """What is unusual about the shape of its pixels, and the frames decoded so far."""
+        return note_pixel_shape(self._media) + self._rgb.notes
 
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone."""

@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from clipact.video.clip import Timeline, Video, damage, shortfall
 from clipact.video.decode_pyav import feed
 from clipact.video.media import Media
+from clipact.video.picture_notes import note_pixel_shape
 from clipact.video.rgb import RgbConverter
 
 _RATE_WHEN_UNKNOWN = 25
@@ -30,6 +31,7 @@ class SequentialVideo(Video):
         self._media = media
         self._damaged: list[int] = []
         self._spoilt = 0  # packets
+        self._rgb = RgbConverter(media.name)
 
     def close(self) -> None:
         """Give the file back."""
@@ -38,6 +40,10 @@ class SequentialVideo(Video):
     def damaged(self) -> Sequence[int]:
         """The frames handed out so far that came out of damaged packets."""
         return self._damaged
+
+    def picture_notes(self) -> tuple[str, ...]:
+        """What is unusual about the shape of its pixels, and the frames handed out so far."""
+        return note_pixel_shape(self._media) + self._rgb.notes
 
     def timeline(self) -> Timeline:
         """Every frame that decodes, at its stamp where stamps rise, else at its number times the frame rate."""
@@ -57,14 +63,13 @@ class SequentialVideo(Video):
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Each wanted frame, found by counting from the first."""
-        rgb = RgbConverter(self.name)
         missing = set(indices)
         for number, frame in enumerate(self._all_frames()):
             if number in missing:
                 missing.remove(number)
                 if frame.is_corrupt:
                     self._damaged.append(number)
-                yield number, rgb.convert(frame)
+                yield number, self._rgb.convert(frame)
             if not missing:
                 return
         raise self._media.error(f"frame {min(missing)} was there at first and then was not: is it being written?")

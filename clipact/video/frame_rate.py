@@ -16,7 +16,7 @@ _ROUNDED_SECONDS = 0.0005  # how far a time stamp in milliseconds lies from the 
 
 _MOST_PARTS = 1001  # the largest denominator that rates have: 30000 / 1001
 
-_UNEVEN_SHARE, _UNEVEN_FRAMES = 0.1, 2
+_UNEVEN_SHARE, _UNEVEN_FRAMES = 0.2, 2
 
 
 def constant_rate(seconds: Float[np.ndarray, " frames"]) -> tuple[float, float] | None:
@@ -52,8 +52,8 @@ def is_uneven(seconds: Float[np.ndarray, " frames"]) -> bool:
     """Return whether the rate varies so much that equal numbers are far from equal times.
 
     They are where, at some frame, the share of the frames that have been shown and the share of the time that has
-    passed differ by more than a tenth, and by more than two frames. A few dropped frames, or 24 and 30 frames a second
-    by turns, are not so uneven; a screen recording that stands still for most of its time is.
+    passed differ by more than a fifth, and by more than two frames. A few dropped frames, a hole of a few seconds, or
+    24 and 30 frames a second by turns are not so uneven; a screen recording that stands still most of the time is.
 
     Args:
         seconds: When each frame is shown, rising.
@@ -70,4 +70,3 @@ def densest_half_seconds(seconds: Float[np.ndarray, " frames"]) -> float:
     """Return the length of the shortest stretch that holds half of the frames, rounded up."""
     half = (len(seconds) + 1) // 2
     return float((seconds[half - 1 :] - seconds[: len(seconds) - half + 1]).min())
-

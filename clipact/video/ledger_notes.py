@@ -1,10 +1,13 @@
-"""What the ledger of a clip notes, in sentences: repeated frames, an early end, damage."""
+"""What the ledger of a clip notes, in sentences: an uneven rate, repeated frames, an early end, damage."""
 
 from collections.abc import Sequence
 from typing import Literal
 
+from clipact.clip_spec import ClipSpec
 from clipact.errors import VideoError
 from clipact.video.clip import Timeline
+from clipact.video.frame_rate import densest_half_seconds, is_uneven
+from clipact.video.sampling import takes_equal_times
 
 Short = Literal["repeat", "error"]
 
@@ -23,6 +26,19 @@ def note_early_end(timeline: Timeline, end_seconds: float | None) -> tuple[str, 
     if end_seconds is None or not duration or end_seconds <= duration + 0.05:  # who asks for 10 s of 9.98 means all
         return ()
     return (f"it ends at {duration:.3f} s, before the end asked for, {end_seconds:g} s",)
+
+
+def note_uneven(timeline: Timeline, allowed: range, spec: ClipSpec | None = None, *, clips: int = 1) -> tuple[str, ...]:
+    """A note when the rate varies strongly among the frames that may be taken, and how a spec takes them then."""
+    seconds = timeline.seconds[allowed.start : allowed.stop]
+    if not is_uneven(seconds):
+        return ()
+    half, whole = densest_half_seconds(seconds), float(seconds[-1] - seconds[0])
+    said = f"variable frame rate: half of its frames come from {half:.1f} of {whole:.1f} s"
+    if spec is None:
+        return (said,)
+    taken = "equal times" if takes_equal_times(spec, seconds, clips=clips) else "equal numbers"
+    return (f"{said}; frames are taken at {taken}",)
 
 
 def note_repeats(numbers: Sequence[int], available: int, short: Short, *, name: str) -> tuple[str, ...]:

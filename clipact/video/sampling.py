@@ -136,16 +136,21 @@ def sample(
                 chosen = [strided(available, spec.frames, spec.stride, clip=i, clips=clips) for i in range(clips)]
             case unknown:
                 raise AssertionError(unknown)
-    if not takes_equal_times(spec, seconds):
+    if not takes_equal_times(spec, seconds, clips=clips):
         return chosen
     shares = (np.arange(available) + 0.5) / available
     shown = _on_show(seconds, seconds[0] + shares * duration_seconds)
     return [[shown[number] for number in numbers] for numbers in chosen]
 
 
-def takes_equal_times(spec: ClipSpec, seconds: Float[np.ndarray, " available"]) -> bool:
-    """Whether the rate varies so strongly that a sampling which counts frames takes them at equal times instead."""
-    return not spec.sampling.endswith(BY_NUMBER) and is_uneven(seconds)
+def takes_equal_times(spec: ClipSpec, seconds: Float[np.ndarray, " available"], *, clips: int = 1) -> bool:
+    """Whether the rate varies so strongly that a sampling which counts frames takes them at equal times instead.
+
+    Not where there are no more frames than asked for, all of which are shown then.
+    """
+    if spec.sampling.endswith(BY_NUMBER):
+        return False
+    return (spec.sampling == "fps" or len(seconds) > spec.frames * clips) and is_uneven(seconds)
 
 
 def _each_span(available: int, clips: int, choose: Callable[[int], Sequence[int]]) -> list[list[int]]:

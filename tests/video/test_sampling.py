@@ -226,7 +226,8 @@ def test_at_equal_times_in_training_and_over_several_clips():
     first, second = sample(spec, _SCREEN_RECORDING, duration_seconds=40.0, clips=2)
     assert (first[0], second) == (59, [61, 61, 62, 62])
     draws = [
-        sample(spec, _SCREEN_RECORDING, duration_seconds=40.0, generator=np.random.default_rng(i))[0] for i in range(200)
+        sample(spec, _SCREEN_RECORDING, duration_seconds=40.0, generator=np.random.default_rng(i))[0]
+        for i in range(200)
     ]
     assert {number for numbers in draws for number in numbers[1:]} == {60, 61, 62, 63}
 
