@@ -69,6 +69,11 @@ class KeyFrame:
 _KEY_BYTES = 168
 
 
+# How far the start or the end that is asked for may lie from a time stamp that is meant: half a millisecond, to which
+# people and containers round. Of very fast video, a quarter of a frame.
+_GRACE_SECONDS = 0.0005
+
+
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
     """The frames of a video in the order in which they are shown.
@@ -151,8 +156,9 @@ class Timeline:
             raise VideoError(
                 name, f"it lasts {self.duration_seconds:.3f} seconds; the start asked for, {start:g}, is past its end"
             )
-        # Half a tick of grace: 0.1 must find the frame at 0.1 although neither is exact in binary.
-        grace = float(self.time_base) / 2
+        # A little grace: 0.1 must find the frame at 0.1 although neither is exact in binary, and 0.0333 the one that a
+        # file in milliseconds has at 0.033. It does not depend on the time base: the same times are the same frames.
+        grace = min(_GRACE_SECONDS, self.duration_seconds / len(self) / 4)
         low = bisect_left(self.seconds, start, key=lambda shown: shown + grace)
         high = len(self)
         if end_seconds is not None:
@@ -198,6 +204,10 @@ class Video(ABC):
 
     def damaged(self) -> Sequence[int]:
         """The frames decoded so far that the decoder calls damaged."""
+        return ()
+
+    def picture_notes(self) -> tuple[str, ...]:
+        """What is unusual about its pictures, as far as the frames decoded so far tell."""
         return ()
 
 

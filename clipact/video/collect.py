@@ -25,7 +25,7 @@ from clipact.video.decode_sequential import SequentialVideo
 from clipact.video.guard import decoder_errors, guarded
 from clipact.video.idle_media import IdleMedia
 from clipact.video.kept_timelines import recall_timeline
-from clipact.video.ledger_notes import Short, note_damage, note_early_end, note_repeats, tell_size_change
+from clipact.video.ledger_notes import Short, note_damage, note_early_end, note_repeats, note_uneven, tell_size_change
 from clipact.video.media import Media
 from clipact.video.open_source import FILE, VideoSource, open_source, read_head, source_kind, source_name
 from clipact.video.sampling import sample
@@ -229,13 +229,11 @@ def _read(video: Video, timeline: Timeline, wanted: Wanted, collector: FrameColl
     collector.begin(chosen, crops=wanted.crops)
     _decode(video, timeline, chosen, wanted=wanted, collector=collector)
     damaged = set(video.damaged())
+    of_video = timeline.notes + video.picture_notes() + note_uneven(timeline, allowed, wanted.spec, clips=wanted.clips)
     return [
         ClipLedger(
             stamps=timeline.stamps(numbers),
-            notes=timeline.notes
-            + note_early_end(timeline, wanted.end_seconds)
-            + repeats
-            + note_damage(numbers, damaged),
+            notes=of_video + note_early_end(timeline, wanted.end_seconds) + repeats + note_damage(numbers, damaged),
             decoder=video.decoder,
             duration_seconds=timeline.duration_seconds or None,
             source=video.name,

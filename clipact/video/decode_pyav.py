@@ -21,6 +21,7 @@ from clipact.video.container_index import read_index
 from clipact.video.damage import DamageTracker
 from clipact.video.matroska_index import confirm
 from clipact.video.media import Media
+from clipact.video.picture_notes import note_pixel_shape
 from clipact.video.rgb import UPRIGHT, RgbConverter, display_matrix
 from clipact.video.slice_headers import is_unreferenced, nal_length_bytes, states_orientation
 
@@ -48,6 +49,10 @@ class PyavVideo(Video):
     def damaged(self) -> Sequence[int]:
         """The frames decoded so far that came out of damaged packets."""
         return self._damaged
+
+    def picture_notes(self) -> tuple[str, ...]:
+        """What is unusual about the shape of its pixels, and the frames decoded so far."""
+        return note_pixel_shape(self._media) + self._rgb.notes
 
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone."""

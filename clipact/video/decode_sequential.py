@@ -17,6 +17,7 @@ from clipact.video.clip import FramesDifferError, Timeline, Video, shortfall
 from clipact.video.damage import DamageTracker, damage_notes
 from clipact.video.decode_pyav import feed, find_old_encoder, has_own_orientation
 from clipact.video.media import Media
+from clipact.video.picture_notes import note_pixel_shape
 from clipact.video.rgb import UPRIGHT, RgbConverter, display_matrix
 from clipact.video.slice_headers import SAYS_ORIENTATION
 
@@ -44,6 +45,7 @@ class SequentialVideo(Video):
         self._damage = DamageTracker()
         self._ignores_matrix = False
         find_old_encoder(media)
+        self._rgb = RgbConverter(media.name)
 
     def close(self) -> None:
         """Give the file back."""
@@ -52,6 +54,10 @@ class SequentialVideo(Video):
     def damaged(self) -> Sequence[int]:
         """The frames handed out so far that came out of damaged packets."""
         return self._damaged
+
+    def picture_notes(self) -> tuple[str, ...]:
+        """What is unusual about the shape of its pixels, and the frames handed out so far."""
+        return note_pixel_shape(self._media) + self._rgb.notes
 
     def timeline(self) -> Timeline:
         """Every frame that decodes, at its stamp where stamps rise, else at its number times the frame rate."""
@@ -87,7 +93,6 @@ class SequentialVideo(Video):
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Each wanted frame, found by counting from the first; by packets, the last frame is waited for."""
-        rgb = RgbConverter(self.name)
         missing = set(indices)
         number = -1
         matrix = None  # of all frames, or each has its own: JPEGs
@@ -99,7 +104,7 @@ class SequentialVideo(Video):
                 missing.remove(number)
                 if damaged:
                     self._damaged.append(number)
-                yield number, rgb.convert(frame, matrix=matrix)
+                yield number, self._rgb.convert(frame, matrix=matrix)
             if not missing and not self._by_packets:
                 return
         if self._by_packets:

@@ -32,8 +32,10 @@ from clipact.video.decode_pyav import (
 )
 from clipact.video.matroska_index import confirm
 from clipact.video.media import Media
+from clipact.video.picture_notes import note_header
 from clipact.video.rgb import display_matrix
 from clipact.video.slice_headers import nal_length_bytes, resets
+from clipact.video.tone_mapping import HDR_TRANSFERS
 
 # From frame to frame: longer than any header says that a frame lasts.
 _STEP_SECONDS = 1000
@@ -192,6 +194,10 @@ class TorchcodecVideo(Video):
         """Give the file back."""
         self._media.close()
 
+    def picture_notes(self) -> tuple[str, ...]:
+        """What is unusual about its pictures, as the header says."""
+        return note_header(self._media)
+
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone; of the first of them a frame is made besides."""
         return self._checked(read_timeline(self._media, self._not_mirrored(self._media.packets_from_start())))
@@ -217,6 +223,8 @@ class TorchcodecVideo(Video):
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Each wanted frame, a few at a time."""
+        if self._media.context.color_trc in HDR_TRANSFERS:
+            raise FramesDifferError("it does not map the tones of high dynamic range")
         missing = set(indices)
         try:
             for remuxed in remux_spans(self._media, timeline, indices) if can_remux(self._media) else ():
