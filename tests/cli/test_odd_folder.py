@@ -9,8 +9,8 @@ import pytest
 
 from tests.video.corpus import need
 
-# One of each: side data that PyAV does not know, a palette, a key flag that lies, a beginning that is lost, a header without a frame,
-# damage, and a picture.
+# One of each: side data that PyAV does not know, a palette, a key flag that lies, a beginning that is lost, a header
+# without a frame, damage, and a picture.
 KINDS = (
     "exif.avi",
     "palette.avi",
