@@ -9,9 +9,10 @@ import pytest
 
 from tests.video.corpus import need
 
-# One of each: a palette, a key flag that lies, a beginning that is lost, a header without a frame,
-# damage, and a picture.
+# One of each: side data that PyAV does not know, a palette, a key flag that lies, a beginning that is lost, a header
+# without a frame, damage, and a picture.
 KINDS = (
+    "exif.avi",
     "palette.avi",
     "no-index-msvideo1.avi",
     "begins-late.ts",
@@ -30,7 +31,7 @@ def odd_folder(monkeypatch):
 
 
 def test_each_file_has_its_row(clipact, tiny, tmp_path, odd_folder):
-    paths = odd_folder.draw_folder(tmp_path, 8, odd=KINDS)
+    paths = odd_folder.draw_folder(tmp_path, 9, odd=KINDS)
     done = clipact("classify", *paths, "--labels", "drink,read", "--model", tiny, "--json")
     rows = [json.loads(line) for line in done.out.splitlines()]
     assert [row["video"] for row in rows] == [str(path) for path in paths]
