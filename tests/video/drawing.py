@@ -47,6 +47,7 @@ def draw_video(
         stream.time_base = stream.codec_context.time_base = Fraction(1, 1000 if seconds else rate)
         stream.codec_context.gop_size = gop
         stream.codec_context.max_b_frames = b_frames
+        stream.codec_context.thread_count = 1  # with several x264 does not draw the same file every time
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
             frame.pts = round(1000 * seconds[number]) if seconds else number
