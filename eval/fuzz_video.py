@@ -2,7 +2,7 @@
 
     python eval/fuzz_video.py --count 2000
 
-Ten kinds of file are drawn, then spoilt at random (bits, bytes, numbers, runs, cuts, splices). Each is loaded in a
+Fourteen kinds of file are drawn, then spoilt at random (bits, bytes, numbers, runs, cuts, splices). Each is loaded in a
 process of its own. Findings (a crash, another exception, too slow, too large) are kept with --keep DIR; the counts
 are printed as JSON. The same --seed spoils the same files in the same way.
 """
@@ -42,6 +42,10 @@ SEEDS = {
     "mpeg4.avi": ("mpeg4", "yuv420p"),
     "mjpeg.avi": ("mjpeg", "yuvj420p"),
     "mpeg2.mpg": ("mpeg2video", "yuv420p"),
+    "raw.h264": ("libx264", "yuv420p"),
+    "palette.avi": ("rawvideo", "pal8"),
+    "palette.mov": ("smc", "pal8"),
+    "keys.avi": ("msmpeg4v2", "yuv420p"),
     "moving.gif": (None, None),
 }
 
@@ -51,6 +55,7 @@ def draw_seed(folder: Path, name: str) -> bytes:
     path = folder / name
     codec, pixels = SEEDS[name]
     rows, columns = np.mgrid[:96, :128]
+    palette = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 4, axis=1)
     pictures = [np.stack([rows + 5 * i, columns + 3 * i, rows ^ columns], -1).astype(np.uint8) for i in range(25)]
     if codec is None:
         first, *others = map(Image.fromarray, pictures)
@@ -62,7 +67,11 @@ def draw_seed(folder: Path, name: str) -> bytes:
         stream.width, stream.height, stream.pix_fmt = 128, 96, pixels
         stream.codec_context.gop_size = 10
         for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            if pixels == "pal8":
+                frame = av.VideoFrame.from_ndarray((picture[..., 0], palette), format="pal8")
+            else:
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path.read_bytes()
 
