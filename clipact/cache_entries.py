@@ -25,6 +25,7 @@ KINDS = {
     "sentences": "embeddings of sentences, by model",
     "sentence_names": "which sentences these are, as hashes",
     "text": "label embeddings of earlier versions, which nothing reads",
+    "timelines": "when the frames of long videos are shown, by video file",
     "checked": "label indexes whose files were found whole",
 }
 """What the cache holds, in words. A kind that is not here is none: its folder may be another program's."""

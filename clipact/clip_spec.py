@@ -9,7 +9,16 @@ from typing import Literal, get_args
 
 from clipact.errors import ConfigError, choices
 
-Sampling = Literal["uniform", "segment_centers", "strided", "fps"]
+Sampling = Literal[
+    "uniform",
+    "segment_centers",
+    "strided",
+    "fps",
+    "uniform_by_number",
+    "segment_centers_by_number",
+    "strided_by_number",
+]
+BY_NUMBER = "_by_number"
 Resize = Literal["shortest", "squash", "longest"]
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Rounding = Literal["even", "down"]
@@ -24,8 +33,10 @@ class ClipSpec:
     sampling       "uniform": linspace that includes the first and last frame (PE, arXiv 2504.13181);
                    "segment_centers": the middle of equal segments (TSN, arXiv 1608.00859; InternVideo2);
                    "strided": `stride` frames from each other (SlowFast, Open-VCLIP);
-                   "fps": `rate_fps` frames a second, whatever the rate of the video
-    stride         for "strided", at least 1
+                   "fps": `rate_fps` frames a second, whatever the rate of the video.
+                   Where a video's rate varies strongly (`clipact.video.frame_rate.is_uneven`), all of them take frames
+                   at equal times; "uniform_by_number", "segment_centers_by_number" and "strided_by_number" do not
+    stride         for "strided" and "strided_by_number", at least 1
     rate_fps       for "fps", above 0
     size           height and width in pixels after the transform
     resize         "shortest": the shorter side to size, then a centre crop; "squash": both sides, the aspect ratio

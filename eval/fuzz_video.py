@@ -2,9 +2,10 @@
 
     python eval/fuzz_video.py --count 2000
 
-Fourteen kinds of file are drawn, then spoilt at random (bits, bytes, numbers, runs, cuts, splices). Each is loaded in a
-process of its own. Findings (a crash, another exception, too slow, too large) are kept with --keep DIR; the counts
-are printed as JSON. The same --seed spoils the same files in the same way.
+Ten plain kinds of file are drawn, and those of odd_videos.py, then spoilt at random (bits, bytes, numbers, runs, cuts,
+splices). Each is loaded in a process of its own: by turns as it would be, and by the index of its container, which is
+else for long films. Findings (a crash, another exception, too slow, too large) are kept with --keep DIR; the counts
+are printed as JSON. The same --seed spoils the same files in the same way, if there is one of each kind at least.
 """
 
 import argparse
@@ -23,11 +24,16 @@ import av
 import numpy as np
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parent))  # also when the tests import this file
+
+from odd_videos import ODD, draw_odd
+
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ClipactError
-from clipact.video.collect import DECODERS
+from clipact.video import container_index
 from clipact.video.decode_torchcodec import import_torchcodec
 from clipact.video.load import load_clip
+from clipact.video.ways import DECODERS
 
 TIME_LIMIT_SECONDS = 10.0
 MEMORY_LIMIT_BYTES = 10**9
@@ -42,20 +48,18 @@ SEEDS = {
     "mpeg4.avi": ("mpeg4", "yuv420p"),
     "mjpeg.avi": ("mjpeg", "yuvj420p"),
     "mpeg2.mpg": ("mpeg2video", "yuv420p"),
-    "raw.h264": ("libx264", "yuv420p"),
-    "palette.avi": ("rawvideo", "pal8"),
-    "palette.mov": ("smc", "pal8"),
-    "keys.avi": ("msmpeg4v2", "yuv420p"),
     "moving.gif": (None, None),
 }
+KINDS = (*SEEDS, *ODD)
 
 
 def draw_seed(folder: Path, name: str) -> bytes:
-    """A second of moving stripes in the codec and container that the name says."""
+    """A second of moving stripes in the codec and container that the name says; or an odd file."""
+    if name in ODD:
+        return draw_odd(folder, name).read_bytes()
     path = folder / name
     codec, pixels = SEEDS[name]
     rows, columns = np.mgrid[:96, :128]
-    palette = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 4, axis=1)
     pictures = [np.stack([rows + 5 * i, columns + 3 * i, rows ^ columns], -1).astype(np.uint8) for i in range(25)]
     if codec is None:
         first, *others = map(Image.fromarray, pictures)
@@ -67,11 +71,7 @@ def draw_seed(folder: Path, name: str) -> bytes:
         stream.width, stream.height, stream.pix_fmt = 128, 96, pixels
         stream.codec_context.gop_size = 10
         for picture in pictures:
-            if pixels == "pal8":
-                frame = av.VideoFrame.from_ndarray((picture[..., 0], palette), format="pal8")
-            else:
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            container.mux(stream.encode(frame))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path.read_bytes()
 
@@ -111,12 +111,14 @@ def spoil(seed: bytes, others: list[bytes], generator: np.random.Generator) -> b
     return bytes(data)
 
 
-def judge(path: Path, decoder: str = "pyav") -> tuple[str, float, int]:
+def judge(path: Path, decoder: str = "pyav", *, by_index: bool = False) -> tuple[str, float, int]:
     """What loading the file in a process of its own comes to, the seconds it took, and its peak memory in bytes."""
     began = time.monotonic()
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        if by_index:
+            container_index.LEAST_FRAMES = 0
         os._exit(_load(path, decoder))
     while True:
         done, status, usage = os.wait4(child, os.WNOHANG)
@@ -152,15 +154,16 @@ def fuzz(count: int, *, seed: int = 0, keep: Path | None = None, decoder: str = 
     """The counts of what `count` spoilt files came to, with the slowest and the largest."""
     generator = np.random.default_rng(seed)
     counts: Counter[str] = Counter()
-    by_kind: dict[str, Counter[str]] = {name: Counter() for name in SEEDS}
+    by_kind: dict[str, Counter[str]] = {name: Counter() for name in KINDS}
     slowest, largest = 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
-        seeds = {name: draw_seed(Path(folder), name) for name in SEEDS}
+        seeds = {name: draw_seed(Path(folder), name) for name in KINDS[:count]}
         for number in range(count):
-            name = list(SEEDS)[number % len(SEEDS)]
+            turn, kind = divmod(number, len(KINDS))
+            name = KINDS[kind]
             path = Path(folder) / f"{number}-{name}"
             path.write_bytes(spoil(seeds[name], list(seeds.values()), generator))
-            verdict, seconds, memory = judge(path, decoder)
+            verdict, seconds, memory = judge(path, decoder, by_index=turn % 2 == 1)
             counts[verdict] += 1
             by_kind[name][verdict] += 1
             slowest, largest = max(slowest, seconds), max(largest, memory)

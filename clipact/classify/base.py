@@ -23,9 +23,9 @@ from clipact.embed.options import EmbedOptions
 from clipact.embed.video_embedding import VideoEmbedding
 from clipact.engines.engine import Engine
 from clipact.errors import UsageError, VideoError
-from clipact.video.collect import check_decoder
 from clipact.video.open_source import VideoSource, source_name
 from clipact.video.transforms import fit_frame
+from clipact.video.ways import check_decoder
 
 
 @runtime_checkable

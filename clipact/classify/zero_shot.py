@@ -42,7 +42,7 @@ class ZeroShotClassifier(VideoClassifier):
     frames   frames a clip, instead of the number that the model was made for
     spec     how clips are prepared, instead of the model's own way; `frames` counts still
     clips    clips a video, spread over it; their embeddings are averaged
-    decoder  a name in `clipact.video.collect.DECODERS`: pyav or torchcodec, which give the same frames
+    decoder  a name in `clipact.video.ways.DECODERS`: pyav or torchcodec, which give the same frames
     cache    where text embeddings are kept between runs; the default folder when None
     progress is given the batches of sentences to encode, to show how far it is
     words    what clips are compared with, when it was computed before for these labels and prompts

@@ -157,7 +157,7 @@ def classify(
     from clipact.embed.options import EmbedOptions
     from clipact.models.checkpoint import checkpoint_folder, read_config
     from clipact.prompts import PromptSet, parse_labels
-    from clipact.video.collect import check_decoder
+    from clipact.video.ways import check_decoder
 
     if out is None and resume:
         raise UsageError("--resume goes on with the file of --out; name it")

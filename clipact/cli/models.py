@@ -139,7 +139,11 @@ def _printable(text: str) -> str:
 
 def _clip_lines(spec: ClipSpec) -> dict[str, str]:
     """How clips are prepared, for people: everything that a ClipSpec holds but its normalisation."""
-    sampling = {"strided": f"strided by {spec.stride}", "fps": f"at {spec.rate_fps:g} frames a second"}
+    sampling = {
+        "strided": f"strided by {spec.stride}",
+        "strided_by_number": f"strided by {spec.stride}, by number",
+        "fps": f"at {spec.rate_fps:g} frames a second",
+    }
     side = spec.shorter_side_pixels
     resize = {
         "shortest": ("shorter side to " + (f"{side} pixels" if side else "fit"))

@@ -57,16 +57,21 @@ class KeyFrame:
 
     tick       when it is shown
     seek_tick  where to seek for it: its decoding time, which MP4 and MPEG-TS look for
-    position   how many packets come before it
+    position   how many packets come before it; None where it is not known
     """
 
     tick: int
     seek_tick: int
-    position: int
+    position: int | None
 
 
 # Of one key frame: its object, three numbers, and its places in a tuple and an array.
 _KEY_BYTES = 168
+
+
+# How far the start or the end that is asked for may lie from a time stamp that is meant: half a millisecond, to which
+# people and containers round. Of very fast video, a quarter of a frame.
+_GRACE_SECONDS = 0.0005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,7 @@ class Timeline:
     last_ticks  how long the last frame is shown
     keys        where a decoder may start, by rising tick; none when only the beginning is safe
     notes       what is odd about the file
+    read_spans  which of `keys` begin a stretch whose packets were read; None: all, and no tick is reckoned by the rate
     """
 
     ticks: np.ndarray
@@ -85,6 +91,7 @@ class Timeline:
     last_ticks: int = 0
     keys: tuple[KeyFrame, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+    read_spans: frozenset[int] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         assert len(self.ticks) > 0
@@ -149,8 +156,9 @@ class Timeline:
             raise VideoError(
                 name, f"it lasts {self.duration_seconds:.3f} seconds; the start asked for, {start:g}, is past its end"
             )
-        # Half a tick of grace: 0.1 must find the frame at 0.1 although neither is exact in binary.
-        grace = float(self.time_base) / 2
+        # A little grace: 0.1 must find the frame at 0.1 although neither is exact in binary, and 0.0333 the one that a
+        # file in milliseconds has at 0.033. It does not depend on the time base: the same times are the same frames.
+        grace = min(_GRACE_SECONDS, self.duration_seconds / len(self) / 4)
         low = bisect_left(self.seconds, start, key=lambda shown: shown + grace)
         high = len(self)
         if end_seconds is not None:
@@ -172,6 +180,17 @@ class Video(ABC):
     def timeline(self) -> Timeline:
         """When each frame is shown. May raise FramesDifferError: then they must be counted (`decode_sequential.py`)."""
 
+    def indexed_timeline(self) -> Timeline | None:
+        """The timeline as an index in the container has it; None where there is none to rely on."""
+        return None
+
+    def confirm(self, timeline: Timeline, indices: Sequence[int]) -> Timeline:
+        """The timeline with what the packets say of the stretches that hold `indices`, where they were not read yet.
+
+        The same object when nothing is left to read. FramesDifferError when they say something else.
+        """
+        return timeline
+
     @abstractmethod
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Each frame named in `indices` once, with its number, upright, RGB; in any order.
@@ -185,6 +204,10 @@ class Video(ABC):
 
     def damaged(self) -> Sequence[int]:
         """The frames decoded so far that the decoder calls damaged."""
+        return ()
+
+    def picture_notes(self) -> tuple[str, ...]:
+        """What is unusual about its pictures, as far as the frames decoded so far tell."""
         return ()
 
 

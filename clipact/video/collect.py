@@ -10,37 +10,27 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from clipact.clip_spec import ClipSpec, FrameStamp
-from clipact.errors import UsageError, VideoError, choices
-from clipact.file_memo import FileIdentity, FileMemo, identify_file
+from clipact.errors import UsageError, VideoError
+from clipact.file_memo import FileIdentity, identify_file
 from clipact.video.augment import Augment
 from clipact.video.clip import FramesDifferError, Timeline, Video
-from clipact.video.decode_pyav import PyavVideo
 from clipact.video.decode_sequential import SequentialVideo
-from clipact.video.decode_torchcodec import TorchcodecVideo
 from clipact.video.guard import decoder_errors, guarded
 from clipact.video.idle_media import IdleMedia
-from clipact.video.ledger_notes import Short, note_damage, note_early_end, note_repeats, tell_size_change
+from clipact.video.kept_timelines import recall_timeline
+from clipact.video.ledger_notes import Short, note_damage, note_early_end, note_repeats, note_uneven, tell_size_change
 from clipact.video.media import Media
 from clipact.video.open_source import FILE, VideoSource, open_source, read_head, source_kind, source_name
 from clipact.video.sampling import sample
 from clipact.video.transforms import Kept, fit_crops
-
-DECODERS: dict[str, Callable[[Media], Video]] = {
-    "pyav": PyavVideo,
-    "torchcodec": TorchcodecVideo,
-}
-
-
-def check_decoder(name: str) -> None:
-    """Nothing, or a UsageError when no decoder has this name."""
-    if name not in DECODERS:
-        raise UsageError(f"no decoder is called {name!r}; {choices(name, DECODERS)}")
+from clipact.video.ways import check_decoder, list_ways
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +163,9 @@ def _read_source(source: VideoSource, wanted: Wanted, collector: FrameCollector)
     with ExitStack() as closing:
         closing.callback(opened.close)
         if isinstance(opened, Video):
-            return _read(opened, _recall_timeline(opened, None, way=opened.decoder), wanted, collector)
+            with decoder_errors(opened.name):
+                timeline = opened.timeline()
+            return _read(opened, timeline, wanted, collector)
         if idle is None:
             opened.use_threads(threads)
         elif isinstance(source, str | Path):
@@ -199,73 +191,72 @@ def _identify(source: VideoSource) -> FileIdentity | None:
 def _read_media(
     media: Media, identity: FileIdentity | None, wanted: Wanted, collector: FrameCollector
 ) -> tuple[list[ClipLedger], bool]:
-    """Read by the decoder that was asked for, else by another, which is noted, else by counting frames.
+    """Read by the first way that holds; that the decoder which was asked for does not is noted.
 
-    Also whether the first way held, after which the file can be read further.
+    Also whether the file can be read further.
     """
     generator = wanted.generator
     drawn = generator.bit_generator.state if generator else {}
     notes: tuple[str, ...] = ()
-    for decoder in dict.fromkeys((wanted.decoder, "pyav")):
+    for way in list_ways(wanted.decoder):
         try:
-            video = DECODERS[decoder](media)
-            ledgers = _read(video, _recall_timeline(video, identity, way=decoder), wanted, collector)
+            video = way.open(media)
+            with decoder_errors(media.name):
+                timeline = recall_timeline(partial(way.timeline, video), identity, way=way.name, on_disk=way.on_disk)
+            if timeline is None:
+                continue
+            ledgers = _read(video, timeline, wanted, collector)
         except FramesDifferError as difference:
             media.rewind()
             if generator:
                 generator.bit_generator.state = drawn  # each way is asked for the same frames
-            if decoder != "pyav":
+            if way.noted:
                 cause = str(difference) or "it does not give the frames that the packets announce"
-                notes = (f"{decoder} was not used: {cause}",)
+                notes = (f"{way.name} was not used: {cause}",)
         else:
-            return [replace(ledger, notes=ledger.notes + notes) for ledger in ledgers], not notes
-    video = SequentialVideo(media)
-    ledgers = _read(video, _recall_timeline(video, identity, way="counted"), wanted, collector)
-    return [replace(ledger, notes=ledger.notes + notes) for ledger in ledgers], False
+            is_reusable = not notes and not isinstance(video, SequentialVideo)
+            return [replace(ledger, notes=ledger.notes + notes) for ledger in ledgers], is_reusable
+    raise media.error("no way of decoding gives the frames that it announces")
 
 
-# By the file and the way of reading it: the timeline, or why its frames must be had in another way.
-_TIMELINES: FileMemo[Timeline | str] = FileMemo(
-    limit=64 * 2**20, size=lambda known: len(known) if isinstance(known, str) else known.size_bytes
-)
-
-
-def _recall_timeline(video: Video, identity: FileIdentity | None, *, way: str) -> Timeline:
-    """The timeline of the video; of a file it is read once in a process, for as long as the file is not changed."""
-
-    def read() -> Timeline | str:
-        try:
-            with decoder_errors(video.name):
-                return video.timeline()
-        except FramesDifferError as difference:
-            return str(difference)
-
-    known = read() if identity is None else _TIMELINES.recall(identity, read, about=way)
-    if isinstance(known, str):
-        raise FramesDifferError(known)
-    return known
+# Confirming moves a frame by a tick at most: the second time what is sampled is mostly what was.
+_MOST_CONFIRMATIONS = 5
 
 
 def _read(video: Video, timeline: Timeline, wanted: Wanted, collector: FrameCollector) -> list[ClipLedger]:
-    allowed = timeline.within(wanted.start_seconds, wanted.end_seconds, name=video.name)
-    chosen = _sampled(timeline, allowed, wanted)
+    timeline, allowed, chosen = _choose(video, timeline, wanted)
     notes = [note_repeats(numbers, len(allowed), wanted.short, name=video.name) for numbers in chosen]
     collector.begin(chosen, crops=wanted.crops)
     _decode(video, timeline, chosen, wanted=wanted, collector=collector)
     damaged = set(video.damaged())
+    of_video = timeline.notes + video.picture_notes() + note_uneven(timeline, allowed, wanted.spec, clips=wanted.clips)
     return [
         ClipLedger(
             stamps=timeline.stamps(numbers),
-            notes=timeline.notes
-            + note_early_end(timeline, wanted.end_seconds)
-            + repeats
-            + note_damage(numbers, damaged),
+            notes=of_video + note_early_end(timeline, wanted.end_seconds) + repeats + note_damage(numbers, damaged),
             decoder=video.decoder,
             duration_seconds=timeline.duration_seconds or None,
             source=video.name,
         )
         for numbers, repeats in zip(chosen, notes, strict=True)
     ]
+
+
+def _choose(video: Video, timeline: Timeline, wanted: Wanted) -> tuple[Timeline, range, list[list[int]]]:
+    """Sample frame numbers, and confirm the timeline where they lie, until what is sampled is confirmed."""
+    generator = wanted.generator
+    drawn = generator.bit_generator.state if generator else {}
+    for _ in range(_MOST_CONFIRMATIONS):
+        allowed = timeline.within(wanted.start_seconds, wanted.end_seconds, name=video.name)
+        chosen = _sampled(timeline, allowed, wanted)
+        with decoder_errors(video.name):
+            confirmed = video.confirm(timeline, [allowed[0], allowed[-1], *chain.from_iterable(chosen)])
+        if confirmed is timeline:
+            return timeline, allowed, chosen
+        timeline = confirmed
+        if generator:
+            generator.bit_generator.state = drawn
+    raise FramesDifferError
 
 
 def _decode(

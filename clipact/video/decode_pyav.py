@@ -17,8 +17,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
+from clipact.video.container_index import read_index
 from clipact.video.damage import DamageTracker
+from clipact.video.matroska_index import confirm
 from clipact.video.media import Media
+from clipact.video.picture_notes import note_pixel_shape
 from clipact.video.rgb import UPRIGHT, RgbConverter, display_matrix
 from clipact.video.slice_headers import is_unreferenced, nal_length_bytes, states_orientation
 
@@ -47,9 +50,22 @@ class PyavVideo(Video):
         """The frames decoded so far that came out of damaged packets."""
         return self._damaged
 
+    def picture_notes(self) -> tuple[str, ...]:
+        """What is unusual about the shape of its pixels, and the frames decoded so far."""
+        return note_pixel_shape(self._media) + self._rgb.notes
+
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone."""
         return without_lost_start(self._media, read_timeline(self._media))
+
+    def indexed_timeline(self) -> Timeline | None:
+        """The timeline from the container's index, where it can be trusted."""
+        timeline = read_index(self._media)
+        return None if timeline is None else without_lost_start(self._media, timeline)
+
+    def confirm(self, timeline: Timeline, indices: Sequence[int]) -> Timeline:
+        """The timeline with the stretches of these frames as their packets say."""
+        return confirm(self._media, timeline, indices)
 
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Yield each wanted frame, one GOP span after another."""
@@ -146,7 +162,7 @@ def without_lost_start(media: Media, timeline: Timeline) -> Timeline:
 
     Where frames are shown before the first key frame, the beginning is decoded to find the first that comes out.
     """
-    first_key = min(timeline.keys, key=lambda key: key.position, default=None)
+    first_key = min(timeline.keys, key=lambda key: key.seek_tick, default=None)
     if first_key is None or first_key.tick <= int(timeline.ticks[0]):
         return timeline
     frames = (frame for packet in chain(media.packets_from_start(), [None]) for frame in feed(media.context, packet))
@@ -211,14 +227,14 @@ class GopSpans:
     def _packets_from(self, key: KeyFrame | None) -> Iterator[Any]:
         """The packets from the key frame on; those before it are read over, or jumped over where that is cheaper."""
         start = 0 if key is None else key.position
-        ahead = -1 if self._position is None else start - self._position
+        ahead = -1 if self._position is None or start is None else start - self._position
         packets = self._media.packets() if 0 <= ahead <= _PACKETS_A_JUMP else self._jump(key)
         self._position = None
         begun = False
         for packet in packets:
             begun = begun or key is None or packet.pts == key.tick
             if begun:
-                self._position = start = start + 1
+                self._position = start = None if start is None else start + 1
                 yield packet
 
     def _jump(self, key: KeyFrame | None) -> Iterator[Any]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import av
@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 
 from clipact.errors import UsageError
 from clipact.video.clip import FramesDifferError, KeyFrame, Timeline, Video, read_timeline
+from clipact.video.container_index import read_index
 from clipact.video.decode_pyav import (
     GopSpans,
     feed,
@@ -29,9 +30,12 @@ from clipact.video.decode_pyav import (
     names_old_encoder,
     without_lost_start,
 )
+from clipact.video.matroska_index import confirm
 from clipact.video.media import Media
+from clipact.video.picture_notes import note_header
 from clipact.video.rgb import display_matrix
 from clipact.video.slice_headers import nal_length_bytes, resets
+from clipact.video.tone_mapping import HDR_TRANSFERS
 
 # From frame to frame: longer than any header says that a frame lasts.
 _STEP_SECONDS = 1000
@@ -164,6 +168,9 @@ class _Writer:
 # Frames that are decoded at once: a call costs 0.2 ms, but fresh memory, which large batches are, costs more.
 _BATCH_BYTES = 8 << 20
 
+# The first packet of H.264 and HEVC holds a frame; of a file that begins with something else, a later one.
+_LATEST_FIRST_FRAME = 16  # packets
+
 # The first version that turns frames as their file says (torchcodec's pull request 1173).
 _OLDEST = (0, 11)
 
@@ -187,15 +194,37 @@ class TorchcodecVideo(Video):
         """Give the file back."""
         self._media.close()
 
+    def picture_notes(self) -> tuple[str, ...]:
+        """What is unusual about its pictures, as the header says."""
+        return note_header(self._media)
+
     def timeline(self) -> Timeline:
         """When each frame is shown, from the packets alone; of the first of them a frame is made besides."""
-        timeline = read_timeline(self._media, self._not_mirrored(self._media.packets_from_start()))
+        return self._checked(read_timeline(self._media, self._not_mirrored(self._media.packets_from_start())))
+
+    def indexed_timeline(self) -> Timeline | None:
+        """The timeline from the container's index, where it can be trusted; the first frame is made besides."""
+        timeline = read_index(self._media)
+        if timeline is None:
+            return None
+        for _ in islice(self._not_mirrored(self._media.packets_from_start()), _LATEST_FIRST_FRAME):
+            pass
+        return self._checked(timeline)
+
+    def _checked(self, timeline: Timeline) -> Timeline:
+        """The timeline of what can be decoded; FramesDifferError for frames that torchcodec does not turn."""
         if self._is_turned and not self._container_turns():
             raise FramesDifferError("its frames say themselves how they are turned, which torchcodec overlooks")
         return without_lost_start(self._media, timeline)
 
+    def confirm(self, timeline: Timeline, indices: Sequence[int]) -> Timeline:
+        """The timeline with the stretches of these frames as their packets say."""
+        return confirm(self._media, timeline, indices)
+
     def decode(self, timeline: Timeline, indices: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w c"]]]:
         """Each wanted frame, a few at a time."""
+        if self._media.context.color_trc in HDR_TRANSFERS:
+            raise FramesDifferError("it does not map the tones of high dynamic range")
         missing = set(indices)
         try:
             for remuxed in remux_spans(self._media, timeline, indices) if can_remux(self._media) else ():

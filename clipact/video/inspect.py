@@ -11,13 +11,14 @@ from clipact.video.clip import FramesDifferError, Timeline, Video
 from clipact.video.decode_pyav import PyavVideo, feed, has_own_orientation
 from clipact.video.decode_sequential import SequentialVideo
 from clipact.video.guard import decoder_errors
+from clipact.video.ledger_notes import note_uneven
 from clipact.video.media import Media
 from clipact.video.open_source import VideoSource, open_source, source_name
+from clipact.video.picture_notes import note_hdr, note_lines, note_pixel_shape
 from clipact.video.rgb import UPRIGHT, display_matrix
 
 _IGNORED = ("its stream, not its container, says that it is turned (an SEI message): it is shown as stored",)
 _MATRIX_DEGREES = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}
-_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273, table 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +126,8 @@ def _odd_picture(frame: Any, media: Media, degrees: int, *, mirrored: bool) -> l
         odd.append(f"stored turned: it is shown {degrees} degrees clockwise")
     if mirrored:
         odd.append("stored mirrored")
-    aspect = media.context.sample_aspect_ratio
-    if aspect and aspect != 1:
-        odd.append(f"its pixels are not square ({aspect.numerator}:{aspect.denominator}); models see them as stored")
-    if frame.interlaced_frame:
-        odd.append("interlaced: fast motion shows combs")
-    if frame.color_trc in _HDR_TRANSFERS:
-        odd.append(f"high dynamic range ({_HDR_TRANSFERS[frame.color_trc]}): models see it flat")
-    return odd
+    # As the ledgers of clips say it.
+    return odd + [*note_pixel_shape(media), *note_lines(frame), *note_hdr(frame.color_trc)]
 
 
 def _odd_times(timeline: Timeline) -> list[str]:
@@ -144,6 +139,7 @@ def _odd_times(timeline: Timeline) -> list[str]:
     # Containers that count milliseconds round each step by one.
     if len(steps) > 1 and steps.max() - steps.min() > max(0.0021, 0.02 * float(np.median(steps))):
         odd.append(f"variable frame rate: from {1 / steps.max():.2f} to {1 / steps.min():.2f} frames a second")
+    odd.extend(note_uneven(timeline, range(len(timeline))))
     keys = np.array([key.tick for key in timeline.keys])
     if len(keys):
         gaps = np.diff([*keys, int(timeline.ticks[-1]) + timeline.last_ticks]) * float(timeline.time_base)

@@ -9,9 +9,10 @@ from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError
 from clipact.video.augment import Augment, DrawnAugment
 from clipact.video.clip import Clip
-from clipact.video.collect import FrameCollector, Wanted, check_decoder, decode_into
+from clipact.video.collect import FrameCollector, Wanted, decode_into
 from clipact.video.ledger_notes import Short
 from clipact.video.open_source import VideoSource
+from clipact.video.ways import check_decoder
 
 
 def load_clip(

@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip: arithmetic on frame numbers, and nothing else.
+"""Which frames of a video make a clip: arithmetic on frame numbers and times, and nothing else.
 
 Each way of sampling returns one list of numbers a clip: as many as asked, sorted, each in 0..available-1. When a
 video has fewer frames than asked, frames repeat: `uniform` and `segment_centers` spread them evenly, so that motion is
@@ -8,12 +8,19 @@ slowed down and never frozen at the end, `random_in_segments` draws some twice, 
 
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
 
-from clipact.clip_spec import ClipSpec
+from clipact.clip_spec import BY_NUMBER, ClipSpec
+from clipact.video.frame_rate import constant_rate, is_uneven, simplest_ratio
+
+# A frame is on show from this part of a step before its time stamp on: more than time stamps are rounded by, and less
+# than any usual pair of rates puts between a moment and the next frame.
+_GRACE = Fraction(1, 20)
+_ROUNDED_FRAMES = 0.1  # so far from a whole number of frames may a length be that is meant to be one
 
 
 def uniform(available: int, frames: int) -> list[int]:
@@ -71,10 +78,18 @@ def at_fps(
 
     `seconds` says when each frame appears, rising. A window lasts frames / rate_fps seconds and is placed as in
     `strided`; each moment is the middle of its share. Time stamps decide, so a variable frame rate is no matter.
+
+    Moments often fall on time stamps themselves (15 a second of a video at 30), where rounding must not choose between
+    neighbours. Where the rate is constant, all is therefore counted in frames: of k times `rate_fps`, all steps are k.
+    And a frame counts as on show from a twentieth of a step before its time stamp on.
     """
+    if (rates := constant_rate(seconds)) is not None:
+        step = simplest_ratio(rates[0] / rate_fps, rates[1] / rate_fps)
+        length = duration_seconds * sum(rates) / 2
+        return _each_step(len(seconds), frames, step, length, clip=clip, clips=clips)
     start = seconds[0] + _window_start(duration_seconds - frames / rate_fps, clip, clips)
     moments = start + (np.arange(frames) + 0.5) / rate_fps
-    return _whole(np.clip(np.searchsorted(seconds, moments, side="right") - 1, 0, len(seconds) - 1))
+    return _on_show(seconds, moments)
 
 
 def spans(available: int, clips: int) -> list[range]:
@@ -99,26 +114,65 @@ def sample(
 
     "uniform" and "segment_centers" sample each of `clips` equal spans; "strided" and "fps" place windows over it.
     With a generator a random frame is taken from each segment, whatever the spec says: that is how training samples.
+
+    Where `takes_equal_times`, the numbers are those of a video of as many frames at a constant rate: the frame is taken
+    that is on show in the middle of each number's share of the time.
     """
     available = len(seconds)
+    if generator is None and spec.sampling == "fps":
+        return [
+            at_fps(seconds, spec.frames, spec.rate_fps, duration_seconds=duration_seconds, clip=i, clips=clips)
+            for i in range(clips)
+        ]
     if generator is not None:
-        return _each_span(available, clips, lambda n: random_in_segments(n, spec.frames, generator=generator))
-    match spec.sampling:
-        case "uniform":
-            return _each_span(available, clips, lambda n: uniform(n, spec.frames))
-        case "segment_centers":
-            return _each_span(available, clips, lambda n: segment_centers(n, spec.frames))
-        case "strided":
-            return [strided(available, spec.frames, spec.stride, clip=i, clips=clips) for i in range(clips)]
-        case "fps":
-            return [
-                at_fps(seconds, spec.frames, spec.rate_fps, duration_seconds=duration_seconds, clip=i, clips=clips)
-                for i in range(clips)
-            ]
+        chosen = _each_span(available, clips, lambda n: random_in_segments(n, spec.frames, generator=generator))
+    else:
+        match spec.sampling.removesuffix(BY_NUMBER):
+            case "uniform":
+                chosen = _each_span(available, clips, lambda n: uniform(n, spec.frames))
+            case "segment_centers":
+                chosen = _each_span(available, clips, lambda n: segment_centers(n, spec.frames))
+            case "strided":
+                chosen = [strided(available, spec.frames, spec.stride, clip=i, clips=clips) for i in range(clips)]
+            case unknown:
+                raise AssertionError(unknown)
+    if not takes_equal_times(spec, seconds, clips=clips):
+        return chosen
+    shares = (np.arange(available) + 0.5) / available
+    shown = _on_show(seconds, seconds[0] + shares * duration_seconds)
+    return [[shown[number] for number in numbers] for numbers in chosen]
+
+
+def takes_equal_times(spec: ClipSpec, seconds: Float[np.ndarray, " available"], *, clips: int = 1) -> bool:
+    """Whether the rate varies so strongly that a sampling which counts frames takes them at equal times instead.
+
+    Not where there are no more frames than asked for, all of which are shown then.
+    """
+    if spec.sampling.endswith(BY_NUMBER):
+        return False
+    return (spec.sampling == "fps" or len(seconds) > spec.frames * clips) and is_uneven(seconds)
 
 
 def _each_span(available: int, clips: int, choose: Callable[[int], Sequence[int]]) -> list[list[int]]:
     return [[span[i] for i in choose(len(span))] for span in spans(available, clips)]
+
+
+def _each_step(available: int, frames: int, step: Fraction, length: float, *, clip: int, clips: int) -> list[int]:
+    """`at_fps` of `length` frames at a constant rate, all counted in frames, which is exact."""
+    # Whole but for the rounding of time stamps: the length of a file, or of a part cut at frames.
+    whole = abs(length - round(length)) <= _ROUNDED_FRAMES
+    slack = max((round(length) if whole else Fraction(length)) - frames * step, Fraction(0))
+    start = slack / 2 if clips == 1 else slack * clip / clips
+    places = [math.floor(start + (2 * i + 1) * step / 2 + _GRACE) for i in range(frames)]
+    return [min(place, available - 1) for place in places]
+
+
+def _on_show(seconds: np.ndarray, moments: np.ndarray) -> list[int]:
+    """The frame on show at each moment; the first before all, and each a little before its time stamp."""
+    steps = np.diff(seconds)
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    from_seconds = seconds - float(_GRACE) * np.minimum(np.concatenate([[0.0], steps]), usual)
+    return _whole(np.clip(np.searchsorted(from_seconds, moments, side="right") - 1, 0, len(seconds) - 1))
 
 
 def _window_start(slack: float, clip: int, clips: int) -> float:

@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from clipact.errors import ClipactError  # noqa: E402
-from clipact.video.collect import DECODERS  # noqa: E402
 from clipact.video.load import load_clip  # noqa: E402
+from clipact.video.ways import DECODERS  # noqa: E402
 from tests.video.corpus import CORPUS, ROTATIONS, decode_with_ffmpeg, draw, draw_edited, draw_rotated  # noqa: E402
 
 SECONDS_TOLERANCE = 2e-3  # Matroska and FLV count milliseconds

@@ -17,10 +17,10 @@ import numpy as np
 
 from clipact.errors import ClipactError
 from clipact.video.clip import Clip
-from clipact.video.collect import DECODERS
 from clipact.video.load import load_clip
 from clipact.video.open_source import VIDEO_SUFFIXES
 from clipact.video.picture_file import SUFFIXES
+from clipact.video.ways import DECODERS
 
 
 def read(path: Path, decoder: str) -> Clip | ClipactError:

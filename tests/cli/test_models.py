@@ -65,7 +65,7 @@ def test_show_counts_and_measures(clipact, tmp_path):
 def test_show_says_all_of_the_spec_in_80_columns(clipact, tmp_path):
     folder, text = tiny_checkpoint(tmp_path / "mine"), {}
     config = json.loads((folder / "config.json").read_text())
-    for sampling in ("strided", "fps"):
+    for sampling in ("strided", "strided_by_number", "fps"):
         config["clip"] |= {"sampling": sampling, "stride": 7, "rate_fps": 2.5}
         config["clip"] |= {"shorter_side_pixels": 37, "crop_rounding": "down"}
         config["license"] = f"research only: {'the photographs belong to their authors ' * 3}\x1b[31m"
@@ -76,6 +76,7 @@ def test_show_says_all_of_the_spec_in_80_columns(clipact, tmp_path):
         for said in ("shorter side to 37 pixels, centre crop rounded down;", "bicubic"):
             assert said in text[sampling]
     assert "strided by 7" in text["strided"]
+    assert "strided by 7, by number" in text["strided_by_number"]
     assert "at 2.5 frames a second" in text["fps"]
     clip = json.loads(clipact("models", "show", folder, "--device", "cpu", "--json").out)["clip"]
     assert clip == config["clip"]

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipact.video.tone_mapping import map_tones
+
 _X264 = "-c:v libx264 -preset veryfast -pix_fmt yuv420p"
 _X265 = "-c:v libx265 -preset veryfast -x265-params log-level=error"
 
@@ -123,8 +125,14 @@ def draw_rotated(folder: Path, matrix: tuple[int, int, int, int]) -> Path:
     return path
 
 
+_HDR = {"smpte2084": 16, "arib-std-b67": 18}
+
+
 def decode_with_ffmpeg(path: Path) -> tuple[np.ndarray, list[float]]:
-    """Every frame as the ffmpeg command decodes it, RGB, and when it is shown, counted from the first."""
+    """Every frame as the ffmpeg command decodes it, RGB, and when it is shown, counted from the first.
+
+    Of high dynamic range it decodes 16 bits, of which the tones are mapped here.
+    """
     probe = subprocess.run(
         ["ffprobe", "-v", "error", "-select_streams", "v", "-show_streams", "-show_frames", "-of", "json", str(path)],
         check=True,
@@ -135,9 +143,13 @@ def decode_with_ffmpeg(path: Path) -> tuple[np.ndarray, list[float]]:
     # An AVI has no stamps for frames that are shown out of order: they follow each other at its rate, 25.
     known = all("best_effort_timestamp_time" in frame for frame in frames)
     seconds = [float(frame["best_effort_timestamp_time"]) if known else i / 25 for i, frame in enumerate(frames)]
-    raw = ffmpeg("-i {} -map 0:v:0 -fps_mode passthrough -f rawvideo -pix_fmt rgb24 -", path)
+    hdr = _HDR.get(frames[0].get("color_transfer", ""))
+    pixels = "rgb48le" if hdr else "rgb24"
+    raw = ffmpeg(f"-i {{}} -map 0:v:0 -fps_mode passthrough -f rawvideo -pix_fmt {pixels} -", path)
     height, width = frames[0]["height"], frames[0]["width"]
     if any(side.get("rotation", 0) % 180 for side in told["streams"][0].get("side_data_list", [])):
         height, width = width, height
-    array = np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+    array = np.frombuffer(raw, np.uint16 if hdr else np.uint8).reshape(-1, height, width, 3)
+    if hdr:
+        array = np.stack([map_tones(coded, hdr) for coded in array])
     return array, [second - seconds[0] for second in seconds]

@@ -1,5 +1,6 @@
 """Draws small videos whose every frame tells its own number, so that a test can read it back from the pixels."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import av
@@ -26,17 +27,29 @@ def number_in(picture: np.ndarray) -> int:
     return int((bits * 2 ** np.arange(BITS)).sum())
 
 
-def draw_video(path, *, frames: int = 40, rate: int = 10, codec: str = "libx264", gop: int = 12, b_frames: int = 2):
-    """A video of numbered pictures at `path`; the container follows from the path's ending."""
+def draw_video(
+    path,
+    *,
+    frames: int = 40,
+    rate: int = 10,
+    codec: str = "libx264",
+    gop: int = 12,
+    b_frames: int = 2,
+    seconds: Sequence[float] = (),
+):
+    """A video of numbered pictures at `path`; the container follows from the path's ending.
+
+    `seconds` says when each is shown, to milliseconds, in place of a constant rate.
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        stream.time_base = Fraction(1, rate)
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000 if seconds else rate)
         stream.codec_context.gop_size = gop
         stream.codec_context.max_b_frames = b_frames
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
-            frame.pts = number
+            frame.pts = round(1000 * seconds[number]) if seconds else number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

@@ -37,6 +37,7 @@ def decoder(request):
 # What torchcodec does not give rightly, and what the note says then: PyAV is asked instead. No other may fall back.
 NOT_BY_TORCHCODEC = {
     "mirrored": "shown mirrored",
+    "hevc 10-bit hdr": "does not map the tones",
     "mpeg-4 avi with b-frames": "time stamps do not hold",
     "mpeg-2 program stream": "not give the frames",
     "mpeg-ts mpeg-2": "not give the frames",

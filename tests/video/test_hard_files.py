@@ -1,5 +1,6 @@
 """Files that are broken, lie about themselves or mean harm give what can be had of them, or a VideoError."""
 
+import errno
 import importlib.util
 import io
 import os
@@ -19,6 +20,7 @@ from PIL import Image
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import ClipactError, VideoError
+from clipact.video import rgb
 from clipact.video.clip import Clip
 from clipact.video.load import load_clip
 from clipact.video.rgb import RgbConverter
@@ -404,9 +406,12 @@ def test_every_error_is_one_of_ours(tmp_path, video):
         assert isinstance(_answer(path, spec=SPEC), Clip | ClipactError)
 
 
-def test_colours_that_cannot_be_turned_into_rgb():
-    """A damaged header may say YCgCo of a video, which FFmpeg's scaler does not know."""
-    frame = av.VideoFrame(32, 32, "yuv420p")
-    frame.colorspace = 8
+def test_colours_that_cannot_be_turned_into_rgb(monkeypatch):
+    """A damaged header may declare pixels to which FFmpeg's scaler has no way."""
+
+    def refuse(frame):
+        raise av.error.FFmpegError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(rgb, "_rgb_graph", refuse)
     with pytest.raises(VideoError, match=r"odd\.avi: its colours, yuv420p"):
-        RgbConverter("odd.avi").convert(frame)
+        RgbConverter("odd.avi").convert(av.VideoFrame(32, 32, "yuv420p"))

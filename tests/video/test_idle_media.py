@@ -11,7 +11,7 @@ import pytest
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError, VideoError
 from clipact.file_memo import identify_file
-from clipact.video import collect
+from clipact.video import collect, kept_timelines
 from clipact.video.decode_pyav import PyavVideo
 from clipact.video.idle_media import IdleMedia
 from clipact.video.load import load_clips
@@ -30,7 +30,7 @@ def opened(monkeypatch):
     opened, plain = [], Media._open
     monkeypatch.setattr(Media, "_open", lambda media: opened.append(media.place) or plain(media))
     monkeypatch.setattr(collect, "_IDLE", IdleMedia())
-    collect._TIMELINES._forget()
+    kept_timelines._TIMELINES._forget()
     return opened
 
 
@@ -89,7 +89,7 @@ def test_a_file_that_is_open_while_its_timeline_is_forgotten(tmp_path, opened, d
         need("torchcodec", importlib.util.find_spec("torchcodec") is not None)
     path = draw_settled(tmp_path / "a.mp4")
     load_clips(path, SPEC)
-    collect._TIMELINES._forget()
+    kept_timelines._TIMELINES._forget()
     (clip,) = load_clips(path, SPEC, start_seconds=2.0, decoder=decoder)
     assert clip.duration_seconds == 4.0
     assert (

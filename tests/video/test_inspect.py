@@ -1,15 +1,18 @@
+import importlib.util
+
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
+from clipact.clip_spec import ClipSpec
 from clipact.errors import VideoError
 from clipact.video.draw import draw_strip
 from clipact.video.inspect import inspect
-from clipact.video.load import load_clip
+from clipact.video.load import load_clip, load_clips
 
-from .corpus import ROTATIONS, draw, draw_rotated
-from .drawing import draw_video, numbered_picture
+from .corpus import ROTATIONS, draw, draw_rotated, need
+from .drawing import draw_video, number_in, numbered_picture
 
 
 def test_a_plain_file_has_nothing_odd(tmp_path):
@@ -39,6 +42,43 @@ def test_a_plain_file_has_nothing_odd(tmp_path):
 def test_what_is_odd_is_said(tmp_path, name, words):
     odd = inspect(draw(name, tmp_path)).odd
     assert any(words in remark for remark in odd), odd
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("non-square pixels", "not square (4:3); models see them as stored"),
+        ("hevc 10-bit hdr", "high dynamic range (PQ): its tones are mapped"),
+        ("h264 interlaced", "interlaced: fast motion shows combs"),
+    ],
+)
+@pytest.mark.parametrize("decoder", ["pyav", "torchcodec"])
+def test_what_is_odd_is_said_of_every_clip(tmp_path, name, words, decoder):
+    need("torchcodec", decoder == "pyav" or importlib.util.find_spec("torchcodec") is not None)
+    path = draw(name, tmp_path)
+    for clip in load_clips(path, ClipSpec(frames=2, size=(16, 16)), clips=2, decoder=decoder):
+        assert sum(words in note for note in clip.notes) == 1, clip.notes
+    assert any(words in remark for remark in inspect(path).odd)
+
+
+def test_a_screen_recording_is_seen_at_equal_times_and_the_note_says_so(tmp_path):
+    """30 frames in the first second, then one every three seconds, as screen recorders write them."""
+    path = tmp_path / "screen.mkv"
+    shown = [*(number / 30 for number in range(30)), *range(3, 40, 3)]
+    draw_video(path, frames=len(shown), seconds=shown, codec="mpeg4", b_frames=0)
+    clip = load_clip(path)
+    numbers = [number_in(frame) for frame in clip.frames]
+    assert numbers == [stamp.index for stamp in clip.stamps]
+    # in the middles of eight equal parts of the 39 seconds and what the last frame lasts
+    assert np.abs(np.diff([stamp.seconds for stamp in clip.stamps]) - 5).max() <= 2.1
+    words = "variable frame rate: half of its frames come from 0.7 of 39.0 s"
+    assert clip.notes == (f"{words}; frames are taken at equal times",)
+    assert words in inspect(path).odd
+    counted = load_clip(path, spec=ClipSpec(sampling="segment_centers_by_number", size=(16, 16)))
+    assert sum(stamp.seconds < 1 for stamp in counted.stamps) == 6
+    assert counted.notes == (f"{words}; frames are taken at equal numbers",)
+    every = load_clip(path, frames=len(shown))
+    assert [stamp.index for stamp in every.stamps] == list(range(len(shown)))
 
 
 @pytest.mark.parametrize("name", ["h264 short gop", "vp9 without a frame count", "mjpeg", "grey", "odd size"])

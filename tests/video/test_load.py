@@ -1,6 +1,7 @@
 import errno
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -10,6 +11,7 @@ import pytest
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError, VideoError
 from clipact.video import decode_pyav
+from clipact.video.clip import Timeline
 from clipact.video.decode_pyav import PyavVideo, feed
 from clipact.video.load import load_clip, load_clips
 from clipact.video.media import Media
@@ -91,8 +93,8 @@ def test_fewer_frames_than_asked_repeat_and_are_noted_or_refused(video, way):
 
     clip = load(0.3)
     assert {s.index for s in clip.stamps} <= {0, 1, 2}
-    assert clip.notes == ("6 frames asked for, 3 there: some repeat",)
-    with pytest.raises(VideoError, match="6 frames asked for, 3 there; ask for fewer"):
+    assert clip.notes == ("6 frames asked for, 3 different ones used of 3 there: some repeat",)
+    with pytest.raises(VideoError, match="6 frames asked for, 3 different ones used of 3 there; ask for fewer"):
         load(0.3, "error")
     assert load(0.6, "error").notes == ()
 
@@ -102,9 +104,50 @@ def test_frames_that_repeat_though_there_are_enough(video):
     for spec in (ClipSpec(frames=6, sampling="strided", stride=8), ClipSpec(frames=6, sampling="fps", rate_fps=20.0)):
         clip = load_clip(video, 0.0, 2.0, spec=spec)
         distinct = len({s.index for s in clip.stamps})
-        assert clip.notes == (f"6 frames asked for, {distinct} different ones sampled of 20 there: some repeat",)
-        with pytest.raises(VideoError, match="different ones sampled of 20 there"):
+        assert clip.notes == (f"6 frames asked for, {distinct} different ones used of 20 there: some repeat",)
+        with pytest.raises(VideoError, match="different ones used of 20 there"):
             load_clip(video, 0.0, 2.0, spec=spec, short="error")
+
+
+def test_how_many_frames_were_used_is_said_where_a_window_reaches_past_the_end(tmp_path):
+    video = draw_video(tmp_path / "short.mp4", frames=7, rate=25)
+    clip = load_clip(video, spec=ClipSpec(frames=8, sampling="fps", rate_fps=2.0))
+    assert [stamp.index for stamp in clip.stamps] == [6] * 8
+    assert clip.notes == ("8 frames asked for, 1 different ones used of 7 there: some repeat",)
+
+
+@pytest.mark.parametrize("base", [Fraction(1, 10), Fraction(1, 1000), Fraction(1, 12800), Fraction(1, 90000)])
+def test_a_window_of_time_does_not_depend_on_the_time_base(base):
+    ticks = np.array([round(Fraction(number, 10) / base) for number in range(40)])
+    timeline = Timeline(ticks=ticks, time_base=base, last_ticks=round(Fraction(1, 10) / base))
+
+    def shown(start, end):
+        return list(timeline.within(start, end, name="a"))
+
+    assert shown(0.5, 0.55) == [5]
+    assert shown(0.52, 0.53) == [5]
+    assert shown(0.46, 0.49) == [4]
+    assert shown(0.5, 0.6) == [5]
+    assert shown(0.4996, 0.5996) == [5]  # rounded to milliseconds, as people write times
+    assert shown(0.45, 0.65) == [5, 6]
+    assert shown(None, 0.04) == [0]
+    assert shown(3.99, None) == [39]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mkv", "a.ts"])
+def test_a_window_between_two_frames_in_files(tmp_path, name):
+    video = draw_video(tmp_path / name, codec="mpeg4", b_frames=0, frames=20)
+    for start, end, number in ((0.5, 0.55, 5), (0.52, 0.53, 5), (1.0, 1.1, 10), (1.95, None, 19)):
+        clip = load_clip(video, start, end, frames=1)
+        assert [number_in(frame) for frame in clip.frames] == [number]
+
+
+def test_the_zoos_video_swin_takes_every_other_frame_of_30_a_second(tmp_path):
+    spec = ClipSpec(frames=32, sampling="fps", rate_fps=15.0, size=(16, 16))
+    for name in ("a.mp4", "a.mkv"):
+        video = draw_video(tmp_path / name, frames=100, rate=30, codec="mpeg4", b_frames=0)
+        numbers = [stamp.index for stamp in load_clip(video, spec=spec).stamps]
+        assert numbers == list(range(numbers[0], numbers[0] + 64, 2))
 
 
 def test_an_end_past_the_end_is_noted(video):

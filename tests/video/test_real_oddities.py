@@ -138,7 +138,7 @@ def test_settings_of_the_decoder_that_change_half_way(tmp_path, decoder):
 
 @pytest.mark.parametrize("codec", ["msmpeg4v2", "wmv2", "cinepak", "msvideo1"])
 def test_key_frames_of_an_avi_without_an_index(tmp_path, codec, decoder):
-    path = _cut(_drawn(tmp_path / "x.avi", f"-c:v {codec} -g 50", seconds=6), 0.75)
+    path = _cut(_drawn(tmp_path / "x.avi", f"-c:v {codec} -g 50", seconds=8), 0.7)
     expected, _ = decode_with_ffmpeg(path)
     for start in (1.0, 3.3, 4.1):
         clip = load_clip(path, start, frames=1, decoder=decoder)
@@ -210,7 +210,7 @@ def test_a_matroska_clock_that_starts_late_is_not_cut_short(tmp_path, options):
 def test_frames_that_an_avi_drops_are_not_missing(tmp_path):
     path = tmp_path / "x.avi"
     ffmpeg("-i {} -c:v mpeg4 -output_ts_offset 3 {}", draw_video(tmp_path / "v.mp4"), path)
-    assert load_clip(path).notes == ()
+    assert not any("cut short" in note for note in load_clip(path).notes)
 
 
 def test_an_orientation_of_single_frames_turns_none(tmp_path, decoder):

@@ -1,11 +1,14 @@
 import math
+from fractions import Fraction
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipact.clip_spec import ClipSpec
+from clipact.clip_spec import ClipSpec, Sampling
+from clipact.video.frame_rate import constant_rate, densest_half_seconds, is_uneven, simplest_ratio
 from clipact.video.sampling import at_fps, random_in_segments, sample, segment_centers, spans, strided, uniform
 
 counts = st.integers(1, 5000)
@@ -103,10 +106,59 @@ def test_by_fps_takes_the_frame_on_show_whatever_the_rate_of_the_video(gaps, fra
     duration = float(seconds[-1]) + 0.04
     chosen = at_fps(seconds, frames, rate_fps, duration_seconds=duration)
     start = max(duration - frames / rate_fps, 0) / 2
+    grace = float(np.median(gaps)) / 2  # never as much as half a frame; most of it where stamps pass for a steady rate
     for i, index in enumerate(chosen):
         moment = start + (i + 0.5) / rate_fps
-        assert seconds[index] <= moment
-        assert index == len(seconds) - 1 or moment < seconds[index + 1]
+        assert seconds[index] <= moment + grace
+        assert index == len(seconds) - 1 or moment < seconds[index + 1] + grace
+
+
+def _as_stamped(available, rate, rounded):
+    seconds = np.arange(available) / rate
+    return {
+        "exactly": seconds,
+        "to microseconds": np.round(seconds, 6),
+        "to milliseconds": np.round(seconds, 3),
+        "down to milliseconds": np.floor(seconds * 1000) / 1000,
+    }[rounded]
+
+
+@pytest.mark.parametrize("rounded", ["exactly", "to microseconds", "to milliseconds", "down to milliseconds"])
+def test_by_fps_at_half_the_rate_is_every_other_frame(rounded):
+    for available in range(66, 901):
+        seconds = _as_stamped(available, 30, rounded)
+        chosen = at_fps(seconds, 32, 15.0, duration_seconds=round(available / 30, 3))
+        assert set(np.diff(chosen)) == {2}, available
+
+
+@pytest.mark.parametrize("rate", [24, 25, 30, 50, 60, 120, 24000 / 1001, 30000 / 1001, 60000 / 1001])
+@given(
+    available=st.integers(40, 3000),
+    every=st.integers(1, 5),
+    frames=st.integers(2, 40),
+    clips=st.integers(1, 10),
+    rounded=st.sampled_from(["exactly", "to microseconds", "to milliseconds"]),
+)
+def test_by_fps_at_a_whole_part_of_the_rate_all_steps_are_alike(rate, available, every, frames, clips, rounded):
+    available = max(available, frames * every)
+    seconds = _as_stamped(available, rate, rounded)
+    for clip in range(clips):
+        chosen = at_fps(seconds, frames, rate / every, duration_seconds=available / rate, clip=clip, clips=clips)
+        assert set(np.diff(chosen)) == {every}
+
+
+def test_by_fps_in_numbers():
+    assert at_fps(np.arange(15) / 25, 8, 25.0, duration_seconds=15 / 25) == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert at_fps(np.arange(100) / 25, 8, 2.0, duration_seconds=4.0) == [6, 18, 31, 43, 56, 68, 81, 93]
+    # the rate of NTSC at 15 frames a second, as trained with: every other frame
+    ntsc = np.arange(100) * 1001 / 30000
+    assert set(np.diff(at_fps(ntsc, 32, 15.0, duration_seconds=100 * 1001 / 30000))) == {2}
+    # 60 frames at 30 a second, then 10 at 5 a second
+    seconds = np.concatenate([np.arange(60) / 30, 2 + np.arange(10) / 5])
+    assert at_fps(seconds, 8, 2.0, duration_seconds=4.0) == [7, 22, 37, 52, 61, 63, 66, 68]
+    part = at_fps(seconds[60:68], 6, 4.0, duration_seconds=1.5)  # from 2.0 to 3.5 s
+    assert [60 + number for number in part] == [60, 61, 63, 64, 65, 66]
+    assert at_fps(np.zeros(1), 3, 2.0, duration_seconds=0.0) == [0, 0, 0]
 
 
 def test_by_fps_at_the_videos_own_rate_is_every_frame():
@@ -140,7 +192,7 @@ def test_spans_cover_every_frame_in_order_and_none_is_empty(available, clips):
         assert sum(map(len, cut)) == available
 
 
-@pytest.mark.parametrize("sampling", ["uniform", "segment_centers", "strided", "fps"])
+@pytest.mark.parametrize("sampling", get_args(Sampling))
 @given(available=st.integers(1, 400), clips=st.integers(1, 8), seed=st.none() | st.integers(0, 5))
 def test_a_spec_is_carried_out_for_each_clip(sampling, available, clips, seed):
     spec = ClipSpec(frames=6, sampling=sampling, stride=5, rate_fps=4.0)
@@ -151,3 +203,67 @@ def test_a_spec_is_carried_out_for_each_clip(sampling, available, clips, seed):
     assert all(numbers == sorted(numbers) and 0 <= numbers[0] <= numbers[-1] < available for numbers in chosen)
     firsts = [numbers[0] for numbers in chosen]
     assert firsts == sorted(firsts) or generator is not None
+
+
+_SCREEN_RECORDING = np.concatenate([np.arange(60) / 60, [10.0, 20.0, 30.0, 39.0]])  # 60 frames in 1 s of 40
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "segment_centers", "strided"])
+def test_where_the_rate_varies_strongly_frames_are_taken_at_equal_times(sampling):
+    spec = ClipSpec(frames=8, sampling=sampling, stride=8)
+    (chosen,) = sample(spec, _SCREEN_RECORDING, duration_seconds=40.0)
+    # the frames on show at about 2.5, 7.5, ... 37.5 s; a twentieth of a frame's usual time is left aside
+    assert chosen[1:-1] == [59, 60, 60, 61, 61, 62]
+    assert sum(number < 59 for number in chosen) <= 1
+    by_number = ClipSpec(frames=8, sampling=f"{sampling}_by_number", stride=8)
+    (counted,) = sample(by_number, _SCREEN_RECORDING, duration_seconds=40.0)
+    assert sum(number < 59 for number in counted) >= 7
+    assert counted == sample(spec, np.arange(64) / 25, duration_seconds=64 / 25)[0]
+
+
+def test_at_equal_times_in_training_and_over_several_clips():
+    spec = ClipSpec(frames=4, sampling="segment_centers")
+    first, second = sample(spec, _SCREEN_RECORDING, duration_seconds=40.0, clips=2)
+    assert (first[0], second) == (59, [61, 61, 62, 62])
+    draws = [
+        sample(spec, _SCREEN_RECORDING, duration_seconds=40.0, generator=np.random.default_rng(i))[0]
+        for i in range(200)
+    ]
+    assert {number for numbers in draws for number in numbers[1:]} == {60, 61, 62, 63}
+
+
+@given(
+    available=st.integers(3, 600),
+    rate=st.sampled_from([1 / 3600, 1, 10, 23.976, 29.97, 60, 240]),
+    rounded=st.sampled_from(["exactly", "to microseconds", "to milliseconds"]),
+    cut=st.floats(0, 1),
+    dropped=st.lists(st.integers(1, 598), max_size=2),
+)
+def test_a_steady_rate_is_not_uneven_wherever_it_is_cut_and_with_few_frames_dropped(
+    available, rate, rounded, cut, dropped
+):
+    seconds = _as_stamped(available, rate, rounded)
+    low, high = constant_rate(seconds)
+    assert low * 0.999999 <= rate <= high * 1.000001
+    assert high / low - 1 < max(1e-6, 2.7e-3 / seconds[-1])
+    kept = np.delete(seconds, [number for number in dropped if number < available - 1])
+    assert not is_uneven(kept)
+    spec = ClipSpec(frames=6, sampling="segment_centers")
+    chosen = sample(spec, seconds, duration_seconds=float(seconds[-1]) + cut / rate)
+    assert chosen == [segment_centers(available, 6)]
+
+
+def test_what_is_uneven_and_how_much_holds_half_of_the_frames():
+    assert is_uneven(_SCREEN_RECORDING)
+    assert densest_half_seconds(_SCREEN_RECORDING) == pytest.approx(31 / 60)
+    assert is_uneven(np.concatenate([np.arange(60) / 30, 2 + np.arange(10) / 5]))
+    by_turns = np.concatenate([np.arange(60) / 30, 2 + np.arange(48) / 24])  # a phone in changing light
+    assert not is_uneven(by_turns)
+    assert constant_rate(by_turns) is None
+    assert not is_uneven(np.zeros(1))
+    assert not is_uneven(np.array([0.0, 9.0]))
+    assert constant_rate(np.zeros(1)) is None
+    assert simplest_ratio(*constant_rate(np.round(np.arange(100) / 30, 3))) == 30
+    assert simplest_ratio(1.999, 2.002) == 2
+    assert simplest_ratio(12.49, 12.503) == Fraction(25, 2)
+    assert simplest_ratio(0.0999, 0.1001) == Fraction(1, 10)

@@ -303,7 +303,7 @@ def _tokenizer_in(folder: Path, *, vocabulary: int) -> Any:
         raise ModelError(f"the tokenizer in {folder} cannot be read: {first_line(error)}{hint}") from error
     if 2 * len(found) < vocabulary:
         raise ModelError(
-            f"the tokenizer in {folder} knows {len(found):,} tokens and the model {vocabulary:,}: its files are missing "
-            "or another model's; save the model's own beside it, with AutoProcessor.save_pretrained"
+            f"the tokenizer in {folder} knows {len(found):,} tokens and the model {vocabulary:,}: its files are "
+            "missing or another model's; save the model's own beside it, with AutoProcessor.save_pretrained"
         )
     return found
