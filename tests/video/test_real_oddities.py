@@ -117,24 +117,23 @@ def test_a_palette_that_is_sent_once(tmp_path, name, codec, decoder):
     assert _as_ffmpeg(path, decoder, starts=(0.0, 1.2))[:-1] == ()
 
 
-def test_a_second_sample_description(tmp_path, decoder):
-    """Settings of the decoder that change half way: FLV sends them apart from the frames, once."""
-    parts = [draw_video(tmp_path / f"{n}.flv", frames=20, b_frames=0, gop=gop) for n, gop in enumerate((5, 7))]
+def test_settings_of_the_decoder_that_change_half_way(tmp_path, decoder):
+    """Two recordings in one FLV: the second's settings are sent apart from its frames, once."""
+    drawn, data = draw_video(tmp_path / "v.mp4", frames=20, b_frames=0), []
+    for number, options in enumerate(("-profile:v baseline -refs 1", "-profile:v high -refs 4 -output_ts_offset 2")):
+        part = tmp_path / f"{number}.flv"
+        ffmpeg(f"-i {{}} -c:v libx264 -bf 0 -g 5 -pix_fmt yuv420p {options} {{}}", drawn, part)
+        data.append(part.read_bytes()[13 * number :])  # after the header of the file
     joined = tmp_path / "joined.flv"
-    with av.open(str(joined), "w") as out:
-        stream = None
-        for number, part in enumerate(parts):
-            with av.open(str(part)) as source:
-                video = source.streams.video[0]
-                stream = stream or out.add_stream_from_template(video, opaque=True)
-                for packet in source.demux(video):
-                    if packet.size:
-                        packet.pts += 2000 * number
-                        packet.dts += 2000 * number
-                        packet.stream = stream
-                        out.mux(packet)
+    joined.write_bytes(b"".join(data))
     clip = load_clip(joined, frames=40, decoder=decoder)
     assert [number_in(frame) for frame in clip.frames] == [*range(20), *range(20)]
+    for start in (3.3, 2.5):
+        clip = load_clip(joined, start, frames=1, decoder=decoder)
+        assert number_in(clip.frames[0]) == clip.stamps[0].index - 20
+    with av.open(str(joined)) as container:
+        sent = [p for p in container.demux(container.streams.video[0]) if p.has_sidedata("new_extradata")]
+    assert len(sent) >= 1
 
 
 @pytest.mark.parametrize("codec", ["msmpeg4v2", "wmv2", "cinepak", "msvideo1"])
