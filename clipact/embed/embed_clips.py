@@ -134,7 +134,7 @@ class _Engine:
         if self.options.journal is not None:
             what = f"{self.unit} {self.request.keep_clips} {self.request.features}"
             journal = Journal(
-                self.options.journal, content_key("run 2", self.encoder.identity, what, DECODERS, identity)
+                self.options.journal, content_key("run 3", self.encoder.identity, what, DECODERS, identity)
             )
             done = journal.resume() if self.options.resume else 0
             if not self.options.resume:

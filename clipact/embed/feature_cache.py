@@ -62,7 +62,7 @@ class FeatureCache:
             DECODERS,
         )
         drawn = () if self.augment is None else (repr(self.augment), str(row.draw))
-        return content_key(f"{self.kind} 2", *seen, *drawn)
+        return content_key(f"{self.kind} 3", *seen, *drawn)
 
     def read(self, key: str, *, name: str) -> ClipFeatures | None:
         """Return what is kept under a key, None when nothing is; `name` is what ledgers call the source."""
