@@ -47,10 +47,11 @@ class SequentialVideo(Video):
 
     def timeline(self) -> Timeline:
         """Every frame that decodes, at its stamp where stamps rise, else at its number times the frame rate."""
-        stamps = [(frame.pts, frame.dts) for frame in self._all_frames()]
-        if not stamps:
-            raise self._media.error("not one frame can be decoded")
         media = self._media
+        counted = media.progress(self._all_frames(), media.stream.frames or None, f"counting frames of {media.name}")
+        stamps = [(frame.pts, frame.dts) for frame in counted]
+        if not stamps:
+            raise media.error("not one frame can be decoded")
         rate = media.stream.average_rate or media.stream.guessed_rate or _RATE_WHEN_UNKNOWN
         step = max(1, round(1 / (rate * media.time_base)))
         ticks = _rising(stamps, step)

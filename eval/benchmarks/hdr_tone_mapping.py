@@ -1,6 +1,6 @@
 """Which tone mapping of HDR video gives the answers of its SDR twin.
 
-Draws pairs of real clips: the SDR clip, and its twin in HDR (10 bits, BT.2020, PQ or HLG), whose light is the same (white
+Draws pairs of real clips: the SDR clip, and its twin in HDR (10 bits, BT.2020, PQ or HLG), whose light is alike (white
 at 203 cd/m2, BT.2408), or whose highlights are spread up to 1000 cd/m2, as cameras record them. Both are encoded alike,
 and embedded by a model: the cosine of the twins, and how often their nearest label is the same.
 
