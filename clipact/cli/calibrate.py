@@ -74,7 +74,7 @@ def calibrate(
     """
     from dataclasses import replace
 
-    from clipact.cli.terminal import find_protocol, note, track
+    from clipact.cli.terminal import find_protocol, note, show_video_progress, track
     from clipact.errors import UsageError, choices
     from clipact.prompts import PromptSet, parse_labels
 
@@ -109,7 +109,7 @@ def calibrate(
         coverage=coverage,
         false_rejection_rate=false_rejection_rate,
         score=ood_score,
-        options=EvalOptions(cache=Cache(), progress=progress),
+        options=EvalOptions(cache=Cache(), progress=progress, video_progress=show_video_progress),
     )
     calibration.save(out)
     if as_json:

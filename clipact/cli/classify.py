@@ -151,7 +151,7 @@ def classify(
     """
     from clipact.cache import Cache
     from clipact.classify.answer_file import answer_row, check_answer_file
-    from clipact.cli.terminal import index_folder, note, show_progress, track
+    from clipact.cli.terminal import index_folder, note, show_progress, show_video_progress, track
     from clipact.embed.clip_source import ClipSource
     from clipact.embed.named_videos import expand_videos
     from clipact.embed.options import EmbedOptions
@@ -196,6 +196,7 @@ def classify(
         resume=resume,
         time_limit_seconds=time_limit,
         progress=lambda items, total, what: track(items, total=total, what=what, prints=out is None),
+        video_progress=show_video_progress,
     )
     looked_at = clips or (fitted.target.views.views if fitted else 1)
     decoded: dict[int, Future[tuple[Clip, ...]]] = {}
@@ -265,6 +266,7 @@ def _decode_first(
     rows: "Sequence[ClipSource]", spec: "ClipSpec", *, clips: int, decoder: str
 ) -> "dict[int, Future[tuple[Clip, ...]]]":
     """Begin to decode the first videos, by their numbers; a stream and a clip of very many frames wait their turn."""
+    from clipact.cli.terminal import show_video_progress
     from clipact.video.collect import Wanted
     from clipact.video.load import load_wanted
     from clipact.video.open_source import FILE, source_kind
@@ -284,6 +286,7 @@ def _decode_first(
                 decoder=decoder,
                 decoder_threads=1,
             ),
+            progress=show_video_progress,
         )
         for number, row in enumerate(rows[:_VIDEOS_AHEAD])
         if source_kind(row.source) == FILE

@@ -67,7 +67,7 @@ def embed(
     file. Exit code 1 when a video could not be read.
     """
     from clipact.cache import Cache, content_key
-    from clipact.cli.terminal import note, track
+    from clipact.cli.terminal import note, show_video_progress, track
     from clipact.clip_spec import ClipSpec
     from clipact.config import override, parse, to_table
     from clipact.data.fingerprint import file_digest
@@ -103,6 +103,7 @@ def embed(
         resume=resume,
         time_limit_seconds=time_limit,
         progress=lambda items, count, what: track(items, total=count or total, what=what),
+        video_progress=show_video_progress,
     )
     failed = count = 0
     for found in write_features(

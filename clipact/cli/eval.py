@@ -67,7 +67,7 @@ def evaluate(
 ) -> None:
     """Score models under a protocol (see HELP)."""
     from clipact.cache import Cache
-    from clipact.cli.terminal import find_protocol, note, track
+    from clipact.cli.terminal import find_protocol, note, show_video_progress, track
     from clipact.errors import UsageError, choices
     from clipact.evaluate import EvalOptions, read_samples
     from clipact.evaluate.metric_values import metric_values
@@ -109,7 +109,9 @@ def evaluate(
             ) -> Iterable[Any]:
                 return track(items, total=total, what=what)
 
-            options = EvalOptions(cache=cache, resume=resume, progress=progress, features=features)
+            options = EvalOptions(
+                cache=cache, resume=resume, progress=progress, features=features, video_progress=show_video_progress
+            )
             result, folder = run_protocol(protocol, samples, loaded, out, changed=said, options=options)
             unread += len(result.unreadable)
             row = (protocol.name, name, result, folder, metric_values(result))

@@ -38,12 +38,21 @@ def frames(
 
     clipact frames video.mp4 --out attention.png --model runs/attention/best --attention
     """
-    from clipact.cli.terminal import note
+    from clipact.cli.terminal import note, show_video_progress
     from clipact.video.draw import draw_strip
     from clipact.video.load import load_clip
 
     spec = model_spec(model)
-    clip = load_clip(video, start, end, spec=spec, frames=count, decoder=decoder, time_limit_seconds=time_limit)
+    clip = load_clip(
+        video,
+        start,
+        end,
+        spec=spec,
+        frames=count,
+        decoder=decoder,
+        time_limit_seconds=time_limit,
+        progress=show_video_progress,
+    )
     if attention:
         clip = _with_attention(clip, spec, model)
     try:

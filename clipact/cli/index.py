@@ -158,7 +158,7 @@ def query(
     clipact index query captions.index --text "a dog catches a ball"
     """
     from clipact.cache import Cache
-    from clipact.cli.terminal import track
+    from clipact.cli.terminal import show_video_progress, track
     from clipact.embed.named_videos import expand_videos
     from clipact.embed.options import EmbedOptions
     from clipact.errors import UsageError
@@ -173,7 +173,9 @@ def query(
     paths = expand_videos(videos) if videos else []
     failed = 0
     options = EmbedOptions(
-        cache=Cache(), progress=lambda items, total, what: track(items, total=total, what=what, prints=True)
+        cache=Cache(),
+        progress=lambda items, total, what: track(items, total=total, what=what, prints=True),
+        video_progress=show_video_progress,
     )
     for name, vector in _vectors(loaded, paths, [clean(one) for one in text or ()], options):
         if isinstance(vector, Exception):

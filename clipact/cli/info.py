@@ -21,14 +21,14 @@ def info(
 
     Exit code 1 when a video could not be read; the others are told all the same.
     """
-    from clipact.cli.terminal import note
+    from clipact.cli.terminal import note, show_video_progress
     from clipact.embed.named_videos import expand_videos
     from clipact.video.inspect import inspect
 
     failed = 0
     for source in expand_videos(videos):
         try:
-            found = inspect(source, end_seconds=end)
+            found = inspect(source, end_seconds=end, progress=show_video_progress)
         except VideoError as error:
             failed += 1
             if as_json:

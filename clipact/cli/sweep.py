@@ -64,7 +64,7 @@ def sweep(
     Stopped, the same command begins again, but decodes and encodes nothing twice: embeddings are kept (clipact cache).
     """
     from clipact.cache import Cache
-    from clipact.cli.terminal import find_protocol, note, show_progress, track
+    from clipact.cli.terminal import find_protocol, note, show_progress, show_video_progress, track
     from clipact.errors import UsageError
     from clipact.evaluate import EvalOptions, read_samples
     from clipact.models.zoo import load_model
@@ -90,7 +90,7 @@ def sweep(
     def progress(items: Iterable[Any], total: int | None, _: str) -> Iterable[Any]:
         return track(items, total=total, what=protocol.name)
 
-    options = EvalOptions(cache=Cache(), progress=progress)
+    options = EvalOptions(cache=Cache(), progress=progress, video_progress=show_video_progress)
     found = sweep(protocol, samples, loaded, grid, baseline=baseline, options=options, text_progress=show_progress)
     paths = write_sweep(found, out)
     _show(found, as_json=as_json)

@@ -1,13 +1,27 @@
 """Options, notes, progress bars and tables that several commands share."""
 
 import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -105,6 +119,7 @@ def find_protocol(protocol_or_table: str, data: Path | None, *, split: str = "al
 
 T = TypeVar("T")
 _BAR_CELLS = 24
+_PATIENCE_SECONDS = 2.0
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -130,16 +145,73 @@ def track(items: Iterable[T], *, total: int | None, what: str, prints: bool = Fa
     if (total is not None and total < 2) or not sys.stderr.isatty():
         yield from items
         return
-    clock = TimeElapsedColumn() if total is None else TimeRemainingColumn()
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), clock)
-    bars = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
-    with bars:
-        for item in bars.track(items, total=total):
+    with _SCREEN.bar(what, total) as (bars, task):
+        for item in items:
             if prints:
                 bars.stop()
             yield item
+            bars.advance(task)
             if prints:
                 bars.start()
+
+
+def show_video_progress(items: Iterable[T], total: int | None, description: str, /) -> Iterator[T]:
+    """Return the items with a bar below the others, once they have lasted two seconds: what is done inside a video."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    begun = time.monotonic()
+    with ExitStack() as until_done:
+        bars, task = None, TaskID(0)
+        for count, item in enumerate(items, start=1):
+            yield item
+            if bars is None and time.monotonic() - begun > _PATIENCE_SECONDS:
+                bars, task = until_done.enter_context(_SCREEN.bar(description, total))
+            if bars is not None:
+                bars.update(task, completed=count)
+
+
+class _Screen:
+    """The bars that are drawn: one block for all of a process, whichever threads they come from."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bars: Progress | None = None
+        self._users = 0
+
+    @contextmanager
+    def bar(self, what: str, total: int | None) -> Iterator[tuple[Progress, TaskID]]:
+        """A bar of its own inside; the block is taken off the screen with its last bar."""
+        with self._lock:
+            if self._bars is None:
+                columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Clock())
+                self._bars = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+                self._bars.start()
+            bars, self._users = self._bars, self._users + 1
+        task = bars.add_task(escape(what), total=total)
+        try:
+            yield bars, task
+        finally:
+            bars.remove_task(task)
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    bars.stop()
+                    self._bars = None
+
+
+class _Clock(ProgressColumn):
+    """The time that is left; with no total, the time that has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left, self._gone = TimeRemainingColumn(), TimeElapsedColumn()
+
+    def render(self, task: Task) -> Text:
+        return (self._gone if task.total is None else self._left).render(task)
+
+
+_SCREEN = _Screen()
 
 
 def show_progress(items: Iterable[T], total: int | None, description: str, /) -> Iterator[T]:

@@ -231,8 +231,13 @@ class _Engine:
 
     def _collect_clips(self, job: _Job, collector: FeatureCollector) -> tuple[ClipLedger, ...]:
         if not job.clips and self.request.augment is None:
-            limit = self.options.time_limit_seconds
-            return collect_frames(job.row.source, self._wanted(job.row), collector, time_limit_seconds=limit)
+            return collect_frames(
+                job.row.source,
+                self._wanted(job.row),
+                collector,
+                time_limit_seconds=self.options.time_limit_seconds,
+                progress=self.options.video_progress,
+            )
         if not job.clips:
             self._decode(job)
             if job.cause:
@@ -245,7 +250,10 @@ class _Engine:
         begun = time.perf_counter()
         try:
             job.clips = load_wanted(
-                job.row.source, self._wanted(job.row), time_limit_seconds=self.options.time_limit_seconds
+                job.row.source,
+                self._wanted(job.row),
+                time_limit_seconds=self.options.time_limit_seconds,
+                progress=self.options.video_progress,
             )
         except VideoError as error:
             job.cause = error.cause

@@ -22,6 +22,7 @@ class EmbedOptions:
     resume              whether a journal that is there is taken up, or begun anew
     time_limit_seconds  decodes each video in a process of its own, which is ended when the time is up
     progress            shows the rows as they are done
+    video_progress      shows what lasts inside a video; called by the workers, several at once
     """
 
     workers: int | None = None
@@ -32,6 +33,7 @@ class EmbedOptions:
     resume: bool = False
     time_limit_seconds: float | None = None
     progress: ProgressBar = no_progress
+    video_progress: ProgressBar = no_progress
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads", "frames_at_once"):

@@ -18,6 +18,7 @@ from clipact.evaluate.encode import EvalOptions, add_seconds, encode_samples
 from clipact.evaluate.encoded_samples import EncodedSamples, describe_run, describe_views, files_seen
 from clipact.evaluate.results import ClassificationResult, RetrievalResult
 from clipact.evaluate.samples import EvalSample, EvalSamples, as_samples
+from clipact.progress import no_progress
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -52,7 +53,7 @@ def evaluate(
     if isinstance(recognizer, EmbeddingRecognizer):
         return next(evaluate_wordings([recognizer], samples, averaging=averaging, crops=crops, options=options))
     samples, options, seconds = as_samples(samples), options or EvalOptions(), dict[str, float]()
-    if (averaging, crops, replace(options, progress=EvalOptions().progress, run={})) != (
+    if (averaging, crops, replace(options, progress=no_progress, video_progress=no_progress, run={})) != (
         "embeddings", 1, EvalOptions()
     ):  # fmt: skip
         raise UsageError(

@@ -239,7 +239,9 @@ def read_timeline(media: Media, packets: Iterable[Any] | None = None) -> Timelin
     looks_reordered, in_order = False, bool(media.context.has_b_frames)
     length_bytes = nal_length_bytes(media.context.name, media.context.extradata)
     has_palette = media.context.pix_fmt == "pal8"
-    for position, packet in enumerate(media.packets_from_start() if packets is None else packets, start=1):
+    found = media.packets_from_start() if packets is None else packets
+    walked = media.progress(found, media.stream.frames or None, f"reading {media.name}")
+    for position, packet in enumerate(walked, start=1):
         spoilt += packet.is_corrupt
         if packet.is_discard or (hides_frames and _is_hidden(packet)):
             continue

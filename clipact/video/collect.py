@@ -6,11 +6,11 @@ clips are asked for. `load` stacks what it collects into clips.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 from clipact.clip_spec import ClipSpec, FrameStamp
 from clipact.errors import UsageError, VideoError
 from clipact.file_memo import FileIdentity, identify_file
+from clipact.progress import ProgressBar, no_progress
 from clipact.video.augment import Augment
 from clipact.video.clip import FramesDifferError, Timeline, Video
 from clipact.video.decode_sequential import SequentialVideo
@@ -91,7 +92,12 @@ class ClipLedger:
 
 
 def collect_frames(
-    source: VideoSource, wanted: Wanted, collector: FrameCollector, *, time_limit_seconds: float | None = None
+    source: VideoSource,
+    wanted: Wanted,
+    collector: FrameCollector,
+    *,
+    time_limit_seconds: float | None = None,
+    progress: ProgressBar = no_progress,
 ) -> tuple[ClipLedger, ...]:
     """Decode the frames that are wanted of a source into a collector.
 
@@ -103,6 +109,7 @@ def collect_frames(
         wanted: What to decode. It has no augment, whose pictures differ from clip to clip and from place to place.
         collector: Takes the frames. It has begun and not finished when an error is raised.
         time_limit_seconds: As for `load_clip`.
+        progress: As for `load_clip`.
 
     Returns:
         The ledger of each view, in the order of `load_clips`; the crops of one clip share theirs.
@@ -112,7 +119,7 @@ def collect_frames(
     """
     assert wanted.augment is None, wanted.augment
     if time_limit_seconds is None:
-        return decode_into(source, wanted, collector)
+        return decode_into(source, wanted, collector, progress=progress)
     from clipact.video.decode_subprocess import load_in_subprocess
 
     clips = load_in_subprocess(source, wanted, time_limit_seconds=time_limit_seconds)
@@ -137,13 +144,15 @@ def collect_frames(
     )
 
 
-def decode_into(source: VideoSource, wanted: Wanted, collector: FrameCollector) -> tuple[ClipLedger, ...]:
+def decode_into(
+    source: VideoSource, wanted: Wanted, collector: FrameCollector, *, progress: ProgressBar = no_progress
+) -> tuple[ClipLedger, ...]:
     """Decode in this process, as `collect_frames` does; with an augment, frames are added as they were decoded."""
     check_decoder(wanted.decoder)
     if wanted.decoder_threads is not None and wanted.decoder_threads < 1:
         raise UsageError(f"decoder_threads is {wanted.decoder_threads}; at least 1, or None: as many as FFmpeg takes")
     try:
-        ledgers = _read_source(source, wanted, collector)
+        ledgers = _read_source(source, wanted, collector, progress)
     except MemoryError as error:
         raise VideoError(source_name(source), "it takes more memory than this process may have") from error
     collector.finish()
@@ -153,7 +162,9 @@ def decode_into(source: VideoSource, wanted: Wanted, collector: FrameCollector) 
 _IDLE = IdleMedia()
 
 
-def _read_source(source: VideoSource, wanted: Wanted, collector: FrameCollector) -> list[ClipLedger]:
+def _read_source(
+    source: VideoSource, wanted: Wanted, collector: FrameCollector, progress: ProgressBar
+) -> list[ClipLedger]:
     # Before it is opened: what was read of a file that is replaced meanwhile must not pass for the new one's.
     identity = _identify(source)
     threads = wanted.decoder_threads
@@ -165,7 +176,8 @@ def _read_source(source: VideoSource, wanted: Wanted, collector: FrameCollector)
         if isinstance(opened, Video):
             with decoder_errors(opened.name):
                 timeline = opened.timeline()
-            return _read(opened, timeline, wanted, collector)
+            return _read(opened, timeline, wanted, collector, progress)
+        opened.progress = progress
         if idle is None:
             opened.use_threads(threads)
         elif isinstance(source, str | Path):
@@ -205,7 +217,7 @@ def _read_media(
                 timeline = recall_timeline(partial(way.timeline, video), identity, way=way.name, on_disk=way.on_disk)
             if timeline is None:
                 continue
-            ledgers = _read(video, timeline, wanted, collector)
+            ledgers = _read(video, timeline, wanted, collector, media.progress)
         except FramesDifferError as difference:
             media.rewind()
             if generator:
@@ -223,11 +235,16 @@ def _read_media(
 _MOST_CONFIRMATIONS = 5
 
 
-def _read(video: Video, timeline: Timeline, wanted: Wanted, collector: FrameCollector) -> list[ClipLedger]:
+def _read(
+    video: Video, timeline: Timeline, wanted: Wanted, collector: FrameCollector, progress: ProgressBar
+) -> list[ClipLedger]:
     timeline, allowed, chosen = _choose(video, timeline, wanted)
     notes = [note_repeats(numbers, len(allowed), wanted.short, name=video.name) for numbers in chosen]
     collector.begin(chosen, crops=wanted.crops)
-    _decode(video, timeline, chosen, wanted=wanted, collector=collector)
+    steps = _decode(video, timeline, chosen, wanted=wanted, collector=collector)
+    total, what = (len(chosen), "clips") if len(chosen) > 1 else (len(set(chosen[0])), "frames")
+    for _ in progress(steps, total, f"{what} of {video.name}"):
+        pass
     damaged = set(video.damaged())
     of_video = timeline.notes + video.picture_notes() + note_uneven(timeline, allowed, wanted.spec, clips=wanted.clips)
     return [
@@ -261,10 +278,14 @@ def _choose(video: Video, timeline: Timeline, wanted: Wanted) -> tuple[Timeline,
 
 def _decode(
     video: Video, timeline: Timeline, chosen: Sequence[Sequence[int]], *, wanted: Wanted, collector: FrameCollector
-) -> None:
-    """Hand over each distinct frame of the clips as soon as it is decoded and fitted."""
+) -> Iterator[None]:
+    """Hand over each distinct frame of the clips as soon as it is decoded and fitted.
+
+    Comes back a time for each clip that is whole; where there is only one, for each of its frames.
+    """
     fit = _fit(wanted)
     missing = {number for numbers in chosen for number in numbers}
+    lacking = [set(numbers) for numbers in chosen]
     shape: tuple[int, ...] | None = None
     for number, picture in guarded(video.name, video.decode(timeline, sorted(missing))):
         shape = shape or picture.shape
@@ -272,6 +293,12 @@ def _decode(
             raise VideoError(video.name, tell_size_change(shape, picture.shape))
         missing.discard(number)
         collector.add(number, fit(picture))
+        whole = 0
+        for numbers in lacking:
+            if number in numbers:
+                numbers.remove(number)
+                whole += not numbers
+        yield from repeat(None, whole if len(chosen) > 1 else 1)
     if missing:
         raise FramesDifferError(f"it left out frame {min(missing)}")
 

@@ -69,10 +69,11 @@ class SequentialVideo(Video):
         return self._timeline(self._all_packets()) if counts else None
 
     def _timeline(self, counted: Iterator[Any]) -> Timeline:
-        stamps = [(one.pts, one.dts) for one in counted]
-        if not stamps:
-            raise self._media.error("not one frame can be decoded")
         media = self._media
+        shown = media.progress(counted, media.stream.frames or None, f"counting frames of {media.name}")
+        stamps = [(one.pts, one.dts) for one in shown]
+        if not stamps:
+            raise media.error("not one frame can be decoded")
         rate = media.rate_fps or _RATE_WHEN_UNKNOWN
         step = max(1, round(1 / (rate * media.time_base)))
         ticks = None if media.is_raw else _rising(stamps, step)

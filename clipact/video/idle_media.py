@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 
 from clipact.file_memo import FileIdentity, is_still
+from clipact.progress import no_progress
 from clipact.video.media import Media
 
 _LIMIT_BYTES = 128 * 2**20
@@ -62,6 +63,7 @@ class IdleMedia:
 
         Its decoder must be empty: every GOP span was read to its end.
         """
+        media.progress = no_progress  # whoever comes next may show another
         closing = []
         kept = identity.settled and is_still(identity)
         with self._lock:

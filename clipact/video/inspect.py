@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from clipact.progress import ProgressBar, no_progress
 from clipact.video.clip import FramesDifferError, Timeline, Video
 from clipact.video.decode_pyav import PyavVideo, feed, has_own_orientation
 from clipact.video.decode_sequential import SequentialVideo
@@ -50,10 +51,16 @@ class VideoInfo:
         return dataclasses.asdict(self)
 
 
-def inspect(source: VideoSource, *, end_seconds: float | None = None) -> VideoInfo:
-    """The facts of a source; VideoError as for `load_clip`. `end_seconds` is where a live source stops."""
+def inspect(source: VideoSource, *, end_seconds: float | None = None, progress: ProgressBar = no_progress) -> VideoInfo:
+    """The facts of a source; VideoError as for `load_clip`.
+
+    `end_seconds` is where a live source stops; `progress` shows how its packets are read.
+    """
     with decoder_errors(source_name(source)), closing(open_source(source, end_seconds=end_seconds)) as opened:
-        return _inspect_media(opened) if isinstance(opened, Media) else _inspect_pictures(opened)
+        if not isinstance(opened, Media):
+            return _inspect_pictures(opened)
+        opened.progress = progress
+        return _inspect_media(opened)
 
 
 def _inspect_pictures(video: Video) -> VideoInfo:

@@ -7,6 +7,7 @@ from jaxtyping import UInt8
 
 from clipact.clip_spec import ClipSpec
 from clipact.errors import UsageError
+from clipact.progress import ProgressBar, no_progress
 from clipact.video.augment import Augment, DrawnAugment
 from clipact.video.clip import Clip
 from clipact.video.collect import FrameCollector, Wanted, decode_into
@@ -28,6 +29,7 @@ def load_clip(
     decoder: str = "pyav",
     decoder_threads: int | None = None,
     time_limit_seconds: float | None = None,
+    progress: ProgressBar = no_progress,
 ) -> Clip:
     """One clip: the frames that `spec` samples between two times, at its size.
 
@@ -41,6 +43,7 @@ def load_clip(
                         takes 14 % less work (H.264, 1080p); the frames are the same. Those that are damaged look the
                         same every time only with 1: several threads conceal damage as it happens to come
     time_limit_seconds  decodes in a process of its own, which is ended when the time is up
+    progress            shows what is done inside the video: packets read, frames decoded; not in a process of its own
 
     VideoError, with path and cause, when the frames cannot be had.
     """
@@ -55,7 +58,7 @@ def load_clip(
         decoder=decoder,
         decoder_threads=decoder_threads,
     )
-    return load_wanted(source, wanted, time_limit_seconds=time_limit_seconds)[0]
+    return load_wanted(source, wanted, time_limit_seconds=time_limit_seconds, progress=progress)[0]
 
 
 def load_clips(
@@ -72,6 +75,7 @@ def load_clips(
     decoder: str = "pyav",
     decoder_threads: int | None = None,
     time_limit_seconds: float | None = None,
+    progress: ProgressBar = no_progress,
 ) -> tuple[Clip, ...]:
     """`clips` clips of one video, sampled between two times as `clipact.video.sampling.sample` says.
 
@@ -96,10 +100,16 @@ def load_clips(
         decoder=decoder,
         decoder_threads=decoder_threads,
     )
-    return load_wanted(source, wanted, time_limit_seconds=time_limit_seconds)
+    return load_wanted(source, wanted, time_limit_seconds=time_limit_seconds, progress=progress)
 
 
-def load_wanted(source: VideoSource, wanted: Wanted, *, time_limit_seconds: float | None = None) -> tuple[Clip, ...]:
+def load_wanted(
+    source: VideoSource,
+    wanted: Wanted,
+    *,
+    time_limit_seconds: float | None = None,
+    progress: ProgressBar = no_progress,
+) -> tuple[Clip, ...]:
     """The clips that are wanted of the source; as `load_clip` says."""
     check_decoder(wanted.decoder)
     if time_limit_seconds is not None:
@@ -107,7 +117,7 @@ def load_wanted(source: VideoSource, wanted: Wanted, *, time_limit_seconds: floa
 
         return load_in_subprocess(source, wanted, time_limit_seconds=time_limit_seconds)
     stacked = StackedFrames() if wanted.augment is None else AugmentedFrames(wanted)
-    ledgers = decode_into(source, wanted, stacked)
+    ledgers = decode_into(source, wanted, stacked, progress=progress)
     return tuple(
         Clip(
             frames=frames,

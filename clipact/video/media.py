@@ -16,6 +16,7 @@ from typing import Any
 import av
 
 from clipact.errors import VideoError
+from clipact.progress import ProgressBar, no_progress
 
 # 8K video and a little more. A header may claim 16384 x 16384 in 40 bytes: three such frames fill a gigabyte.
 MAX_PIXELS = 8192 * 4352
@@ -44,6 +45,7 @@ class Media:
     demuxer     the container format, where FFmpeg cannot find it out: of cameras
     notes       what is known to be odd about it before it is read
     threads     that decode; None: as FFmpeg chooses
+    progress    shows what lasts while it is read
     read_error  why reading stopped before the end; empty while it did not
     """
 
@@ -63,6 +65,7 @@ class Media:
         self.notes = notes
         self.read_error = ""
         self.threads: int | None = None
+        self.progress: ProgressBar = no_progress
         self._demuxer = demuxer
         self._container: Any
         self.stream: Any

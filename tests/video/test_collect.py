@@ -12,7 +12,8 @@ from clipact.errors import VideoError
 from clipact.video.augment import Augment
 from clipact.video.collect import FrameCollector, Wanted, collect_frames
 from clipact.video.decode_pyav import PyavVideo
-from clipact.video.load import load_clips
+from clipact.video.inspect import inspect
+from clipact.video.load import load_clip, load_clips
 
 from .drawing import draw_video, numbered_picture
 
@@ -145,3 +146,29 @@ def test_an_augment_is_not_collected(video):
     wanted = Wanted(spec=SPEC, augment=Augment(), generator=np.random.default_rng(0))
     with pytest.raises(AssertionError):
         collect_frames(video, wanted, Kept())
+
+
+def test_progress_is_shown_inside_one_video(tmp_path):
+    video = draw_video(tmp_path / "a.mp4", frames=40)
+    seen = []
+
+    def progress(items, total, description):
+        count = 0
+        for item in items:
+            count += 1
+            yield item
+        seen.append((description, count, total))
+
+    load_clip(video, frames=8, progress=progress)
+    assert seen == [(f"reading {video}", 40, 40), (f"frames of {video}", 8, 8)]
+    seen.clear()
+    spec = ClipSpec(frames=8, size=(16, 16))
+    load_clips(video, spec, clips=5, progress=progress)
+    assert seen[-1] == (f"clips of {video}", 5, 5)
+    seen.clear()
+    counted = draw_video(tmp_path / "a.avi", frames=30, codec="mpeg4", b_frames=2)
+    load_clips(counted, spec, clips=3, progress=progress)
+    assert seen == [(f"counting frames of {counted}", 30, 30), (f"clips of {counted}", 3, 3)]
+    seen.clear()
+    inspect(video, progress=progress)
+    assert seen == [(f"reading {video}", 40, 40)]
