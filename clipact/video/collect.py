@@ -285,7 +285,11 @@ def _decode(
     """
     fit = _fit(wanted)
     missing = {number for numbers in chosen for number in numbers}
-    lacking = [set(numbers) for numbers in chosen]
+    lacking = [len(set(numbers)) for numbers in chosen]
+    clips_with: dict[int, list[int]] = {}  # by frame number; a look at every clip for every frame would take long
+    for clip, numbers in enumerate(chosen):
+        for number in set(numbers):
+            clips_with.setdefault(number, []).append(clip)
     shape: tuple[int, ...] | None = None
     for number, picture in guarded(video.name, video.decode(timeline, sorted(missing))):
         shape = shape or picture.shape
@@ -294,10 +298,9 @@ def _decode(
         missing.discard(number)
         collector.add(number, fit(picture))
         whole = 0
-        for numbers in lacking:
-            if number in numbers:
-                numbers.remove(number)
-                whole += not numbers
+        for clip in clips_with[number]:
+            lacking[clip] -= 1
+            whole += not lacking[clip]
         yield from repeat(None, whole if len(chosen) > 1 else 1)
     if missing:
         raise FramesDifferError(f"it left out frame {min(missing)}")
