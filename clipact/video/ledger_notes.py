@@ -46,7 +46,8 @@ def note_repeats(numbers: Sequence[int], available: int, short: Short, *, name: 
     distinct = len(set(numbers))
     if distinct == len(numbers):
         return ()
-    said = f"{len(numbers)} frames asked for, {distinct} different ones used of {available} there"
+    used = f"{available} there" if distinct == available else f"{distinct} of the {available} there used"
+    said = f"{len(numbers)} frames asked for, {used}"
     if short == "error":
         raise VideoError(name, f"{said}; ask for fewer, or let them repeat")
     return (f"{said}: some repeat",)
