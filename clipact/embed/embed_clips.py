@@ -9,9 +9,9 @@ Units are the same whatever is resumed, and on a CPU no row's features depend on
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -95,7 +95,8 @@ def embed_clips(
         identity = content_key(*(f"{row.title} {Path(str(row.source))}" for row in rows))
     total = len(rows) if isinstance(rows, Sized) else None
     found = _Engine(request, options, {} if seconds is None else seconds).run(rows, identity=identity, total=total)
-    yield from options.progress(found, total, description)
+    with closing(found):  # also when the receiver of a row raises: the threads of the tensor library are set back
+        yield from options.progress(found, total, description)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -128,7 +129,9 @@ class _Engine:
         self.one_reader = threading.Lock()  # of what can be read once, such as standard input
         self.stopping = threading.Event()
 
-    def run(self, rows: Iterable[ClipSource], *, identity: str, total: int | None) -> Iterator[VideoEmbedding]:
+    def run(
+        self, rows: Iterable[ClipSource], *, identity: str, total: int | None
+    ) -> Generator[VideoEmbedding, None, None]:
         """Yield the embedding of each row."""
         journal, done = None, 0
         if self.options.journal is not None:
