@@ -29,6 +29,7 @@ class EvalSample:
     texts         captions that belong to it; empty when it has a label
     extra_labels  other labels that are true of it
     group         a person, a film: its samples are not independent of each other; "" for the file
+    file          the path below the protocol's root, the same wherever the data lie; "" where there is none
     """
 
     name: str
@@ -37,6 +38,7 @@ class EvalSample:
     texts: tuple[str, ...] = ()
     extra_labels: tuple[str, ...] = ()
     group: str = ""
+    file: str = ""
     start_seconds: float | None = None
     end_seconds: float | None = None
 
@@ -63,7 +65,7 @@ class EvalSamples:
     @property
     def groups(self) -> tuple[str, ...]:
         """The group of each sample: the one that it states, else its file, of which others may be stretches."""
-        return tuple(item.group or str(item.path) for item in self.items)
+        return tuple(item.group or item.file or str(item.path) for item in self.items)
 
 
 def manifest_protocol(manifest: str | Path, *, split: str = "all") -> Protocol:
@@ -162,6 +164,7 @@ def _item(protocol: Protocol, sample: ManifestSample, folder: Path) -> EvalSampl
         texts=sample.captions,
         extra_labels=sample.extra_labels,
         group=group,
+        file=sample.path,
         start_seconds=sample.start_seconds,
         end_seconds=sample.end_seconds,
     )

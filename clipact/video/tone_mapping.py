@@ -23,7 +23,7 @@ _BT2020_TO_BT709 = np.array(
 )
 _BT2020_LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)
 
-_ROWS_AT_ONCE = 64  # of a picture: what is in memory beside it stays small
+_ROWS_AT_ONCE = 64  # of a picture: intermediate results stay small
 _CODES = 1 << 12  # steps of the tables: of 16-bit codes, and of light at the display
 
 

@@ -114,3 +114,10 @@ def test_a_table_may_lie_elsewhere_than_its_files(tree, tmp_path):
         read_samples(manifest_protocol(tree / "table.csv"), tree),
     )
     assert here.items == there.items
+
+
+def test_parts_of_a_file_are_one_group_named_alike_wherever_the_data_lie(tree, tmp_path):
+    rows = [f"videos/00.mp4,waving,{start},{start + 1}" for start in range(2)] + ["videos/01.mp4,jumping,0,1"]
+    (tmp_path / "parts.csv").write_text("\n".join(["path,label,start_seconds,end_seconds", *rows]) + "\n")
+    samples = read_samples(manifest_protocol(tmp_path / "parts.csv"), tree)
+    assert samples.groups == ("videos/00.mp4", "videos/00.mp4", "videos/01.mp4")

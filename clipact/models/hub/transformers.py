@@ -304,6 +304,6 @@ def _tokenizer_in(folder: Path, *, vocabulary: int) -> Any:
     if 2 * len(found) < vocabulary:
         raise ModelError(
             f"the tokenizer in {folder} knows {len(found):,} tokens and the model {vocabulary:,}: its files are "
-            "missing or another model's; save the model's own beside it, with AutoProcessor.save_pretrained"
+            "missing or another model's; save its own into the folder, with AutoProcessor.save_pretrained"
         )
     return found

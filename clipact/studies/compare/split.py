@@ -56,9 +56,9 @@ def read_split(
 ) -> ComparisonSplit:
     """The samples of a protocol, or of a CSV table of one's own, in two parts.
 
-    split  "1/3": groups in their order are dealt to three parts in turn, the first is judged by and the others are
-           learnt from; without a group, the clips of a file are one. Or, of a table, the split that is judged by,
-           where "train" is learnt from. By default "test" of a table that has it, else "1/3"
+    split  "1/3": groups in their order are dealt to three parts in turn; the first is the test set, the others the
+           training set. Without a group, the clips of a file are one. Or, of a table, the split to test on, where
+           "train" is the one to train on. By default "test" of a table that has it, else "1/3"
     UsageError for captions, for a split that cannot be meant, and for a label that no learnt clip has.
     """
     own = None if isinstance(protocol_or_table, Protocol) else Path(protocol_or_table)
